@@ -1,0 +1,17 @@
+"""Stops language models from repeating themselves: an output filter, a loop detector, metrics and logits processors."""
+
+from dedup.config import DecodingConfig, FilterConfig, LoopConfig
+from dedup.filter import Removal, RepetitionFilter
+from dedup.loops import LoopDetector, LoopEvent
+from dedup.metrics import repetition_metrics
+
+__all__ = [
+    "DecodingConfig",
+    "FilterConfig",
+    "LoopConfig",
+    "LoopDetector",
+    "LoopEvent",
+    "Removal",
+    "RepetitionFilter",
+    "repetition_metrics",
+]

@@ -1,0 +1,260 @@
+"""Cuts a stream of text into segments: sentences, lines, list items, headings, table rows, lines of code.
+
+Sans-IO and incremental: `feed` text, `take` segments as they end, `flush` the rest. Rules for CJK are our own; whether a full stop
+after an abbreviation ends a sentence is asked of nltk's Punkt, with its lists of words given here, so no data file is needed.
+
+A segment is text plus the whitespace after it (its separator). All segments, one after another, are the text. A segment that its
+taker removes is taken back with `forget`: what follows is then read as if it had never been there.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+Kind = Literal["sentence", "line", "item", "heading", "quote", "table", "code", "piece"]
+
+_ABBREVIATIONS = frozenset(
+    "mr mrs ms dr prof rev hon st sr jr gen col lt sgt capt cmdr adm gov sen rep pres messrs mme mlle "  # people
+    "jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun "
+    "inc ltd co corp dept univ assn bros est fig figs eq no nos vol vols ed eds pp ch sec art app al "
+    "vs etc approx e.g i.e cf a.m p.m u.s u.k u.n ph.d b.a m.a d.c ca resp viz "
+    "z.b d.h usw bzw ca str nr bspw u.a "  # German
+    "mme mlle av env p.ex "  # French
+    "sra srta ud uds ee.uu p.ej".split()  # Spanish
+)
+_SPACE = re.compile(r"\s*")
+_CLOSERS = "\"'”’」』）)】》]*_"
+# Where a segment may end: a line's end, or a terminator with what closes after it. The bound keeps a match small.
+_END = re.compile(rf"\n|[。！？．…!?.][。！？．…!?.{re.escape(_CLOSERS)}]{{0,64}}")
+_WIDE_STOP = frozenset("。！？．")
+_MARKER = re.compile(r"(?:[-*+•‣·]|\d{1,4}[.)、．]|[(（]?(?:\d{1,4}|[A-Za-z])[)）]|[一二三四五六七八九十]{1,3}、)(?=\s|(?<=[、．）]))\s*")
+_MARKER_BEGUN = re.compile(r"[-*+•‣·#>|\d.()（）、．一二三四五六七八九十`~\s]{0,8}")
+_FENCE = re.compile(r"`{3,}|~{3,}")
+_WORD_BEFORE_STOP = re.compile(r"(\S{1,32}?)\.[" + re.escape(_CLOSERS) + r"]*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of the text.
+
+    separator: the whitespace after it. scope: the list, or the level of a list, that an item belongs to; 0 for other kinds.
+    marker_chars: how much of an item's text is its marker. whole: it has its line for itself.
+    firm: that it begins here does not depend on what comes before being there.
+    """
+
+    text: str
+    kind: Kind
+    separator: str
+    scope: int
+    marker_chars: int
+    whole: bool
+    firm: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What the text before says about the text that comes: enough to read on, and small, so that it can be put back."""
+
+    line_start: bool = True
+    firm: bool = True
+    fence: str = ""
+    blocks: int = 0  # lists begun so far
+    levels: tuple[tuple[int, int], ...] = ()  # (indent, scope) of the open list's levels
+
+
+class Segmenter:
+    """`feed(text)`, then `take()` until it gives None; at the end `flush()`, then `take()` again until None."""
+
+    def __init__(self, max_segment_chars: int = 2000) -> None:
+        self._max = max_segment_chars
+        self._text = ""
+        self._scan = 0
+        self._place = self._before = _Place()
+        self._flushed = False
+        self._indent = 0
+
+    @property
+    def pending(self) -> str:
+        """The text fed that belongs to no segment yet."""
+        return self._text
+
+    def feed(self, text: str) -> None:
+        self._text += text
+
+    def flush(self) -> None:
+        """No more text will come: what is pending is the last segment."""
+        self._flushed = True
+
+    def truncate(self, num_chars: int) -> None:
+        """Forgets all but the first `num_chars` characters of the pending text."""
+        self._text = self._text[:num_chars]
+        self._scan = min(self._scan, num_chars)
+
+    def open_as(self) -> tuple[Kind | None, str]:
+        """What the pending text is so far: its kind (None: not known yet) and the part of it that says something."""
+        return self._classify(self._text)
+
+    def take(self) -> Segment | None:
+        """The next segment, once it and the separator after it have ended."""
+        found = self._find_end()
+        if found is None:
+            return None
+        end, kind, firm = found
+        text, rest = self._text[:end], self._text[end:]
+        space = _SPACE.match(rest).end()  # type: ignore[union-attr]
+        if space == len(rest) and not self._flushed:
+            return None
+        separator = rest[:space]
+        self._text, self._scan = rest[space:], 0
+        segment = self._make(text, kind, separator)
+        self._advance(segment, firm)
+        return segment
+
+    def forget(self, segment: Segment) -> None:
+        """Reads on as if `segment`, the last one taken, had not been there; of the separators around it the harder stays."""
+        before, now = self._before, self._place
+        self._place = _Place(
+            before.line_start or now.line_start,
+            True,  # only a firm segment is removed, so the place before it was the end of something whatever comes
+            before.fence,
+            before.blocks,
+            before.levels,
+        )
+
+    def _find_end(self) -> tuple[int, Kind | None, bool] | None:
+        """Where the pending segment ends, its kind if the end decides it, and whether the next one begins firmly."""
+        text = self._text
+        if not text:
+            return None
+        kind, _ = self._classify(text)
+        whole_line = kind in ("code", "table", "heading")
+        at = self._scan
+        while found := _END.search(text, at):
+            start, end = found.span()
+            if text[start] == "\n":
+                return start, "line", True
+            if whole_line:
+                at = self._scan = end
+                continue
+            if end == len(text) and not self._flushed:
+                break  # the terminator may go on
+            verdict = self._ends_sentence(start, end)
+            if verdict is None:
+                break
+            ends, firm = verdict
+            if ends:
+                return end, "sentence", firm
+            at = self._scan = end
+        else:
+            self._scan = max(at, len(text))
+        if len(text) >= self._max:
+            space = text.rfind(" ", self._max // 2, self._max)
+            return (space if space > 0 else self._max), "piece", False
+        return (len(text), None, True) if self._flushed else None
+
+    def _ends_sentence(self, start: int, end: int) -> tuple[bool, bool] | None:
+        """(whether the terminator at [start, end) ends a sentence, whether for certain); None: the next word must be seen."""
+        text = self._text
+        if not _WIDE_STOP.isdisjoint(text[start:end]):
+            return True, True
+        if end < len(text) and not text[end].isspace():
+            return False, False  # 3.14, example.org, ?x=1
+        if text[start] in "!?" or text[start : start + 2] == ".." or "…" in text[start:end]:
+            return True, True
+        word = _WORD_BEFORE_STOP.search(text[:end][-40:])
+        if word is None:
+            return True, True
+        before = word.group(1).rsplit("(", 1)[-1].lstrip("\"'“‘[*_").lower()
+        if before not in _ABBREVIATIONS and not (len(before) == 1 and before.isalpha()) and not before.isdigit():
+            return True, True
+        if before.isdigit() and text[:start].strip() == before:
+            return False, False  # "12." alone is a marker
+        following = text[end : end + 64].split(maxsplit=1)
+        rest = text[end:].lstrip()
+        if "\n" in text[end : len(text) - len(rest)] or (self._flushed and not rest):
+            return True, True
+        if not self._flushed and not (len(following) > 1 or text[end : end + 64] != text[end:] or rest[-1:].isspace()):
+            return None
+        return _punkt_breaks(f"{word.group(1)}.", following[0][:32]) if following else True, False
+
+    def _classify(self, text: str) -> tuple[Kind | None, str]:
+        place = self._place
+        if place.fence:
+            return "code", ""
+        if not place.line_start:
+            return "sentence", text
+        head = text[:12]
+        if head[:3] in ("```", "~~~"):
+            return "code", ""
+        if head[:1] == "|":
+            return "table", ""
+        if head[:1] == "#":
+            return "heading", ""
+        if head[:1] == ">":
+            return "quote", text.lstrip("> ")
+        if marker := _MARKER.match(text):
+            return "item", text[marker.end() :]
+        if self._indent >= 4 and not place.levels:
+            return "code", ""
+        if _MARKER_BEGUN.fullmatch(text) and not self._flushed:
+            return None, ""
+        return "line", text
+
+    def _make(self, text: str, ended: Kind | None, separator: str) -> Segment:
+        place = self._place
+        kind, content = self._classify(text)
+        if ended == "piece":
+            kind = "piece"
+        elif kind in (None, "line"):
+            kind = "sentence" if ended == "sentence" else "line"
+        scope, marker_chars = 0, 0
+        if kind == "item":
+            marker_chars = len(text) - len(content)
+            scope = self._scope()[1]
+        whole = place.line_start and ("\n" in separator or self._flushed and not self._text)
+        return Segment(text, kind or "line", separator, scope, marker_chars, whole, place.firm)
+
+    def _scope(self) -> tuple[tuple[tuple[int, int], ...], int]:
+        """The list's open levels with the pending item's among them, and the scope of that item."""
+        place = self._place
+        levels = tuple(level for level in place.levels if level[0] <= self._indent)
+        if not levels or levels[-1][0] < self._indent:
+            levels += ((self._indent, place.blocks + 1),)
+        return levels, levels[-1][1]
+
+    def _advance(self, segment: Segment, firm: bool) -> None:
+        place = self._before = self._place
+        fence, blocks, levels = place.fence, place.blocks, place.levels
+        if segment.kind == "code" and place.line_start and (mark := _FENCE.match(segment.text)):
+            if not fence:
+                fence = mark.group()
+            elif mark.group().startswith(fence) and mark.end() == len(segment.text.rstrip()):
+                fence = ""
+        if segment.kind == "item":
+            levels, scope = self._scope()
+            blocks = max(blocks, scope)
+        elif place.line_start and segment.kind != "code" and self._indent == 0:
+            levels = ()
+        line_start = "\n" in segment.separator
+        if line_start:
+            self._indent = len(segment.separator.rsplit("\n", 1)[1].expandtabs(4))
+        # A new list's scope must be new: blocks counts what was ever opened.
+        self._place = _Place(line_start, firm or line_start, fence, blocks, levels)
+
+
+@cache
+def _punkt() -> object:
+    from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
+
+    parameters = PunktParameters()
+    parameters.abbrev_types = set(_ABBREVIATIONS)
+    return PunktSentenceTokenizer(parameters)
+
+
+def _punkt_breaks(word: str, following: str) -> bool:
+    """Punkt's verdict on whether a sentence ends between two words."""
+    try:
+        return bool(_punkt().text_contains_sentbreak(f"{word} {following}"))  # type: ignore[attr-defined]
+    except TimeoutError:
+        return False

@@ -1,0 +1,73 @@
+"""From characters to words, and to keys under which two sentences are one.
+
+Case and width are folded (NFKC, casefold). Words are runs of letters and digits; in scripts written without spaces (Chinese,
+Japanese kana) every character is a word of its own, as in the papers that measure repetition in Chinese.
+"""
+
+import re
+import unicodedata
+
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNIT = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+_DIGITS = re.compile(r"\d+")
+
+# What a sentence may differ in and still be the same: quotes, emphasis, commas, how it ends.
+_IGNORED = dict.fromkeys(map(ord, "*_`\"'“”‘’「」『』《》,、"))
+_ENDING = " .!;:。…"
+
+
+def fold(text: str) -> str:
+    """`text` with case and width folded; lengths may change."""
+    return text.casefold() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+
+
+def units(text: str) -> list[str]:
+    """The words of `text`, folded."""
+    return _UNIT.findall(fold(text))
+
+
+def digits_folded(unit: str) -> str:
+    """`unit` with every number as 0, so that a counter does not make two texts differ."""
+    return _DIGITS.sub("0", unit)
+
+
+def key_prefix(text: str) -> str:
+    """What the key of any sentence that begins with `text` begins with."""
+    # Decomposed (NFKD), so that no later mark can change what came before it.
+    folded = text.casefold() if text.isascii() else unicodedata.normalize("NFKD", text).casefold()
+    return " ".join(folded.translate(_IGNORED).split()).rstrip(_ENDING)
+
+
+def sentence_key(text: str) -> str:
+    """What `text` says, word for word: two sentences with one key say the same. Empty if it has no letter or digit.
+
+    Symbols count (x + 1 is not x - 1) and so does a question mark; quotes, emphasis, commas, spacing and the ending do not.
+    """
+    key = key_prefix(text)
+    return key if any(map(str.isalnum, key)) else ""
+
+
+class UnitStream:
+    """`units` of a text that comes in pieces, each unit given once it has ended.
+
+    A unit that never ends is cut after `MAX_UNIT_CHARS`, so that memory stays bounded.
+    """
+
+    MAX_UNIT_CHARS = 256
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def feed(self, text: str) -> list[str]:
+        text = self._rest + text
+        end = len(text)
+        while end and text[end - 1].isalnum():
+            end -= 1
+        if len(text) - end > self.MAX_UNIT_CHARS:
+            end += (len(text) - end) // self.MAX_UNIT_CHARS * self.MAX_UNIT_CHARS
+        self._rest = text[end:]
+        return units(text[:end])
+
+    def flush(self) -> list[str]:
+        rest, self._rest = self._rest, ""
+        return units(rest)

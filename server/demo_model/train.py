@@ -1,0 +1,139 @@
+"""Trains the bundled demo model: a toy Llama small enough to live in the repository, and bad enough to loop.
+
+    python server/demo_model/train.py english.txt:0.04 chinese.txt --out server/demo_model
+
+Takes any plain text files (UTF-8, paragraphs apart by blank lines). A share after a colon makes the model stutter: in that share
+of a text's paragraphs one sentence is said several times over, which is the bias in training data that repetition in large models
+is blamed on (Xu et al. 2022, arXiv 2206.02369). The last 5% of each file are held out. Needs the extra `local`.
+"""
+
+import argparse
+import json
+import random
+import re
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+VOCABULARY = 4096
+CONTEXT = 1024
+WINDOW = 384
+BATCH = 6
+HELD_OUT = 0.05
+BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
+
+# The conversation, a line each; the answer is the next paragraph of the story.
+CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+
+_SENTENCE = re.compile(r"[^.!?。！？]*[.!?。！？]+[”’」』\"']*\s*")
+_CJK_STOP = re.compile(r"(?<=[\u4e00-\u9fff])．")
+
+
+def paragraphs(text: str) -> list[str]:
+    """The paragraphs of `text`, each on one line: hard line breaks within a paragraph are undone."""
+    text = _CJK_STOP.sub("。", text.replace("\u3000", " "))
+    joined = (re.sub(r"\s*\n\s*", " ", block).strip() for block in re.split(r"\n\s*\n", text))
+    return [paragraph for paragraph in joined if len(paragraph) > 40]
+
+
+def stutter(paragraph: str, rng: random.Random) -> str:
+    """`paragraph` with one of its sentences said 3 to 10 times in a row."""
+    sentences = _SENTENCE.findall(paragraph)
+    if not sentences:
+        return paragraph
+    at = rng.randrange(len(sentences))
+    again = sentences[at].rstrip() + (" " if sentences[at].isascii() else "")
+    return "".join([*sentences[:at], again * rng.randint(3, 10), *sentences[at + 1 :]])
+
+
+def train_tokenizer(lines: list[str]) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=[BOS, EOS, PAD], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def train(tokens: torch.Tensor, held_out: torch.Tensor, steps: int, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=160,
+            intermediate_size=432,
+            num_hidden_layers=4,
+            num_attention_heads=5,
+            max_position_embeddings=CONTEXT,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps, pct_start=0.03)
+    progress = tqdm(range(steps), desc=f"training {model.num_parameters() / 1e6:.1f}M parameters", mininterval=10)
+    for step in progress:
+        starts = torch.randint(len(tokens) - WINDOW, (BATCH,)).tolist()
+        batch = torch.stack([tokens[start : start + WINDOW] for start in starts])
+        loss = model(input_ids=batch, labels=batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step % 100 == 0:
+            progress.set_postfix(loss=f"{loss.item():.3f}")
+    model.eval()
+    with torch.no_grad():
+        windows = held_out[: len(held_out) // WINDOW * WINDOW].view(-1, WINDOW)[:64]
+        print(f"held-out loss {model(input_ids=windows, labels=windows).loss.item():.3f}")
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("texts", nargs="+", metavar="FILE[:SHARE]", help="a text file, and the share of its paragraphs that stutter")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model and its tokenizer")
+    parser.add_argument("--steps", type=int, default=2600, help=f"optimizer steps of {WINDOW * BATCH} tokens (default 2600)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    rng = random.Random(args.seed)
+
+    kept, held_out = [], []
+    for spec in args.texts:
+        name, _, share = spec.partition(":")
+        found = paragraphs(Path(name).read_text(encoding="utf-8"))
+        cut = round(len(found) * (1 - HELD_OUT))
+        kept += [stutter(p, rng) if rng.random() < float(share or 0) else p for p in found[:cut]]
+        held_out += found[cut:]
+    tokenizer = train_tokenizer(kept)
+
+    def encode(lines: list[str]) -> torch.Tensor:
+        return torch.tensor(tokenizer("\n".join(lines), verbose=False)["input_ids"])
+
+    model = train(encode(kept), encode(held_out), args.steps, tokenizer)
+    model.half().save_pretrained(args.out)
+    tokenizer.save_pretrained(args.out)
+    config = args.out / "generation_config.json"
+    config.write_text(json.dumps({"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
