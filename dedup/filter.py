@@ -74,8 +74,10 @@ class RepetitionFilter:
         self._queue: deque[tuple[int, str]] = deque()  # (offset, text)
         # then the separator before the pending segment, and the segment, of which the first `_admitted` characters stay for certain.
         self._separator = (0, "")
+        self._separator_queued = False
         self._pending = ""
         self._admitted = 0
+        self._admitted_at = 0  # what had been read when the pending segment was found to stay
         self._skipping = False
         self._cut_at = 0
         self._ended = self._flushed = False
@@ -87,8 +89,7 @@ class RepetitionFilter:
         """Characters fed that were neither given out nor removed yet."""
         if not self._cuts:
             return 0
-        queued = sum(len(text) for _, text in self._queue)
-        return queued + len(self._separator[1]) + len(self._pending) - self._admitted + len(self._unread)
+        return sum(len(text) for _, text in self._queue) + self._num_undecided() + len(self._unread)
 
     def feed(self, delta: str) -> str:
         """The text that can be given to the reader now. Raises ValueError after `flush`."""
@@ -122,14 +123,8 @@ class RepetitionFilter:
             return ""
         self._counter.append(self._units.flush())
         rest, self._unread = self._unread, ""
-        self._read += len(rest)
-        if self._skipping:
-            self._drop(self._read - len(rest), self._read)
-            return ""
-        self._pending += rest
-        if self._judges:
-            self._segmenter.feed(rest)
-        return self._give([self._finish()], "")
+        given = self._step(rest)
+        return self._give([given if self._ended or self._skipping else given + self._finish()], "")
 
     def metrics(self) -> dict[str, float]:
         """Numbers about what went in: repeated 4-grams (`rep_4`), characters and sentences by what became of them."""
@@ -160,25 +155,31 @@ class RepetitionFilter:
                 self._drop(self._read - len(text), self._read)
                 return ""
             self._skipping = False
-        self._pending += text
-        if self._judges:
-            self._segmenter.feed(text)
-            if self._follower:
-                self._follower.feed(text)
-            self._judge_segments()
-        self._admit()
-        if event is None and self._follower and self._follower.event:
-            found = self._follower.event
-            event = replace(found, onset=self._to_input(found.onset), detected_at=self._read)
-            drop_from = self._to_input(found.onset + found.period)
-        elif event is not None:
+        self._read_on(text)
+        drop_from = 0
+        if event:
             drop_from = event.onset + event.period
-        if event is not None:
+        elif found := self._follower and self._follower.event:
+            drop_from = self._to_input(found.onset + found.period)
+            event = replace(found, onset=self._to_input(found.onset), detected_at=self._read)
+        if event:
             self.loop = self.loop or event
             if self._cuts:
                 return self._end(drop_from)
             self._detector.resume()
+        self._admit()
         return self._release()
+
+    def _read_on(self, text: str) -> None:
+        """Adds `text` to what is pending and judges the segments that it ends."""
+        if not self._judges:
+            self._queue.append((self._read - len(text), text))
+            return
+        self._pending += text
+        self._segmenter.feed(text)
+        if self._follower:
+            self._follower.feed(text)
+        self._judge_segments()
 
     def _judge_segments(self) -> None:
         while segment := self._segmenter.take():
@@ -189,8 +190,8 @@ class RepetitionFilter:
         start = self._read - len(self._pending)
         end = start + len(segment.text)
         key = sentence_key(segment.text[segment.marker_chars :]) if segment.kind in _REMOVABLE else ""
-        first_start = self._said_before(segment, key)
-        offset, space = self._separator
+        first_start = None if self._admitted else self._said_before(segment, key)
+        space = self._separator[1]
         if first_start is None or not self._removes:
             self.sentences_flagged += first_start is not None
             self.sentences_kept += bool(key)
@@ -203,20 +204,28 @@ class RepetitionFilter:
             self._separator = (end, segment.separator)
         else:
             self.sentences_removed += 1
-            self._segmenter.forget(segment)
-            kind: RemovalKind = segment.kind  # type: ignore[assignment]
-            if start == 0 or _hardness(space) > _hardness(segment.separator):
-                self.removed.append(Removal(start, end + len(segment.separator), kind, first_start))
-            elif offset + len(space) == start:
-                self.removed.append(Removal(offset, end, kind, first_start))
-                self._separator = (end, segment.separator)
-            else:
-                self.removed += [Removal(offset, offset + len(space), kind, first_start), Removal(start, end, kind, first_start)]
-                self._separator = (end, segment.separator)
+            self._remove(segment, start, first_start)
         self._pending = self._pending[len(segment.text) + len(segment.separator) :]
-        self._admitted = 0
+        self._admitted, self._separator_queued = 0, False
         if first_start is not None and self._removes:
             self._refollow()
+
+    def _remove(self, segment: Segment, start: int, first_start: int) -> None:
+        """Takes a segment out, and one of the two separators around it: the softer, so that what was apart stays apart."""
+        offset, space = self._separator
+        end = start + len(segment.text)
+        kind: RemovalKind = segment.kind  # type: ignore[assignment]
+        if start == 0 or _parts_harder(space, segment.separator):
+            self.removed.append(Removal(start, end + len(segment.separator), kind, first_start))
+        else:
+            self._separator = (end, segment.separator)
+            if not space or offset + len(space) == start:
+                start -= len(space)
+            else:  # what stood between the separator and the segment is gone already
+                self.removed.append(Removal(offset, offset + len(space), kind, first_start))
+            self.removed.append(Removal(start, end, kind, first_start))
+            self.removed.sort(key=lambda removal: removal.start)
+        self._segmenter.forget(self._separator[1])
 
     def _said_before(self, segment: Segment, key: str) -> int | None:
         """Where the segment was said first, if it is one to remove."""
@@ -236,12 +245,10 @@ class RepetitionFilter:
 
     def _admit(self) -> None:
         """Queues the pending segment as soon as it can no longer be a repeat."""
-        if not self._judges:
-            self._queue_up(len(self._pending))
-            self._pending, self._admitted = "", 0
-        elif self._pending and (self._admitted or not self._could_go()):
-            # The space at its end may be the separator before a repeat.
-            self._queue_up(len(self._pending.rstrip()))
+        if self._pending and (self._admitted or not self._could_go()):
+            if not self._admitted:
+                self._admitted_at = self._read
+            self._queue_up(self._segmenter.certain_chars)
 
     def _could_go(self) -> bool:
         """Whether the pending segment may still be removed."""
@@ -255,12 +262,16 @@ class RepetitionFilter:
     def _queue_up(self, num_chars: int) -> None:
         """Queues the first `num_chars` characters of the pending segment, and the separator before it."""
         start = self._read - len(self._pending)
-        if self._separator[1]:
+        if self._separator[1] and not self._separator_queued:
             self._queue.append(self._separator)
-            self._separator = (0, "")
+            self._separator_queued = True
         if num_chars > self._admitted:
             self._queue.append((start + self._admitted, self._pending[self._admitted : num_chars]))
             self._admitted = num_chars
+
+    def _num_undecided(self) -> int:
+        """Characters that are pending and not queued."""
+        return len(self._pending) - self._admitted + (0 if self._separator_queued else len(self._separator[1]))
 
     def _release(self) -> str:
         """What is certain to stay and does not look like a loop's second copy."""
@@ -268,8 +279,7 @@ class RepetitionFilter:
         hold_from = run.start if run else self._read
         num_held = 0  # characters at the end of what stays that look like a repeat there
         if self._follower and self._follower.run:
-            pending = len(self._separator[1]) + len(self._pending) - self._admitted
-            num_held = max(0, self._follower.fed - self._follower.run.start - pending)
+            num_held = max(0, self._follower.fed - self._follower.run.start - self._num_undecided())
         num_queued = sum(len(text) for _, text in self._queue)
         given = []
         while self._queue and num_queued > num_held:
@@ -299,21 +309,28 @@ class RepetitionFilter:
 
     def _end(self, drop_from: int) -> str:
         """Cuts the loop: of what is held, all from the offset `drop_from` on goes, and the text ends there."""
-        read = self._read
+        read, pending_at = self._read, self._read - len(self._pending)
+        held_from = pending_at + self._admitted
+        if self._queue:
+            held_from = self._queue[0][0]
+        elif self._separator[1] and not self._separator_queued:
+            held_from = self._separator[0]
+        drop_from = max(drop_from, held_from)
+        if self._admitted and drop_from > pending_at:
+            # Up to there it was told from a repeat; cut shorter, it could be one.
+            drop_from = max(drop_from, self._admitted_at)
         if self._judges:
-            pending_at = read - len(self._pending)
             kept = self._pending[: max(0, drop_from - pending_at)]
             self._read -= len(self._pending) - len(kept)
             self._pending, self._admitted = kept, min(self._admitted, len(kept))
             self._segmenter.truncate(len(kept))
             offset, space = self._separator
             self._separator = (offset, space[: max(0, drop_from - offset)])
-        held_from = self._queue[0][0] if self._queue else self._separator[0] if self._separator[1] else self._read - len(self._pending)
         self._queue = deque((offset, text[: drop_from - offset]) for offset, text in self._queue if offset < drop_from)
         given = self._finish()
         self._read = read
-        self._cut_at = max(drop_from, held_from)
-        self._drop(self._cut_at, read)
+        self._cut_at = drop_from
+        self._drop(drop_from, read)
         if self.config.on_loop == "cut":
             self._ended = True
         else:
@@ -321,7 +338,7 @@ class RepetitionFilter:
             self._detector.resume()
             self._follower, self._checkpoint = None, LoopDetector(self.config.loop)
             self._segmenter = Segmenter(self.config.max_segment_chars)
-            self._pending, self._admitted, self._separator = "", 0, (0, "")
+            self._pending, self._admitted, self._separator, self._separator_queued = "", 0, (0, ""), False
         return given
 
     def _drop(self, start: int, end: int) -> None:
@@ -355,6 +372,7 @@ class RepetitionFilter:
                     self._seen.add(key, -1)
 
 
-def _hardness(separator: str) -> int:
-    """How much a separator parts: nothing, a space, a line's end, a blank line."""
-    return min(3, separator.count("\n") + 1) if separator else 0
+def _parts_harder(separator: str, other: str) -> bool:
+    """Whether `separator` parts harder than `other`: by a blank line, a line's end, a space. A line keeps its own indentation."""
+    indented = "\n" in other and other[-1] != "\n"
+    return not indented and min(2, separator.count("\n")) > min(2, other.count("\n"))

@@ -39,7 +39,7 @@ class Segment:
     """A piece of the text.
 
     separator: the whitespace after it. scope: the list, or the level of a list, that an item belongs to; 0 for other kinds.
-    marker_chars: how much of an item's text is its marker. whole: it has its line for itself.
+    marker_chars: how much of an item's or a quote's text is its marker. whole: it has its line for itself.
     firm: that it begins here does not depend on what comes before being there.
     """
 
@@ -73,11 +73,12 @@ class Segmenter:
         self._place = self._before = _Place()
         self._flushed = False
         self._indent = 0
+        self._certain = 0
 
     @property
-    def pending(self) -> str:
-        """The text fed that belongs to no segment yet."""
-        return self._text
+    def certain_chars(self) -> int:
+        """How much of the text that no segment was taken of belongs to the next segment, whatever comes."""
+        return self._certain
 
     def feed(self, text: str) -> None:
         self._text += text
@@ -101,6 +102,7 @@ class Segmenter:
         if found is None:
             return None
         end, kind, firm = found
+        self._certain = end
         text, rest = self._text[:end], self._text[end:]
         space = _SPACE.match(rest).end()  # type: ignore[union-attr]
         if space == len(rest) and not self._flushed:
@@ -111,20 +113,19 @@ class Segmenter:
         self._advance(segment, firm)
         return segment
 
-    def forget(self, segment: Segment) -> None:
-        """Reads on as if `segment`, the last one taken, had not been there; of the separators around it the harder stays."""
-        before, now = self._before, self._place
-        self._place = _Place(
-            before.line_start or now.line_start,
-            True,  # only a firm segment is removed, so the place before it was the end of something whatever comes
-            before.fence,
-            before.blocks,
-            before.levels,
-        )
+    def forget(self, separator: str) -> None:
+        """Reads on as if the last segment taken had not been there, and `separator` stood in its place."""
+        before = self._before
+        line_start = "\n" in separator or (before.line_start and not separator)
+        if "\n" in separator:
+            self._indent = _indent(separator)
+        # Only a segment that begins firmly is removed, so the next one begins firmly too.
+        self._place = _Place(line_start, True, before.fence, before.blocks, before.levels)
 
     def _find_end(self) -> tuple[int, Kind | None, bool] | None:
         """Where the pending segment ends, its kind if the end decides it, and whether the next one begins firmly."""
         text = self._text
+        self._certain = len(text.rstrip())
         if not text:
             return None
         kind, _ = self._classify(text)
@@ -137,10 +138,10 @@ class Segmenter:
             if whole_line:
                 at = self._scan = end
                 continue
-            if end == len(text) and not self._flushed:
-                break  # the terminator may go on
-            verdict = self._ends_sentence(start, end)
+            # At the end of what was fed the terminator may go on, and so may the word that tells whether it is one.
+            verdict = self._ends_sentence(start, end) if end < len(text) or self._flushed else None
             if verdict is None:
+                self._certain = end
                 break
             ends, firm = verdict
             if ends:
@@ -208,10 +209,8 @@ class Segmenter:
             kind = "piece"
         elif kind in (None, "line"):
             kind = "sentence" if ended == "sentence" else "line"
-        scope, marker_chars = 0, 0
-        if kind == "item":
-            marker_chars = len(text) - len(content)
-            scope = self._scope()[1]
+        marker_chars = len(text) - len(content) if kind in ("item", "quote") else 0
+        scope = self._scope()[1] if kind == "item" else 0
         whole = place.line_start and ("\n" in separator or self._flushed and not self._text)
         return Segment(text, kind or "line", separator, scope, marker_chars, whole, place.firm)
 
@@ -238,9 +237,14 @@ class Segmenter:
             levels = ()
         line_start = "\n" in segment.separator
         if line_start:
-            self._indent = len(segment.separator.rsplit("\n", 1)[1].expandtabs(4))
+            self._indent = _indent(segment.separator)
         # A new list's scope must be new: blocks counts what was ever opened.
         self._place = _Place(line_start, firm or line_start, fence, blocks, levels)
+
+
+def _indent(separator: str) -> int:
+    """How far the line after `separator` is indented."""
+    return len(separator.rsplit("\n", 1)[1].expandtabs(4))
 
 
 @cache
