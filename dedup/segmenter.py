@@ -93,8 +93,8 @@ class Segmenter:
         self._scan = min(self._scan, num_chars)
 
     def open_as(self) -> tuple[Kind | None, str]:
-        """What the pending text is so far: its kind (None: not known yet) and the part of it that says something."""
-        return self._classify(self._text)
+        """What the next segment is so far: its kind (None: not known yet) and the part of it that says something."""
+        return self._classify(self._text[: self._certain])
 
     def take(self) -> Segment | None:
         """The next segment, once it and the separator after it have ended."""
@@ -125,7 +125,7 @@ class Segmenter:
     def _find_end(self) -> tuple[int, Kind | None, bool] | None:
         """Where the pending segment ends, its kind if the end decides it, and whether the next one begins firmly."""
         text = self._text
-        self._certain = len(text.rstrip())
+        self._certain = min(len(text.rstrip()), self._max)
         if not text:
             return None
         kind, _ = self._classify(text)
@@ -141,7 +141,7 @@ class Segmenter:
             # At the end of what was fed the terminator may go on, and so may the word that tells whether it is one.
             verdict = self._ends_sentence(start, end) if end < len(text) or self._flushed else None
             if verdict is None:
-                self._certain = end
+                self._certain = min(end, self._max)
                 break
             ends, firm = verdict
             if ends:
@@ -150,8 +150,7 @@ class Segmenter:
         else:
             self._scan = max(at, len(text))
         if len(text) >= self._max:
-            space = text.rfind(" ", self._max // 2, self._max)
-            return (space if space > 0 else self._max), "piece", False
+            return self._max, "piece", False
         return (len(text), None, True) if self._flushed else None
 
     def _ends_sentence(self, start: int, end: int) -> tuple[bool, bool] | None:
@@ -211,7 +210,7 @@ class Segmenter:
             kind = "sentence" if ended == "sentence" else "line"
         marker_chars = len(text) - len(content) if kind in ("item", "quote") else 0
         scope = self._scope()[1] if kind == "item" else 0
-        whole = place.line_start and ("\n" in separator or self._flushed and not self._text)
+        whole = place.line_start and "\n" in separator
         return Segment(text, kind or "line", separator, scope, marker_chars, whole, place.firm)
 
     def _scope(self) -> tuple[tuple[tuple[int, int], ...], int]:
