@@ -1,0 +1,214 @@
+"""The command line: `dedup serve | filter | score`."""
+
+import codecs
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from tqdm import tqdm
+
+from dedup.config import POLICIES, FilterConfig
+from dedup.filter import RepetitionFilter
+from dedup.metrics import repetition_metrics
+
+READ_BYTES = 64 * 1024
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # how surrogateescape marks a byte that is not UTF-8
+
+Row = dict[str, Any]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="dedup-llm", prog_name="dedup")
+def main() -> None:
+    """Stops language models from repeating themselves.
+
+    `dedup serve` puts an OpenAI-compatible server in front of a model; `dedup filter` cleans texts; `dedup score` measures them.
+    """
+
+
+@main.command()
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on.  [default: 8000]")
+@click.option("--model", metavar="PATH_OR_HUB_ID", help="A Hugging Face model to serve.  [default: the bundled demo model]")
+@click.option("--upstream", metavar="URL", help="An OpenAI-compatible server to stand in front of, e.g. http://127.0.0.1:8001/v1.")
+@click.option("--policy", type=click.Choice(POLICIES), help="What is done about repetition.  [default: balanced]")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Settings; flags and DEDUP_* variables win.")
+def serve(config: Path | None, **flags: Any) -> None:
+    """Serves a model without its repetitions, over OpenAI's API.
+
+    \b
+    dedup serve                                        # the bundled demo model, to try it out
+    dedup serve --model Qwen/Qwen3-0.6B                # any Hugging Face model
+    dedup serve --upstream http://127.0.0.1:8001/v1    # in front of vLLM, llama.cpp, Ollama, a hosted API
+
+    Then ask http://127.0.0.1:8000/v1/chat/completions; numbers for Prometheus are at /metrics.
+    """
+    from server.app import run
+    from server.errors import StartupError
+    from server.settings import load
+
+    try:
+        settings = load(config, **flags)
+        if settings.upstream is None and not (find_spec("torch") and find_spec("transformers")):
+            raise StartupError(
+                'a model in this process needs torch and transformers: pip install "dedup-llm[local]"'
+                " (or stand in front of a server: dedup serve --upstream URL)"
+            )
+        run(settings)
+    except StartupError as error:
+        click.echo(f"dedup: error: {error}", err=True)
+        sys.exit(1)
+
+
+@main.command("filter")
+@click.option("--policy", type=click.Choice(POLICIES), default="balanced", show_default=True, help="What is removed.")
+@click.option(
+    "--on-loop",
+    type=click.Choice(["cut", "skip"]),
+    default="cut",
+    show_default=True,
+    help="At a loop: end the text, or drop the looping stretch and go on.",
+)
+@click.option("--jsonl", is_flag=True, help='One JSON object a line, {"id", "text"}, in and out.')
+def filter_command(policy: Any, on_loop: Any, jsonl: bool) -> None:
+    """Takes repetition out of a text: standard input to standard output.
+
+    \b
+    dedup filter < answer.txt
+    some-program | dedup filter                  # as it comes, no waiting for the end
+    dedup filter --jsonl < answers.jsonl         # {"id", "text"} to {"id", "text", "loop", "removed"}
+    """
+    config = FilterConfig(policy=policy, on_loop=on_loop)
+
+    def filtered(text: str) -> Row:
+        done = RepetitionFilter(config)
+        out = done.feed(text) + done.flush()
+        return {"text": out, "loop": asdict(done.loop) if done.loop else None, "removed": [asdict(span) for span in done.removed]}
+
+    with _quiet_pipe():
+        sys.exit(_each_line(filtered) if jsonl else _stream(RepetitionFilter(config)))
+
+
+@main.command()
+@click.option("--jsonl", is_flag=True, help='One JSON object a line, {"id", "text"}; one line of numbers each.')
+def score(jsonl: bool) -> None:
+    """Says how much a text repeats itself: standard input to standard output.
+
+    \b
+    dedup score < answer.txt
+    dedup score --jsonl < answers.jsonl          # {"id", "rep_4", "diversity", ...} a line
+    """
+    with _quiet_pipe():
+        sys.exit(_each_line(repetition_metrics) if jsonl else _print_scores())
+
+
+def _complain(number: int, what: str) -> None:
+    tqdm.write(f"line {number}: {what}", file=sys.stderr)
+
+
+def _each_line(answer: Callable[[str], Row]) -> int:
+    """Answers each JSON line of standard input with one; names the lines that are wrong and goes on. Returns the exit code."""
+    failed = False
+    with tqdm(unit=" texts", disable=not sys.stderr.isatty(), desc="dedup") as progress:
+        for number, line in enumerate(sys.stdin.buffer, 1):
+            if not line.strip():
+                continue
+            try:
+                row = _decode(line)
+            except ValueError as error:
+                _complain(number, str(error))
+                failed = True
+                continue
+            sys.stdout.buffer.write(_encode({"id": row.get("id"), **answer(row["text"])}) + b"\n")
+            progress.update()
+    sys.stdout.buffer.flush()
+    return int(failed)
+
+
+def _decode(line: bytes) -> Row:
+    """The object in `line`, which has a string `text`. Raises ValueError that says what is wrong."""
+    try:
+        row = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        try:  # the standard library's decoder takes half a surrogate pair
+            row = json.loads(line)
+        except UnicodeDecodeError:
+            raise ValueError("invalid UTF-8") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"invalid JSON: {error}") from None
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise ValueError('must be an object with a string "text"')
+    return row
+
+
+def _encode(row: Row) -> bytes:
+    try:
+        return msgspec.json.encode(row)
+    except UnicodeEncodeError:
+        return json.dumps(row).encode()
+
+
+def _text_of_stdin() -> Iterator[tuple[str, list[int]]]:
+    """Standard input as it comes: text, with U+FFFD for bytes that are not UTF-8, and the numbers of the lines that have such."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    number = 1
+    at_end = False
+    while not at_end:
+        received = os.read(sys.stdin.fileno(), READ_BYTES)
+        at_end = not received
+        text = decoder.decode(received, at_end)
+        wrong = [number + i for i, line in enumerate(text.split("\n")) if not line.isascii() and _ESCAPED_BYTE.search(line)]
+        number += text.count("\n")
+        yield (text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if wrong else text), wrong
+
+
+def _stream(repetition_filter: RepetitionFilter) -> int:
+    failed = False
+    for text, wrong in _text_of_stdin():
+        for number in wrong:
+            _complain(number, "invalid UTF-8")
+            failed = True
+        if out := repetition_filter.feed(text):
+            sys.stdout.buffer.write(out.encode())
+            sys.stdout.buffer.flush()
+    sys.stdout.buffer.write(repetition_filter.flush().encode())
+    sys.stdout.buffer.flush()
+    return int(failed)
+
+
+def _print_scores() -> int:
+    failed, parts = False, []
+    for text, wrong in _text_of_stdin():
+        for number in wrong:
+            _complain(number, "invalid UTF-8")
+            failed = True
+        parts.append(text)
+    for name, value in repetition_metrics("".join(parts)).items():
+        shown = f"{value:>10d}" if isinstance(value, int) else f"{value:>10.4f}"
+        click.echo(f"{name:24s}{shown}")
+    return int(failed)
+
+
+class _quiet_pipe:  # noqa: N801 - used as a statement
+    """A reader that has seen enough (`| head`) is no error."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        if not isinstance(error, BrokenPipeError):
+            return False
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+
+
+if __name__ == "__main__":
+    main()
