@@ -38,7 +38,9 @@ def main() -> None:
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on.  [default: 8000]")
 @click.option("--model", metavar="PATH_OR_HUB_ID", help="A Hugging Face model to serve.  [default: the bundled demo model]")
-@click.option("--upstream", metavar="URL", help="An OpenAI-compatible server to stand in front of, e.g. http://127.0.0.1:8001/v1.")
+@click.option(
+    "--upstream", metavar="URL", help="An OpenAI-compatible server to stand in front of, e.g. http://127.0.0.1:8001/v1."
+)
 @click.option("--policy", type=click.Choice(POLICIES), help="What is done about repetition.  [default: balanced]")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Settings; flags and DEDUP_* variables win.")
 def serve(config: Path | None, **flags: Any) -> None:

@@ -190,7 +190,7 @@ class RepetitionFilter:
         start = self._read - len(self._pending)
         end = start + len(segment.text)
         key = sentence_key(segment.text[segment.marker_chars :]) if segment.kind in _REMOVABLE else ""
-        first_start = None if self._admitted else self._said_before(segment, key)
+        first_start = None if self._admitted and self._removes else self._said_before(segment, key)
         space = self._separator[1]
         if first_start is None or not self._removes:
             self.sentences_flagged += first_start is not None
@@ -369,7 +369,7 @@ class RepetitionFilter:
             while segment := segmenter.take():
                 key = sentence_key(segment.text[segment.marker_chars :])
                 if key and segment.kind in _REMOVABLE:
-                    self._seen.add(key, -1)
+                    self._seen.add(key, -1, segment.scope)
 
 
 def _parts_harder(separator: str, other: str) -> bool:

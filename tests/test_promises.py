@@ -128,8 +128,10 @@ def test_5_no_text_raises(text: str, policy: str) -> None:
 
 @thorough
 @given(
-    st.sampled_from(["```python\n{}\n```", "| a | b |\n|---|---|\n{}\n", '~~~\n{}\n~~~']),
-    st.lists(st.sampled_from(["x = compute(first, second)", "y = compute(second, third)", "| 10 | 20 |"]), min_size=1, max_size=12),
+    st.sampled_from(["```python\n{}\n```", "| a | b |\n|---|---|\n{}\n", "~~~\n{}\n~~~"]),
+    st.lists(
+        st.sampled_from(["x = compute(first, second)", "y = compute(second, third)", "| 10 | 20 |"]), min_size=1, max_size=12
+    ),
     editing,
 )
 def test_6_code_and_tables_are_not_edited(frame: str, lines: list[str], policy: str) -> None:

@@ -1,6 +1,6 @@
 """For transformers' `generate`: the methods as one LogitsProcessor, the loop detector as a StoppingCriteria, the filter as a streamer.
 
-    model.generate(**inputs, logits_processor=logits_processors(DecodingConfig(no_repeat_ngram_size=4), tokenizer))
+model.generate(**inputs, logits_processor=logits_processors(DecodingConfig(no_repeat_ngram_size=4), tokenizer))
 """
 
 from collections.abc import Callable

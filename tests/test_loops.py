@@ -1,0 +1,89 @@
+"""What the loop detector calls a loop, and what it does not."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dedup import LoopConfig, LoopDetector
+
+PROSE = (
+    "The river had risen in the night and taken the bridge, so the mail did not come. Nobody in the village remembered such a "
+    "flood, though old Marten swore that his father had seen one. By noon the water stood at the church door. "
+)
+CHINESE = "河水在夜里涨了起来，冲走了那座老桥，邮车没有来。村里没有人记得见过这样大的洪水，只有老马说他父亲见过一次。"
+
+
+@pytest.mark.parametrize("before", ["", PROSE, CHINESE])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "and the man of the house ",
+        "我倒没个什么，",
+        "他说道：“不知道。”",
+        "The same sentence, again and again. ",
+        "- item\n",
+        PROSE * 3,
+    ],
+)
+def test_a_cycle_is_found_where_it_begins(before: str, unit: str) -> None:
+    event = LoopDetector().feed(before + unit * max(4, 200 // len(unit)))
+    assert event is not None
+    assert event.kind == "exact"
+    assert abs(event.onset - len(before)) <= len(unit)
+    assert event.period == len(unit) if unit != PROSE * 3 else len(unit) % event.period == 0
+    assert event.copies >= 3
+
+
+def test_a_loop_with_a_counter_is_found() -> None:
+    text = PROSE + "".join(f"Step {i}: press the red button and wait for the light to turn on again. " for i in range(40))
+    event = LoopDetector().feed(text)
+    assert event is not None
+    assert event.kind == "near"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PROSE + CHINESE,
+        "Yes. Yes. Yes.",
+        "Name: ____________________ Date: ____________________\n" * 2,
+        "Chapter 1 ........................................ 12\nChapter 2 ........................................ 31\n",
+        "| a | b | c |\n|---|---|---|\n| 1 | 2 | 3 |\n",
+        "ha ha ha ha ha",
+        "=" * 120 + "\n",
+    ],
+)
+def test_no_loop(text: str) -> None:
+    assert LoopDetector().feed(text) is None
+
+
+def test_tokens_are_symbols_too() -> None:
+    event = LoopDetector().feed([9000 + i for i in range(50)] + [70_001, 70_002, 70_003] * 40)
+    assert event is None or event.period == 3
+    letters = LoopDetector().feed([ord(c) for c in "abcdefg" * 20])
+    assert letters is not None
+    assert letters.period == 7
+
+
+@settings(deadline=None)
+@given(st.text("ab c", min_size=1, max_size=30), st.integers(0, 40), st.lists(st.integers(1, 9), min_size=1, max_size=4))
+def test_pieces_do_not_matter(unit: str, copies: int, sizes: list[int]) -> None:
+    text = PROSE[:100] + unit * copies
+    pieces, at, turn = LoopDetector(), 0, 0
+    while at < len(text):
+        size = sizes[turn % len(sizes)]
+        pieces.feed(text[at : at + size])
+        at, turn = at + size, turn + 1
+    assert pieces.event == LoopDetector().feed(text)
+
+
+def test_a_period_beyond_the_bound_is_not_looked_for() -> None:
+    unit = "".join(chr(0x4E00 + i) for i in range(300))
+    assert LoopDetector(LoopConfig(max_period=200, window=100_000)).feed(unit * 5) is None
+    assert LoopDetector(LoopConfig(max_period=400)).feed(unit * 5) is not None
+
+
+@pytest.mark.parametrize(("name", "value"), [("max_period", 0), ("window", 3), ("max_period", 1.5), ("window", True)])
+def test_wrong_configuration_is_named(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name):
+        LoopConfig(**{name: value})  # type: ignore[arg-type]
