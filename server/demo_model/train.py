@@ -106,7 +106,9 @@ def train(tokens: torch.Tensor, held_out: torch.Tensor, steps: int, tokenizer: P
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("texts", nargs="+", metavar="FILE[:SHARE]", help="a text file, and the share of its paragraphs that stutter")
+    parser.add_argument(
+        "texts", nargs="+", metavar="FILE[:SHARE]", help="a text file, and the share of its paragraphs that stutter"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and its tokenizer")
     parser.add_argument("--steps", type=int, default=2600, help=f"optimizer steps of {WINDOW * BATCH} tokens (default 2600)")
     parser.add_argument("--seed", type=int, default=0)

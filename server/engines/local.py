@@ -1,0 +1,383 @@
+"""A Hugging Face model in this process: any causal model that `AutoModelForCausalLM` loads, on CPU or GPU.
+
+Each request decodes in a worker thread, a step at a time, with its own history, penalties and random generator, so requests do not
+change each other; a worker looks before every step whether its reader is still there.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from dedup.config import DecodingConfig
+from dedup.logits.hf import TextStream, breaker_ids
+from dedup.logits.history import TokenHistory
+from dedup.logits.processors import Breakers, apply
+from server.engines.base import Chunk
+from server.errors import ApiError, StartupError, invalid, unsupported
+from server.schema import ChatRequest, ChunkMaker, CompletionRequest, GenerationRequest
+
+DEMO_MODEL = Path(__file__).parent.parent / "demo_model"
+
+log = logging.getLogger("dedup")
+
+# The sampling parameters that `DecodingConfig` does not have.
+_SAMPLING = {"temperature", "top_p", "top_k", "min_p"}
+_PENALTIES = {field for field in DecodingConfig.__dataclass_fields__ if field != "temperature"}
+_SUPPORTED = _PENALTIES | _SAMPLING | {"model", "messages", "prompt", "stream", "stream_options", "n", "stop", "seed", "user"}
+_SUPPORTED |= {"max_tokens", "max_completion_tokens", "repetition"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one request chooses tokens. temperature 0: the best token, always."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    penalties: DecodingConfig
+
+
+class LocalEngine:
+    """`model`: a path or a hub id. `max_concurrent` requests are generated at once; more wait their turn."""
+
+    def __init__(self, model: str, name: str | None = None, max_concurrent: int = 4, device: str | None = None) -> None:
+        self._path = model
+        self._name = name or ("demo" if Path(model) == DEMO_MODEL else Path(model).name if Path(model).exists() else model)
+        self._device = device
+        self._workers = ThreadPoolExecutor(max_concurrent, thread_name_prefix="generate")
+        self._breakers: dict[tuple[str, ...], Breakers] = {}
+        self._stopping = threading.Event()
+        self._model: Any = None
+        self._tokenizer: Any = None
+
+    @property
+    def models(self) -> list[str]:
+        return [self._name]
+
+    def load(self) -> None:
+        """Loads weights and tokenizer. Raises `StartupError` with one line on anything that is wrong with the model."""
+        check(self._path)
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        device = self._device or best_device()
+        log.info("loading %s ...", self._path)
+        begun = time.monotonic()
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(self._path)
+            dtype = torch.float32 if device == "cpu" else "auto"
+            self._model = AutoModelForCausalLM.from_pretrained(self._path, dtype=dtype).to(device).eval()
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            raise StartupError(f"{self._path}: cannot be loaded: {_first_line(error)}") from None
+        millions = self._model.num_parameters() / 1e6
+        seconds = time.monotonic() - begun
+        log.info("loaded %s: %.1fM parameters, %s, %s, in %.1f s", self._name, millions, device, self._model.dtype, seconds)
+
+    @property
+    def context(self) -> int:
+        """The longest sequence the model takes, in tokens."""
+        config = self._model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048)
+
+    async def start(self) -> None:
+        if self._model is None:
+            await asyncio.to_thread(self.load)
+
+    async def ready(self) -> bool:
+        return self._model is not None
+
+    async def stop(self) -> None:
+        self._stopping.set()
+        await asyncio.to_thread(self._workers.shutdown)
+
+    def validate(self, request: GenerationRequest) -> None:
+        for name in request.sent:
+            if name not in _SUPPORTED:
+                raise unsupported(name, "the local engine does not support it")
+        if isinstance(request, ChatRequest) and not self._tokenizer.chat_template:
+            message = f"{self._name} has no chat template: use /v1/completions, or put a chat_template.jinja beside its tokenizer"
+            raise invalid(message, "messages", "no_chat_template")
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        prompts = self._prompts(request)
+        longest = max(map(len, prompts))
+        if longest >= self.context:
+            message = f"the prompt is {longest} tokens long; {self._name} takes at most {self.context}, the answer included"
+            raise invalid(message, "messages" if request.endpoint == "chat" else "prompt", "context_length_exceeded")
+        try:
+            sampling = self._sampling(request)
+        except ValueError as error:
+            raise invalid(str(error)) from None
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()
+        gone = threading.Event()
+
+        def send(item: Chunk | BaseException | None) -> None:
+            if not gone.is_set():
+                loop.call_soon_threadsafe(queue.put_nowait, item)
+
+        def work() -> None:
+            try:
+                self._answer(request, prompts, sampling, send, lambda: gone.is_set() or self._stopping.is_set())
+                send(None)
+            except Exception as error:
+                send(error)
+
+        future = self._workers.submit(work)
+        try:
+            while (item := await queue.get()) is not None:
+                if isinstance(item, ApiError):
+                    raise item
+                if isinstance(item, BaseException):
+                    log.error("generation failed", exc_info=item)
+                    raise ApiError(500, "the model failed on this request", type="server_error", code="engine_error")
+                yield item
+        finally:
+            gone.set()
+            future.cancel()
+
+    def _prompts(self, request: GenerationRequest) -> list[list[int]]:
+        """The prompts as tokens: one, or as many as a completion request has."""
+        if isinstance(request, ChatRequest):
+            messages = [message.model_dump() | {"content": message.text} for message in request.messages]
+            try:
+                text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            except Exception as error:  # a template is a program of its own and says no in any way it likes
+                raise invalid(f"messages: the chat template refuses them: {_first_line(error)}", "messages") from None
+            return [self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] or [self._first_token()]]
+        assert isinstance(request, CompletionRequest)
+        given: Any = request.prompt
+        one = isinstance(given, str) or (given and isinstance(given[0], int))
+        tokens: list[list[int]] = []
+        for prompt in [given] if one else given:
+            ids = self._tokenizer(prompt, verbose=False)["input_ids"] if isinstance(prompt, str) else prompt
+            if any(not 0 <= token < len(self._tokenizer) for token in ids):
+                raise invalid(f"prompt: token ids must be from 0 to {len(self._tokenizer) - 1}", "prompt")
+            tokens.append(ids or [self._first_token()])
+        if not tokens:
+            raise invalid("prompt: must not be empty", "prompt")
+        return tokens
+
+    def _first_token(self) -> int:
+        """What an empty prompt begins with."""
+        for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        raise invalid("prompt: must not be empty for this model", "prompt")
+
+    def _sampling(self, request: GenerationRequest) -> Sampling:
+        defaults = self._model.generation_config
+
+        def value(name: str, otherwise: Any) -> Any:
+            asked = getattr(request, name)
+            default = getattr(defaults, name, None)
+            return asked if asked is not None else default if default is not None else otherwise
+
+        sent = request.sent
+        penalties = {name: sent[name] for name in _PENALTIES if name in sent}
+        penalties.setdefault("repetition_penalty", value("repetition_penalty", 1.0))
+        return Sampling(
+            temperature=value("temperature", 1.0),
+            top_p=value("top_p", 1.0),
+            top_k=max(0, value("top_k", 0)),
+            min_p=value("min_p", 0.0),
+            penalties=DecodingConfig(**penalties),
+        )
+
+    def _breakers_of(self, config: DecodingConfig) -> Breakers:
+        if not config.dry_multiplier:
+            return frozenset()
+        key = config.dry_sequence_breakers
+        if key not in self._breakers:
+            if len(self._breakers) >= 16:
+                self._breakers.clear()
+            self._breakers[key] = breaker_ids(self._tokenizer, key)
+        return self._breakers[key]
+
+    # In a worker thread from here on.
+
+    def _answer(
+        self,
+        request: GenerationRequest,
+        prompts: list[list[int]],
+        sampling: Sampling,
+        send: Callable[[Chunk], None],
+        gone: Callable[[], bool],
+    ) -> None:
+        make = ChunkMaker(request.endpoint, self._name)
+        num_choices = request.n or 1
+        if request.endpoint == "chat":
+            for choice in range(num_choices):
+                send(make.role(choice))
+        num_output = 0
+        for number, prompt in enumerate(prompts):
+            num_output += self._decode(request, prompt, number * num_choices, sampling, make, send, gone)
+        send(make.usage(sum(map(len, prompts)), num_output))
+
+    @torch.inference_mode()
+    def _decode(
+        self,
+        request: GenerationRequest,
+        prompt: list[int],
+        first_choice: int,
+        sampling: Sampling,
+        make: ChunkMaker,
+        send: Callable[[Chunk], None],
+        gone: Callable[[], bool],
+    ) -> int:
+        """Decodes the choices of one prompt as a batch. Returns the number of tokens made."""
+        limit = min(request.max_output_tokens or self.context, self.context - len(prompt))
+        breakers = self._breakers_of(sampling.penalties)
+        end_tokens = self._end_tokens()
+        choices = [
+            _Choice(
+                first_choice + i,
+                self._tokenizer,
+                request.stop_strings,
+                TokenHistory(prompt, sampling.penalties.no_repeat_ngram_size),
+            )
+            for i in range(request.n or 1)
+        ]
+        generators = [self._generator(request.seed, choice.index) for choice in choices]
+        rows = torch.tensor([prompt] * len(choices), device=self._model.device)
+        cache: Any = None
+        for _ in range(limit):
+            if gone():
+                break
+            out = self._model(input_ids=rows, past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            logits = out.logits[:, -1].float()
+            chosen = []
+            for choice, generator, scores in zip(choices, generators, logits, strict=True):
+                if choice.finish_reason:
+                    chosen.append(end_tokens[0] if end_tokens else 0)  # the row only keeps its place in the batch
+                    continue
+                apply(sampling.penalties, choice.history, scores, breakers)
+                token = choose(scores, sampling, generator)
+                chosen.append(token)
+                text = choice.put(token, end_tokens, limit)
+                if text or choice.finish_reason:
+                    send(make.text(choice.index, text, choice.finish_reason))
+            if all(choice.finish_reason for choice in choices):
+                break
+            rows = torch.tensor(chosen, device=self._model.device).unsqueeze(1)
+        return sum(len(choice.history) - choice.history.num_prompt for choice in choices)
+
+    def _end_tokens(self) -> list[int]:
+        ids = self._model.generation_config.eos_token_id
+        ids = self._tokenizer.eos_token_id if ids is None else ids
+        return [ids] if isinstance(ids, int) else list(ids or [])
+
+    def _generator(self, seed: int | None, choice: int) -> torch.Generator:
+        generator = torch.Generator(device="cpu")
+        if seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed((seed * 1_000_003 + choice) % 2**63)
+        return generator
+
+
+class _Choice:
+    """One answer in the making: tokens to text, up to a stop string, an end token or the limit."""
+
+    def __init__(self, index: int, tokenizer: Any, stop: list[str], history: TokenHistory) -> None:
+        self.index = index
+        self.history = history
+        self.finish_reason: str | None = None
+        self._stream = TextStream(tokenizer)
+        self._stop = stop
+        self._held = ""  # may be the beginning of a stop string
+
+    def put(self, token: int, end_tokens: list[int], limit: int) -> str:
+        """The text to give out after `token`; sets `finish_reason` when it was the last."""
+        self.history.append(token)
+        if token in end_tokens:
+            self.finish_reason = "stop"
+        elif len(self.history) - self.history.num_prompt >= limit:
+            self.finish_reason = "length"
+        text = "" if token in end_tokens else self._stream.put(token)
+        if self.finish_reason:
+            text += self._stream.flush()
+        return self._until_stop(text)
+
+    def _until_stop(self, text: str) -> str:
+        if not self._stop:
+            return text
+        text = self._held + text
+        found = [at for at in (text.find(string) for string in self._stop) if at >= 0]
+        if found:
+            self.finish_reason, self._held = "stop", ""
+            return text[: min(found)]
+        held = 0 if self.finish_reason else max(_overlap(text, string) for string in self._stop)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+
+def _overlap(text: str, string: str) -> int:
+    """How many characters at the end of `text` begin `string`."""
+    return next((size for size in range(min(len(text), len(string) - 1), 0, -1) if text.endswith(string[:size])), 0)
+
+
+def choose(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    """One token from `scores`, shape (vocabulary,): the best at temperature 0, else sampled after top_k, top_p and min_p.
+
+    Raises `ApiError` where no token has a finite score: a silent token 0 would be worse.
+    """
+    if not torch.isfinite(scores.max()):
+        raise ApiError(500, "the model gave no finite score for the next token", type="server_error", code="engine_error")
+    if sampling.temperature == 0:
+        return int(scores.argmax())
+    scores = scores / sampling.temperature
+    if 0 < sampling.top_k < len(scores):
+        scores = scores.masked_fill(scores < scores.topk(sampling.top_k).values[-1], -torch.inf)
+    probabilities = scores.softmax(-1)
+    if sampling.top_p < 1:
+        ranked, order = probabilities.sort(descending=True)
+        beyond = ranked.cumsum(-1) - ranked >= sampling.top_p
+        probabilities = probabilities.index_fill(0, order[beyond], 0)
+    if sampling.min_p > 0:
+        probabilities = probabilities.masked_fill(probabilities < sampling.min_p * probabilities.max(), 0)
+    return int(torch.multinomial(probabilities.cpu(), 1, generator=generator))
+
+
+def best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def check(model: str) -> None:
+    """Raises `StartupError` in one line if `model` cannot be a causal model's path or hub id. Looks at its config only."""
+    path = Path(model).expanduser()
+    is_path = path.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1
+    if is_path and not path.is_dir():
+        raise StartupError(f"{model}: no such folder; give a folder with config.json and weights, or a hub id such as owner/name")
+    if is_path and not (path / "config.json").exists():
+        raise StartupError(f"{model}: has no config.json; is it a model's folder?")
+    if is_path and not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+        raise StartupError(f"{model}: has no weights (*.safetensors or *.bin)")
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except (OSError, ValueError, KeyError) as error:
+        raise StartupError(f"{model}: no model is to be had under that name: {_first_line(error)}") from None
+    kind = (config.architectures or [config.model_type])[0]
+    if config.is_encoder_decoder:
+        raise StartupError(f"{model} is an encoder-decoder model ({kind}); the local engine serves decoder-only models")
+    causal = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    masked = transformers.MODEL_FOR_MASKED_LM_MAPPING
+    if type(config) not in causal or (type(config) in masked and not getattr(config, "is_decoder", False)):
+        raise StartupError(f"{model} is an encoder-only model ({kind}): it cannot generate text")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -1,0 +1,283 @@
+"""The shapes of requests, validated, and of the chunks and responses that an engine of our own makes.
+
+A request keeps every field it came with: an upstream gets them all, and an engine that cannot obey one says so.
+"""
+
+import time
+import uuid
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from dedup.config import Policy
+from server.errors import ApiError, invalid
+
+Endpoint = Literal["chat", "completions"]
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class RepetitionOptions(_Strict):
+    """What a request changes for itself."""
+
+    policy: Policy | None = None
+
+
+class StreamOptions(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    include_usage: bool = False
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+    @property
+    def text(self) -> str:
+        """The message's text; parts other than text are left out."""
+        if isinstance(self.content, list):
+            return "".join(part["text"] for part in self.content if isinstance(part.get("text"), str))
+        return self.content or ""
+
+
+class GenerationRequest(BaseModel):
+    """What chat and text completions have in common."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    seed: int | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Unit | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    no_repeat_ngram_size: Annotated[int, Field(ge=0)] | None = None
+    dry_multiplier: Annotated[float, Field(ge=0, le=100)] | None = None
+    dry_base: Annotated[float, Field(ge=0, le=100)] | None = None
+    dry_allowed_length: Annotated[int, Field(ge=0)] | None = None
+    dry_sequence_breakers: list[Annotated[str, Field(min_length=1)]] | None = None
+    dry_penalty_last_n: Annotated[int, Field(ge=-1)] | None = None
+    response_format: dict[str, Any] | None = None
+    user: str | None = None
+    repetition: RepetitionOptions | None = None
+
+    _body: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _authorization: str | None = PrivateAttr(default=None)
+
+    @property
+    def authorization(self) -> str | None:
+        """The `Authorization` header the client came with."""
+        return self._authorization
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body as the client sent it, less what is meant for this server alone."""
+        return {name: value for name, value in self._body.items() if name != "repetition"}
+
+    @property
+    def num_choices(self) -> int:
+        """How many choices an answer has."""
+        return self.n or 1
+
+    @property
+    def endpoint(self) -> Endpoint:
+        raise NotImplementedError
+
+    @property
+    def prompt_text(self) -> str:
+        """What the reader asked last."""
+        raise NotImplementedError
+
+    @property
+    def earlier_answers(self) -> list[str]:
+        return []
+
+    @property
+    def estimated_prompt_tokens(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def max_output_tokens(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def stop_strings(self) -> list[str]:
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return [string for string in stop if string]
+
+    @property
+    def wants_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def wants_json(self) -> bool:
+        """Whether the answer must be JSON: then nothing in it may be edited."""
+        return self.response_format is not None and str(self.response_format.get("type", "")).startswith("json")
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """The fields the client sent with a value."""
+        values = {name: getattr(self, name) for name in self.model_fields_set}
+        return {name: value for name, value in {**values, **(self.model_extra or {})}.items() if value is not None}
+
+
+class ChatRequest(GenerationRequest):
+    messages: Annotated[list[Message], Field(min_length=1)]
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return "chat"
+
+    @property
+    def prompt_text(self) -> str:
+        return next((message.text for message in reversed(self.messages) if message.role == "user"), "")
+
+    @property
+    def earlier_answers(self) -> list[str]:
+        return [message.text for message in self.messages if message.role == "assistant"]
+
+    @property
+    def estimated_prompt_tokens(self) -> int:
+        return estimate_tokens(sum(_num_bytes(message.text) for message in self.messages))
+
+
+class CompletionRequest(GenerationRequest):
+    prompt: str | list[str] | list[int] | list[list[int]]
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return "completions"
+
+    @property
+    def num_choices(self) -> int:
+        several = isinstance(self.prompt, list) and bool(self.prompt) and not isinstance(self.prompt[0], int)
+        return (self.n or 1) * (len(self.prompt) if several else 1)
+
+    @property
+    def prompt_text(self) -> str:
+        if isinstance(self.prompt, str):
+            return self.prompt
+        return "\n".join(part for part in self.prompt if isinstance(part, str))
+
+    @property
+    def estimated_prompt_tokens(self) -> int:
+        parts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
+        return sum(_num_tokens(part) for part in parts)
+
+
+def estimate_tokens(num_bytes: int) -> int:
+    """About four bytes of UTF-8 make a token: four characters of English, a little more than one of Chinese."""
+    return -(-num_bytes // 4)
+
+
+def _num_bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
+
+
+def _num_tokens(prompt: str | int | list[int]) -> int:
+    """Exactly, where a prompt comes as tokens."""
+    if isinstance(prompt, str):
+        return estimate_tokens(_num_bytes(prompt))
+    return len(prompt) if isinstance(prompt, list) else 1
+
+
+REQUESTS: dict[Endpoint, type[GenerationRequest]] = {"chat": ChatRequest, "completions": CompletionRequest}
+
+
+def parse(endpoint: Endpoint, body: object, authorization: str | None = None) -> GenerationRequest:
+    """The request in `body`, decoded JSON. Raises `ApiError` (400) that names the first field that is wrong, and why."""
+    if not isinstance(body, dict):
+        raise invalid(f"the body must be a JSON object, got {type(body).__name__}")
+    try:
+        request = REQUESTS[endpoint].model_validate(body)
+    except ValidationError as error:
+        raise _one_line(error) from None
+    request._body = body
+    request._authorization = authorization
+    return request
+
+
+_RANGES = {
+    "greater_than_equal": ("≥", "ge"),
+    "greater_than": (">", "gt"),
+    "less_than_equal": ("≤", "le"),
+    "less_than": ("<", "lt"),
+}
+
+
+def _one_line(error: ValidationError) -> ApiError:
+    first = error.errors(include_url=False)[0]
+    where = [str(part) for part in first["loc"] if not str(part).startswith(("constrained-", "list[", "function-"))]
+    name = ".".join(where[:1] if where[:1] in (["stop"], ["prompt"]) else where) or "body"
+    if first["type"] == "missing":
+        return invalid(f"{name}: is required", name)
+    if first["type"] == "extra_forbidden":
+        return invalid(f"{name}: unknown field", name, "unknown_parameter")
+    if first["type"] in _RANGES:
+        sign, bound = _RANGES[first["type"]]
+        message = f"must be {sign} {first['ctx'][bound]:g}"
+    else:
+        message = first["msg"].removeprefix("Input should be ")
+        message = "must be " + message if message != first["msg"] else message[0].lower() + message[1:]
+    shown = repr(first["input"])
+    return invalid(f"{name}: {message}, got {shown if len(shown) <= 80 else shown[:77] + '...'}", name)
+
+
+def new_id(endpoint: Endpoint) -> str:
+    return ("chatcmpl-" if endpoint == "chat" else "cmpl-") + uuid.uuid4().hex
+
+
+def chat_chunk(
+    id: str, model: str, created: int, choice: int, delta: dict[str, Any], finish_reason: str | None = None
+) -> dict[str, Any]:
+    choices = [{"index": choice, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]
+    return {"id": id, "object": "chat.completion.chunk", "created": created, "model": model, "choices": choices}
+
+
+def text_chunk(id: str, model: str, created: int, choice: int, text: str, finish_reason: str | None = None) -> dict[str, Any]:
+    choices = [{"index": choice, "text": text, "logprobs": None, "finish_reason": finish_reason}]
+    return {"id": id, "object": "text_completion", "created": created, "model": model, "choices": choices}
+
+
+class ChunkMaker:
+    """Makes the chunks of one answer."""
+
+    def __init__(self, endpoint: Endpoint, model: str) -> None:
+        self._endpoint = endpoint
+        self._id, self._model, self._created = new_id(endpoint), model, int(time.time())
+
+    def text(self, choice: int, text: str, finish_reason: str | None = None) -> dict[str, Any]:
+        """A chunk that carries text, or ends a choice, or both."""
+        if self._endpoint == "completions":
+            return text_chunk(self._id, self._model, self._created, choice, text, finish_reason)
+        delta = {"content": text} if text or not finish_reason else {}
+        return chat_chunk(self._id, self._model, self._created, choice, delta, finish_reason)
+
+    def role(self, choice: int) -> dict[str, Any]:
+        """The first chunk of a chat choice."""
+        return chat_chunk(self._id, self._model, self._created, choice, {"role": "assistant", "content": ""})
+
+    def usage(self, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
+        """The last chunk: no choice, what was used."""
+        return {**self.text(0, ""), "choices": [], "usage": usage(prompt_tokens, completion_tokens)}
+
+
+def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
+    total = prompt_tokens + completion_tokens
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total}

@@ -1,0 +1,107 @@
+"""Every metric, declared once. What a request counted in plain numbers is pushed when it ends."""
+
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
+
+Outcome = Literal["ok", "cut", "upstream_error", "client_gone", "rejected"]
+ChannelName = Literal["content", "reasoning", "tool_arguments"]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OTHER = "other"
+_MAX_MODELS = 100  # an upstream may list many: a label's values stay bounded
+
+_RATIOS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
+_CHARS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_SHORT_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+# The `_created` series that the client adds by default are gauges nobody reads.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+def package_version() -> str:
+    try:
+        return version("dedup-llm")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "unknown"
+
+
+class Telemetry:
+    """The metrics of one server, in a registry of its own. Models other than the known ones are counted as `other`."""
+
+    def __init__(self, models: Iterable[str] = ()) -> None:
+        self.registry = CollectorRegistry()
+        self._models: set[str] = set()
+        self._children: dict[tuple[str, ...], Any] = {}
+        self.learn(models)
+        self._declare()
+
+    def learn(self, models: Iterable[str]) -> None:
+        """Adds names that `model` may be labelled with."""
+        for model in models:
+            if len(self._models) < _MAX_MODELS:
+                self._models.add(model)
+
+    def model_label(self, model: str | None) -> str:
+        return model if model in self._models else OTHER
+
+    def exposition(self) -> bytes:
+        """The plain text format, which every Prometheus and `promtool check metrics` read."""
+        return generate_latest(self.registry)
+
+    def count(self, name: str, amount: float, *labels: str) -> None:
+        if amount:
+            self._child(name, labels).inc(amount)
+
+    def observe(self, name: str, value: float, *labels: str) -> None:
+        self._child(name, labels).observe(value)
+
+    def set(self, name: str, value: float, *labels: str) -> None:
+        self._child(name, labels).set(value)
+
+    def add(self, name: str, amount: float, *labels: str) -> None:
+        """Moves a gauge up or down."""
+        self._child(name, labels).inc(amount)
+
+    def _child(self, name: str, labels: tuple[str, ...]) -> Any:
+        key = (name, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = self._metrics[name].labels(*labels)
+        return child
+
+    def _declare(self) -> None:
+        self._metrics: dict[str, MetricWrapperBase] = {}
+
+        def counter(name: str, text: str, *labels: str) -> None:
+            self._metrics[name] = Counter(f"dedup_{name}_total", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> None:
+            self._metrics[name] = Gauge(f"dedup_{name}", text, labels, registry=self.registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> None:
+            self._metrics[name] = Histogram(f"dedup_{name}", text, labels, registry=self.registry, buckets=buckets)
+
+        counter("requests", "Requests by how they ended.", "model", "endpoint", "outcome")
+        counter("sentences", "Sentences, lines and list items by what became of them.", "model", "channel", "verdict")
+        counter("output_chars", "Characters given to readers.", "model", "channel")
+        counter("removed_chars", "Characters removed as repetition.", "model", "channel")
+        counter("loops", "Repetition loops found.", "model", "channel", "kind", "action")
+        counter("tokens", "Tokens; estimated where an engine does not report them.", "model", "type")
+        counter("upstream_requests", "Requests sent to the upstream by its status code, or error.", "upstream", "code")
+        text = "Share of repeated 4-grams in a response before filtering."
+        histogram("repetition_ratio", text, _RATIOS, "model", "channel")
+        histogram("loop_detection_chars", "Characters between a loop's onset and its detection.", _CHARS, "model")
+        histogram("hold_seconds", "Longest time that text of a response was held back.", _SECONDS, "model")
+        histogram("overhead_seconds", "Time spent filtering a response.", _SHORT_SECONDS, "model")
+        histogram("time_to_first_token_seconds", "Time from request to the first text given out.", _SECONDS, "model")
+        histogram("request_duration_seconds", "Time from request to the end of its response.", _SECONDS, "model")
+        gauge("streams_in_progress", "Responses being generated now.", "model")
+        gauge("upstream_up", "Whether the upstream answered when last asked.", "upstream")
+        gauge("build_info", "The running version; always 1.", "version")
+        self.set("build_info", 1, package_version())
