@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -65,7 +64,7 @@ def start_server(port: int) -> "subprocess.Popen[bytes]":
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=2)
             return server
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:  # refused, or still loading
             time.sleep(0.25)
     server.kill()
     sys.exit("the server did not get ready")

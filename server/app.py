@@ -70,8 +70,10 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
         try:
             authorization = request.headers.get("authorization")
             keys.check(authorization.encode("latin-1") if authorization else None)
-            parsed = parse(endpoint, await _json(request, settings.max_body_bytes), authorization)
-            label = telemetry.model_label(parsed.model)
+            body = await _json(request, settings.max_body_bytes)
+            if isinstance(body, dict) and isinstance(body.get("model"), str):
+                label = telemetry.model_label(body["model"])
+            parsed = parse(endpoint, body, authorization)
             require_started()
             # An upstream may know more models than it lists; whether it does is for it to say.
             if parsed.model and not isinstance(engine, UpstreamEngine) and parsed.model not in engine.models:
@@ -207,7 +209,8 @@ def run(settings: Settings) -> None:
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_GRACE_SECONDS)
         server = uvicorn.Server(config)
         _greet(settings, listener.getsockname()[1])
-        asyncio.run(_serve(server, app, listener))
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down in order by then
+            asyncio.run(_serve(server, app, listener))
     finally:
         listener.close()
 
@@ -215,7 +218,7 @@ def run(settings: Settings) -> None:
 async def _serve(server: uvicorn.Server, app: FastAPI, listener: socket.socket) -> None:
     """Raises `StartupError` when the engine does not start."""
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not serving.done() and not server.started:
+    while not serving.done() and not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
     if serving.done():
         await serving

@@ -24,6 +24,9 @@ from server.telemetry import ChannelName, Outcome, Telemetry
 _log = logging.getLogger("dedup.server")
 _encode = msgspec.json.Encoder().encode
 
+# What every chunk of an answer carries, those that are made here too.
+_HEAD = ("id", "object", "created", "model", "system_fingerprint")
+
 Choice = dict[str, Any]
 ChannelKey = tuple[str, int]  # the field of a delta, and which tool call
 
@@ -335,8 +338,8 @@ class Completion:
             self._push()
 
     def _remember(self, chunk: Chunk) -> None:
-        if not self._head:
-            self._head = {name: value for name, value in chunk.items() if name not in ("choices", "usage")}
+        if not self._head and chunk.get("choices"):
+            self._head = {name: chunk[name] for name in _HEAD if name in chunk}
         reported = chunk.get("usage")
         if isinstance(reported, dict):
             self._usage = reported

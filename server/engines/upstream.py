@@ -13,7 +13,7 @@ from server.engines.base import Chunk
 from server.errors import ApiError, invalid, upstream_failed
 from server.schema import GenerationRequest
 from server.settings import Settings
-from server.sse import SSEDecoder, EventTooLongError
+from server.sse import EventTooLongError, SSEDecoder
 from server.telemetry import Telemetry
 
 _PATHS = {"chat": "/chat/completions", "completions": "/completions"}

@@ -1,0 +1,173 @@
+"""A small OpenAI-compatible upstream on a real socket, and our server in front of it. Each runs its own loop in a thread."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from aiohttp import web
+from fastapi import FastAPI
+
+from server.app import create_app
+from server.engines.upstream import UpstreamEngine
+from server.settings import load
+from server.telemetry import Telemetry
+
+NOVEL = "The river rose in the night, and by morning the bridge was gone. Nobody in the village had heard it fall."
+LOOP = "I am going round and round in circles here. "
+
+
+@dataclass
+class Upstream:
+    """What the upstream does, told by the model asked for, and what it saw."""
+
+    url: str = ""
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    authorizations: list[str | None] = field(default_factory=list)
+    hung_up: threading.Event = field(default_factory=threading.Event)
+    asked: threading.Event = field(default_factory=threading.Event)
+
+    async def models(self, request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": "novel"}, {"id": "loop"}]})
+
+    async def generate(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.bodies.append(body)
+        self.authorizations.append(request.headers.get("Authorization"))
+        self.asked.set()
+        try:
+            return await self._answer(request, body)
+        except (asyncio.CancelledError, ConnectionError):
+            self.hung_up.set()
+            raise
+
+    async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        model = body.get("model", "novel")
+        if model == "unknown":
+            error = {"message": "The model `unknown` does not exist.", "type": "NotFoundError", "param": "model", "code": 404}
+            return web.json_response({"error": error}, status=404)
+        if model == "busy":
+            return web.json_response(
+                {"error": {"message": "busy", "type": "rate_limit"}}, status=429, headers={"Retry-After": "7"}
+            )
+        if model == "plain":
+            return web.Response(text="gateway down", status=503)
+        if model == "moved":
+            raise web.HTTPFound("http://127.0.0.1:9/")
+        if model == "silent":
+            await asyncio.sleep(60)
+        text = LOOP * 200 if model == "loop" else NOVEL
+        chat = request.path.endswith("chat/completions")
+        if not body.get("stream"):
+            return web.json_response(whole(model, text, chat, body.get("n", 1)))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        if model == "malformed":
+            await response.write(event(piece(model, NOVEL, chat)) + b"data: {oops\n\n")
+            return response
+        if model == "error-event":
+            await response.write(event(piece(model, NOVEL, chat)) + event({"error": {"message": "out of memory", "code": 500}}))
+            return response
+        if model == "stall":
+            await response.write(event(piece(model, NOVEL, chat)))
+            await asyncio.sleep(60)
+        for at in range(0, len(text), 6):
+            for choice in range(body.get("n", 1)):
+                await response.write(event(piece(model, text[at : at + 6], chat, choice)))
+            if model in ("reset", "truncated") and at > 60:
+                if model == "reset":
+                    assert request.transport
+                    request.transport.abort()  # type: ignore[attr-defined]
+                return response
+            if model == "loop":
+                await asyncio.sleep(0.002)
+        for choice in range(body.get("n", 1)):
+            await response.write(event(piece(model, "", chat, choice, "stop")))
+        if (body.get("stream_options") or {}).get("include_usage"):
+            await response.write(event({**piece(model, "", chat), "choices": [], "usage": USAGE}))
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+
+USAGE = {"prompt_tokens": 5, "completion_tokens": 25, "total_tokens": 30}
+
+
+def event(data: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(data).encode() + b"\n\n"
+
+
+def piece(model: str, text: str, chat: bool, choice: int = 0, finish_reason: str | None = None) -> dict[str, Any]:
+    body = {"delta": {"content": text}} if chat else {"text": text}
+    kind = "chat.completion.chunk" if chat else "text_completion"
+    choices = [{"index": choice, **body, "finish_reason": finish_reason}]
+    return {"id": "u1", "object": kind, "created": 1, "model": model, "choices": choices}
+
+
+def whole(model: str, text: str, chat: bool, n: int) -> dict[str, Any]:
+    body = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+    choices = [{"index": index, **body, "finish_reason": "stop"} for index in range(n)]
+    kind = "chat.completion" if chat else "text_completion"
+    return {"id": "u1", "object": kind, "created": 1, "model": model, "choices": choices, "usage": USAGE}
+
+
+@contextmanager
+def upstream() -> Iterator[Upstream]:
+    mock = Upstream()
+    loop = asyncio.new_event_loop()
+    started = threading.Event()
+    stopping = asyncio.Event()
+
+    async def serve() -> None:
+        app = web.Application()
+        app.router.add_get("/v1/models", mock.models)
+        app.router.add_post("/v1/chat/completions", mock.generate)
+        app.router.add_post("/v1/completions", mock.generate)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.5)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        mock.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        started.set()
+        await stopping.wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    assert started.wait(10)
+    try:
+        yield mock
+    finally:
+        loop.call_soon_threadsafe(stopping.set)
+        thread.join(10)
+        loop.close()
+
+
+@contextmanager
+def proxy(upstream_url: str, **flags: Any) -> Iterator[str]:
+    """Our server in front of `upstream_url`; gives its address."""
+    settings = load(upstream=upstream_url, **flags)
+    telemetry = Telemetry()
+    app = create_app(settings, UpstreamEngine(settings, telemetry), telemetry)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=2))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        port = _port(server, thread, app)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+def _port(server: uvicorn.Server, thread: threading.Thread, app: FastAPI) -> int:
+    waiting = threading.Event()
+    for _ in range(1000):
+        if server.started and app.state.starting.done():
+            return int(server.servers[0].sockets[0].getsockname()[1])
+        assert thread.is_alive()
+        waiting.wait(0.01)
+    raise AssertionError("the server did not start")

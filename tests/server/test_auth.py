@@ -1,0 +1,21 @@
+import pytest
+
+from server.auth import Keys
+from server.errors import ApiError
+
+
+def test_without_keys_everyone_may_ask() -> None:
+    Keys([]).check(None)
+
+
+@pytest.mark.parametrize(
+    "header", [None, b"", b"Bearer ", b"Bearer other", b"Bearer sesam", "Bearer sésame".encode("latin-1"), b"\xff\xfe"]
+)
+def test_a_wrong_key_is_a_401(header: bytes | None) -> None:
+    with pytest.raises(ApiError) as raised:
+        Keys(["sesame", "clé"]).check(header)
+    assert raised.value.status == 401
+
+
+def test_any_of_the_keys_opens() -> None:
+    Keys(["one", "two"]).check(b"Bearer two")

@@ -1,0 +1,280 @@
+"""A request's life, with an engine that plays a script."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import msgspec
+import pytest
+
+from server.completion import Completion
+from server.engines.base import Chunk
+from server.errors import ApiError, upstream_failed
+from server.schema import GenerationRequest, parse
+from server.sse import SSEDecoder
+from server.telemetry import Telemetry
+
+LOOP = "I am going round and round in circles here. "
+NOVEL = "The river rose in the night, and by morning the bridge was gone. Nobody in the village had heard it fall."
+
+
+class ScriptedEngine:
+    """Yields what it is given; an exception in the script is raised."""
+
+    def __init__(self, script: list[Chunk | Exception]) -> None:
+        self.models = ["m"]
+        self.script = script
+        self.yielded = 0
+        self.closed = False
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def ready(self) -> bool:
+        return True
+
+    def validate(self, request: GenerationRequest) -> None: ...
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        try:
+            for item in self.script:
+                if isinstance(item, Exception):
+                    raise item
+                self.yielded += 1
+                yield msgspec.json.decode(msgspec.json.encode(item))
+                await asyncio.sleep(0)
+        finally:
+            self.closed = True
+
+
+def chunk(choice: int = 0, finish_reason: str | None = None, **delta: Any) -> Chunk:
+    choices = [{"index": choice, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]
+    return {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices}
+
+
+def in_pieces(text: str, size: int = 5, choice: int = 0, name: str = "content") -> list[Chunk | Exception]:
+    return [chunk(choice, **{name: text[at : at + size]}) for at in range(0, len(text), size)]
+
+
+class Played:
+    """What a reader of a stream got."""
+
+    def __init__(self, events: list[bytes]) -> None:
+        decoder = SSEDecoder()
+        data = [event for part in events for event in decoder.feed(part)]
+        self.done = bool(data) and data[-1] == b"[DONE]"
+        self.chunks = [msgspec.json.decode(event) for event in data if event != b"[DONE]"]
+        self.error = self.chunks.pop()["error"] if self.chunks and "error" in self.chunks[-1] else None
+        self.choices = [choice for chunk in self.chunks for choice in chunk["choices"]]
+
+    def text(self, choice: int = 0, name: str = "content") -> str:
+        return "".join(one["delta"].get(name) or "" for one in self.choices if one["index"] == choice)
+
+    def finish(self, choice: int = 0) -> dict[str, Any]:
+        finishes = [one for one in self.choices if one["index"] == choice and one["finish_reason"]]
+        assert len(finishes) == 1
+        return finishes[0]
+
+
+def completion(script: list[Chunk | Exception], **body: Any) -> tuple[Completion, ScriptedEngine, Telemetry]:
+    request = parse("chat", {"messages": [{"role": "user", "content": "Hello"}], "model": "m", "stream": True, **body})
+    engine, telemetry = ScriptedEngine(script), Telemetry(["m"])
+    return Completion(request, engine, "balanced", telemetry), engine, telemetry
+
+
+async def play(script: list[Chunk | Exception], **body: Any) -> tuple[Played, ScriptedEngine, Telemetry]:
+    played, engine, telemetry = completion(script, **body)
+    return Played([event async for event in played.stream()]), engine, telemetry
+
+
+def count(telemetry: Telemetry, name: str, **labels: str) -> float:
+    return telemetry.registry.get_sample_value(f"dedup_{name}", labels) or 0.0
+
+
+async def test_novel_text_comes_out_as_it_was() -> None:
+    script = [chunk(role="assistant", content=""), *in_pieces(NOVEL), chunk(finish_reason="stop")]
+    played, engine, telemetry = await play(script)
+    assert played.text() == NOVEL
+    assert played.chunks[0] == script[0]
+    assert played.finish() == chunk(finish_reason="stop")["choices"][0]
+    assert played.done
+    assert engine.closed
+    assert count(telemetry, "requests_total", model="m", endpoint="chat", outcome="ok") == 1
+    assert count(telemetry, "output_chars_total", model="m", channel="content") == len(NOVEL)
+    assert count(telemetry, "streams_in_progress", model="m") == 0
+
+
+@pytest.mark.parametrize("policy", ["off", "watch"])
+async def test_off_and_watch_pass_every_chunk_on(policy: str) -> None:
+    script = [*in_pieces(LOOP * 30), chunk(finish_reason="length")]
+    played, _, telemetry = await play(script, repetition={"policy": policy})
+    assert played.chunks == script
+    flagged = sum(
+        count(telemetry, "loops_total", model="m", channel="content", kind=kind, action="flagged")
+        for kind in ("exact", "near", "flood")
+    )
+    assert flagged == (policy == "watch")
+
+
+async def test_a_loop_is_cut_and_the_engine_hung_up_on() -> None:
+    script = [*in_pieces(NOVEL + " "), *in_pieces(LOOP * 100), chunk(finish_reason="length")]
+    played, engine, telemetry = await play(script, stream_options={"include_usage": True})
+    finish = played.finish()
+    assert played.text().startswith(NOVEL)
+    assert played.text().count(LOOP.strip()) == 1
+    assert (finish["finish_reason"], finish["stop_reason"]) == ("stop", "repetition_detected")
+    assert finish["repetition"]["policy"] == "balanced"
+    assert finish["repetition"]["loop"]["channel"] == "content"
+    assert finish["repetition"]["removed_chars"] > 0
+    assert played.chunks[-1]["usage"]["estimated"] is True
+    assert played.done
+    assert engine.closed
+    assert engine.yielded < len(script) / 2
+    assert count(telemetry, "requests_total", model="m", endpoint="chat", outcome="cut") == 1
+    assert count(telemetry, "loop_detection_chars_count", model="m") == 1
+
+
+async def test_a_repeated_sentence_goes_and_the_rest_stays() -> None:
+    sentence = "The bridge over the river was closed last week."
+    text = f"{sentence} Traffic goes through the old town now. {sentence} Buses take the northern road instead."
+    played, _, telemetry = await play([*in_pieces(text), chunk(finish_reason="stop")])
+    assert played.text().count(sentence) == 1
+    assert "Buses take the northern road instead." in played.text()
+    assert played.finish()["repetition"]["removed_sentences"] == 1
+    assert "stop_reason" not in played.finish()
+    assert count(telemetry, "sentences_total", model="m", channel="content", verdict="removed") == 1
+
+
+async def test_each_choice_ends_for_itself() -> None:
+    pairs = zip(in_pieces(NOVEL), in_pieces(LOOP * 30, choice=1), strict=False)
+    script = [item for pair in pairs for item in pair]
+    script += [chunk(finish_reason="stop"), *in_pieces(LOOP * 30, choice=1)]
+    played, engine, _ = await play(script, n=2)
+    assert played.text(0) == NOVEL
+    assert "stop_reason" not in played.finish(0)
+    assert played.finish(1)["stop_reason"] == "repetition_detected"
+    assert engine.closed
+    assert engine.yielded < len(script)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "body"),
+    [
+        (in_pieces('["' + LOOP * 60), {"response_format": {"type": "json_object"}}),
+        (in_pieces(LOOP * 60, name="reasoning_content"), {}),
+        (
+            [chunk(tool_calls=[{"index": 0, "function": {"arguments": part}}]) for part in ['{"a":"', *[LOOP] * 60]],
+            {},
+        ),
+    ],
+    ids=["json", "reasoning", "tool arguments"],
+)
+async def test_what_a_cut_leaves_unusable_ends_with_length(pieces: list[Chunk | Exception], body: dict[str, Any]) -> None:
+    played, _, _ = await play(pieces, **body)
+    assert played.finish()["finish_reason"] == "length"
+    assert played.finish()["stop_reason"] == "repetition_detected"
+
+
+async def test_json_and_tool_arguments_are_not_edited() -> None:
+    sentence = "The bridge over the river was closed last week. "
+    text = '{"a": "' + sentence + 'It rains. ", "b": "' + sentence + '"}'
+    played, _, _ = await play([*in_pieces(text), chunk(finish_reason="stop")], response_format={"type": "json_object"})
+    assert played.text() == text
+    calls = [chunk(tool_calls=[{"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": ""}}])]
+    calls += [chunk(tool_calls=[{"index": 0, "function": {"arguments": text[at : at + 7]}}]) for at in range(0, len(text), 7)]
+    played, _, _ = await play([*calls, chunk(finish_reason="tool_calls")])
+    given = [call for one in played.choices for call in one["delta"].get("tool_calls", [])]
+    assert "".join(call["function"]["arguments"] for call in given) == text
+    assert (given[0]["id"], played.finish()["finish_reason"]) == ("t", "tool_calls")
+
+
+async def test_reasoning_comes_before_the_answer() -> None:
+    script = [*in_pieces("First I think.", name="reasoning_content"), *in_pieces(NOVEL), chunk(finish_reason="stop")]
+    played, _, _ = await play(script)
+    names = [name for one in played.choices for name in one["delta"]]
+    assert names.index("content") > max(i for i, name in enumerate(names) if name == "reasoning_content")
+    assert (played.text(name="reasoning_content"), played.text()) == ("First I think.", NOVEL)
+
+
+async def test_a_failure_in_mid_stream_is_an_error_event_after_the_held_text() -> None:
+    played, engine, telemetry = await play([*in_pieces(NOVEL), upstream_failed("it broke")])
+    assert played.text() == NOVEL
+    assert played.error["message"] == "it broke"
+    assert not played.done
+    assert not any(choice["finish_reason"] for choice in played.choices)
+    assert engine.closed
+    assert count(telemetry, "requests_total", model="m", endpoint="chat", outcome="upstream_error") == 1
+
+
+async def test_a_fault_of_the_engine_is_an_error_event_without_its_inside(caplog: pytest.LogCaptureFixture) -> None:
+    played, _, _ = await play([*in_pieces(NOVEL), RuntimeError("secret")])
+    assert (played.text(), played.error["type"]) == (NOVEL, "server_error")
+    assert "secret" not in played.error["message"]
+    assert "secret" in caplog.text
+
+
+async def test_a_refusal_before_the_first_chunk_is_raised() -> None:
+    refused, _, telemetry = completion([ApiError(429, "slow down", retry_after="3")])
+    with pytest.raises(ApiError, match="slow down"):
+        await anext(refused.stream())
+    assert count(telemetry, "requests_total", model="m", endpoint="chat", outcome="rejected") == 1
+
+
+async def test_closing_the_stream_closes_the_engine() -> None:
+    left, engine, telemetry = completion(in_pieces(NOVEL))
+    events = left.stream()
+    await anext(events)
+    await events.aclose()
+    assert engine.closed
+    assert count(telemetry, "requests_total", model="m", endpoint="chat", outcome="client_gone") == 1
+
+
+async def test_deltas_are_collected_into_one_response() -> None:
+    call = {"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": ""}}
+    script = [
+        chunk(role="assistant", content=""),
+        *in_pieces(NOVEL),
+        chunk(tool_calls=[call]),
+        chunk(tool_calls=[{"index": 0, "function": {"arguments": '{"a":1}'}}]),
+        chunk(finish_reason="tool_calls"),
+        {**chunk(), "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}},
+    ]
+    collected, _, telemetry = completion(script, stream=False)
+    response = await collected.collect()
+    message = response["choices"][0]["message"]
+    assert (response["object"], message["content"], response["usage"]["total_tokens"]) == ("chat.completion", NOVEL, 7)
+    assert message["tool_calls"] == [{"id": "t", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}]
+    assert response["choices"][0]["finish_reason"] == "tool_calls"
+    assert count(telemetry, "tokens_total", model="m", type="output") == 4
+
+
+async def test_a_whole_response_is_filtered_too() -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+    message = {"role": "assistant", "content": NOVEL + " " + LOOP * 60}
+    whole = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "usage": usage}
+    choice = {"index": 0, "message": message, "logprobs": {"content": []}, "finish_reason": "length"}
+    collected, _, _ = completion([{**whole, "choices": [choice]}], stream=False)
+    response = await collected.collect()
+    one = response["choices"][0]
+    assert one["message"]["content"].count(LOOP.strip()) == 1
+    assert (one["finish_reason"], one["stop_reason"], response["usage"]) == ("length", "repetition_detected", usage)
+
+
+async def test_text_completions() -> None:
+    request = parse("completions", {"prompt": "Once", "stream": True})
+    texts = [NOVEL[:20], NOVEL[20:]]
+    script: list[Chunk | Exception] = [
+        {
+            "id": "c",
+            "object": "text_completion",
+            "created": 1,
+            "model": "m",
+            "choices": [{"index": 0, "text": text, "finish_reason": end}],
+        }
+        for text, end in zip([*texts, ""], [None, None, "stop"], strict=True)
+    ]
+    stream = Completion(request, ScriptedEngine(script), "balanced", Telemetry()).stream()
+    played = Played([event async for event in stream])
+    assert "".join(choice["text"] for choice in played.choices) == NOVEL
+    assert played.choices[-1]["finish_reason"] == "stop"

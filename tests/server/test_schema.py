@@ -1,0 +1,75 @@
+from typing import Any
+
+import pytest
+
+from server.errors import ApiError
+from server.schema import ChatRequest, ChunkMaker, CompletionRequest, parse
+
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("temperature", 5, ["temperature", "must be ≤ 2", "got 5"]),
+        ("temperature", "1", ["temperature", "number", "'1'"]),
+        ("top_p", 0, ["top_p", "must be > 0"]),
+        ("n", True, ["n:", "integer", "True"]),
+        ("n", 0, ["n:", "must be ≥ 1"]),
+        ("n", "2", ["n:", "integer"]),
+        ("max_tokens", 0, ["max_tokens", "≥ 1"]),
+        ("frequency_penalty", -3, ["frequency_penalty", "≥ -2"]),
+        ("repetition_penalty", 0, ["repetition_penalty", "> 0"]),
+        ("stop", 5, ["stop"]),
+        ("stream", "yes", ["stream", "boolean"]),
+        ("repetition", {"policy": "loud"}, ["repetition.policy", "balanced"]),
+        ("repetition", {"heal": True}, ["repetition.heal", "unknown"]),
+        ("messages", [], ["messages"]),
+        ("messages", [{"content": "x"}], ["messages.0.role", "required"]),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(field: str, value: object, words: list[str]) -> None:
+    with pytest.raises(ApiError) as raised:
+        parse("chat", {**CHAT, field: value})
+    error = raised.value
+    assert error.status == 400
+    assert all(word in error.message for word in words), error.message
+    assert "\n" not in error.message
+    assert error.body()["error"]["param"]
+
+
+@pytest.mark.parametrize("body", [None, [], "x", 1])
+def test_a_body_that_is_not_an_object_is_refused(body: object) -> None:
+    with pytest.raises(ApiError, match="JSON object"):
+        parse("chat", body)
+
+
+def test_the_body_is_kept_as_it_came_less_what_is_ours() -> None:
+    request = parse("chat", {**CHAT, "x_other": [1], "user": None, "repetition": {"policy": "off"}}, "Bearer k")
+    assert request.body() == {**CHAT, "x_other": [1], "user": None}
+    assert request.authorization == "Bearer k"
+    assert set(request.sent) == {"messages", "x_other", "repetition"}
+
+
+def test_the_prompt_and_the_earlier_answers() -> None:
+    parts = [{"type": "text", "text": "A"}, {"type": "image_url"}, {"type": "text", "text": "B"}]
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}, {"role": "user", "content": parts}]
+    request = parse("chat", {"messages": messages})
+    assert isinstance(request, ChatRequest)
+    assert (request.prompt_text, request.earlier_answers) == ("AB", ["y"])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "choices", "tokens"), [("four", 1, 1), (["a", "b"], 2, 2), ([1, 2], 1, 2), ([[1], [2, 3]], 2, 3)]
+)
+def test_prompts_of_every_shape(prompt: object, choices: int, tokens: int) -> None:
+    request = parse("completions", {"prompt": prompt})
+    assert isinstance(request, CompletionRequest)
+    assert (request.num_choices, request.estimated_prompt_tokens) == (choices, tokens)
+
+
+def test_chunks_of_both_endpoints() -> None:
+    chat, text = ChunkMaker("chat", "m").text(0, "x"), ChunkMaker("completions", "m").text(1, "x", "stop")
+    assert chat["choices"][0]["delta"] == {"content": "x"}
+    assert (text["object"], text["choices"][0]["text"], text["choices"][0]["finish_reason"]) == ("text_completion", "x", "stop")
+    assert ChunkMaker("chat", "m").usage(1, 2)["usage"]["total_tokens"] == 3
