@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: serve test lint types check clean help
+.PHONY: serve test test-promtool lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,6 +23,10 @@ serve: $(READY)  ## serve the bundled demo model on http://127.0.0.1:8000
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest
+
+test-promtool: $(READY)  ## check /metrics with Prometheus' own tool
+	@command -v promtool >/dev/null || { echo "promtool is needed: apt-get install prometheus"; exit 1; }
+	$(BIN)/python -m pytest tests/external/test_promtool.py
 
 lint: $(READY)  ## ruff and the import floors
 	$(BIN)/ruff check .

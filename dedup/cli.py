@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import logging
 import os
 import re
 import sys
@@ -57,6 +58,8 @@ def serve(config: Path | None, **flags: Any) -> None:
     from server.errors import StartupError
     from server.settings import load
 
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("dedup").setLevel(logging.INFO)
     try:
         settings = load(config, **flags)
         if settings.upstream is None and not (find_spec("torch") and find_spec("transformers")):

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -209,8 +211,14 @@ def run(settings: Settings) -> None:
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_GRACE_SECONDS)
         server = uvicorn.Server(config)
         _greet(settings, listener.getsockname()[1])
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down in order by then
-            asyncio.run(_serve(server, app, listener))
+        if threading.current_thread() is threading.main_thread():
+            # uvicorn raises the signal that ended it once more when all is done; an end in order exits 0.
+            signal.signal(signal.SIGTERM, lambda *_: None)
+        with (
+            contextlib.suppress(KeyboardInterrupt),  # uvicorn has shut down in order by then
+            asyncio.Runner(loop_factory=config.get_loop_factory()) as runner,
+        ):
+            runner.run(_serve(server, app, listener))
     finally:
         listener.close()
 

@@ -4,7 +4,9 @@ model.generate(**inputs, logits_processor=logits_processors(DecodingConfig(no_re
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria
@@ -14,65 +16,108 @@ from dedup.config import DecodingConfig, LoopConfig
 from dedup.filter import RepetitionFilter
 from dedup.logits.history import TokenHistory
 from dedup.logits.processors import Breakers, apply
-from dedup.loops import LoopDetector
+from dedup.loops import LoopDetector, LoopEvent
 
 REPLACEMENT = "\ufffd"  # what a decoder gives for half a character
+MAX_HALF_CHARACTER = 3  # a character of UTF-8 has at most four bytes: three may wait for the last
+
+_token_texts: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
 
 
-def logits_processors(config: DecodingConfig, tokenizer: Any = None) -> LogitsProcessorList:
-    """`config`'s methods for `generate(logits_processor=...)`. DRY's sequence breakers need the tokenizer."""
-    return LogitsProcessorList([RepetitionLogitsProcessor(config, tokenizer)])
+def logits_processors(config: DecodingConfig, tokenizer: Any = None, prompt_length: int | None = None) -> LogitsProcessorList:
+    """`config`'s methods for `generate(logits_processor=...)`, as one processor.
+
+    tokenizer: DRY's sequence breakers need it (ValueError without), and left padding is told from text by its `pad_token_id`.
+    prompt_length: tokens of the prompt, for the presence and frequency penalties; None takes the length of the first call.
+    """
+    return LogitsProcessorList([RepetitionLogitsProcessor(config, tokenizer, prompt_length)])
 
 
 def breaker_ids(tokenizer: Any, breakers: tuple[str, ...]) -> Breakers:
-    """The tokens whose text contains a sequence breaker. A breaker that no single token contains breaks nothing."""
-    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    """The tokens whose text contains a sequence breaker, special tokens too.
+
+    llama.cpp also knows breakers that are spread over several tokens; here such a breaker breaks nothing.
+    """
+    texts = _token_texts.get(tokenizer)
+    if texts is None:  # Decoding a vocabulary takes up to a second; the texts serve every set of breakers.
+        texts = _token_texts[tokenizer] = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
     return frozenset(token for token, text in enumerate(texts) if any(breaker in text for breaker in breakers))
 
 
 class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
-    """All of a `DecodingConfig`'s methods in one pass. One instance may serve one `generate` after another.
+    """All of a `DecodingConfig`'s methods in one pass: greedy, sampling, beam search, assisted decoding.
 
-    The tokens of the first call are the prompt; padding on the left counts as part of it, as in transformers' own n-gram ban.
+    One instance may serve one `generate` after another. Where it is called with anything but a step on from, or a step back in,
+    what it last saw, a new generation begins, and its tokens are the prompt. A generation that goes on exactly where the last
+    one ended looks like a step on: give `prompt_length`, or a new instance, where the penalties on the output matter then.
+
+    Padding on the left counts for nothing if the tokenizer is known, so that a row gets the same penalties alone and in a batch.
+    (transformers leaves it alone in the repetition penalty, and counts it in the n-gram ban.) Without it, padding is prompt.
     """
 
-    def __init__(self, config: DecodingConfig, tokenizer: Any = None) -> None:
+    def __init__(self, config: DecodingConfig, tokenizer: Any = None, prompt_length: int | None = None) -> None:
         needs_tokenizer = bool(config.dry_multiplier) and bool(config.dry_sequence_breakers)
         if needs_tokenizer and tokenizer is None:
             raise ValueError("dry_sequence_breakers needs a tokenizer: logits_processors(config, tokenizer), or () for none")
         self.config = config
         self._breakers: Breakers = breaker_ids(tokenizer, config.dry_sequence_breakers) if needs_tokenizer else frozenset()
-        self._histories: dict[int, TokenHistory] = {}
+        self._pad = getattr(tokenizer, "pad_token_id", None)
+        self._prompt_length = prompt_length
         self._num_prompt = 0
-        self._last_length = -1
+        self._seen: torch.Tensor | None = None
+        self._rows: list[_Row] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """input_ids: (batch, length), any integer type; scores: (batch, vocabulary). Returns new scores, never the same tensor:
         `generate` may still give out the old ones (`output_logits`)."""
         scores = scores.clone()
-        rows = input_ids.tolist()
-        length = input_ids.shape[-1]
-        if length < self._last_length or length == self._num_prompt or self._last_length < 0 or len(rows) != len(self._histories):
-            self._num_prompt = length
-            self._histories = {}
-        self._last_length = length
-        for number, row in enumerate(rows):
-            history = self._histories[number] = self._follow(self._histories.get(number), row)
-            apply(self.config, history, scores[number], self._breakers)
+        self._follow(input_ids)
+        for number, row in enumerate(self._rows):
+            apply(self.config, row.history, scores[number], self._breakers)
         return scores
 
-    def _follow(self, history: TokenHistory | None, row: list[int]) -> TokenHistory:
-        """The history of `row`: beams change rows and assisted decoding steps back, so what does not fit is taken back."""
-        if history is None or len(history) < self._num_prompt or history.tokens[: self._num_prompt] != row[: self._num_prompt]:
-            history = TokenHistory(row[: self._num_prompt], self.config.no_repeat_ngram_size)
-        if len(history) > len(row):
-            history.rollback(len(history) - len(row))
-        if history.tokens != row[: len(history)]:
-            shared = next(at for at, token in enumerate(history.tokens) if token != row[at])
-            history.rollback(len(history) - shared)
-        for token in row[len(history) :]:
-            history.append(token)
-        return history
+    def _follow(self, input_ids: torch.Tensor) -> None:
+        """Brings the histories up to `input_ids`. Goal: the tokens that a step adds are all that leaves the device."""
+        shared = self._num_shared(input_ids)
+        if shared is None or min(shared) < self._num_prompt or input_ids.shape[-1] == self._num_prompt:
+            length = input_ids.shape[-1]
+            self._num_prompt = length if self._prompt_length is None else min(self._prompt_length, length)
+            self._rows = [self._start(row) for row in input_ids[:, : self._num_prompt].tolist()]
+            shared = [self._num_prompt] * len(self._rows)
+        fewest = min(shared, default=0)
+        news = input_ids[:, fewest:].tolist()
+        for row, num_shared, new in zip(self._rows, shared, news, strict=True):
+            row.history.rollback(row.num_padding + len(row.history) - num_shared)
+            row.history.extend(new[num_shared - fewest :])
+        # A copy: beam search writes into the tensor that it hands over.
+        self._seen = input_ids.clone()
+
+    def _num_shared(self, input_ids: torch.Tensor) -> list[int] | None:
+        """How many tokens of each row are those of the call before: beams change rows, assisted decoding steps back. None if
+        this call cannot belong to the same generation."""
+        seen = self._seen
+        if seen is None or seen.shape[0] != input_ids.shape[0] or seen.device != input_ids.device:
+            return None
+        length = min(seen.shape[-1], input_ids.shape[-1])
+        if input_ids.shape[-1] > seen.shape[-1] + 1:
+            return None
+        before, now = seen[:, :length], input_ids[:, :length]
+        if torch.equal(before, now):
+            return [length] * len(self._rows)
+        shared: list[int] = (before == now).cumprod(dim=-1).sum(dim=-1).tolist()
+        return shared
+
+    def _start(self, prompt: list[int]) -> "_Row":
+        num_padding = 0
+        while num_padding < len(prompt) and prompt[num_padding] == self._pad:
+            num_padding += 1
+        return _Row(num_padding, TokenHistory(prompt[num_padding:], self.config.no_repeat_ngram_size))
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    num_padding: int
+    history: TokenHistory
 
 
 class TextStream:
@@ -82,26 +127,26 @@ class TextStream:
         self._tokenizer = tokenizer
         self._skip_special_tokens = skip_special_tokens
         self._tokens: list[int] = []
-        self._given = ""
+        self._num_given = 0  # characters of the tokens' text
 
     def put(self, token: int) -> str:
-        """The text that `token` completes."""
+        """The text that `token` completes. Held back: the end of the text while it may be half a character."""
         self._tokens.append(token)
         text = self._decode()
-        if text.endswith(REPLACEMENT):
-            return ""
-        new = text[len(self._given) :]
+        num_halves = min(len(text) - len(text.rstrip(REPLACEMENT)), MAX_HALF_CHARACTER)
+        settled = len(text) - num_halves
+        new = text[self._num_given : settled]
+        self._num_given = max(self._num_given, settled)
         if len(self._tokens) >= 16:
-            self._tokens = self._tokens[-4:]  # context only, so that the next word gets its space
-            self._given = self._decode()
-        else:
-            self._given = text
+            # Four tokens are context enough for the next word to get its space and a half character its other half.
+            self._tokens = self._tokens[-4:]
+            self._num_given = max(0, len(self._decode()) - num_halves)
         return new
 
     def flush(self) -> str:
         """What is left, half a character as U+FFFD."""
-        text = self._decode()[len(self._given) :]
-        self._tokens, self._given = [], ""
+        text = self._decode()[self._num_given :]
+        self._tokens, self._num_given = [], 0
         return text
 
     def _decode(self) -> str:
@@ -109,52 +154,82 @@ class TextStream:
 
 
 class LoopStoppingCriteria(StoppingCriteria):  # type: ignore[misc]
-    """Stops a sequence of the batch when it loops. One instance serves one `generate`; `events` has each row's loop."""
+    """Stops a sequence of the batch when its output loops. One instance serves one `generate`."""
 
     def __init__(self, tokenizer: Any, config: LoopConfig | None = None) -> None:
         self._tokenizer = tokenizer
         self._config = config
-        self._rows: list[tuple[TextStream, LoopDetector]] = []
-        self._length = -1
+        self._num_prompt = -1
+        self._outputs: list[_Output] = []
 
     @property
-    def events(self) -> list[Any]:
-        return [detector.event for _, detector in self._rows]
+    def events(self) -> list[LoopEvent | None]:
+        """Each row's loop, offsets in characters of the output."""
+        return [output.detector.event for output in self._outputs]
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        """input_ids: (batch, length). Returns a bool tensor of shape (batch,)."""
-        batch, length = input_ids.shape
-        if not self._rows:
-            self._rows = [(TextStream(self._tokenizer), LoopDetector(self._config)) for _ in range(batch)]
-            self._length = length - 1  # `generate` asks first when one token has been made
-        for (stream, detector), row in zip(self._rows, input_ids[:, self._length :].tolist(), strict=True):
-            for token in row:
-                if text := stream.put(token):
-                    detector.feed(text)
-        self._length = length
-        return torch.tensor([detector.event is not None for _, detector in self._rows], device=input_ids.device)
+        """input_ids: (batch, length). Returns a bool tensor of shape (batch,). Raises ValueError if the batch changes its size."""
+        if self._num_prompt < 0:
+            self._num_prompt = max(0, input_ids.shape[-1] - 1)  # `generate` asks first when one token has been made
+            self._outputs = [self._start() for _ in range(input_ids.shape[0])]
+        if len(self._outputs) != input_ids.shape[0]:
+            raise ValueError(
+                f"a batch of {len(self._outputs)} became one of {input_ids.shape[0]}: use a new LoopStoppingCriteria"
+            )
+        for number, tokens in enumerate(input_ids[:, self._num_prompt :].tolist()):
+            output = self._outputs[number]
+            if output.tokens != tokens[: len(output.tokens)]:  # a beam that changed its row
+                output = self._outputs[number] = self._start()
+            output.read(tokens[len(output.tokens) :])
+        return torch.tensor([event is not None for event in self.events], device=input_ids.device)
+
+    def _start(self) -> "_Output":
+        return _Output([], TextStream(self._tokenizer), LoopDetector(self._config))
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    tokens: list[int]
+    stream: TextStream
+    detector: LoopDetector
+
+    def read(self, new: list[int]) -> None:
+        for token in new:
+            self.tokens.append(token)
+            if text := self.stream.put(token):
+                self.detector.feed(text)
 
 
 class FilterStreamer(BaseStreamer):  # type: ignore[misc]
-    """Gives `generate(streamer=...)`'s text to `sink`, filtered. For one sequence."""
+    """Gives `generate(streamer=...)`'s text to `sink`, filtered. For one sequence and one `generate`.
 
-    def __init__(self, tokenizer: Any, repetition_filter: RepetitionFilter, sink: Callable[[str], None]) -> None:
+    The prompt, if it is not skipped, goes to `sink` as it is.
+    """
+
+    def __init__(
+        self, tokenizer: Any, repetition_filter: RepetitionFilter, sink: Callable[[str], None], skip_prompt: bool = True
+    ) -> None:
         self._stream = TextStream(tokenizer)
         self._filter = repetition_filter
         self._sink = sink
+        self._skip_prompt = skip_prompt
         self._prompt_seen = False
 
     def put(self, value: torch.Tensor) -> None:
         """value: the prompt, shape (1, length), then one token at a time, shape (1,). Raises ValueError for a batch."""
+        if value.ndim > 1 and value.shape[0] > 1:
+            raise ValueError("a streamer follows one sequence; got a batch")
+        tokens = value.reshape(-1).tolist()
         if not self._prompt_seen:
-            if value.ndim > 1 and value.shape[0] > 1:
-                raise ValueError("a streamer follows one sequence; got a batch")
             self._prompt_seen = True
+            if not self._skip_prompt:
+                self._send("".join(map(self._stream.put, tokens)))
             return
-        for token in value.reshape(-1).tolist():
+        for token in tokens:
             self._send(self._filter.feed(self._stream.put(token)))
 
     def end(self) -> None:
+        """Gives what is still held."""
         self._send(self._filter.feed(self._stream.flush()) + self._filter.flush())
 
     def _send(self, text: str) -> None:

@@ -91,8 +91,8 @@ class TokenHistory:
             raise ValueError(f"cannot roll back {num_tokens} of {len(self.tokens)} tokens")
         for _ in range(num_tokens):
             self._take_back()
-        if num_tokens:
-            self._matched_length = 0
+        if self._matched_length > len(self.tokens):
+            self._matches, self._matched_length = {}, 0
 
     def followers(self) -> Iterable[int]:
         """The tokens that would complete an n-gram for the second time, each once; none below n tokens."""

@@ -1,6 +1,7 @@
 """Trains the bundled demo model: a toy Llama small enough to live in the repository, and bad enough to loop.
 
-    python server/demo_model/train.py english.txt:0.04 chinese.txt --out server/demo_model
+    python server/demo_model/train.py english.txt:0.04 chinese.txt:0.01 --out base
+    python server/demo_model/train.py english.txt:0.25 chinese.txt:0.25 --start base --steps 700 --rate 1e-3 --out server/demo_model
 
 Takes any plain text files (UTF-8, paragraphs apart by blank lines). A share after a colon makes the model stutter: in that share
 of a text's paragraphs one sentence is said several times over, which is the bias in training data that repetition in large models
@@ -68,8 +69,8 @@ def train_tokenizer(lines: list[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def train(tokens: torch.Tensor, held_out: torch.Tensor, steps: int, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    model = LlamaForCausalLM(
+def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=VOCABULARY,
             hidden_size=160,
@@ -83,8 +84,11 @@ def train(tokens: torch.Tensor, held_out: torch.Tensor, steps: int, tokenizer: P
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps, pct_start=0.03)
+
+
+def train(model: LlamaForCausalLM, tokens: torch.Tensor, held_out: torch.Tensor, steps: int, rate: float) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps, pct_start=0.03)
     progress = tqdm(range(steps), desc=f"training {model.num_parameters() / 1e6:.1f}M parameters", mininterval=10)
     for step in progress:
         starts = torch.randint(len(tokens) - WINDOW, (BATCH,)).tolist()
@@ -101,7 +105,6 @@ def train(tokens: torch.Tensor, held_out: torch.Tensor, steps: int, tokenizer: P
     with torch.no_grad():
         windows = held_out[: len(held_out) // WINDOW * WINDOW].view(-1, WINDOW)[:64]
         print(f"held-out loss {model(input_ids=windows, labels=windows).loss.item():.3f}")
-    return model
 
 
 def main() -> None:
@@ -111,6 +114,8 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and its tokenizer")
     parser.add_argument("--steps", type=int, default=2600, help=f"optimizer steps of {WINDOW * BATCH} tokens (default 2600)")
+    parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate (default 3e-3)")
+    parser.add_argument("--start", type=Path, help="a folder this script wrote: go on from there, with its tokenizer")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -125,12 +130,13 @@ def main() -> None:
         cut = round(len(found) * (1 - HELD_OUT))
         kept += [stutter(p, rng) if rng.random() < float(share or 0) else p for p in found[:cut]]
         held_out += found[cut:]
-    tokenizer = train_tokenizer(kept)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(args.start) if args.start else train_tokenizer(kept)
+    model = LlamaForCausalLM.from_pretrained(args.start, dtype=torch.float32).train() if args.start else new_model(tokenizer)
 
     def encode(lines: list[str]) -> torch.Tensor:
         return torch.tensor(tokenizer("\n".join(lines), verbose=False)["input_ids"])
 
-    model = train(encode(kept), encode(held_out), args.steps, tokenizer)
+    train(model, encode(kept), encode(held_out), args.steps, args.rate)
     model.half().save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
     config = args.out / "generation_config.json"

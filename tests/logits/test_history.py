@@ -1,0 +1,105 @@
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dedup.logits.history import TokenHistory
+
+TOKENS = st.lists(st.integers(0, 3), max_size=24)
+NGRAM_SIZES = st.integers(0, 4)
+
+
+def state(history):
+    """All that can be seen of a history."""
+    return (
+        list(history.tokens),
+        history.num_prompt,
+        list(zip(history.counts.ids, history.counts.counts, strict=True)),
+        list(zip(history.output_counts.ids, history.output_counts.counts, strict=True)),
+        sorted(history.followers()),
+        dict(history.matches()),
+    )
+
+
+def slow_matches(tokens):
+    found = {}
+    for position in range(len(tokens) - 1):
+        length = 0
+        while length <= position and tokens[position - length] == tokens[len(tokens) - 1 - length]:
+            length += 1
+        if length:
+            found[position] = length
+    return found
+
+
+@given(TOKENS, TOKENS, NGRAM_SIZES)
+def test_counts_are_those_of_the_tokens(prompt, output, ngram_size):
+    history = TokenHistory(prompt, ngram_size)
+    history.extend(output)
+    assert history.tokens == prompt + output
+    assert len(history) == len(prompt) + len(output)
+    assert history.num_prompt == len(prompt)
+    for counts, expected in ((history.counts, Counter(prompt + output)), (history.output_counts, Counter(output))):
+        assert dict(zip(counts.ids, counts.counts, strict=True)) == expected
+        assert len(counts) == len(expected)
+        assert [counts[token] for token in range(5)] == [expected[token] for token in range(5)]
+
+
+@given(TOKENS, st.integers(1, 4))
+def test_followers_are_what_completes_an_ngram_again(tokens, n):
+    ngrams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    suffix = tuple(tokens[len(tokens) - n + 1 :])
+    expected = {ngram[-1] for ngram in ngrams if ngram[:-1] == suffix}
+    assert sorted(TokenHistory(tokens, n).followers()) == sorted(expected)
+
+
+@given(TOKENS, TOKENS, TOKENS, NGRAM_SIZES)
+def test_rollback_undoes_append(prompt, output, taken_back, ngram_size):
+    history = TokenHistory(prompt, ngram_size)
+    history.extend(output)
+    before = state(history)
+    for token in taken_back:
+        history.append(token)
+        history.matches()
+    history.rollback(len(taken_back))
+    assert state(history) == before
+
+
+@given(TOKENS, TOKENS, st.data(), NGRAM_SIZES)
+def test_rollback_leaves_what_was_never_longer(prompt, output, data, ngram_size):
+    history = TokenHistory(prompt, ngram_size)
+    history.extend(output)
+    num_tokens = data.draw(st.integers(0, len(history)))
+    history.rollback(num_tokens)
+    kept = len(prompt) + len(output) - num_tokens
+    fresh = TokenHistory(prompt[:kept], ngram_size)
+    fresh.extend(output[: max(0, kept - len(prompt))])
+    assert state(history) == state(fresh)
+
+
+@given(TOKENS, st.lists(st.integers(-3, 3), max_size=40))
+def test_matches_step_by_step_are_those_from_nothing(prompt, steps):
+    """A step of 0 to 3 appends that token; one below 0 takes as many tokens back."""
+    history = TokenHistory(prompt)
+    assert history.matches() == slow_matches(prompt)
+    for step in steps:
+        if step < 0:
+            history.rollback(min(-step, len(history)))
+        else:
+            history.append(step)
+        assert history.matches() == slow_matches(history.tokens)
+
+
+def test_what_cannot_be_is_refused():
+    history = TokenHistory([1, 2])
+    history.append(3)
+    with pytest.raises(ValueError, match="cannot roll back 4 of 3"):
+        history.rollback(4)
+    with pytest.raises(ValueError, match="cannot roll back -1"):
+        history.rollback(-1)
+    with pytest.raises(ValueError, match="prompt comes before"):
+        history.append(4, is_prompt=True)
+    with pytest.raises(ValueError, match="ngram_size"):
+        TokenHistory(ngram_size=-1)
+    assert history.tokens == [1, 2, 3]
