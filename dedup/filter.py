@@ -85,6 +85,11 @@ class RepetitionFilter:
             self._remember(history)
 
     @property
+    def ended(self) -> bool:
+        """Whether the text was cut at a loop: what is fed from then on is dropped."""
+        return self._ended
+
+    @property
     def held_chars(self) -> int:
         """Characters fed that were neither given out nor removed yet."""
         if not self._cuts:

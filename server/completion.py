@@ -65,8 +65,8 @@ class Channel:
 
     @property
     def cut(self) -> bool:
-        """Whether the text has ended at a loop. What a cut dropped is the last removal."""
-        return self.filter.loop is not None and bool(self.filter.removed) and self.filter.removed[-1].kind == "loop"
+        """Whether the text has ended at a loop."""
+        return self.filter.ended
 
     def delta(self, text: str) -> dict[str, Any]:
         """`text` at its place in a choice of a chunk."""

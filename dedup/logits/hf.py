@@ -20,6 +20,7 @@ from dedup.loops import LoopDetector, LoopEvent
 
 REPLACEMENT = "\ufffd"  # what a decoder gives for half a character
 MAX_HALF_CHARACTER = 3  # a character of UTF-8 has at most four bytes: three may wait for the last
+MAX_CONTEXT = 32
 
 _token_texts: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
 
@@ -121,36 +122,59 @@ class _Row:
 
 
 class TextStream:
-    """Decodes tokens one after another; never gives half a character, and joins words as the tokenizer means it."""
+    """Decodes tokens one after another; never gives half a character, and joins words as the tokenizer means it.
+
+    A step costs the decoding of at most `MAX_CONTEXT` tokens. Bytes that are no text come as U+FFFD, at most `MAX_HALF_CHARACTER`
+    tokens late.
+    """
 
     def __init__(self, tokenizer: Any, skip_special_tokens: bool = True) -> None:
         self._tokenizer = tokenizer
         self._skip_special_tokens = skip_special_tokens
-        self._tokens: list[int] = []
-        self._num_given = 0  # characters of the tokens' text
+        self._tokens: list[int] = []  # some that were given out, for context, and the held ones
+        self._given = ""  # what the former decode to
+        self._num_held = 0
 
     def put(self, token: int) -> str:
-        """The text that `token` completes. Held back: the end of the text while it may be half a character."""
+        """The text that `token` completes."""
         self._tokens.append(token)
-        text = self._decode()
-        num_halves = min(len(text) - len(text.rstrip(REPLACEMENT)), MAX_HALF_CHARACTER)
-        settled = len(text) - num_halves
-        new = text[self._num_given : settled]
-        self._num_given = max(self._num_given, settled)
-        if len(self._tokens) >= 16:
-            # Four tokens are context enough for the next word to get its space and a half character its other half.
-            self._tokens = self._tokens[-4:]
-            self._num_given = max(0, len(self._decode()) - num_halves)
-        return new
+        text = self._decode(self._tokens)
+        if text == self._given and not self._num_held:
+            self._tokens.pop()  # a special token, of no use as context
+            return ""
+        if text.endswith(REPLACEMENT) and self._num_held < MAX_HALF_CHARACTER:
+            self._num_held += 1
+            return ""
+        return self._give(text)
 
     def flush(self) -> str:
         """What is left, half a character as U+FFFD."""
-        text = self._decode()[self._num_given :]
-        self._tokens, self._num_given = [], 0
+        text = self._give(self._decode(self._tokens)) if self._num_held else ""
+        self._tokens, self._given = [], ""
         return text
 
-    def _decode(self) -> str:
-        return str(self._tokenizer.decode(self._tokens, skip_special_tokens=self._skip_special_tokens))
+    def _give(self, text: str) -> str:
+        if text.startswith(self._given):
+            new = text[len(self._given) :]
+        else:
+            # Byte tokens decode as one: a wrong byte takes the good ones before it along. Those are out already.
+            self._tokens = self._tokens[-self._num_held - 1 :]
+            new = text = self._decode(self._tokens)
+        self._given, self._num_held = text, 0
+        if len(self._tokens) >= MAX_CONTEXT // 2:
+            self._forget()
+        return new
+
+    def _forget(self) -> None:
+        """Keeps a few tokens: the next word gets its space by them. They must not begin inside a character."""
+        for size in range(MAX_HALF_CHARACTER + 1, 2 * MAX_HALF_CHARACTER + 2):
+            text = self._decode(self._tokens[-size:])
+            if self._given.endswith(text) or len(self._tokens) >= MAX_CONTEXT - MAX_HALF_CHARACTER:
+                self._tokens, self._given = self._tokens[-size:], text
+                return
+
+    def _decode(self, tokens: list[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=self._skip_special_tokens))
 
 
 class LoopStoppingCriteria(StoppingCriteria):  # type: ignore[misc]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -64,8 +64,26 @@ def bytes_tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
 
 
+def level_tokenizer():
+    """A token per byte, the way of GPT-2: half a character is one U+FFFD."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+TOKENIZERS = {"byte fallback": bytes_tokenizer(), "byte level": level_tokenizer()}
+
+
 def byte_tokens(text):
     return [4 + byte for byte in text.encode()]
+
+
+TOKENS_OF = {
+    "byte fallback": byte_tokens,
+    "byte level": lambda text: TOKENIZERS["byte level"](text)["input_ids"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +93,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return bytes_tokenizer()
+    return TOKENIZERS["byte fallback"]
 
 
 @pytest.fixture
@@ -133,7 +151,7 @@ def test_one_instance_serves_one_generate_after_another(generate):
         {},
         {},
         {"rows": [longer]},
-        {"rows": [longer, PROMPT + [4, 4, 4]]},
+        {"rows": [longer, [*PROMPT, 4, 4, 4]]},
         {"rows": [PROMPT[:2]]},
         {"num_beams": 3},
         {"num_beams": 3, "rows": [PROMPT[:4]]},
@@ -141,6 +159,34 @@ def test_one_instance_serves_one_generate_after_another(generate):
     for arguments in runs:
         expected = generate(**arguments, logits_processor=fresh())
         assert torch.equal(generate(**arguments, logits_processor=processors), expected)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        [3, 4, 5, 6, 7, 8],  # what was seen, with more than a step can add
+        [3, 4, 5],  # a step back
+        [3, 4],  # the same prompt
+        [3],
+        [9, 4, 5, 6, 7],  # another, a token longer than what was seen
+        [9, 4, 5, 6],
+        [9],
+    ],
+)
+def test_a_new_prompt_is_told_from_a_step_on(prompt):
+    """Seen in presence penalties: none for the prompt's tokens."""
+    config = DecodingConfig(presence_penalty=1.0)
+    processor = logits_processors(config)[0]
+    scores = torch.zeros(1, VOCABULARY)
+    for end in (2, 3, 4):
+        out = processor(torch.tensor([[3, 4, 5, 6]])[:, :end], scores)
+        assert out[0].nonzero().flatten().tolist() == [5, 6][: end - 2]
+    if len(prompt) == 3:  # as assisted decoding makes it: 5 is output still
+        assert processor(torch.tensor([prompt]), scores)[0].nonzero().flatten().tolist() == [5]
+    else:
+        assert not processor(torch.tensor([prompt]), scores).any()
+        out = processor(torch.tensor([[*prompt, 11]]), scores)
+        assert out[0].nonzero().flatten().tolist() == [11]
 
 
 def test_beams_get_the_penalties_of_their_own_tokens(generate):
@@ -252,25 +298,47 @@ def test_breaker_ids_are_all_tokens_that_contain_a_breaker(tokenizer):
     assert breaker_ids(tokenizer, ("\n:",)) == frozenset()
 
 
+# U+FFFD itself cannot be told from a half character, and may come late or doubled.
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\ufffd"), max_size=60) | st.text("a é海🙂", max_size=60)
+
+
 @settings(deadline=None)
-@given(st.text(max_size=40))
-def test_text_comes_whole_and_never_half_a_character(text):
-    tokenizer = bytes_tokenizer()
+@given(TEXTS)
+@pytest.mark.parametrize("kind", ["byte fallback", "byte level"])
+def test_text_comes_whole_and_never_half_a_character(kind, text):
+    tokenizer = TOKENIZERS[kind]
     stream = TextStream(tokenizer)
-    given_out = []
-    for token in byte_tokens(text):
-        given_out.append(stream.put(token))
-        so_far = "".join(given_out)
+    so_far = ""
+    for token in TOKENS_OF[kind](text):
+        so_far += stream.put(token)
         assert text.startswith(so_far)
-    assert "".join(given_out) + stream.flush() == text
+    assert so_far + stream.flush() == text
     assert stream.flush() == ""
 
 
-def test_bytes_that_are_no_text_are_not_held_for_ever(tokenizer):
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 259), max_size=80))
+def test_bytes_that_are_no_text_are_not_held_for_ever(tokens):
+    stream = TextStream(TOKENIZERS["byte fallback"])
+    for token in tokens:
+        stream.put(token)
+    text = "".join(map(stream.put, byte_tokens("abcd")))
+    assert (text + stream.flush()).endswith(("d", "\ufffd"))
+    garbage = "".join(stream.put(4 + 0xFF) for _ in range(100))
+    assert set(garbage) == {"\ufffd"}
+    assert len(garbage) > 90
+
+
+def test_words_keep_their_spaces_over_a_long_text():
+    vocabulary = {"<unk>": 0, "</s>": 1, **{f"▁w{number}": number for number in range(2, 40)}}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    backend.decoder = decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+    tokens = [*range(2, 40), 1, 1, 1, *range(39, 2, -1)]
     stream = TextStream(tokenizer)
-    given_out = "".join(stream.put(4 + 0xFF) for _ in range(100))
-    assert len(given_out) >= 90
-    assert (given_out + stream.put(byte_tokens("a")[0])).endswith("a")
+    text = "".join(map(stream.put, tokens)) + stream.flush()
+    assert text == tokenizer.decode(tokens, skip_special_tokens=True)
+    assert " w39 w39 w38" in text
 
 
 def test_a_looping_row_stops_and_the_others_go_on(tokenizer):

@@ -1,7 +1,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dedup.logits.history import TokenHistory
@@ -33,6 +33,7 @@ def slow_matches(tokens):
     return found
 
 
+@settings(deadline=None)
 @given(TOKENS, TOKENS, NGRAM_SIZES)
 def test_counts_are_those_of_the_tokens(prompt, output, ngram_size):
     history = TokenHistory(prompt, ngram_size)
@@ -46,6 +47,7 @@ def test_counts_are_those_of_the_tokens(prompt, output, ngram_size):
         assert [counts[token] for token in range(5)] == [expected[token] for token in range(5)]
 
 
+@settings(deadline=None)
 @given(TOKENS, st.integers(1, 4))
 def test_followers_are_what_completes_an_ngram_again(tokens, n):
     ngrams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
@@ -54,6 +56,7 @@ def test_followers_are_what_completes_an_ngram_again(tokens, n):
     assert sorted(TokenHistory(tokens, n).followers()) == sorted(expected)
 
 
+@settings(deadline=None)
 @given(TOKENS, TOKENS, TOKENS, NGRAM_SIZES)
 def test_rollback_undoes_append(prompt, output, taken_back, ngram_size):
     history = TokenHistory(prompt, ngram_size)
@@ -66,6 +69,7 @@ def test_rollback_undoes_append(prompt, output, taken_back, ngram_size):
     assert state(history) == before
 
 
+@settings(deadline=None)
 @given(TOKENS, TOKENS, st.data(), NGRAM_SIZES)
 def test_rollback_leaves_what_was_never_longer(prompt, output, data, ngram_size):
     history = TokenHistory(prompt, ngram_size)
@@ -78,6 +82,7 @@ def test_rollback_leaves_what_was_never_longer(prompt, output, data, ngram_size)
     assert state(history) == state(fresh)
 
 
+@settings(deadline=None)
 @given(TOKENS, st.lists(st.integers(-3, 3), max_size=40))
 def test_matches_step_by_step_are_those_from_nothing(prompt, steps):
     """A step of 0 to 3 appends that token; one below 0 takes as many tokens back."""

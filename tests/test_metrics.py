@@ -1,0 +1,63 @@
+"""The metrics against independent sources and numbers worked by hand."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from nltk.util import ngrams as nltk_ngrams
+
+from dedup import metrics
+from dedup.units import units
+
+tokens = st.lists(st.sampled_from("abc"), max_size=30)
+
+
+@given(tokens, st.integers(1, 5))
+def test_rep_n_is_one_less_the_share_of_distinct_ngrams(sequence: list[str], n: int) -> None:
+    grams = list(nltk_ngrams(sequence, n))
+    expected = 1 - len(set(grams)) / len(grams) if grams else 0.0
+    assert metrics.rep_n(sequence, n) == pytest.approx(expected)
+    assert metrics.distinct_n(sequence, n) == pytest.approx(1 - expected)
+
+
+@given(tokens, st.lists(st.integers(0, 30), max_size=4))
+def test_counting_in_a_stream_gives_rep_n(sequence: list[str], cuts: list[int]) -> None:
+    counter = metrics.RepetitionCounter(4)
+    edges = [0, *sorted(cuts), len(sequence)]
+    for start, end in zip(edges, edges[1:], strict=False):
+        counter.append(sequence[start:end] if start <= end else [])
+    if edges == sorted(edges):
+        assert counter.rep == pytest.approx(metrics.rep_n(sequence, 4))
+
+
+@given(st.text(max_size=200))
+def test_every_share_is_one(text: str) -> None:
+    numbers = metrics.repetition_metrics(text)
+    for name, value in numbers.items():
+        if name not in ("chars", "units", "compression_ratio"):
+            assert 0 <= value <= 1, name
+
+
+def test_worked_by_hand() -> None:
+    sequence = "the cat sat on the cat sat".split()
+    assert metrics.rep_n(sequence, 1) == pytest.approx(3 / 7)
+    assert metrics.rep_n(sequence, 2) == pytest.approx(2 / 6)
+    assert metrics.rep_n(sequence, 3) == pytest.approx(1 / 5)
+    assert metrics.diversity(sequence) == pytest.approx(4 / 6 * 4 / 5 * 1)
+    assert metrics.rep_w(sequence, 3) == 0
+    assert metrics.rep_w(sequence, 4) == pytest.approx(3 / 7)
+    assert metrics.seq_rep_n([sequence, ["a"] * 3], 2) == pytest.approx((2 / 6 + 1 / 2) / 2)
+    assert metrics.top_ngram_char_share(sequence, 2) == pytest.approx(12 / 20)
+    assert metrics.duplicate_ngram_char_share(["a", "b", "c", "a", "b", "d"], 2) == pytest.approx(2 / 6)
+    assert metrics.duplicate_lines("a\nb\na\n\n") == pytest.approx(1 / 3)
+    assert metrics.duplicate_sentences("他来了。她走了。他来了。") == pytest.approx(1 / 3)
+    assert metrics.compression_ratio("abc " * 500) > 20
+
+
+def test_self_bleu_is_the_mean_of_nltks_bleu() -> None:
+    texts = ["the cat sat on the mat", "the cat sat on the rug", "nobody remembered such a flood"]
+    split = [units(text) for text in texts]
+    smooth = SmoothingFunction().method1
+    scores = [sentence_bleu([split[j] for j in range(3) if j != i], split[i], smoothing_function=smooth) for i in range(3)]
+    assert metrics.self_bleu(texts) == pytest.approx(sum(scores) / 3)
+    assert metrics.self_bleu(texts[:1]) == 0
