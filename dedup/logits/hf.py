@@ -80,7 +80,7 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     def _follow(self, input_ids: torch.Tensor) -> None:
         """Brings the histories up to `input_ids`. Goal: the tokens that a step adds are all that leaves the device."""
         shared = self._num_shared(input_ids)
-        if shared is None or min(shared) < self._num_prompt or input_ids.shape[-1] == self._num_prompt:
+        if shared is None or min(shared) < self._num_prompt:
             length = input_ids.shape[-1]
             self._num_prompt = length if self._prompt_length is None else min(self._prompt_length, length)
             self._rows = [self._start(row) for row in input_ids[:, : self._num_prompt].tolist()]
