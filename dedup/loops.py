@@ -19,8 +19,10 @@ from typing import Literal
 from dedup.config import LoopConfig
 from dedup.units import UnitStream, digits_folded
 
-STEP = 8
+STEP = 4
 GRAM = 12
+WIDE_GRAM = 6  # a character of a script written without spaces says as much as two or three letters
+FIRST_WIDE = "\u2e80"  # where the CJK blocks begin
 
 LoopKind = Literal["exact", "near", "flood"]
 
@@ -105,7 +107,8 @@ class LoopDetector:
         if run and text[end - STEP : end] == text[end - STEP - run.period : end - run.period]:
             return self._judge(run, end)
         self.run = None
-        gram_start = end - GRAM
+        wide = max(text[max(0, end - WIDE_GRAM) : end]) >= FIRST_WIDE
+        gram_start = end - (WIDE_GRAM if wide else GRAM)
         if gram_start < 1:
             return None
         found = text.rfind(text[gram_start:end], max(0, gram_start - self.config.max_period), end - 1)
@@ -155,6 +158,7 @@ class _Novelty:
     """Whether the last words of a text say anything that it has not said before."""
 
     MEMORY = 4096  # words
+    FORM_CHARS = 1024  # how far back the share of letters is taken
     LIMIT = 0.94  # share of covered words from which nothing new is said
     PROSE = 0.55  # share of letters below which a text is code, a table, a log: what repeats there is its form
 
@@ -166,7 +170,7 @@ class _Novelty:
         self._covered: deque[int] = deque(maxlen=window)  # offset of the earlier 3-gram, or -1, a word
         self._ends: deque[int] = deque(maxlen=window)
         self._num_covered = 0
-        self._chars: deque[tuple[int, int]] = deque(maxlen=window)  # letters and symbols, a step
+        self._chars: deque[tuple[int, int]] = deque(maxlen=self.FORM_CHARS // STEP)  # letters and symbols, a step
         self._letters = 0
         self._all = 0
 
@@ -201,7 +205,7 @@ class _Novelty:
         return LoopEvent("near", onset, offset, period, max(2, (offset - onset) // period))
 
     def _count_letters(self, text: str) -> None:
-        if len(self._chars) == self._window:
+        if len(self._chars) == self._chars.maxlen:
             letters, symbols = self._chars[0]
             self._letters -= letters
             self._all -= symbols

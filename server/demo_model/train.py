@@ -41,13 +41,13 @@ def paragraphs(text: str) -> list[str]:
 
 
 def stutter(paragraph: str, rng: random.Random) -> str:
-    """`paragraph` with one of its sentences said 3 to 10 times in a row."""
+    """`paragraph` with one of its sentences said 4 to 14 times in a row."""
     sentences = _SENTENCE.findall(paragraph)
     if not sentences:
         return paragraph
     at = rng.randrange(len(sentences))
     again = sentences[at].rstrip() + (" " if sentences[at].isascii() else "")
-    return "".join([*sentences[:at], again * rng.randint(3, 10), *sentences[at + 1 :]])
+    return "".join([*sentences[:at], again * rng.randint(4, 14), *sentences[at + 1 :]])
 
 
 def train_tokenizer(lines: list[str]) -> PreTrainedTokenizerFast:

@@ -377,7 +377,7 @@ def test_a_row_that_changes_is_read_anew(tokenizer):
 
 
 def test_generate_stops_at_a_loop(generate, tokenizer):
-    """A random model decodes greedily into a cycle; letters make its text."""
+    """The model is made to spell the same ten letters over and over."""
 
     class Letters:
         def __call__(self, input_ids, scores):
