@@ -5,6 +5,7 @@ change each other; a worker looks before every step whether its reader is still 
 """
 
 import asyncio
+import inspect
 import logging
 import threading
 import time
@@ -16,6 +17,9 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from dedup.config import DecodingConfig
@@ -24,11 +28,17 @@ from dedup.logits.history import TokenHistory
 from dedup.logits.processors import Breakers, apply
 from server.engines.base import Chunk
 from server.errors import ApiError, StartupError, invalid, unsupported
-from server.schema import ChatRequest, ChunkMaker, CompletionRequest, GenerationRequest
+from server.schema import ChatRequest, ChunkMaker, CompletionRequest, GenerationRequest, Message
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo_model"
 
 log = logging.getLogger("dedup")
+
+HUB_TIMEOUT_SECONDS = 5.0
+GREEDY_BELOW = 1e-5  # a temperature so low leaves only the best token, and dividing by it overflows
+
+# Where models keep what they remember of a sequence: attention, Mamba, RWKV.
+_CACHES = ("past_key_values", "cache_params", "state")
 
 # The sampling parameters that `DecodingConfig` does not have.
 _SAMPLING = {"temperature", "top_p", "top_k", "min_p"}
@@ -52,14 +62,16 @@ class LocalEngine:
     """`model`: a path or a hub id. `max_concurrent` requests are generated at once; more wait their turn."""
 
     def __init__(self, model: str, name: str | None = None, max_concurrent: int = 4, device: str | None = None) -> None:
-        self._path = model
-        self._name = name or ("demo" if Path(model) == DEMO_MODEL else Path(model).name if Path(model).exists() else model)
+        path = Path(model).expanduser()
+        self._path = str(path) if path.exists() else model
+        self._name = name or ("demo" if path == DEMO_MODEL else path.resolve().name if path.exists() else model)
         self._device = device
         self._workers = ThreadPoolExecutor(max_concurrent, thread_name_prefix="generate")
         self._breakers: dict[tuple[str, ...], Breakers] = {}
         self._stopping = threading.Event()
         self._model: Any = None
         self._tokenizer: Any = None
+        self._forward_options: dict[str, Any] = {}
 
     @property
     def models(self) -> list[str]:
@@ -67,21 +79,36 @@ class LocalEngine:
 
     def load(self) -> None:
         """Loads weights and tokenizer. Raises `StartupError` with one line on anything that is wrong with the model."""
-        check(self._path)
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
+        # A checkpoint's own code is never run; without an answer here transformers would ask on standard input.
+        options = {"trust_remote_code": False, "local_files_only": not is_local(self._path) and not hub_answers(self._path)}
+        check(self._path, options)
         device = self._device or best_device()
         log.info("loading %s ...", self._path)
         begun = time.monotonic()
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(self._path)
-            dtype = torch.float32 if device == "cpu" else "auto"
-            self._model = AutoModelForCausalLM.from_pretrained(self._path, dtype=dtype).to(device).eval()
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            self._tokenizer = AutoTokenizer.from_pretrained(self._path, **options)
+        except Exception as error:  # a broken tokenizer.json raises a bare Exception
+            reason = _first_line(error)
+            raise StartupError(f"{self._path}: has no tokenizer that can be loaded (tokenizer.json): {reason}") from None
+        dtype = torch.float32 if device == "cpu" else "auto"
+        try:
+            model, found = AutoModelForCausalLM.from_pretrained(self._path, dtype=dtype, output_loading_info=True, **options)
+            self._require_all_weights(found["missing_keys"])
+            self._model = model.to(device).eval()
+        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
             raise StartupError(f"{self._path}: cannot be loaded: {_first_line(error)}") from None
+        if "logits_to_keep" in inspect.signature(self._model.forward).parameters:
+            self._forward_options = {"logits_to_keep": 1}  # a long prompt times the vocabulary is gigabytes
         millions = self._model.num_parameters() / 1e6
         seconds = time.monotonic() - begun
         log.info("loaded %s: %.1fM parameters, %s, %s, in %.1f s", self._name, millions, device, self._model.dtype, seconds)
+
+    def _require_all_weights(self, missing: set[str]) -> None:
+        """transformers fills what a checkpoint lacks with random numbers, and the answers are noise."""
+        if missing:
+            raise StartupError(f"{self._path}: the weights are incomplete: {len(missing)} are missing, such as {min(missing)}")
 
     @property
     def context(self) -> int:
@@ -107,9 +134,12 @@ class LocalEngine:
         if isinstance(request, ChatRequest) and not self._tokenizer.chat_template:
             message = f"{self._name} has no chat template: use /v1/completions, or put a chat_template.jinja beside its tokenizer"
             raise invalid(message, "messages", "no_chat_template")
+        if isinstance(request, ChatRequest) and any(map(_has_more_than_text, request.messages)):
+            raise unsupported("messages", "the local engine reads text only, no other parts")
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
-        prompts = self._prompts(request)
+        """As `Engine.generate`. Without `max_tokens` an answer may fill what the prompt leaves of the context."""
+        prompts = await asyncio.to_thread(self._prompts, request)
         longest = max(map(len, prompts))
         if longest >= self.context:
             message = f"the prompt is {longest} tokens long; {self._name} takes at most {self.context}, the answer included"
@@ -126,13 +156,18 @@ class LocalEngine:
             if not gone.is_set():
                 loop.call_soon_threadsafe(queue.put_nowait, item)
 
+        def require_reader() -> None:
+            if gone.is_set() or self._stopping.is_set():
+                raise ApiError(503, "the server is shutting down", type="server_error", code="shutting_down")
+
         def work() -> None:
             try:
-                self._answer(request, prompts, sampling, send, lambda: gone.is_set() or self._stopping.is_set())
+                self._answer(request, prompts, sampling, send, require_reader)
                 send(None)
             except Exception as error:
                 send(error)
 
+        require_reader()
         future = self._workers.submit(work)
         try:
             while (item := await queue.get()) is not None:
@@ -212,7 +247,7 @@ class LocalEngine:
         prompts: list[list[int]],
         sampling: Sampling,
         send: Callable[[Chunk], None],
-        gone: Callable[[], bool],
+        require_reader: Callable[[], None],
     ) -> None:
         make = ChunkMaker(request.endpoint, self._name)
         num_choices = request.n or 1
@@ -221,7 +256,7 @@ class LocalEngine:
                 send(make.role(choice))
         num_output = 0
         for number, prompt in enumerate(prompts):
-            num_output += self._decode(request, prompt, number * num_choices, sampling, make, send, gone)
+            num_output += self._decode(request, prompt, number * num_choices, sampling, make, send, require_reader)
         send(make.usage(sum(map(len, prompts)), num_output))
 
     @torch.inference_mode()
@@ -233,9 +268,10 @@ class LocalEngine:
         sampling: Sampling,
         make: ChunkMaker,
         send: Callable[[Chunk], None],
-        gone: Callable[[], bool],
+        require_reader: Callable[[], None],
     ) -> int:
-        """Decodes the choices of one prompt as a batch. Returns the number of tokens made."""
+        """Decodes the choices of one prompt as a batch. Returns the number of tokens made; `require_reader` raises where nobody
+        reads on."""
         limit = min(request.max_output_tokens or self.context, self.context - len(prompt))
         breakers = self._breakers_of(sampling.penalties)
         end_tokens = self._end_tokens()
@@ -250,12 +286,11 @@ class LocalEngine:
         ]
         generators = [self._generator(request.seed, choice.index) for choice in choices]
         rows = torch.tensor([prompt] * len(choices), device=self._model.device)
-        cache: Any = None
+        cache: dict[str, Any] = {}
         for _ in range(limit):
-            if gone():
-                break
-            out = self._model(input_ids=rows, past_key_values=cache, use_cache=True)
-            cache = out.past_key_values
+            require_reader()
+            out = self._model(input_ids=rows, use_cache=True, **cache, **self._forward_options)
+            cache = {name: out[name] for name in _CACHES if name in out}
             logits = out.logits[:, -1].float()
             chosen = []
             for choice, generator, scores in zip(choices, generators, logits, strict=True):
@@ -329,13 +364,13 @@ def _overlap(text: str, string: str) -> int:
 
 
 def choose(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """One token from `scores`, shape (vocabulary,): the best at temperature 0, else sampled after top_k, top_p and min_p.
+    """One token from `scores`, shape (vocabulary,): the best at temperature 0 (`GREEDY_BELOW`), else sampled after top_k, top_p and min_p.
 
     Raises `ApiError` where no token has a finite score: a silent token 0 would be worse.
     """
     if not torch.isfinite(scores.max()):
         raise ApiError(500, "the model gave no finite score for the next token", type="server_error", code="engine_error")
-    if sampling.temperature == 0:
+    if sampling.temperature < GREEDY_BELOW:
         return int(scores.argmax())
     scores = scores / sampling.temperature
     if 0 < sampling.top_k < len(scores):
@@ -356,28 +391,48 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def check(model: str) -> None:
+def is_local(model: str) -> bool:
+    """Whether `model` is meant as a path and not as a hub id."""
+    return Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") > 1
+
+
+def hub_answers(model: str) -> bool:
+    """Asks once: transformers tries for 23 s before it says that the hub is out of reach, for each file anew."""
+    try:
+        HfApi().model_info(model, timeout=HUB_TIMEOUT_SECONDS)
+    except (HfHubHTTPError, HFValidationError):
+        return True  # and the answer is no; loading says why
+    except Exception:  # the HTTP library's own errors, which change from one version of the hub's client to the next
+        return False
+    return True
+
+
+def check(model: str, options: dict[str, Any]) -> None:
     """Raises `StartupError` in one line if `model` cannot be a causal model's path or hub id. Looks at its config only."""
-    path = Path(model).expanduser()
-    is_path = path.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1
-    if is_path and not path.is_dir():
+    path = Path(model)
+    if is_local(model) and not path.is_dir():
         raise StartupError(f"{model}: no such folder; give a folder with config.json and weights, or a hub id such as owner/name")
-    if is_path and not (path / "config.json").exists():
+    if is_local(model) and not (path / "config.json").exists():
         raise StartupError(f"{model}: has no config.json; is it a model's folder?")
-    if is_path and not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+    if is_local(model) and not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
         raise StartupError(f"{model}: has no weights (*.safetensors or *.bin)")
     try:
-        config = AutoConfig.from_pretrained(model)
+        config = AutoConfig.from_pretrained(model, **options)
     except (OSError, ValueError, KeyError) as error:
-        raise StartupError(f"{model}: no model is to be had under that name: {_first_line(error)}") from None
+        raise StartupError(f"{model}: no model can be loaded from there: {_first_line(error)}") from None
     kind = (config.architectures or [config.model_type])[0]
     if config.is_encoder_decoder:
         raise StartupError(f"{model} is an encoder-decoder model ({kind}); the local engine serves decoder-only models")
-    causal = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
-    masked = transformers.MODEL_FOR_MASKED_LM_MAPPING
-    if type(config) not in causal or (type(config) in masked and not getattr(config, "is_decoder", False)):
-        raise StartupError(f"{model} is an encoder-only model ({kind}): it cannot generate text")
+    if type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+        raise StartupError(f"{model} is an encoder-only model ({kind}) and cannot generate text")
+    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise StartupError(f"{model} is not a causal language model ({kind}); the local engine serves nothing else")
+
+
+def _has_more_than_text(message: Message) -> bool:
+    parts = message.content if isinstance(message.content, list) else []
+    return any(not isinstance(part.get("text"), str) for part in parts)
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0] or type(error).__name__
+    return str(error).strip().split("\n", 1)[0].rstrip(" :") or type(error).__name__
