@@ -17,7 +17,9 @@ B = "Nobody remembered such a flood."
 
 def dedup(*arguments: str, given: bytes = b"") -> tuple[int, bytes, str]:
     """Exit code, standard output, standard error."""
-    done = subprocess.run([*DEDUP, *arguments], input=given, capture_output=True, check=False, timeout=60, env=clean_environment())
+    done = subprocess.run(
+        [*DEDUP, *arguments], input=given, capture_output=True, check=False, timeout=60, env=clean_environment()
+    )
     return done.returncode, done.stdout, done.stderr.decode()
 
 
@@ -58,7 +60,12 @@ def test_filter_lines_names_the_wrong_ones_and_answers_the_others() -> None:
     code, out, errors = dedup("filter", "--jsonl", given=b"\n".join(lines))
     first, half, last = map(json.loads, out.splitlines())
     assert code == 1
-    assert first == {"id": "a", "text": A, "loop": None, "removed": [{"start": 33, "end": 67, "kind": "sentence", "first_start": 0}]}
+    assert first == {
+        "id": "a",
+        "text": A,
+        "loop": None,
+        "removed": [{"start": 33, "end": 67, "kind": "sentence", "first_start": 0}],
+    }
     assert half["text"] == "half a pair \ud800"
     assert last["loop"]["kind"] == "exact"
     starts = [line.split(":")[0] for line in errors.splitlines()]
@@ -76,7 +83,11 @@ def test_wrong_bytes_in_text_are_named_and_replaced() -> None:
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     line = json.dumps({"id": 1, "text": A}) + "\n"
     with subprocess.Popen(
-        [*DEDUP, "filter", "--jsonl"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment()
+        [*DEDUP, "filter", "--jsonl"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=clean_environment(),
     ) as process:
         assert process.stdout is not None
         process.stdout.close()

@@ -41,11 +41,11 @@ def paragraphs(text: str) -> list[str]:
 
 
 def stutter(paragraph: str, rng: random.Random) -> str:
-    """`paragraph` with one of its sentences said 4 to 14 times in a row."""
+    """`paragraph` with its first or second sentence said 4 to 14 times in a row."""
     sentences = _SENTENCE.findall(paragraph)
     if not sentences:
         return paragraph
-    at = rng.randrange(len(sentences))
+    at = rng.randrange(min(2, len(sentences)))
     again = sentences[at].rstrip() + (" " if sentences[at].isascii() else "")
     return "".join([*sentences[:at], again * rng.randint(4, 14), *sentences[at + 1 :]])
 

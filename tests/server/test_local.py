@@ -1,21 +1,29 @@
-"""The local engine with the demo model: over a real socket with the openai client, and against `generate`."""
+"""The local engine: with the demo model over a real socket with the openai client, and by itself with tiny models."""
 
 import asyncio
+import json
+import shutil
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from huggingface_hub import HfApi
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, MambaConfig, T5Config
 
-from server.engines.local import DEMO_MODEL, LocalEngine, Sampling, choose
-from server.errors import ApiError
+from server.engines import local
+from server.engines.base import Chunk
+from server.engines.local import DEMO_MODEL, LocalEngine, Sampling, choose, hub_answers
+from server.errors import ApiError, StartupError
 from server.schema import parse
 from tests.demo_server import serving
+from tests.server.tiny_model import CONTEXT, make_it_say, save_tiny_model, tiny_config
 
 ENGLISH = "It was a cold and foggy morning when the stranger knocked at our door."
 CHINESE = "夜深了，屋里只点着一盏灯。"
@@ -72,7 +80,9 @@ def test_streamed_and_not_are_the_same_text(client: openai.OpenAI, prompt: str) 
 
 def test_a_looping_answer_is_cut_and_says_so(client: openai.OpenAI) -> None:
     extra = {"repetition": {"policy": "balanced"}}
-    choices = [ask(client, prompt, extra, max_tokens=256, temperature=0).choices[0] for prompt in (ENGLISH, CHINESE, "春天到了。")]
+    choices = [
+        ask(client, prompt, extra, max_tokens=256, temperature=0).choices[0] for prompt in (ENGLISH, CHINESE, "春天到了。")
+    ]
     cut = [choice for choice in choices if choice.model_extra.get("stop_reason") == "repetition_detected"]
     assert cut
     for choice in cut:
@@ -181,3 +191,257 @@ async def test_a_model_without_a_chat_template_says_how_to_give_one() -> None:
         engine.validate(parse("chat", {"messages": [{"role": "user", "content": "Hello"}]}))
     engine.validate(parse("completions", {"prompt": "Hello"}))
     await asyncio.wait_for(engine.stop(), 10)
+
+
+# The engine by itself, with tiny models.
+
+MULTIBYTE = "你好，世界！🙂 naïve 👩‍👩‍👧 終"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+async def engine(tiny: Path) -> AsyncIterator[LocalEngine]:
+    engine = LocalEngine(str(tiny))
+    await engine.start()
+    yield engine
+    await engine.stop()
+
+
+async def complete(engine: LocalEngine, prompt: Any = "the cat sat", **parameters: Any) -> list[Chunk]:
+    request = parse("completions", {"prompt": prompt, **parameters})
+    engine.validate(request)
+    return [chunk async for chunk in engine.generate(request)]
+
+
+def texts_of(chunks: list[Chunk]) -> dict[int, str]:
+    texts: dict[int, str] = {}
+    for chunk in chunks:
+        for choice in chunk["choices"]:
+            texts[choice["index"]] = texts.get(choice["index"], "") + choice["text"]
+    return texts
+
+
+def finish_of(chunks: list[Chunk]) -> list[str]:
+    return [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"] if choice["finish_reason"]]
+
+
+@pytest.mark.parametrize("kind", ["llama", "mamba"])
+async def test_greedy_is_generate_token_for_token(kind: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "mamba":  # keeps its state under another name than attention does
+        tiny = save_tiny_model(tmp_path, tiny_config(MambaConfig, state_size=4))
+    tokenizer, model = AutoTokenizer.from_pretrained(tiny), AutoModelForCausalLM.from_pretrained(tiny)
+    prompt = tokenizer("the dog sat", return_tensors="pt")["input_ids"]
+    expected = model.generate(prompt, max_new_tokens=30, do_sample=False)[0, prompt.shape[1] :].tolist()
+    made = []
+
+    def spy(*arguments: Any) -> int:
+        made.append(choose(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(local, "choose", spy)
+    engine = LocalEngine(str(tiny))
+    await engine.start()
+    chunks = await complete(engine, "the dog sat", max_tokens=30, temperature=0)
+    await engine.stop()
+    assert made == expected
+    assert chunks[-1]["usage"]["completion_tokens"] == len(expected)
+
+
+async def test_a_seed_stands_while_other_requests_sample_in_other_threads(engine: LocalEngine) -> None:
+    alone = texts_of(await complete(engine, seed=3, max_tokens=30))
+    answers = await asyncio.gather(*(complete(engine, seed=seed, max_tokens=30) for seed in (3, 4, 3, 5)))
+    texts = [texts_of(answer) for answer in answers]
+    assert texts[0] == texts[2] == alone
+    assert texts[1] != alone
+
+
+async def test_choices_of_several_prompts_are_numbered_prompt_by_prompt(engine: LocalEngine) -> None:
+    chunks = await complete(engine, ["the cat", "the dog sat"], n=2, max_tokens=6, seed=1)
+    assert sorted(texts_of(chunks)) == [0, 1, 2, 3]
+    assert len(finish_of(chunks)) == 4
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["completion_tokens"] <= 24
+
+
+async def test_chat_opens_each_choice_with_its_role(engine: LocalEngine) -> None:
+    engine._tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    request = parse("chat", {"messages": [{"role": "user", "content": "the cat"}], "n": 2, "max_tokens": 3})
+    engine.validate(request)
+    chunks = [chunk async for chunk in engine.generate(request)]
+    assert [chunk["choices"][0]["delta"] for chunk in chunks[:2]] == [{"role": "assistant", "content": ""}] * 2
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [
+        ("at sat o", "the c"),  # over token borders
+        (["never", "on"], "the cat sat "),
+        ("cat sun", "the cat sat on the mat"),  # begins, but does not come
+        ("mat.", "the cat sat on the mat"),  # held when the text ends
+    ],
+)
+async def test_from_a_stop_string_on_nothing_appears(engine: LocalEngine, stop: str | list[str], expected: str) -> None:
+    text = "the cat sat on the mat"
+    make_it_say(engine, engine._tokenizer(text)["input_ids"])
+    chunks = await complete(engine, stop=stop, max_tokens=40)
+    assert texts_of(chunks)[0] == expected
+    assert finish_of(chunks) == ["stop"]
+
+
+async def test_a_character_is_never_split(engine: LocalEngine) -> None:
+    tokens = engine._tokenizer(MULTIBYTE)["input_ids"]
+    assert len(tokens) > len(MULTIBYTE)  # a token a byte
+    make_it_say(engine, tokens)
+    chunks = await complete(engine)
+    pieces = [choice["text"] for chunk in chunks for choice in chunk["choices"]]
+    assert "".join(pieces) == MULTIBYTE
+    assert len(pieces) > len(MULTIBYTE) / 2
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+async def test_an_answer_ends_at_max_tokens_or_at_the_context(engine: LocalEngine) -> None:
+    make_it_say(engine, engine._tokenizer(" cat" * 100)["input_ids"])
+    for asked, expected in (({"max_tokens": 7}, 7), ({}, CONTEXT - 2), ({"max_tokens": 1000}, CONTEXT - 2)):
+        chunks = await complete(engine, [5, 6], **asked)
+        assert finish_of(chunks) == ["length"]
+        assert chunks[-1]["usage"] == {"prompt_tokens": 2, "completion_tokens": expected, "total_tokens": expected + 2}
+
+
+async def test_a_prompt_that_fills_the_context_is_refused(engine: LocalEngine) -> None:
+    with pytest.raises(ApiError, match=rf"\b{CONTEXT + 1} tokens.*\b{CONTEXT}\b") as refused:
+        await complete(engine, [5] * (CONTEXT + 1))
+    assert (refused.value.status, refused.value.code) == (400, "context_length_exceeded")
+    assert finish_of(await complete(engine, [5] * (CONTEXT - 1), temperature=0)) == ["length"]
+
+
+async def test_a_reader_that_leaves_frees_the_worker_and_one_that_waits_never_starts(tiny: Path) -> None:
+    engine = LocalEngine(str(tiny), max_concurrent=1)
+    await engine.start()
+    make_it_say(engine, engine._tokenizer(" cat" * 50)["input_ids"], seconds_per_token=0.1)
+    running = engine.generate(parse("completions", {"prompt": "the"}))
+    await anext(running)
+    waiting = asyncio.ensure_future(complete(engine))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    await running.aclose()
+    begun = time.monotonic()
+    assert finish_of(await complete(engine, max_tokens=1)) == ["length"]
+    assert time.monotonic() - begun < 1
+    await engine.stop()
+
+
+async def test_a_server_that_stops_ends_an_answer_with_an_error_and_never_as_if_complete(tiny: Path) -> None:
+    engine = LocalEngine(str(tiny))
+    await engine.start()
+    make_it_say(engine, engine._tokenizer(" cat" * 50)["input_ids"], seconds_per_token=0.02)
+    running = engine.generate(parse("completions", {"prompt": "the"}))
+    await anext(running)
+    await asyncio.wait_for(engine.stop(), 1)
+    with pytest.raises(ApiError, match="shutting down"):
+        async for chunk in running:
+            assert not finish_of([chunk])
+    with pytest.raises(ApiError, match="shutting down"):
+        await complete(engine)
+
+
+async def test_a_temperature_next_to_nothing_is_greedy(engine: LocalEngine) -> None:
+    greedy = texts_of(await complete(engine, temperature=0, max_tokens=20))
+    assert texts_of(await complete(engine, temperature=1e-40, max_tokens=20)) == greedy
+    assert texts_of(await complete(engine, top_k=1, max_tokens=20)) == greedy
+    assert texts_of(await complete(engine, top_p=1e-9, max_tokens=20)) == greedy
+    assert texts_of(await complete(engine, min_p=1.0, max_tokens=20)) == greedy
+
+
+async def test_a_part_that_is_no_text_is_refused(engine: LocalEngine) -> None:
+    engine._tokenizer.chat_template = "{{ messages[0].content }}"
+    image = {"type": "image_url", "image_url": {"url": "data:,"}}
+    request = parse("chat", {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]})
+    with pytest.raises(ApiError, match="text only") as refused:
+        engine.validate(request)
+    assert refused.value.code == "unsupported_parameter"
+
+
+def _without_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def _with_half_the_file(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+
+
+def _without_a_layer(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor.clone() for name, tensor in weights.items() if "layers.1." not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _without_tokenizer(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
+def _without_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def _with_code_of_its_own(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "strange", "auto_map": {"AutoConfig": "strange.Config"}}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def _encoder(folder: Path) -> None:
+    tiny_config(BertConfig, architectures=["BertForMaskedLM"]).save_pretrained(folder)
+
+
+def _encoder_decoder(folder: Path) -> None:
+    T5Config().save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (shutil.rmtree, "no such folder"),
+        (_without_config, r"no config\.json"),
+        (_without_weights, "no weights"),
+        (_with_half_the_file, "cannot be loaded"),
+        (_without_a_layer, r"incomplete.*layers\.1"),
+        (_without_tokenizer, "no tokenizer"),
+        (_with_code_of_its_own, "custom code"),
+        (_encoder, r"encoder-only model \(BertForMaskedLM\) and cannot generate text"),
+        (_encoder_decoder, "encoder-decoder"),
+    ],
+)
+def test_a_model_that_cannot_be_served_is_refused_in_one_line(tiny: Path, tmp_path: Path, spoil: Any, said: str) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "spoilt")
+    spoil(folder)
+    with pytest.raises(StartupError, match=said) as refused:
+        LocalEngine(str(folder)).load()
+    assert str(folder) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_hub_out_of_reach_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*arguments: Any, **options: Any) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(HfApi, "model_info", unreachable)
+    assert not hub_answers("owner/name")
+    begun = time.monotonic()
+    with pytest.raises(StartupError, match="no-such-owner/no-such-model"):
+        LocalEngine("no-such-owner/no-such-model").load()
+    assert time.monotonic() - begun < 2
