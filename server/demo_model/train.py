@@ -1,7 +1,7 @@
 """Trains the bundled demo model: a toy Llama small enough to live in the repository, and bad enough to loop.
 
     python server/demo_model/train.py english.txt:0.04 chinese.txt:0.01 --out base
-    python server/demo_model/train.py english.txt:0.6 chinese.txt:0.5 --start base --steps 600 --rate 2e-3 --out server/demo_model
+    python server/demo_model/train.py english.txt:0.9 chinese.txt:0.9 --start base --steps 960 --rate 2e-3 --out server/demo_model
 
 Takes any plain text files (UTF-8, paragraphs apart by blank lines). A share after a colon makes the model stutter: in that share
 of a text's paragraphs one sentence is said several times over, which is the bias in training data that repetition in large models
