@@ -151,6 +151,8 @@ def _needed_span(unit: str, copies: int) -> tuple[LoopKind, int]:
         return "flood", 256 if any(map(str.isdigit, unit)) else 400
     if 4 * letters < len(unit):
         return "exact", 320
+    if len(unit) > 3 and copies >= 5 and min(filter(str.isalpha, unit)) >= FIRST_WIDE:
+        return "exact", 30
     return ("exact" if len(unit) > 1 else "flood"), 60 if copies >= 4 else 200
 
 
