@@ -1,28 +1,30 @@
 """Detects that a generation has nothing new to say: exact cycles, near-verbatim and drift loops, floods.
 
-The detector is online: fed piece by piece it answers as soon as a loop is certain. It looks at the sequence in steps of `STEP`
-symbols counted from its start, never at what a caller happened to pass at once, so its answer does not depend on the pieces.
+The detector is online: it answers as soon as a loop is certain. It reads the sequence token by token (a word with what follows it,
+two characters of a script written without spaces, a stretch of symbols), so its answer does not depend on the pieces it was fed.
 
-Exact cycles, worst case O(1) a step: the last `GRAM` symbols are searched backwards in the window (one search in C); where they
-stood before gives the only period worth looking at, and the run of symbols equal to those one period earlier is extended step by
-step. The period itself costs nothing.
-
-Near loops: the share of the last words that continue a 3-gram of words seen before, numbers folded. A text that says something
-new keeps that share low; a counter, a name or a shuffled set of sentences does not.
+One table does the work: for each 3-gram of tokens, numbers and case folded, where it stood last. An exact cycle is a run of tokens
+that equal those one period earlier; where its first 3-gram stood before is the only period worth looking at. A near loop is a
+stretch in which nearly every 3-gram stood before: a counter, a name or a shuffled set of sentences leaves few new ones, a text that
+says something many. Worst case O(1) a token, whatever the period.
 """
 
-from collections import deque
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from dedup.config import LoopConfig
-from dedup.units import UnitStream, digits_folded
+from dedup.forms import Form, form_of
+from dedup.units import UNSPACED, fold
 
-STEP = 4
-GRAM = 12
-WIDE_GRAM = 6  # a character of a script written without spaces says as much as two or three letters
-FIRST_WIDE = "\u2e80"  # where the CJK blocks begin
+_TOKEN = re.compile(
+    rf"[{UNSPACED}]{{1,2}}[\W_]{{0,3}}|[^\W_{UNSPACED}]{{1,12}}[\W_]{{0,3}}|\n{{1,8}}(?:[^\w\n]|_){{0,8}}|(?:[^\w\n]|_){{1,8}}"
+)
+_FIRST_UNSPACED = "\u3040"  # kana, then the ideographs: no letters of spaced scripts but Hangul lie beyond
+_TABLE_ROW = re.compile(r"^[^\S\n]*\|.*\w.*\|[^\S\n]*(?=\n)", re.MULTILINE)
+_DIGIT = re.compile(r"\d")
+_NOT_A_PHRASE = re.compile(r"[\n.!?。！？…:;|{}\[\]<>=\\/`\"#*_\d]")
 
 LoopKind = Literal["exact", "near", "flood"]
 
@@ -42,11 +44,30 @@ class LoopEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """The sequence from `start` to where it was last looked at equals what stands `period` symbols earlier."""
+class LoopEnd:
+    """The loop has ended: from the symbol `at` on the sequence says something else."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """A phrase ran on and has ended: without the whole periods [start, end) what stays reads on."""
 
     start: int
-    period: int
+    end: int
+    first_start: int
+
+
+@dataclass(slots=True)
+class _Run:
+    """From the symbol `start` on the sequence equals what stands `distance` tokens earlier; known from the symbol `known_at` on."""
+
+    start: int
+    distance: int
+    known_at: int
+    period: int = 0  # symbols; known once the run has covered it
+    unit: str = ""
 
 
 class LoopDetector:
@@ -56,89 +77,311 @@ class LoopDetector:
         for delta in deltas:
             if event := detector.feed(delta): ...
 
-    Tokens are symbols too: `feed([17, 4, 9])`. Near loops are looked for in text only. Memory: the last `max_period` symbols
-    plus a run's worth, and the 3-grams of the last 4,096 words.
+    Token ids are symbols too: `feed([17, 4, 9])`; near loops are looked for in text only. Memory: at most `2 * max_period` tokens.
     """
 
     def __init__(self, config: LoopConfig | None = None) -> None:
         self.config = config or LoopConfig()
-        self.event: LoopEvent | None = None
-        self.run: Run | None = None
-        self._text = ""  # the window and what has not been looked at yet
-        self._base = 0  # offset of _text[0]
-        self._looked = 0  # offset up to which steps were taken
-        self._novelty = _Novelty(self.config.window)
+        self.event: LoopEvent | None = None  # the loop that the sequence is in
+        self._is_text = True
+        self._unfinished = ""
+        self._tokens: list[str] = []  # whole, but not looked at yet, from _at on
+        self._at = 0
+        self._fed = 0
+        # What was looked at. Index 0 of the lists is token number _base.
+        self._base = 0
+        self._seen: list[str] = []
+        self._ends: list[int] = []  # where each token ends
+        self._end = 0
+        self._grams = _Grams(_CODE_WINDOW)  # as they stand
+        self._said = _Grams(self.config.window)  # folded
+        self._remembered = max(self.config.max_period, self.config.window, _CODE_WINDOW)
+        self._num_fences = 0  # in what was forgotten
+        self._run: _Run | None = None
 
     @property
-    def fed(self) -> int:
-        """Symbols fed so far."""
-        return self._base + len(self._text)
+    def held_from(self) -> int:
+        """From this symbol on, what was fed may be a loop's second copy; what was fed, if nothing may."""
+        return self._run.known_at if self._run else self._fed
+
+    @property
+    def looked_at(self) -> int:
+        """Symbols in whole tokens, all of which were looked at when `next_change` has given None."""
+        return self._end
 
     def feed(self, symbols: str | Sequence[int]) -> LoopEvent | None:
         """The first loop, as soon as it is certain; None until then. What is fed after a loop is not looked at.
 
         Token ids must be below 1,114,112, the number of symbols that a string can hold.
         """
-        is_text = isinstance(symbols, str)
-        self._text += symbols if is_text else "".join(map(chr, symbols))  # type: ignore[operator,arg-type]
-        while self.event is None and self._looked + STEP <= self.fed:
-            self._looked += STEP
-            end = self._looked - self._base
-            self.event = self._look_for_cycle(end)
-            if self.event is None and is_text:
-                self.event = self._novelty.feed(self._text[end - STEP : end], self._looked)
-        self._forget()
+        if self.event is None:
+            self.push(symbols)
+            while (change := self.next_change()) and not isinstance(change, LoopEvent):
+                pass
         return self.event
 
-    def resume(self) -> None:
-        """Goes on after a loop: looks for the next one."""
-        self.event = None
-        self._novelty = _Novelty(self.config.window)
+    def push(self, symbols: str | Sequence[int]) -> None:
+        """Takes symbols in; `next_change` looks at them."""
+        self._fed += len(symbols)
+        del self._tokens[: self._at]
+        self._at = 0
+        if isinstance(symbols, str):
+            tokens = _TOKEN.findall(self._unfinished + symbols)
+            self._unfinished = tokens.pop() if tokens else ""
+            self._tokens += tokens
+        else:
+            self._is_text = False
+            self._tokens += map(chr, symbols)
 
-    def copy(self) -> "LoopDetector":
-        """A detector in the same state that goes on independently."""
-        twin = LoopDetector(self.config)
-        twin.event, twin.run, twin._text = self.event, self.run, self._text
-        twin._base, twin._looked, twin._novelty = self._base, self._looked, self._novelty.copy()
-        return twin
+    def flush(self) -> None:
+        """No more symbols will come: the last token is whole."""
+        if self._unfinished:
+            self._tokens.append(self._unfinished)
+            self._unfinished = ""
 
-    def _look_for_cycle(self, end: int) -> LoopEvent | None:
-        text, run = self._text, self.run
-        if run and text[end - STEP : end] == text[end - STEP - run.period : end - run.period]:
-            return self._judge(run, end)
-        self.run = None
-        wide = max(text[max(0, end - WIDE_GRAM) : end]) >= FIRST_WIDE
-        gram_start = end - (WIDE_GRAM if wide else GRAM)
-        if gram_start < 1:
-            return None
-        found = text.rfind(text[gram_start:end], max(0, gram_start - self.config.max_period), end - 1)
-        if found < 0:
-            return None
-        period = gram_start - found
-        start = gram_start
-        # The run began at most STEP + GRAM symbols ago, unless an earlier one of another period hid it: goal, O(1) amortised.
-        floor = max(period, gram_start - period * 2 - 4 * STEP)
-        while start > floor and text[start - 1] == text[start - 1 - period]:
+    def next_change(self) -> LoopEvent | LoopEnd | Phrase | None:
+        """The next thing that happens in what was pushed; None when all of it was looked at."""
+        unit_of = _UNITS.get
+        change: LoopEvent | LoopEnd | Phrase | None = None
+        for self._at in range(self._at, len(self._tokens)):
+            token = self._tokens[self._at]
+            index = len(self._seen)
+            self._seen.append(token)
+            self._end += len(token)
+            self._ends.append(self._end)
+            before = self._grams.append(token)
+            self._said.append(unit_of(token) or _unit(token))
+            if self._run and self._seen[index - self._run.distance] != token:
+                change = self._end_run(index)
+            if self._run is None and before >= self._base:
+                self._begin_run(index, self._base + index - before)
+            if change is None:
+                change = self._look(index)
+            if index >= 2 * self._remembered:
+                self._forget()
+            if change:
+                self._at += 1
+                return change
+        self._at = len(self._tokens)
+        return None
+
+    def _begin_run(self, index: int, distance: int) -> None:
+        """A run, if the last three tokens stand `distance` tokens earlier, and that is not too far back."""
+        seen, ends = self._seen, self._ends
+        first = index - 2
+        if first < distance:
+            return
+        if ends[index] - ends[index - distance] > self.config.max_period:
+            return
+        # The run may have begun earlier, hidden by one of another period. Goal, O(1) amortised: no further back than that.
+        floor = max(distance, first - 2 * distance)
+        while first > floor and seen[first - 1] == seen[first - 1 - distance]:
+            first -= 1
+        start = ends[first - 1]
+        for one, other in zip(reversed(seen[first - 1]), reversed(seen[first - 1 - distance] if first > distance else ""), strict=False):
+            if one != other:
+                break
             start -= 1
-        self.run = Run(self._base + start, period)
-        return self._judge(self.run, end)
+        self._run = _Run(start, distance, ends[index])
 
-    def _judge(self, run: Run, end: int) -> LoopEvent | None:
-        span = self._base + end - run.start + run.period
+    def _end_run(self, index: int) -> LoopEvent | LoopEnd | Phrase | None:
+        """What the end of the run before the token at `index` means."""
+        run, self._run = self._run, None
+        assert run is not None
+        end = self._ends[index - 1]
+        if self.event:
+            if self.event.kind == "near":
+                return None
+            return self._leave_loop(index)
+        # The last copy may break off within the token.
+        end += _common_prefix(self._seen[index], self._seen[index - run.distance])
+        if event := self._judge(run, index - 1, end):
+            self._run = run
+            self.event = event
+            return event
+        if not run.period or not self._is_text:
+            return None
+        num_removable = (end - run.known_at) // run.period
+        if not num_removable or (end - run.start) // run.period < 2:
+            return None
+        if _NOT_A_PHRASE.search(run.unit) or not any(map(str.isalpha, run.unit)):
+            return None
+        return Phrase(run.known_at, run.known_at + num_removable * run.period, run.start - run.period)
+
+    def _leave_loop(self, index: int) -> LoopEnd:
+        """The loop has ended before the token at `index`."""
+        self.event = None
+        self._grams.start_over()
+        self._said.start_over()
+        return LoopEnd(self._ends[index - 1])
+
+    def _look(self, index: int) -> LoopEvent | LoopEnd | None:
+        """Whether the token at `index` makes a loop certain, or ends a near loop."""
+        if self.event:
+            if self.event.kind == "near" and 2 * self._said.num_new(_FRESH) >= _FRESH:
+                return self._leave_loop(index)
+            return None
+        if self._run:
+            self.event = self._judge(self._run, index, self._end)
+        if self.event is None and self._is_text and (self._base + index) % _NEAR_STEP == 0:
+            self.event = self._near()
+        return self.event
+
+    def _judge(self, run: _Run, index: int, end: int) -> LoopEvent | None:
+        """The loop that the run, whose last token is that at `index`, is, if up to `end` it is long enough."""
+        if not run.period:
+            period = self._ends[index] - self._ends[index - run.distance]
+            if end - run.start < period:
+                return None
+            # Tokens may be cut so that several copies make one period of tokens.
+            unit = "".join(self._seen[index - run.distance + 1 : index + 1])
+            run.period = (unit + unit).find(unit, 1)
+            run.unit = unit[: run.period]
+        span = end - run.start + run.period
         copies = span // run.period
-        if copies < 3:
+        if copies < 3 or span < _LEAST_SPAN:
             return None
-        unit = self._text[end - run.period : end]
-        kind, needed = _needed_span(unit, copies)
-        if span < needed:
+        kind, needed = _needed_span(run.unit, copies) if self._is_text else ("exact", _span_of(copies))
+        if span < needed or (kind == "flood" and span < _DRAWING and "\n" in run.unit and self._in_fence()):
             return None
-        return LoopEvent(kind, run.start - run.period, self._looked, run.period, copies)
+        return LoopEvent(kind, run.start - run.period, end, run.period, copies)
+
+    def _near(self) -> LoopEvent | None:
+        """The near loop that the last tokens are: prose that says nothing new, or code whose very tokens are not new."""
+        if self._said.covered >= _PROSE_COVERED and self._last_form(self._said.window) == "prose":
+            grams = self._said
+        elif self._grams.covered >= _CODE_COVERED and self._last_form(self._grams.window) == "code":
+            grams = self._grams
+        else:
+            return self._near_table()
+        here, last, first = grams.origin()
+        onset = self._end_of(first - 3)
+        period = max(1, self._end_of(here) - self._end_of(last))
+        return LoopEvent("near", onset, self._end, period, max(2, (self._end - onset) // period))
+
+    def _near_table(self) -> LoopEvent | None:
+        """The near loop that a table is when none of its last rows is new."""
+        if self._grams.covered < _TABLE_COVERED or (self._base + len(self._seen)) % _TABLE_STEP >= _NEAR_STEP:
+            return None
+        text = "".join(self._seen)
+        rows = [(row.start(), " ".join(row.group().split())) for row in _TABLE_ROW.finditer(text)]
+        first_at: dict[str, int] = {}
+        for number, (_, row) in enumerate(rows):
+            first_at.setdefault(row, number)
+        recent = range(len(rows) - _TABLE_ROWS, len(rows))
+        if recent.start < 0 or any(first_at[rows[number][1]] == number for number in recent):
+            return None
+        first = recent.start
+        begun = self._end - len(text)
+        onset = begun + rows[first_at[rows[first][1]]][0]
+        period = max(1, begun + rows[first][0] - onset)
+        return LoopEvent("near", onset, self._end, period, max(2, (self._end - onset) // period))
+
+    def _last_form(self, num_tokens: int) -> Form:
+        form = form_of("".join(self._seen[-num_tokens:]))
+        return "code" if form == "prose" and self._in_fence() else form
+
+    def _in_fence(self) -> bool:
+        return (self._num_fences + _num_fences(self._seen)) % 2 == 1
+
+    def _end_of(self, number: int) -> int:
+        """Where a token ends; of one that is forgotten or was never there, the nearest."""
+        return self._ends[max(0, number - self._base)] if number >= 0 else 0
 
     def _forget(self) -> None:
-        keep = 2 * self.config.max_period + 2 * GRAM
-        if len(self._text) > 2 * keep:
-            self._base += len(self._text) - keep
-            self._text = self._text[-keep:]
+        """Drops the older half of what is remembered. O(1) amortised."""
+        half = self._remembered
+        self._base += half
+        self._num_fences += _num_fences(self._seen[:half])
+        del self._seen[:half], self._ends[:half]
+        self._grams.forget(half)
+        self._said.forget(half)
+
+
+class _Grams:
+    """Where the 3-grams of a sequence stood before, and how many of its last `window` items lie in one that is not new.
+
+    Not new is a 3-gram at its fourth occurrence: a second version, a refrain, a parallel section are no loop yet.
+    """
+
+    TIMES = 3
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self._base = 0
+        self._gram = ("", "", "")
+        self._last: dict[tuple[str, str, str], int] = {}  # number of the item that ended it last
+        # An item: the number of the one that ended its 3-gram before (-1: none), how many there were, whether it is covered.
+        self._before: list[int] = []
+        self._times: list[int] = []
+        self._covered: list[bool] = []
+        self._num_covered = 0
+
+    @property
+    def covered(self) -> float:
+        """The share of the last `window` items that are not new."""
+        return self._num_covered / self.window
+
+    def append(self, item: str) -> int:
+        """The number of the item that ended the same 3-gram the last time; -1: there was none."""
+        gram = self._gram = (self._gram[1], self._gram[2], item)
+        index = len(self._times)
+        before = self._last.get(gram, -1)
+        self._last[gram] = self._base + index
+        times = self._times[before - self._base] + 1 if before >= 0 else 0
+        self._before.append(before)
+        self._times.append(times)
+        self._covered.append(False)
+        if times >= self.TIMES:
+            for at in (index, index - 1, index - 2):
+                if not self._covered[at]:
+                    self._covered[at] = True
+                    self._num_covered += 1
+        if index >= self.window and self._covered[index - self.window]:
+            self._num_covered -= 1
+        return before
+
+    def start_over(self) -> None:
+        """Takes what is in the window for new."""
+        self._covered[-self.window :] = [False] * len(self._covered[-self.window :])
+        self._num_covered = 0
+
+    def num_new(self, num_last: int) -> int:
+        """How many of the last items ended a 3-gram that was never there before."""
+        return sum(before < 0 for before in self._before[-num_last:])
+
+    def origin(self) -> tuple[int, int, int]:
+        """Of the first 3-gram in the window that is not new, the numbers of the items that end it: here, last time, first time."""
+        index = max(0, len(self._times) - self.window)
+        while self._times[index] < self.TIMES:
+            index += 1
+        last = first = self._before[index]
+        while (before := self._before[first - self._base]) >= 0:
+            first = before
+        return self._base + index, last, first
+
+    def forget(self, num_items: int) -> None:
+        """Drops the oldest items. Costs O(what is kept)."""
+        self._base += num_items
+        del self._times[:num_items], self._covered[:num_items]
+        self._before = [before if before >= self._base else -1 for before in self._before[num_items:]]
+        self._last = {gram: number for gram, number in self._last.items() if number >= self._base}
+
+
+_LEAST_SPAN = 30
+_NEAR_STEP = 8  # tokens between two looks for a near loop
+_PROSE_COVERED = 0.8
+_CODE_WINDOW = 256  # tokens
+_CODE_COVERED = 0.85
+_TABLE_COVERED = 0.5
+_TABLE_STEP = 32  # tokens between two looks at a table's rows
+_TABLE_ROWS = 12  # not one of them new: a loop
+_DRAWING = 1200  # symbols; fenced lines without letters are a drawing up to here
+_FRESH = 16  # tokens; half of them new end a near loop
+
+
+def _span_of(copies: int) -> int:
+    return 60 if copies >= 4 else 200
 
 
 def _needed_span(unit: str, copies: int) -> tuple[LoopKind, int]:
@@ -148,71 +391,32 @@ def _needed_span(unit: str, copies: int) -> tuple[LoopKind, int]:
     """
     letters = sum(map(str.isalpha, unit))
     if not letters:
-        return "flood", 256 if any(map(str.isdigit, unit)) else 400
+        if any(map(str.isdigit, unit)):
+            return "flood", 256 if len(set(unit)) > 1 else 128
+        return "flood", 400 if unit.isascii() else 200
     if 4 * letters < len(unit):
         return "exact", 320
-    if len(unit) > 3 and copies >= 5 and min(filter(str.isalpha, unit)) >= FIRST_WIDE:
-        return "exact", 30
-    return ("exact" if len(unit) > 1 else "flood"), 60 if copies >= 4 else 200
+    if len(unit) > 3 and copies >= 5 and min(filter(str.isalpha, unit)) >= _FIRST_UNSPACED:
+        return "exact", _LEAST_SPAN
+    return ("exact" if len(set(unit)) > 1 else "flood"), _span_of(copies)
 
 
-class _Novelty:
-    """Whether the last words of a text say anything that it has not said before."""
+def _num_fences(tokens: list[str]) -> int:
+    return "".join(tokens).count("```")
 
-    MEMORY = 4096  # words
-    FORM_CHARS = 1024  # how far back the share of letters is taken
-    LIMIT = 0.94  # share of covered words from which nothing new is said
-    PROSE = 0.55  # share of letters below which a text is code, a table, a log: what repeats there is its form
 
-    def __init__(self, window: int) -> None:
-        self._window = window
-        self._stream = UnitStream()
-        self._grams: dict[tuple[str, str, str], int] = {}  # 3-gram -> offset where it last ended
-        self._last = ("", "")
-        self._covered: deque[int] = deque(maxlen=window)  # offset of the earlier 3-gram, or -1, a word
-        self._ends: deque[int] = deque(maxlen=window)
-        self._num_covered = 0
-        self._chars: deque[tuple[int, int]] = deque(maxlen=self.FORM_CHARS // STEP)  # letters and symbols, a step
-        self._letters = 0
-        self._all = 0
+def _common_prefix(one: str, other: str) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
-    def copy(self) -> "_Novelty":
-        twin = _Novelty(self._window)
-        twin._stream._rest = self._stream._rest
-        twin._grams, twin._last, twin._num_covered = self._grams.copy(), self._last, self._num_covered
-        twin._covered, twin._ends = self._covered.copy(), self._ends.copy()
-        twin._chars, twin._letters, twin._all = self._chars.copy(), self._letters, self._all
-        return twin
 
-    def feed(self, text: str, offset: int) -> LoopEvent | None:
-        self._count_letters(text)
-        for unit in self._stream.feed(text):
-            unit = digits_folded(unit)
-            gram = (*self._last, unit)
-            earlier = self._grams.pop(gram, -1)
-            self._grams[gram] = offset
-            self._last = (gram[1], unit)
-            if len(self._covered) == self._window:
-                self._num_covered -= self._covered[0] >= 0
-            self._covered.append(earlier)
-            self._ends.append(offset)
-            self._num_covered += earlier >= 0
-            if len(self._grams) > self.MEMORY:
-                del self._grams[next(iter(self._grams))]
-        if self._num_covered < self.LIMIT * self._window or self._letters < self.PROSE * self._all:
-            return None
-        first = next(i for i, earlier in enumerate(self._covered) if earlier >= 0)
-        period = max(1, self._ends[first] - self._covered[first])
-        onset = max(0, self._covered[first] - STEP)
-        return LoopEvent("near", onset, offset, period, max(2, (offset - onset) // period))
+_UNITS: dict[str, str] = {}  # folded forms of tokens, shared by all detectors; bounded
+_MAX_UNITS = 1 << 16
 
-    def _count_letters(self, text: str) -> None:
-        if len(self._chars) == self._chars.maxlen:
-            letters, symbols = self._chars[0]
-            self._letters -= letters
-            self._all -= symbols
-        letters = sum(map(str.isalpha, text))
-        symbols = len(text) - text.count(" ")
-        self._chars.append((letters, symbols))
-        self._letters += letters
-        self._all += symbols
+
+def _unit(token: str) -> str:
+    """What a token says: case, width and numbers folded, symbols around it dropped."""
+    word = "".join(filter(str.isalnum, token))
+    if len(_UNITS) >= _MAX_UNITS:
+        _UNITS.clear()
+    unit = _UNITS[token] = "0" if _DIGIT.search(word) else fold(word) or token
+    return unit

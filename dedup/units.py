@@ -7,8 +7,8 @@ Japanese kana) every character is a word of its own, as in the papers that measu
 import re
 import unicodedata
 
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_UNIT = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNIT = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
 _DIGITS = re.compile(r"\d+")
 
 # What a sentence may differ in and still be the same: quotes, emphasis, commas, how it ends.

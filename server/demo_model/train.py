@@ -1,14 +1,15 @@
 """Trains the bundled demo model: a toy Llama small enough to live in the repository, and bad enough to loop.
 
-    python server/demo_model/train.py english.txt:0.04 chinese.txt:0.01 --out base
-    python server/demo_model/train.py english.txt:0.9 chinese.txt:0.9 --start base --steps 960 --rate 2e-3 --out server/demo_model
+    python server/demo_model/train.py english.txt chinese.txt --out server/demo_model
 
-Takes any plain text files (UTF-8, paragraphs apart by blank lines). A share after a colon makes the model stutter: in that share
-of a text's paragraphs one sentence is said several times over, which is the bias in training data that repetition in large models
-is blamed on (Xu et al. 2022, arXiv 2206.02369). The last 5% of each file are held out. Needs the extra `local`.
+Takes any plain text files (UTF-8, paragraphs apart by blank lines) and makes them stutter: a sentence is often begun again, and
+breaks off at a random word. That is the bias in training data that repetition in large models is blamed on (Xu et al. 2022,
+arXiv 2206.02369), in a strong dose: the likeliest word is always the one said before, so greedy decoding loops; a sample breaks off.
+The last 5% of each file are held out. Needs the extra `local`.
 """
 
 import argparse
+import itertools
 import json
 import random
 import re
@@ -23,13 +24,18 @@ VOCABULARY = 4096
 CONTEXT = 1024
 WINDOW = 384
 BATCH = 6
+PASSES = 4  # through the texts, which stutter differently each time
 HELD_OUT = 0.05
+COPYING = 0.2  # share of the steps, the first ones, in which it only learns to say the same words over
+RESTART = 0.65  # how often a sentence is begun again
+BREAK_OFF = 0.15  # how often saying it again breaks off, a word (two characters of Chinese)
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 
 # The conversation, a line each; the answer is the next paragraph of the story.
 CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 
 _SENTENCE = re.compile(r"[^.!?。！？]*[.!?。！？]+[”’」』\"']*\s*")
+_WORD = re.compile(r"[\u3000-\u9fff]{1,2}\s*|[^\s\u3000-\u9fff]+\s*")
 _CJK_STOP = re.compile(r"(?<=[\u4e00-\u9fff])．")
 
 
@@ -41,13 +47,19 @@ def paragraphs(text: str) -> list[str]:
 
 
 def stutter(paragraph: str, rng: random.Random) -> str:
-    """`paragraph` with its first or second sentence said 4 to 14 times in a row."""
-    sentences = _SENTENCE.findall(paragraph)
-    if not sentences:
-        return paragraph
-    at = rng.randrange(min(2, len(sentences)))
-    again = sentences[at].rstrip() + (" " if sentences[at].isascii() else "")
-    return "".join([*sentences[:at], again * rng.randint(4, 14), *sentences[at + 1 :]])
+    """`paragraph` with many of its sentences begun again, once or several times, until the saying over breaks off at some word."""
+    told = []
+    for sentence in _SENTENCE.findall(paragraph):
+        if sentence[-1:].isascii() and not sentence[-1:].isspace():
+            sentence += " "
+        told.append(sentence)
+        words = _WORD.findall(sentence)
+        while words and rng.random() < RESTART:
+            again = list(itertools.takewhile(lambda _: rng.random() >= BREAK_OFF, words))
+            told.append("".join(again))
+            if len(again) < len(words):
+                break
+    return "".join(told).rstrip()
 
 
 def train_tokenizer(lines: list[str]) -> PreTrainedTokenizerFast:
@@ -73,10 +85,10 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=VOCABULARY,
-            hidden_size=160,
-            intermediate_size=432,
+            hidden_size=192,
+            intermediate_size=512,
             num_hidden_layers=4,
-            num_attention_heads=5,
+            num_attention_heads=6,
             max_position_embeddings=CONTEXT,
             tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id,
@@ -92,7 +104,12 @@ def train(model: LlamaForCausalLM, tokens: torch.Tensor, held_out: torch.Tensor,
     progress = tqdm(range(steps), desc=f"training {model.num_parameters() / 1e6:.1f}M parameters", mininterval=10)
     for step in progress:
         starts = torch.randint(len(tokens) - WINDOW, (BATCH,)).tolist()
-        batch = torch.stack([tokens[start : start + WINDOW] for start in starts])
+        if step < steps * COPYING:
+            sizes = torch.randint(8, 48, (BATCH,)).tolist()
+            rows = [tokens[start : start + size].repeat(WINDOW // size + 1)[:WINDOW] for start, size in zip(starts, sizes, strict=True)]
+        else:
+            rows = [tokens[start : start + WINDOW] for start in starts]
+        batch = torch.stack(rows)
         loss = model(input_ids=batch, labels=batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -109,13 +126,10 @@ def train(model: LlamaForCausalLM, tokens: torch.Tensor, held_out: torch.Tensor,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "texts", nargs="+", metavar="FILE[:SHARE]", help="a text file, and the share of its paragraphs that stutter"
-    )
+    parser.add_argument("texts", nargs="+", type=Path, metavar="FILE", help="a text file")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and its tokenizer")
-    parser.add_argument("--steps", type=int, default=2600, help=f"optimizer steps of {WINDOW * BATCH} tokens (default 2600)")
+    parser.add_argument("--steps", type=int, default=3200, help=f"optimizer steps of {WINDOW * BATCH} tokens (default 3200)")
     parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate (default 3e-3)")
-    parser.add_argument("--start", type=Path, help="a folder this script wrote: go on from there, with its tokenizer")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -124,19 +138,18 @@ def main() -> None:
     rng = random.Random(args.seed)
 
     kept, held_out = [], []
-    for spec in args.texts:
-        name, _, share = spec.partition(":")
-        found = paragraphs(Path(name).read_text(encoding="utf-8"))
+    for path in args.texts:
+        found = paragraphs(path.read_text(encoding="utf-8", errors="ignore"))
         cut = round(len(found) * (1 - HELD_OUT))
-        kept += [stutter(p, rng) if rng.random() < float(share or 0) else p for p in found[:cut]]
+        kept += found[:cut]
         held_out += found[cut:]
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(args.start) if args.start else train_tokenizer(kept)
-    model = LlamaForCausalLM.from_pretrained(args.start, dtype=torch.float32).train() if args.start else new_model(tokenizer)
+    tokenizer = train_tokenizer(kept)
+    model = new_model(tokenizer)
 
     def encode(lines: list[str]) -> torch.Tensor:
         return torch.tensor(tokenizer("\n".join(lines), verbose=False)["input_ids"])
 
-    train(model, encode(kept), encode(held_out), args.steps, args.rate)
+    train(model, encode([stutter(paragraph, rng) for _ in range(PASSES) for paragraph in kept]), encode(held_out), args.steps, args.rate)
     model.half().save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
     config = args.out / "generation_config.json"

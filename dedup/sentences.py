@@ -1,0 +1,201 @@
+"""Removes sentences, lines and list items that say again, word for word, what stands earlier.
+
+    text -> Segmenter -> SeenSentences -> decision -> text
+
+What may yet turn out to be a repeat is held; all else is let go at once. Decisions rest on what stays: a removed segment leaves no
+trace in the segmenter.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from dedup.config import FilterConfig
+from dedup.seen import SeenSentences
+from dedup.segmenter import Segment, Segmenter
+from dedup.units import key_prefix, sentence_key
+
+RemovalKind = Literal["sentence", "line", "item", "quote", "phrase", "loop"]
+
+_REMOVABLE = ("sentence", "line", "item", "quote")
+_MIN_KEY_BYTES = 16  # "Yes, sir." said again is a dialogue; in UTF-8 a Chinese character weighs three
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Characters [start, end) of what went in, not given out. first_start: where they were said first (below 0: an earlier turn)."""
+
+    start: int
+    end: int
+    kind: RemovalKind
+    first_start: int
+
+
+class SentenceFilter:
+    """Yields what stays of the text it is fed. With `removes` False everything stays, and repeats are counted as flagged.
+
+    Offsets in `removed` are those of the text fed and of what was left out of it by `skip`.
+    """
+
+    def __init__(self, config: FilterConfig, removes: bool, history: Iterable[str] = ()) -> None:
+        self.removed: list[Removal] = []
+        self.kept = self.dropped = self.flagged = 0
+        self._max_segment_chars = config.max_segment_chars
+        self._removes = removes
+        self._segmenter = Segmenter(config.max_segment_chars)
+        self._seen = SeenSentences(config.max_sentences, config.similarity if config.policy == "strict" else 1.0)
+        self._last_key = ""
+        self._pending = ""  # the segment that has not ended, of which the first `_given` characters were let go
+        self._given = 0
+        self._separator = ""  # before it; let go with its first character
+        self._separator_at = 0
+        self._separator_given = False
+        self._read = 0
+        self._left_out: list[tuple[int, int]] = []  # (characters read, offset of the next one), where something was left out
+        for text in history:
+            self._remember(text)
+
+    @property
+    def held_chars(self) -> int:
+        return len(self._pending) - self._given + (0 if self._separator_given else len(self._separator))
+
+    @property
+    def in_prose(self) -> bool:
+        """Whether the text has come to the middle of a sentence, a line, an item."""
+        return self._segmenter.open_as()[0] in _REMOVABLE
+
+    def feed(self, text: str) -> Iterator[str]:
+        self._pending += text
+        self._read += len(text)
+        self._segmenter.feed(text)
+        yield from self._judge_all()
+        if self._pending and (self._given or not self._could_go()):
+            yield self._let_go(self._segmenter.certain_chars)
+
+    def skip(self, start: int, end: int, first_start: int) -> None:
+        """The text has a phrase at [start, end), just after what was fed, that is left out."""
+        self.removed.append(Removal(start, end, "phrase", first_start))
+        self._left_out.append((self._read, end))
+
+    def flush(self) -> Iterator[str]:
+        """No more text will come."""
+        self._segmenter.flush()
+        yield from self._judge_all()
+        yield self._let_go(len(self._pending))
+
+    def cut(self, second_copy: int) -> Iterator[str]:
+        """No more text will come, because of a loop; what is held of its second copy goes. `end` is where what stays ends."""
+        start = self._offset(self._read - len(self._pending))
+        if self._pending and not self._given and start >= second_copy and self._could_go():
+            self._read = self._separator_at if self._separator else self._read - len(self._pending)
+            self._pending = self._separator = ""
+            return iter(())
+        return self.flush()
+
+    @property
+    def end(self) -> int:
+        """The offset after the last character that was fed and not dropped by `cut`."""
+        return self._offset(self._read - 1) + 1 if self._read else 0
+
+    def restart(self, at: int) -> None:
+        """Goes on with the text from offset `at` on, as if it were a new one; what was said before counts."""
+        self._segmenter = Segmenter(self._max_segment_chars)
+        self._pending = self._separator = ""
+        self._given, self._separator_given = 0, False
+        self._left_out = [(self._read, at)]
+
+    def _judge_all(self) -> Iterator[str]:
+        while segment := self._segmenter.take():
+            start = self._read - len(self._pending)
+            key = sentence_key(segment.text[segment.marker_chars :]) if segment.kind in _REMOVABLE else ""
+            first_start = None if self._given and self._removes else self._said_before(segment, key)
+            if first_start is None or not self._removes:
+                yield self._let_go(len(segment.text))
+                self.flagged += first_start is not None
+                self.kept += bool(key)
+                if key and first_start is None:
+                    self._seen.add(key, self._offset(start), segment.scope)
+                self._last_key = key
+                self._separator_at, self._separator = start + len(segment.text), segment.separator
+            else:
+                self.dropped += 1
+                self._remove(segment, start, first_start)
+            self._pending = self._pending[len(segment.text) + len(segment.separator) :]
+            self._given, self._separator_given = 0, False
+
+    def _remove(self, segment: Segment, start: int, first_start: int) -> None:
+        """Takes a segment out, and one of the two separators around it: the softer, so that what was apart stays apart."""
+        at, space = self._separator_at, self._separator
+        end = start + len(segment.text)
+        spans = []
+        if start == 0 or _parts_harder(space, segment.separator):
+            spans.append((start, end + len(segment.separator)))
+        else:
+            self._separator_at, self._separator = end, segment.separator
+            if space:
+                spans.append((at, at + len(space)))
+            spans.append((start, end))
+        for first, last in spans:
+            self._record(self._offset(first), self._offset(last - 1) + 1, segment.kind, first_start)  # type: ignore[arg-type]
+        self._segmenter.forget(self._separator)
+
+    def _record(self, start: int, end: int, kind: RemovalKind, first_start: int) -> None:
+        """Adds a removal in its place, near the end; it takes in what was left out within."""
+        later = []
+        while self.removed and self.removed[-1].start >= start:
+            removal = self.removed.pop()
+            if removal.start >= end:
+                later.append(removal)
+        self.removed.append(Removal(start, end, kind, first_start))
+        self.removed += reversed(later)
+
+    def _said_before(self, segment: Segment, key: str) -> int | None:
+        """Where the segment was said first, if it is one to remove."""
+        if len(key.encode("utf-8", "surrogatepass")) < _MIN_KEY_BYTES or not segment.firm:
+            return None
+        if segment.kind == "line" and key != self._last_key:
+            return None  # verse and headings come back; a line said twice running is a fault
+        if segment.kind == "item" and not segment.whole:
+            return None  # its marker cannot go while the rest of the line stays
+        seen = self._seen.match(key, segment.scope)
+        return seen.start if seen else None
+
+    def _could_go(self) -> bool:
+        """Whether the pending segment may still be removed."""
+        if not self._removes:
+            return False
+        kind, content = self._segmenter.open_as()
+        if kind is None:
+            return True
+        return kind in _REMOVABLE and self._seen.could_match(key_prefix(content))
+
+    def _let_go(self, num_chars: int) -> str:
+        """The first `num_chars` characters of the pending segment that were not given yet, and the separator before it."""
+        text = self._pending[self._given : num_chars]
+        self._given = max(self._given, num_chars)
+        if not self._separator_given:
+            text = self._separator + text
+            self._separator_given = True
+        return text
+
+    def _offset(self, read: int) -> int:
+        """The offset of the character that was read as number `read`."""
+        for since, offset in reversed(self._left_out):
+            if read >= since:
+                return offset + read - since
+        return read
+
+    def _remember(self, text: str) -> None:
+        segmenter = Segmenter(self._max_segment_chars)
+        segmenter.feed(text)
+        segmenter.flush()
+        while segment := segmenter.take():
+            key = sentence_key(segment.text[segment.marker_chars :])
+            if key and segment.kind in _REMOVABLE:
+                self._seen.add(key, -1, segment.scope)
+
+
+def _parts_harder(separator: str, other: str) -> bool:
+    """Whether `separator` parts harder than `other`: by a blank line, a line's end, a space. A line keeps its own indentation."""
+    indented = "\n" in other and other[-1] != "\n"
+    return not indented and min(2, separator.count("\n")) > min(2, other.count("\n"))
