@@ -31,7 +31,7 @@ class LoopConfig:
     """
 
     max_period: int = 4096
-    window: int = 128
+    window: int = 512
 
     def __post_init__(self) -> None:
         _require(_is_count(self.max_period, 1), "max_period", self.max_period, "an integer ≥ 1")

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from dedup.config import FilterConfig
-from dedup.loops import LoopDetector, LoopEnd, LoopEvent
+from dedup.loops import LoopDetector, LoopEvent
 from dedup.metrics import RepetitionCounter
 from dedup.sentences import Removal, SentenceFilter
 from dedup.units import UnitStream
@@ -160,16 +160,8 @@ class RepetitionFilter:
                 given.append(self._on_loop(change))
                 if self._ended:
                     return "".join(given)
-            elif isinstance(change, LoopEnd):
+            else:
                 self._on_loop_end(change.at)
-            elif self._cuts and self._sentences:
-                given.append(self._pass(change.start))
-                if self._ended:
-                    return "".join(given)
-                if self._sentences.in_prose:
-                    self._unpassed = self._unpassed[change.end - change.start :]
-                    self._passed = change.end
-                    self._sentences.skip(change.start, change.end, change.first_start)
         if self._skipping:
             self._unpassed = self._unpassed[self._detector.looked_at - self._passed :]
             self._passed = self._detector.looked_at

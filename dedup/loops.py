@@ -19,12 +19,12 @@ from dedup.forms import Form, form_of
 from dedup.units import UNSPACED, fold
 
 _TOKEN = re.compile(
-    rf"[{UNSPACED}]{{1,2}}[\W_]{{0,3}}|[^\W_{UNSPACED}]{{1,12}}[\W_]{{0,3}}|\n{{1,8}}(?:[^\w\n]|_){{0,8}}|(?:[^\w\n]|_){{1,8}}"
+    rf"(?:[{UNSPACED}]{{1,2}}|[A-Z]?[^\W_{UNSPACED}A-Z]{{1,12}}|[A-Z]{{1,12}})[\W_]{{0,3}}"
+    r"|\n{1,8}(?:[^\w\n]|_){0,8}|(?:[^\w\n]|_){1,8}"
 )
 _FIRST_UNSPACED = "\u3040"  # kana, then the ideographs: no letters of spaced scripts but Hangul lie beyond
 _TABLE_ROW = re.compile(r"^[^\S\n]*\|.*\w.*\|[^\S\n]*(?=\n)", re.MULTILINE)
 _DIGIT = re.compile(r"\d")
-_NOT_A_PHRASE = re.compile(r"[\n.!?。！？…:;|{}\[\]<>=\\/`\"#*_\d]")
 
 LoopKind = Literal["exact", "near", "flood"]
 
@@ -48,15 +48,6 @@ class LoopEnd:
     """The loop has ended: from the symbol `at` on the sequence says something else."""
 
     at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Phrase:
-    """A phrase ran on and has ended: without the whole periods [start, end) what stays reads on."""
-
-    start: int
-    end: int
-    first_start: int
 
 
 @dataclass(slots=True)
@@ -88,11 +79,14 @@ class LoopDetector:
         self._tokens: list[str] = []  # whole, but not looked at yet, from _at on
         self._at = 0
         self._fed = 0
+        self._flushed = False
         # What was looked at. Index 0 of the lists is token number _base.
         self._base = 0
         self._seen: list[str] = []
         self._ends: list[int] = []  # where each token ends
         self._end = 0
+        self._pairs: dict[tuple[str, str], int] = {}  # -> number of the last token
+        self._echo = _Echo()
         self._grams = _Grams(_CODE_WINDOW)  # as they stand
         self._said = _Grams(self.config.window)  # folded
         self._remembered = max(self.config.max_period, self.config.window, _CODE_WINDOW)
@@ -102,7 +96,9 @@ class LoopDetector:
     @property
     def held_from(self) -> int:
         """From this symbol on, what was fed may be a loop's second copy; what was fed, if nothing may."""
-        return self._run.known_at if self._run else self._fed
+        if self._run:
+            return self._run.known_at
+        return self._echo.since if self._echo.since >= 0 else self._fed
 
     @property
     def looked_at(self) -> int:
@@ -135,21 +131,27 @@ class LoopDetector:
 
     def flush(self) -> None:
         """No more symbols will come: the last token is whole."""
+        self._flushed = True
         if self._unfinished:
             self._tokens.append(self._unfinished)
             self._unfinished = ""
 
-    def next_change(self) -> LoopEvent | LoopEnd | Phrase | None:
+    def next_change(self) -> LoopEvent | LoopEnd | None:
         """The next thing that happens in what was pushed; None when all of it was looked at."""
         unit_of = _UNITS.get
-        change: LoopEvent | LoopEnd | Phrase | None = None
-        for self._at in range(self._at, len(self._tokens)):
+        change: LoopEvent | LoopEnd | None = None
+        while self._at < len(self._tokens):
             token = self._tokens[self._at]
+            self._at += 1
             index = len(self._seen)
             self._seen.append(token)
             self._end += len(token)
             self._ends.append(self._end)
-            before = self._grams.append(token)
+            self._echo.append(token, self._end)
+            pair = (self._seen[-2] if index else "", token)
+            before = self._pairs.get(pair, -1)
+            self._pairs[pair] = self._base + index
+            self._grams.append(token)
             self._said.append(unit_of(token) or _unit(token))
             if self._run and self._seen[index - self._run.distance] != token:
                 change = self._end_run(index)
@@ -160,15 +162,13 @@ class LoopDetector:
             if index >= 2 * self._remembered:
                 self._forget()
             if change:
-                self._at += 1
                 return change
-        self._at = len(self._tokens)
         return None
 
     def _begin_run(self, index: int, distance: int) -> None:
-        """A run, if the last three tokens stand `distance` tokens earlier, and that is not too far back."""
+        """A run, if the last two tokens stand `distance` tokens earlier, and that is not too far back."""
         seen, ends = self._seen, self._ends
-        first = index - 2
+        first = index - 1
         if first < distance:
             return
         if ends[index] - ends[index - distance] > self.config.max_period:
@@ -178,13 +178,15 @@ class LoopDetector:
         while first > floor and seen[first - 1] == seen[first - 1 - distance]:
             first -= 1
         start = ends[first - 1]
-        for one, other in zip(reversed(seen[first - 1]), reversed(seen[first - 1 - distance] if first > distance else ""), strict=False):
+        for one, other in zip(
+            reversed(seen[first - 1]), reversed(seen[first - 1 - distance] if first > distance else ""), strict=False
+        ):
             if one != other:
                 break
             start -= 1
-        self._run = _Run(start, distance, ends[index])
+        self._run = _Run(start, distance, self._echo.since if self._echo.since >= 0 else ends[index])
 
-    def _end_run(self, index: int) -> LoopEvent | LoopEnd | Phrase | None:
+    def _end_run(self, index: int) -> LoopEvent | LoopEnd | None:
         """What the end of the run before the token at `index` means."""
         run, self._run = self._run, None
         assert run is not None
@@ -199,14 +201,7 @@ class LoopDetector:
             self._run = run
             self.event = event
             return event
-        if not run.period or not self._is_text:
-            return None
-        num_removable = (end - run.known_at) // run.period
-        if not num_removable or (end - run.start) // run.period < 2:
-            return None
-        if _NOT_A_PHRASE.search(run.unit) or not any(map(str.isalpha, run.unit)):
-            return None
-        return Phrase(run.known_at, run.known_at + num_removable * run.period, run.start - run.period)
+        return None
 
     def _leave_loop(self, index: int) -> LoopEnd:
         """The loop has ended before the token at `index`."""
@@ -223,8 +218,9 @@ class LoopDetector:
             return None
         if self._run:
             self.event = self._judge(self._run, index, self._end)
-        if self.event is None and self._is_text and (self._base + index) % _NEAR_STEP == 0:
-            self.event = self._near()
+        at_end = self._flushed and self._at == len(self._tokens)
+        if self.event is None and self._is_text and (at_end or (self._base + index) % _NEAR_STEP == 0):
+            self.event = self._near(at_end)
         return self.event
 
     def _judge(self, run: _Run, index: int, end: int) -> LoopEvent | None:
@@ -246,22 +242,26 @@ class LoopDetector:
             return None
         return LoopEvent(kind, run.start - run.period, end, run.period, copies)
 
-    def _near(self) -> LoopEvent | None:
-        """The near loop that the last tokens are: prose that says nothing new, or code whose very tokens are not new."""
-        if self._said.covered >= _PROSE_COVERED and self._last_form(self._said.window) == "prose":
+    def _near(self, at_end: bool) -> LoopEvent | None:
+        """The near loop that the last tokens are: prose that says nothing new, or code whose very tokens are not new.
+
+        What is cut of a near loop may be new in a word, so it must have gone on for long; a text that ends in one is only reported.
+        """
+        window = self.config.window // 4 if at_end else self.config.window
+        if self._said.covered(window) >= _PROSE_COVERED and self._last_form(window) == "prose":
             grams = self._said
-        elif self._grams.covered >= _CODE_COVERED and self._last_form(self._grams.window) == "code":
-            grams = self._grams
+        elif self._grams.covered(_CODE_WINDOW) >= _CODE_COVERED and self._last_form(_CODE_WINDOW) == "code":
+            grams, window = self._grams, _CODE_WINDOW
         else:
             return self._near_table()
-        here, last, first = grams.origin()
+        here, last, first = grams.origin(window)
         onset = self._end_of(first - 3)
         period = max(1, self._end_of(here) - self._end_of(last))
         return LoopEvent("near", onset, self._end, period, max(2, (self._end - onset) // period))
 
     def _near_table(self) -> LoopEvent | None:
         """The near loop that a table is when none of its last rows is new."""
-        if self._grams.covered < _TABLE_COVERED or (self._base + len(self._seen)) % _TABLE_STEP >= _NEAR_STEP:
+        if self._grams.covered(_CODE_WINDOW) < _TABLE_COVERED or (self._base + len(self._seen)) % _TABLE_STEP >= _NEAR_STEP:
             return None
         text = "".join(self._seen)
         rows = [(row.start(), " ".join(row.group().split())) for row in _TABLE_ROW.finditer(text)]
@@ -294,8 +294,33 @@ class LoopDetector:
         self._base += half
         self._num_fences += _num_fences(self._seen[:half])
         del self._seen[:half], self._ends[:half]
+        self._pairs = {pair: number for pair, number in self._pairs.items() if number >= self._base}
         self._grams.forget(half)
         self._said.forget(half)
+
+
+class _Echo:
+    """The longest end of a sequence, in whole tokens, that stands in the `REACH` symbols before it too, wherever a token begins there.
+
+    Two characters of Chinese are a token, and a loop's copies need not begin at one; so symbols are compared here.
+    """
+
+    REACH = 128
+
+    def __init__(self) -> None:
+        self.since = -1  # where its first token ends; -1: there is no echo
+        self._size = 0
+        self._text = ""
+
+    def append(self, token: str, end: int) -> None:
+        self._text = text = (self._text + token)[-2 * self.REACH :]
+        size = self._size + len(token)
+        if self._size and size <= self.REACH and text.find(text[-size:], -size - self.REACH, -1) >= 0:
+            self._size = size
+        elif text.find(token, -len(token) - self.REACH, -1) >= 0:
+            self._size, self.since = len(token), end
+        else:
+            self._size, self.since = 0, -1
 
 
 class _Grams:
@@ -317,10 +342,10 @@ class _Grams:
         self._covered: list[bool] = []
         self._num_covered = 0
 
-    @property
-    def covered(self) -> float:
-        """The share of the last `window` items that are not new."""
-        return self._num_covered / self.window
+    def covered(self, window: int) -> float:
+        """The share of the last `window` items that are not new. O(1) for the window that is kept count of."""
+        num_covered = self._num_covered if window == self.window else sum(self._covered[-window:])
+        return num_covered / window
 
     def append(self, item: str) -> int:
         """The number of the item that ended the same 3-gram the last time; -1: there was none."""
@@ -350,9 +375,9 @@ class _Grams:
         """How many of the last items ended a 3-gram that was never there before."""
         return sum(before < 0 for before in self._before[-num_last:])
 
-    def origin(self) -> tuple[int, int, int]:
-        """Of the first 3-gram in the window that is not new, the numbers of the items that end it: here, last time, first time."""
-        index = max(0, len(self._times) - self.window)
+    def origin(self, window: int) -> tuple[int, int, int]:
+        """Of the first 3-gram in the last `window` that is not new, the numbers of the items that end it: here, last time, first time."""
+        index = max(0, len(self._times) - window)
         while self._times[index] < self.TIMES:
             index += 1
         last = first = self._before[index]

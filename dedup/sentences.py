@@ -6,6 +6,7 @@ What may yet turn out to be a repeat is held; all else is let go at once. Decisi
 trace in the segmenter.
 """
 
+import bisect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +16,7 @@ from dedup.seen import SeenSentences
 from dedup.segmenter import Segment, Segmenter
 from dedup.units import key_prefix, sentence_key
 
-RemovalKind = Literal["sentence", "line", "item", "quote", "phrase", "loop"]
+RemovalKind = Literal["sentence", "line", "item", "quote", "loop"]
 
 _REMOVABLE = ("sentence", "line", "item", "quote")
 _MIN_KEY_BYTES = 16  # "Yes, sir." said again is a dialogue; in UTF-8 a Chinese character weighs three
@@ -34,7 +35,7 @@ class Removal:
 class SentenceFilter:
     """Yields what stays of the text it is fed. With `removes` False everything stays, and repeats are counted as flagged.
 
-    Offsets in `removed` are those of the text fed and of what was left out of it by `skip`.
+    Offsets in `removed` count what `restart` left out too.
     """
 
     def __init__(self, config: FilterConfig, removes: bool, history: Iterable[str] = ()) -> None:
@@ -51,18 +52,13 @@ class SentenceFilter:
         self._separator_at = 0
         self._separator_given = False
         self._read = 0
-        self._left_out: list[tuple[int, int]] = []  # (characters read, offset of the next one), where something was left out
+        self._left_out = 0  # characters before `restart` that were not fed
         for text in history:
             self._remember(text)
 
     @property
     def held_chars(self) -> int:
         return len(self._pending) - self._given + (0 if self._separator_given else len(self._separator))
-
-    @property
-    def in_prose(self) -> bool:
-        """Whether the text has come to the middle of a sentence, a line, an item."""
-        return self._segmenter.open_as()[0] in _REMOVABLE
 
     def feed(self, text: str) -> Iterator[str]:
         self._pending += text
@@ -72,11 +68,6 @@ class SentenceFilter:
         if self._pending and (self._given or not self._could_go()):
             yield self._let_go(self._segmenter.certain_chars)
 
-    def skip(self, start: int, end: int, first_start: int) -> None:
-        """The text has a phrase at [start, end), just after what was fed, that is left out."""
-        self.removed.append(Removal(start, end, "phrase", first_start))
-        self._left_out.append((self._read, end))
-
     def flush(self) -> Iterator[str]:
         """No more text will come."""
         self._segmenter.flush()
@@ -85,7 +76,7 @@ class SentenceFilter:
 
     def cut(self, second_copy: int) -> Iterator[str]:
         """No more text will come, because of a loop; what is held of its second copy goes. `end` is where what stays ends."""
-        start = self._offset(self._read - len(self._pending))
+        start = self._read + self._left_out - len(self._pending)
         if self._pending and not self._given and start >= second_copy and self._could_go():
             self._read = self._separator_at if self._separator else self._read - len(self._pending)
             self._pending = self._separator = ""
@@ -95,14 +86,14 @@ class SentenceFilter:
     @property
     def end(self) -> int:
         """The offset after the last character that was fed and not dropped by `cut`."""
-        return self._offset(self._read - 1) + 1 if self._read else 0
+        return self._read + self._left_out
 
     def restart(self, at: int) -> None:
         """Goes on with the text from offset `at` on, as if it were a new one; what was said before counts."""
         self._segmenter = Segmenter(self._max_segment_chars)
         self._pending = self._separator = ""
         self._given, self._separator_given = 0, False
-        self._left_out = [(self._read, at)]
+        self._left_out = at - self._read
 
     def _judge_all(self) -> Iterator[str]:
         while segment := self._segmenter.take():
@@ -114,7 +105,7 @@ class SentenceFilter:
                 self.flagged += first_start is not None
                 self.kept += bool(key)
                 if key and first_start is None:
-                    self._seen.add(key, self._offset(start), segment.scope)
+                    self._seen.add(key, start + self._left_out, segment.scope)
                 self._last_key = key
                 self._separator_at, self._separator = start + len(segment.text), segment.separator
             else:
@@ -127,27 +118,16 @@ class SentenceFilter:
         """Takes a segment out, and one of the two separators around it: the softer, so that what was apart stays apart."""
         at, space = self._separator_at, self._separator
         end = start + len(segment.text)
-        spans = []
         if start == 0 or _parts_harder(space, segment.separator):
-            spans.append((start, end + len(segment.separator)))
+            spans = [(start, end + len(segment.separator))]
         else:
             self._separator_at, self._separator = end, segment.separator
-            if space:
-                spans.append((at, at + len(space)))
-            spans.append((start, end))
+            spans = [(at, end)] if at + len(space) == start else [(at, at + len(space)), (start, end)]
         for first, last in spans:
-            self._record(self._offset(first), self._offset(last - 1) + 1, segment.kind, first_start)  # type: ignore[arg-type]
+            if first < last:
+                removal = Removal(first + self._left_out, last + self._left_out, segment.kind, first_start)  # type: ignore[arg-type]
+                bisect.insort(self.removed, removal, key=lambda removal: removal.start)
         self._segmenter.forget(self._separator)
-
-    def _record(self, start: int, end: int, kind: RemovalKind, first_start: int) -> None:
-        """Adds a removal in its place, near the end; it takes in what was left out within."""
-        later = []
-        while self.removed and self.removed[-1].start >= start:
-            removal = self.removed.pop()
-            if removal.start >= end:
-                later.append(removal)
-        self.removed.append(Removal(start, end, kind, first_start))
-        self.removed += reversed(later)
 
     def _said_before(self, segment: Segment, key: str) -> int | None:
         """Where the segment was said first, if it is one to remove."""
@@ -177,13 +157,6 @@ class SentenceFilter:
             text = self._separator + text
             self._separator_given = True
         return text
-
-    def _offset(self, read: int) -> int:
-        """The offset of the character that was read as number `read`."""
-        for since, offset in reversed(self._left_out):
-            if read >= since:
-                return offset + read - since
-        return read
 
     def _remember(self, text: str) -> None:
         segmenter = Segmenter(self._max_segment_chars)
