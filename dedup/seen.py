@@ -10,11 +10,14 @@ from dedup.units import units
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A remembered sentence. start: its offset in what went in; below 0 for one of an earlier turn."""
+    """A remembered sentence. start: its offset in what went in; below 0 for one of an earlier turn. after: the one
+    before it. place: where it stands in what was kept."""
 
     key: str
     start: int
     scope: Hashable
+    after: str
+    place: int
 
 
 class SeenSentences:
@@ -49,7 +52,7 @@ class SeenSentences:
         at = bisect.bisect_left(self._sorted, prefix)
         return at < len(self._sorted) and self._sorted[at].startswith(prefix)
 
-    def add(self, key: str, start: int, scope: Hashable = None) -> None:
+    def add(self, key: str, start: int, scope: Hashable = None, after: str = "", place: int = 0) -> None:
         """Remembers a sentence; said again in another scope, it counts for the last one."""
         if key not in self._by_key:
             if len(self._order) == self._max:
@@ -60,7 +63,7 @@ class SeenSentences:
                 self._words[key] = words = frozenset(units(key))
                 for word in words:
                     self._by_word.setdefault(word, deque(maxlen=self.CANDIDATES_PER_WORD)).append(key)
-        self._by_key[key] = Seen(key, start, scope)
+        self._by_key[key] = Seen(key, start, scope, after, place)
 
     def _drop(self, key: str) -> None:
         del self._by_key[key]

@@ -27,6 +27,7 @@ _SPACE = re.compile(r"\s*")
 _CLOSERS = "\"'”’」』）)】》]*_"
 # Where a segment may end: a line's end, or a terminator with what closes after it. The bound keeps a match small.
 _END = re.compile(rf"\n|[。！？．…!?.][。！？．…!?.{re.escape(_CLOSERS)}]{{0,64}}")
+_CLAUSE_ENDS = ",;，；、—–-"
 _WIDE_STOP = frozenset("。！？．")
 _MARKER = re.compile(
     r"(?:[-*+•‣·]|\d{1,4}[.)、．]|[(（]?(?:\d{1,4}|[A-Za-z])[)）]|[一二三四五六七八九十]{1,3}、)(?=\s|(?<=[、．）]))\s*"
@@ -42,7 +43,8 @@ class Segment:
 
     separator: the whitespace after it. scope: the list, or the level of a list, that an item belongs to; 0 for other kinds.
     marker_chars: how much of an item's or a quote's text is its marker. whole: it has its line for itself.
-    firm: that it begins here does not depend on what comes before being there.
+    firm: that it begins here does not depend on what comes before being there. wrapped: its sentence seems to go on over a line's
+    end, before it or after it, as in verse and in text with hard line breaks.
     """
 
     text: str
@@ -52,6 +54,7 @@ class Segment:
     marker_chars: int
     whole: bool
     firm: bool
+    wrapped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ class _Place:
     firm: bool = True
     fence: str = ""
     blocks: int = 0  # lists begun so far
-    levels: tuple[tuple[int, int], ...] = ()  # (indent, scope) of the open list's levels
+    levels: tuple[tuple[int, str, int], ...] = ()  # (indent, what its markers look like, scope) of the open list's levels
+    broken_at: str = ""  # the last character of the line right before this one, if it ended without a terminator
 
 
 class Segmenter:
@@ -111,7 +115,7 @@ class Segmenter:
             return None
         separator = rest[:space]
         self._text, self._scan = rest[space:], 0
-        segment = self._make(text, kind, separator)
+        segment = self._make(text, kind, separator, self._text[:1])
         self._advance(segment, firm)
         return segment
 
@@ -122,7 +126,8 @@ class Segmenter:
         if "\n" in separator:
             self._indent = _indent(separator)
         # Only a segment that begins firmly is removed, so the next one begins firmly too.
-        self._place = _Place(line_start, True, before.fence, before.blocks, before.levels)
+        broken_at = before.broken_at if separator.count("\n") == 1 else ""
+        self._place = _Place(line_start, True, before.fence, before.blocks, before.levels, broken_at)
 
     def _find_end(self) -> tuple[int, Kind | None, bool] | None:
         """Where the pending segment ends, its kind if the end decides it, and whether the next one begins firmly."""
@@ -168,7 +173,8 @@ class Segmenter:
         if word is None:
             return True, True
         before = word.group(1).rsplit("(", 1)[-1].lstrip("\"'“‘[*_").lower()
-        if before not in _ABBREVIATIONS and not (len(before) == 1 and before.isalpha()) and not before.isdigit():
+        number = before.isdigit() and len(before) < 3  # 1973 ends a sentence; 7 may be a marker
+        if before not in _ABBREVIATIONS and not (len(before) == 1 and before.isalpha()) and not number:
             return True, True
         if before.isdigit() and text[:start].strip() == before:
             return False, False  # "12." alone is a marker
@@ -187,7 +193,7 @@ class Segmenter:
         if not place.line_start:
             return "sentence", text
         head = text[:12]
-        if head[:3] in ("```", "~~~"):
+        if head[:3] in ("```", "~~~", ">>>") or head[:1] in tuple("{}[]<\\"):
             return "code", ""
         if head[:1] == "|":
             return "table", ""
@@ -203,7 +209,7 @@ class Segmenter:
             return None, ""
         return "line", text
 
-    def _make(self, text: str, ended: Kind | None, separator: str) -> Segment:
+    def _make(self, text: str, ended: Kind | None, separator: str, following: str) -> Segment:
         place = self._place
         kind, content = self._classify(text)
         if ended == "piece":
@@ -211,17 +217,26 @@ class Segmenter:
         elif kind in (None, "line"):
             kind = "sentence" if ended == "sentence" else "line"
         marker_chars = len(text) - len(content) if kind in ("item", "quote") else 0
-        scope = self._scope()[1] if kind == "item" else 0
-        whole = place.line_start and "\n" in separator
-        return Segment(text, kind or "line", separator, scope, marker_chars, whole, place.firm)
+        scope = self._scope(text)[1] if kind == "item" else 0
+        whole = place.line_start and ("\n" in separator or not following)
+        goes_on = separator.count("\n") == 1 and following.islower() and not _is_terminated(text)
+        came_on = place.broken_at != "" and (place.broken_at in _CLAUSE_ENDS or text[:1].islower())
+        wrapped = came_on or goes_on or (kind == "sentence" and not _is_terminated(text))
+        return Segment(text, kind or "line", separator, scope, marker_chars, whole, place.firm, wrapped)
 
-    def _scope(self) -> tuple[tuple[tuple[int, int], ...], int]:
-        """The list's open levels with the pending item's among them, and the scope of that item."""
-        place = self._place
+    def _scope(self, text: str) -> tuple[tuple[tuple[int, str, int], ...], int]:
+        """The list's open levels with that of the pending item among them, and the scope of that item.
+
+        Bullets that follow a number are one level below it, indented or not.
+        """
+        place, marker = self._place, _marker_kind(text)
         levels = tuple(level for level in place.levels if level[0] <= self._indent)
-        if not levels or levels[-1][0] < self._indent:
-            levels += ((self._indent, place.blocks + 1),)
-        return levels, levels[-1][1]
+        same = [number for number, level in enumerate(levels) if level[:2] == (self._indent, marker)]
+        if same:
+            levels = levels[: same[-1] + 1]
+        else:
+            levels += ((self._indent, marker, place.blocks + 1),)
+        return levels, levels[-1][2]
 
     def _advance(self, segment: Segment, firm: bool) -> None:
         place = self._before = self._place
@@ -232,15 +247,27 @@ class Segmenter:
             elif mark.group().startswith(fence) and mark.end() == len(segment.text.rstrip()):
                 fence = ""
         if segment.kind == "item":
-            levels, scope = self._scope()
+            levels, scope = self._scope(segment.text)
             blocks = max(blocks, scope)
-        elif place.line_start and segment.kind != "code" and self._indent == 0:
+        elif place.line_start and levels and self._indent <= levels[0][0]:
             levels = ()
         line_start = "\n" in segment.separator
         if line_start:
             self._indent = _indent(segment.separator)
+        broken = segment.separator.count("\n") == 1 and segment.kind != "heading" and not _is_terminated(segment.text)
         # A new list's scope must be new: blocks counts what was ever opened.
-        self._place = _Place(line_start, firm or line_start, fence, blocks, levels)
+        self._place = _Place(line_start, firm or line_start, fence, blocks, levels, segment.text[-1:] if broken else "")
+
+
+def _is_terminated(text: str) -> bool:
+    """Whether a segment ends as a sentence or a lead-in does."""
+    return text.rstrip(_CLOSERS)[-1:] in tuple(".!?。！？．…:：") or text[-1:] in tuple(".!?…")
+
+
+def _marker_kind(text: str) -> str:
+    """What the marker of an item looks like: its number or its letters do not count."""
+    marker = _MARKER.match(text)
+    return re.sub(r"\w+", "1", marker.group().rstrip()) if marker else ""
 
 
 def _indent(separator: str) -> int:

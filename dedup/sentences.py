@@ -7,6 +7,7 @@ trace in the segmenter.
 """
 
 import bisect
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +20,16 @@ from dedup.units import key_prefix, sentence_key
 RemovalKind = Literal["sentence", "line", "item", "quote", "loop"]
 
 _REMOVABLE = ("sentence", "line", "item", "quote")
-_MIN_KEY_BYTES = 16  # "Yes, sir." said again is a dialogue; in UTF-8 a Chinese character weighs three
+# What a repeat must weigh, in bytes of UTF-8: there a Chinese character weighs three letters, as it does to a reader.
+_MIN_ECHO = 20  # right after the same words, or as they followed each other before: "Yes, sir." again is a dialogue
+_NEAR_CHARS = 200
+_MIN_NEAR_ITEM, _MIN_ITEM = 16, 32  # in the same list
+_MIN_NEAR = 25  # within a few sentences; a line of old Chinese verse has eight characters
+_MIN_ALONE = 60  # between other words than before: a short sentence may be true twice
+_MIN_PARAGRAPH = 150  # a paragraph of one sentence: shorter ones are refrains
+_LEADS_IN = (":", "：")
+_FORMULA = re.compile(r"[=^\\{}]")
+_LABEL = re.compile(r"[^\s:：]{1,20}(?: [^\s:：]{1,20})?[:：]")  # who speaks; what an answer is to
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,10 @@ class SentenceFilter:
         self._removes = removes
         self._segmenter = Segmenter(config.max_segment_chars)
         self._seen = SeenSentences(config.max_sentences, config.similarity if config.policy == "strict" else 1.0)
-        self._last_key = ""
+        self._last_key = ""  # of the last segment that stays
+        self._place = 0  # characters that stay, up to the pending segment
+        self._times = 0  # how often it stands there, running
+        self._last_dropped = ""  # of the segment dropped since
         self._pending = ""  # the segment that has not ended, of which the first `_given` characters were let go
         self._given = 0
         self._separator = ""  # before it; let go with its first character
@@ -105,11 +118,14 @@ class SentenceFilter:
                 self.flagged += first_start is not None
                 self.kept += bool(key)
                 if key and first_start is None:
-                    self._seen.add(key, start + self._left_out, segment.scope)
-                self._last_key = key
+                    self._seen.add(key, start + self._left_out, segment.scope, self._last_key, self._place)
+                self._times = self._times + 1 if key == self._last_key else 1
+                self._last_key, self._last_dropped = key, ""
+                self._place += len(segment.text)
                 self._separator_at, self._separator = start + len(segment.text), segment.separator
             else:
                 self.dropped += 1
+                self._last_dropped = key
                 self._remove(segment, start, first_start)
             self._pending = self._pending[len(segment.text) + len(segment.separator) :]
             self._given, self._separator_given = 0, False
@@ -131,14 +147,23 @@ class SentenceFilter:
 
     def _said_before(self, segment: Segment, key: str) -> int | None:
         """Where the segment was said first, if it is one to remove."""
-        if len(key.encode("utf-8", "surrogatepass")) < _MIN_KEY_BYTES or not segment.firm:
+        weight = len(key.encode("utf-8", "surrogatepass"))
+        if weight < _MIN_NEAR_ITEM or not segment.firm or segment.wrapped or _FORMULA.search(segment.text):
             return None
-        if segment.kind == "line" and key != self._last_key:
-            return None  # verse and headings come back; a line said twice running is a fault
-        if segment.kind == "item" and not segment.whole:
-            return None  # its marker cannot go while the rest of the line stays
         seen = self._seen.match(key, segment.scope)
-        return seen.start if seen else None
+        if seen is None or segment.text.endswith(_LEADS_IN):
+            return None
+        near = self._place - seen.place <= _NEAR_CHARS
+        if segment.kind == "item":
+            # The marker cannot go while the rest of the line stays.
+            return seen.start if segment.whole and weight >= (_MIN_NEAR_ITEM if near else _MIN_ITEM) else None
+        if segment.kind == "line":  # verse and headings come back; a line said twice running is a fault
+            again = key == self._last_key and (weight >= _MIN_ALONE or self._times >= 2)
+            return seen.start if again else None
+        if key == self._last_key or (seen.after and seen.after in (self._last_key, self._last_dropped)):
+            return seen.start if weight >= _MIN_ECHO else None
+        least = _MIN_PARAGRAPH if segment.whole else _MIN_NEAR if near else _MIN_ALONE
+        return seen.start if weight >= least and not _LABEL.match(segment.text) else None
 
     def _could_go(self) -> bool:
         """Whether the pending segment may still be removed."""

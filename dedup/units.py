@@ -9,6 +9,7 @@ import unicodedata
 
 UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _UNIT = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
+_UNSPACED_GAP = re.compile(rf"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 _DIGITS = re.compile(r"\d+")
 
 # What a sentence may differ in and still be the same: quotes, emphasis, commas, how it ends.
@@ -35,7 +36,7 @@ def key_prefix(text: str) -> str:
     """What the key of any sentence that begins with `text` begins with."""
     # Decomposed (NFKD), so that no later mark can change what came before it.
     folded = text.casefold() if text.isascii() else unicodedata.normalize("NFKD", text).casefold()
-    return " ".join(folded.translate(_IGNORED).split()).rstrip(_ENDING)
+    return _UNSPACED_GAP.sub("", " ".join(folded.translate(_IGNORED).split())).rstrip(_ENDING)
 
 
 def sentence_key(text: str) -> str:

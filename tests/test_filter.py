@@ -21,7 +21,7 @@ C = "The mail did not come that day."
     ("text", "expected"),
     [
         (f"{A} {B} {A} {C}", f"{A} {B} {C}"),
-        (f"{A} {B}\n\n{A}\n\n{C}", f"{A} {B}\n\n{C}"),
+        (f"{A} {B}\n\n{A} {B}\n\n{C}", f"{A} {B}\n\n{C}"),
         (f"{A}\n\n{B} {A}\n\n{C}", f"{A}\n\n{B}\n\n{C}"),
         (f"{A} {B}\n{A} {C}", f"{A} {B}\n{C}"),
         (f"{A} {A.upper()} {C}", f"{A} {C}"),

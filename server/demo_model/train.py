@@ -24,10 +24,9 @@ VOCABULARY = 4096
 CONTEXT = 1024
 WINDOW = 384
 BATCH = 6
-PASSES = 4  # through the texts, which stutter differently each time
+PASSES = 16  # through the texts, which stutter differently each time
 HELD_OUT = 0.05
-COPYING = 0.2  # share of the steps, the first ones, in which it only learns to say the same words over
-RESTART = 0.65  # how often a sentence is begun again
+RESTART = 0.7  # how often a sentence is begun again
 BREAK_OFF = 0.15  # how often saying it again breaks off, a word (two characters of Chinese)
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 
@@ -99,17 +98,12 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def train(model: LlamaForCausalLM, tokens: torch.Tensor, held_out: torch.Tensor, steps: int, rate: float) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps, pct_start=0.03)
     progress = tqdm(range(steps), desc=f"training {model.num_parameters() / 1e6:.1f}M parameters", mininterval=10)
     for step in progress:
         starts = torch.randint(len(tokens) - WINDOW, (BATCH,)).tolist()
-        if step < steps * COPYING:
-            sizes = torch.randint(8, 48, (BATCH,)).tolist()
-            rows = [tokens[start : start + size].repeat(WINDOW // size + 1)[:WINDOW] for start, size in zip(starts, sizes, strict=True)]
-        else:
-            rows = [tokens[start : start + WINDOW] for start in starts]
-        batch = torch.stack(rows)
+        batch = torch.stack([tokens[start : start + WINDOW] for start in starts])
         loss = model(input_ids=batch, labels=batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -128,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", nargs="+", type=Path, metavar="FILE", help="a text file")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and its tokenizer")
-    parser.add_argument("--steps", type=int, default=3200, help=f"optimizer steps of {WINDOW * BATCH} tokens (default 3200)")
+    parser.add_argument("--steps", type=int, default=2400, help=f"optimizer steps of {WINDOW * BATCH} tokens (default 2400)")
     parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate (default 3e-3)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
