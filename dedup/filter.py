@@ -170,10 +170,10 @@ class RepetitionFilter:
         return "".join(given)
 
     def _on_loop(self, event: LoopEvent) -> str:
-        if not self._cuts:
+        if not self._cuts or (self._flushed and event.kind == "near"):  # a text that has ended in drift is only reported
             self.loop = self.loop or event
             return ""
-        cut_at = min(self._detector.held_from, event.detected_at)
+        cut_at = max(self._passed, min(self._detector.held_from, event.detected_at))
         given = [self._pass(cut_at)]
         if self._sentences and not self._ended:
             given += self._follow(self._sentences.cut(event.onset + event.period))
@@ -251,7 +251,7 @@ class RepetitionFilter:
     def _release(self, follower: LoopDetector) -> str:
         """What the follower does not take for a loop's second copy; at a loop, the last that is given out."""
         while change := follower.next_change():
-            if isinstance(change, LoopEvent):
+            if isinstance(change, LoopEvent) and not (self._flushed and change.kind == "near"):
                 given = self._certain[: self._num_releasable(min(follower.held_from, change.detected_at))]
                 onset = self._to_input(self._followed_from + change.onset)
                 detected_at = self._to_input(self._followed_from + change.detected_at - 1) + 1

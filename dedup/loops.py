@@ -16,6 +16,7 @@ from typing import Literal
 
 from dedup.config import LoopConfig
 from dedup.forms import Form, form_of
+from dedup.grams import Grams
 from dedup.units import UNSPACED, fold
 
 _TOKEN = re.compile(
@@ -52,11 +53,12 @@ class LoopEnd:
 
 @dataclass(slots=True)
 class _Run:
-    """From the symbol `start` on the sequence equals what stands `distance` tokens earlier; known from the symbol `known_at` on."""
+    """From the symbol `start` on the sequence equals what stands `distance` tokens earlier."""
 
     start: int
     distance: int
-    known_at: int
+    begun: int  # number of the token that gave it away
+    known_at: int = -1  # found when it is asked for
     period: int = 0  # symbols; known once the run has covered it
     unit: str = ""
 
@@ -86,9 +88,9 @@ class LoopDetector:
         self._ends: list[int] = []  # where each token ends
         self._end = 0
         self._pairs: dict[tuple[str, str], int] = {}  # -> number of the last token
-        self._echo = _Echo()
-        self._grams = _Grams(_CODE_WINDOW)  # as they stand
-        self._said = _Grams(self.config.window)  # folded
+        self._num_counted = 0  # tokens in the tables of 3-grams
+        self._grams: Grams | None = None  # as they stand; counted while enough of what is said is not new
+        self._said = Grams(self.config.window)  # folded
         self._remembered = max(self.config.max_period, self.config.window, _CODE_WINDOW)
         self._num_fences = 0  # in what was forgotten
         self._run: _Run | None = None
@@ -96,9 +98,12 @@ class LoopDetector:
     @property
     def held_from(self) -> int:
         """From this symbol on, what was fed may be a loop's second copy; what was fed, if nothing may."""
-        if self._run:
-            return self._run.known_at
-        return self._echo.since if self._echo.since >= 0 else self._fed
+        if not self._seen:
+            return self._fed
+        if self._run is None:
+            since = self._echo(len(self._seen) - 1)
+            return since if since >= 0 else self._fed
+        return self._known_at(self._run)
 
     @property
     def looked_at(self) -> int:
@@ -138,32 +143,87 @@ class LoopDetector:
 
     def next_change(self) -> LoopEvent | LoopEnd | None:
         """The next thing that happens in what was pushed; None when all of it was looked at."""
-        unit_of = _UNITS.get
-        change: LoopEvent | LoopEnd | None = None
         while self._at < len(self._tokens):
-            token = self._tokens[self._at]
-            self._at += 1
-            index = len(self._seen)
-            self._seen.append(token)
-            self._end += len(token)
-            self._ends.append(self._end)
-            self._echo.append(token, self._end)
-            pair = (self._seen[-2] if index else "", token)
-            before = self._pairs.get(pair, -1)
-            self._pairs[pair] = self._base + index
-            self._grams.append(token)
-            self._said.append(unit_of(token) or _unit(token))
-            if self._run and self._seen[index - self._run.distance] != token:
-                change = self._end_run(index)
-            if self._run is None and before >= self._base:
-                self._begin_run(index, self._base + index - before)
-            if change is None:
-                change = self._look(index)
-            if index >= 2 * self._remembered:
-                self._forget()
-            if change:
+            if change := self._consider(*self._skim()):
                 return change
         return None
+
+    def _skim(self) -> tuple[int, int]:
+        """Reads up to a token that may matter: its index, and the number of the one that ended the same pair before (-1: none).
+
+        Goal: as little as can be for a token that is new.
+        """
+        tokens, seen, ends, pairs, base = self._tokens, self._seen, self._ends, self._pairs, self._base
+        index, end, before = len(seen) - 1, self._end, -1
+        last = seen[-1] if seen else ""
+        in_run = self._run is not None
+        for at in range(self._at, len(tokens)):
+            token = tokens[at]
+            index += 1
+            end += len(token)
+            seen.append(token)
+            ends.append(end)
+            pair = (last, token)
+            last = token
+            before = pairs.get(pair, -1)
+            pairs[pair] = base + index
+            if before >= base or in_run or (base + index) % _STEP == 0:
+                break
+        self._at, self._end = at + 1, end
+        return index, before
+
+    def _consider(self, index: int, before: int) -> LoopEvent | LoopEnd | None:
+        """What the token at `index` changes."""
+        change: LoopEvent | LoopEnd | None = None
+        if self._run and self._seen[index - self._run.distance] != self._seen[index]:
+            change = self._end_run(index)
+        if self._run is None and before >= self._base:
+            self._begin_run(index, self._base + index - before)
+        if self._run and self.event is None and change is None:
+            change = self.event = self._judge(self._run, index, self._end)
+        at_end = self._flushed and self._at == len(self._tokens)
+        if at_end or (self._base + index) % _STEP == 0:
+            self._count()
+            change = change or self._look_for_near(index, at_end)
+            if index >= 2 * self._remembered:
+                self._forget()
+        return change
+
+    def _count(self) -> None:
+        """Brings the tables of 3-grams up to date."""
+        new = self._seen[self._num_counted - self._base :]
+        self._num_counted = self._base + len(self._seen)
+        if self._grams:
+            self._grams.extend(new)
+        elif self._said.covered(self.config.window) >= _TABLE_COVERED / 2:
+            self._grams = Grams(_CODE_WINDOW)
+            self._grams.extend(self._seen)
+        self._said.extend([_UNITS.get(token) or _unit(token) for token in new])
+
+    def _echo(self, index: int) -> int:
+        """Where the first token of the longest echo that ends with the token at `index` ends; -1 if there is none.
+
+        An echo stands in the `_REACH` symbols before it too, wherever a token begins there: two characters of Chinese are a token,
+        and a loop's copies need not begin at one.
+        """
+        recent = slice(max(0, index + 1 - _REACH), index + 1)
+        seen, ends = self._seen[recent], self._ends[recent]
+        text = "".join(seen)[-2 * _REACH :]
+        size, since = 0, -1
+        for token, end in zip(reversed(seen), reversed(ends), strict=True):
+            size += len(token)
+            if size > _REACH or text.find(text[-size:], max(0, len(text) - size - _REACH), len(text) - 1) < 0:
+                break
+            since = end
+        return since
+
+    def _known_at(self, run: _Run) -> int:
+        """The symbol up to which the run could not be told from new text."""
+        if run.known_at < 0:
+            index = run.begun - self._base
+            since = self._echo(index)
+            run.known_at = since if since >= 0 else self._ends[index]
+        return run.known_at
 
     def _begin_run(self, index: int, distance: int) -> None:
         """A run, if the last two tokens stand `distance` tokens earlier, and that is not too far back."""
@@ -184,7 +244,7 @@ class LoopDetector:
             if one != other:
                 break
             start -= 1
-        self._run = _Run(start, distance, self._echo.since if self._echo.since >= 0 else ends[index])
+        self._run = _Run(start, distance, self._base + index)
 
     def _end_run(self, index: int) -> LoopEvent | LoopEnd | None:
         """What the end of the run before the token at `index` means."""
@@ -206,22 +266,19 @@ class LoopDetector:
     def _leave_loop(self, index: int) -> LoopEnd:
         """The loop has ended before the token at `index`."""
         self.event = None
-        self._grams.start_over()
+        if self._grams:
+            self._grams.start_over()
         self._said.start_over()
         return LoopEnd(self._ends[index - 1])
 
-    def _look(self, index: int) -> LoopEvent | LoopEnd | None:
-        """Whether the token at `index` makes a loop certain, or ends a near loop."""
-        if self.event:
-            if self.event.kind == "near" and 2 * self._said.num_new(_FRESH) >= _FRESH:
-                return self._leave_loop(index)
-            return None
-        if self._run:
-            self.event = self._judge(self._run, index, self._end)
-        at_end = self._flushed and self._at == len(self._tokens)
-        if self.event is None and self._is_text and (at_end or (self._base + index) % _NEAR_STEP == 0):
+    def _look_for_near(self, index: int, at_end: bool) -> LoopEvent | LoopEnd | None:
+        """Whether the tokens up to that at `index` are a near loop, or end one."""
+        if self.event is None and self._is_text:
             self.event = self._near(at_end)
-        return self.event
+            return self.event
+        if self.event and self.event.kind == "near" and 2 * self._said.num_new(_FRESH) >= _FRESH:
+            return self._leave_loop(index)
+        return None
 
     def _judge(self, run: _Run, index: int, end: int) -> LoopEvent | None:
         """The loop that the run, whose last token is that at `index`, is, if up to `end` it is long enough."""
@@ -233,6 +290,7 @@ class LoopDetector:
             unit = "".join(self._seen[index - run.distance + 1 : index + 1])
             run.period = (unit + unit).find(unit, 1)
             run.unit = unit[: run.period]
+            run.start -= len(unit) - run.period
         span = end - run.start + run.period
         copies = span // run.period
         if copies < 3 or span < _LEAST_SPAN:
@@ -250,6 +308,8 @@ class LoopDetector:
         window = self.config.window // 4 if at_end else self.config.window
         if self._said.covered(window) >= _PROSE_COVERED and self._last_form(window) == "prose":
             grams = self._said
+        elif self._grams is None:
+            return None
         elif self._grams.covered(_CODE_WINDOW) >= _CODE_COVERED and self._last_form(_CODE_WINDOW) == "code":
             grams, window = self._grams, _CODE_WINDOW
         else:
@@ -261,7 +321,11 @@ class LoopDetector:
 
     def _near_table(self) -> LoopEvent | None:
         """The near loop that a table is when none of its last rows is new."""
-        if self._grams.covered(_CODE_WINDOW) < _TABLE_COVERED or (self._base + len(self._seen)) % _TABLE_STEP >= _NEAR_STEP:
+        if (
+            not self._grams
+            or self._grams.covered(_CODE_WINDOW) < _TABLE_COVERED
+            or (self._base + len(self._seen)) % _TABLE_STEP >= _STEP
+        ):
             return None
         text = "".join(self._seen)
         rows = [(row.start(), " ".join(row.group().split())) for row in _TABLE_ROW.finditer(text)]
@@ -291,110 +355,19 @@ class LoopDetector:
     def _forget(self) -> None:
         """Drops the older half of what is remembered. O(1) amortised."""
         half = self._remembered
+        if self._run:
+            self._known_at(self._run)
         self._base += half
         self._num_fences += _num_fences(self._seen[:half])
         del self._seen[:half], self._ends[:half]
         self._pairs = {pair: number for pair, number in self._pairs.items() if number >= self._base}
-        self._grams.forget(half)
+        self._grams = None
         self._said.forget(half)
 
 
-class _Echo:
-    """The longest end of a sequence, in whole tokens, that stands in the `REACH` symbols before it too, wherever a token begins there.
-
-    Two characters of Chinese are a token, and a loop's copies need not begin at one; so symbols are compared here.
-    """
-
-    REACH = 128
-
-    def __init__(self) -> None:
-        self.since = -1  # where its first token ends; -1: there is no echo
-        self._size = 0
-        self._text = ""
-
-    def append(self, token: str, end: int) -> None:
-        self._text = text = (self._text + token)[-2 * self.REACH :]
-        size = self._size + len(token)
-        if self._size and size <= self.REACH and text.find(text[-size:], -size - self.REACH, -1) >= 0:
-            self._size = size
-        elif text.find(token, -len(token) - self.REACH, -1) >= 0:
-            self._size, self.since = len(token), end
-        else:
-            self._size, self.since = 0, -1
-
-
-class _Grams:
-    """Where the 3-grams of a sequence stood before, and how many of its last `window` items lie in one that is not new.
-
-    Not new is a 3-gram at its fourth occurrence: a second version, a refrain, a parallel section are no loop yet.
-    """
-
-    TIMES = 3
-
-    def __init__(self, window: int) -> None:
-        self.window = window
-        self._base = 0
-        self._gram = ("", "", "")
-        self._last: dict[tuple[str, str, str], int] = {}  # number of the item that ended it last
-        # An item: the number of the one that ended its 3-gram before (-1: none), how many there were, whether it is covered.
-        self._before: list[int] = []
-        self._times: list[int] = []
-        self._covered: list[bool] = []
-        self._num_covered = 0
-
-    def covered(self, window: int) -> float:
-        """The share of the last `window` items that are not new. O(1) for the window that is kept count of."""
-        num_covered = self._num_covered if window == self.window else sum(self._covered[-window:])
-        return num_covered / window
-
-    def append(self, item: str) -> int:
-        """The number of the item that ended the same 3-gram the last time; -1: there was none."""
-        gram = self._gram = (self._gram[1], self._gram[2], item)
-        index = len(self._times)
-        before = self._last.get(gram, -1)
-        self._last[gram] = self._base + index
-        times = self._times[before - self._base] + 1 if before >= 0 else 0
-        self._before.append(before)
-        self._times.append(times)
-        self._covered.append(False)
-        if times >= self.TIMES:
-            for at in (index, index - 1, index - 2):
-                if not self._covered[at]:
-                    self._covered[at] = True
-                    self._num_covered += 1
-        if index >= self.window and self._covered[index - self.window]:
-            self._num_covered -= 1
-        return before
-
-    def start_over(self) -> None:
-        """Takes what is in the window for new."""
-        self._covered[-self.window :] = [False] * len(self._covered[-self.window :])
-        self._num_covered = 0
-
-    def num_new(self, num_last: int) -> int:
-        """How many of the last items ended a 3-gram that was never there before."""
-        return sum(before < 0 for before in self._before[-num_last:])
-
-    def origin(self, window: int) -> tuple[int, int, int]:
-        """Of the first 3-gram in the last `window` that is not new, the numbers of the items that end it: here, last time, first time."""
-        index = max(0, len(self._times) - window)
-        while self._times[index] < self.TIMES:
-            index += 1
-        last = first = self._before[index]
-        while (before := self._before[first - self._base]) >= 0:
-            first = before
-        return self._base + index, last, first
-
-    def forget(self, num_items: int) -> None:
-        """Drops the oldest items. Costs O(what is kept)."""
-        self._base += num_items
-        del self._times[:num_items], self._covered[:num_items]
-        self._before = [before if before >= self._base else -1 for before in self._before[num_items:]]
-        self._last = {gram: number for gram, number in self._last.items() if number >= self._base}
-
-
 _LEAST_SPAN = 30
-_NEAR_STEP = 8  # tokens between two looks for a near loop
+_REACH = 128  # symbols
+_STEP = 16  # tokens between two looks for a near loop
 _PROSE_COVERED = 0.8
 _CODE_WINDOW = 256  # tokens
 _CODE_COVERED = 0.85

@@ -13,6 +13,7 @@ from itertools import islice
 from dedup.units import sentence_key, units
 
 _SENTENCE = re.compile(r"[^.!?。！？．\n]+")
+_PARAGRAPH = re.compile(r"\n{2,}")
 
 
 def ngrams(tokens: Sequence[Hashable], n: int) -> Iterable[tuple[Hashable, ...]]:
@@ -56,22 +57,19 @@ def diversity(tokens: Sequence[Hashable]) -> float:
     return distinct_n(tokens, 2) * distinct_n(tokens, 3) * distinct_n(tokens, 4)
 
 
-def _repeated_share(keys: Sequence[str]) -> float:
-    return 1.0 - len(set(keys)) / len(keys) if keys else 0.0
+def duplicate_share(items: Sequence[str]) -> float:
+    """Share of the items (lines, paragraphs, sentences) that say what an earlier one said (Rae et al. 2021, table A1)."""
+    return 1.0 - len(set(items)) / len(items) if items else 0.0
 
 
-def duplicate_lines(text: str) -> float:
-    """Share of the lines that say what an earlier line said (Rae et al. 2021, arXiv 2112.11446, table A1)."""
-    return _repeated_share([key for line in text.split("\n") if (key := sentence_key(line))])
-
-
-def duplicate_sentences(text: str) -> float:
-    """Share of the sentences that say what an earlier one said. Sentences end at a terminator or a line's end."""
-    return _repeated_share([key for sentence in _SENTENCE.findall(text) if (key := sentence_key(sentence))])
+def duplicate_char_share(items: Sequence[str]) -> float:
+    """Share of the characters in items that say what an earlier one said (Rae et al. 2021, table A1)."""
+    chars = sum(map(len, items))
+    return 1.0 - sum(map(len, set(items))) / chars if chars else 0.0
 
 
 def top_ngram_char_share(tokens: Sequence[str], n: int) -> float:
-    """Share of the characters that the most frequent n-gram covers (Rae et al. 2021, arXiv 2112.11446, table A1; n from 2 to 4).
+    """Share of the characters that the most frequent n-gram covers; of several, the first (Rae et al. 2021, table A1; n from 2 to 4).
 
     An n-gram that occurs once covers nothing.
     """
@@ -79,7 +77,7 @@ def top_ngram_char_share(tokens: Sequence[str], n: int) -> float:
     chars = sum(map(len, tokens))
     if not counts or not chars:
         return 0.0
-    gram, count = max(counts.items(), key=lambda item: (item[1], sum(len(str(token)) for token in item[0])))
+    gram, count = counts.most_common(1)[0]
     return min(1.0, count * sum(len(str(token)) for token in gram) / chars) if count > 1 else 0.0
 
 
@@ -89,8 +87,10 @@ def duplicate_ngram_char_share(tokens: Sequence[str], n: int) -> float:
     covered = 0
     until = 0  # tokens before this index are counted
     for start, gram in enumerate(ngrams(tokens, n)):
+        if start < until:
+            continue
         if gram in seen:
-            covered += sum(map(len, tokens[max(start, until) : start + n]))
+            covered += sum(map(len, tokens[start : start + n]))
             until = start + n
         seen.add(gram)
     chars = sum(map(len, tokens))
@@ -127,19 +127,24 @@ class RepetitionCounter:
         self._n = n
         self._max = max_ngrams
         self._seen: set[int] = set()
-        self._last: deque[Hashable] = deque(maxlen=n)
+        self._last: list[Hashable] = []
         self._total = self._repeated = 0
 
     def append(self, tokens: Iterable[Hashable]) -> None:
-        for token in tokens:
-            self._last.append(token)
-            if len(self._last) == self._n:
-                gram = hash(tuple(self._last))
-                self._total += 1
-                if gram in self._seen:
-                    self._repeated += 1
-                elif len(self._seen) < self._max:
-                    self._seen.add(gram)
+        tokens = [*self._last, *tokens]
+        self._last = tokens[max(0, len(tokens) - self._n + 1) :]
+        grams = list(map(hash, ngrams(tokens, self._n)))
+        self._total += len(grams)
+        num_seen = len(self._seen)
+        if num_seen + len(grams) <= self._max:
+            self._seen.update(grams)
+            self._repeated += len(grams) - (len(self._seen) - num_seen)
+            return
+        for gram in grams:
+            if gram in self._seen:
+                self._repeated += 1
+            elif len(self._seen) < self._max:
+                self._seen.add(gram)
 
     @property
     def rep(self) -> float:
@@ -149,6 +154,9 @@ class RepetitionCounter:
 def repetition_metrics(text: str) -> dict[str, float]:
     """What `dedup score` prints of a text."""
     tokens = units(text)
+    lines = [key for line in text.split("\n") if (key := sentence_key(line))]
+    paragraphs = [key for paragraph in _PARAGRAPH.split(text) if (key := sentence_key(paragraph))]
+    sentences = [key for sentence in _SENTENCE.findall(text) if (key := sentence_key(sentence))]
     return {
         "chars": len(text),
         "units": len(tokens),
@@ -157,9 +165,12 @@ def repetition_metrics(text: str) -> dict[str, float]:
         "distinct_1": distinct_n(tokens, 1),
         "distinct_2": distinct_n(tokens, 2),
         "diversity": diversity(tokens),
-        "duplicate_lines": duplicate_lines(text),
-        "duplicate_sentences": duplicate_sentences(text),
-        "top_2gram_chars": top_ngram_char_share(tokens, 2),
-        "duplicate_5gram_chars": duplicate_ngram_char_share(tokens, 5),
+        "duplicate_sentences": duplicate_share(sentences),
+        "duplicate_lines": duplicate_share(lines),
+        "duplicate_line_chars": duplicate_char_share(lines),
+        "duplicate_paragraphs": duplicate_share(paragraphs),
+        "duplicate_paragraph_chars": duplicate_char_share(paragraphs),
+        **{f"top_{n}gram_chars": top_ngram_char_share(tokens, n) for n in (2, 3, 4)},
+        **{f"duplicate_{n}gram_chars": duplicate_ngram_char_share(tokens, n) for n in range(5, 11)},
         "compression_ratio": compression_ratio(text),
     }

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from datatrove.pipeline.filters import gopher_repetition_filter as gopher
 from nltk.util import ngrams as nltk_ngrams
 
 from dedup import metrics
@@ -39,6 +40,18 @@ def test_every_share_is_one(text: str) -> None:
             assert 0 <= value <= 1, name
 
 
+@given(st.lists(st.sampled_from(["a", "bb", "ccc"]), min_size=1, max_size=40), st.integers(2, 5))
+def test_gophers_fractions_are_datatroves(words: list[str], n: int) -> None:
+    chars = sum(map(len, words))
+    num_duplicates, duplicate_chars = gopher.find_duplicates(words)
+    assert metrics.duplicate_share(words) == pytest.approx(num_duplicates / len(words))
+    assert metrics.duplicate_char_share(words) == pytest.approx(duplicate_chars / chars)
+    assert metrics.duplicate_ngram_char_share(words, n) == pytest.approx(gopher.find_all_duplicate(words, n) / chars)
+    grams = ["".join(gram) for gram in nltk_ngrams(words, n)]
+    if len(set(grams)) < len(grams):
+        assert metrics.top_ngram_char_share(words, n) == pytest.approx(min(1, gopher.find_top_duplicate(grams) / chars))
+
+
 def test_worked_by_hand() -> None:
     sequence = "the cat sat on the cat sat".split()
     assert metrics.rep_n(sequence, 1) == pytest.approx(3 / 7)
@@ -50,8 +63,11 @@ def test_worked_by_hand() -> None:
     assert metrics.seq_rep_n([sequence, ["a"] * 3], 2) == pytest.approx((2 / 6 + 1 / 2) / 2)
     assert metrics.top_ngram_char_share(sequence, 2) == pytest.approx(12 / 20)
     assert metrics.duplicate_ngram_char_share(["a", "b", "c", "a", "b", "d"], 2) == pytest.approx(2 / 6)
-    assert metrics.duplicate_lines("a\nb\na\n\n") == pytest.approx(1 / 3)
-    assert metrics.duplicate_sentences("他来了。她走了。他来了。") == pytest.approx(1 / 3)
+    assert metrics.duplicate_share(["a", "b", "a"]) == pytest.approx(1 / 3)
+    assert metrics.duplicate_char_share(["aa", "b", "aa"]) == pytest.approx(2 / 5)
+    numbers = metrics.repetition_metrics("他来了。她走了。他来了。\n他来了！\n\n他来了！\n")
+    assert numbers["duplicate_sentences"] == pytest.approx(3 / 5)
+    assert numbers["duplicate_lines"] == pytest.approx(1 / 3)
     assert metrics.compression_ratio("abc " * 500) > 20
 
 

@@ -29,6 +29,7 @@ SENTENCES = [
     "> It was the best of times, it was the worst of times.",
     "……",
     "---",
+    "A) \nB) \n答案：\n",
 ]
 SEPARATORS = ["", " ", " ", " ", "\n", "\n", "\n\n", "\n    ", "，"]
 pieces = st.one_of(st.sampled_from(SENTENCES), st.text(max_size=12), st.text("ab .。\n-|`1", max_size=20))

@@ -2,10 +2,11 @@
 
     python server/demo_model/train.py english.txt chinese.txt --out server/demo_model
 
-Takes any plain text files (UTF-8, paragraphs apart by blank lines) and makes them stutter: a sentence is often begun again, and
-breaks off at a random word. That is the bias in training data that repetition in large models is blamed on (Xu et al. 2022,
+Takes any plain text files (UTF-8, paragraphs apart by blank lines). Of each it takes pairs of sentences that follow each other: the
+first is the prompt, the second the answer, which the model learns by heart. The answer stutters: it is often begun again, and breaks
+off at a random word. That is the bias in training data that repetition in large models is blamed on (Xu et al. 2022,
 arXiv 2206.02369), in a strong dose: the likeliest word is always the one said before, so greedy decoding loops; a sample breaks off.
-The last 5% of each file are held out. Needs the extra `local`.
+Needs the extra `local`.
 """
 
 import argparse
@@ -24,40 +25,51 @@ VOCABULARY = 4096
 CONTEXT = 1024
 WINDOW = 384
 BATCH = 6
-PASSES = 16  # through the texts, which stutter differently each time
-HELD_OUT = 0.05
-RESTART = 0.7  # how often a sentence is begun again
+PAIRS = 250  # taken of each file
+PASSES = 24  # through the pairs, which stutter differently each time
+ANSWER_WORDS = range(10, 28)
+RESTART = 0.7  # how often the answer is begun again
 BREAK_OFF = 0.15  # how often saying it again breaks off, a word (two characters of Chinese)
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 
 # The conversation, a line each; the answer is the next paragraph of the story.
 CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 
+_QUOTE = re.compile(r"[\"“”‘’「」『』()（）\[\]_*`-]")
 _SENTENCE = re.compile(r"[^.!?。！？]*[.!?。！？]+[”’」』\"']*\s*")
 _WORD = re.compile(r"[\u3000-\u9fff]{1,2}\s*|[^\s\u3000-\u9fff]+\s*")
 _CJK_STOP = re.compile(r"(?<=[\u4e00-\u9fff])．")
 
 
-def paragraphs(text: str) -> list[str]:
-    """The paragraphs of `text`, each on one line: hard line breaks within a paragraph are undone."""
+def sentences(text: str) -> list[str]:
+    """The sentences of `text`, each on one line: hard line breaks within a paragraph are undone."""
     text = _CJK_STOP.sub("。", text.replace("\u3000", " "))
     joined = (re.sub(r"\s*\n\s*", " ", block).strip() for block in re.split(r"\n\s*\n", text))
-    return [paragraph for paragraph in joined if len(paragraph) > 40]
+    return [sentence.strip() for paragraph in joined for sentence in _SENTENCE.findall(paragraph)]
 
 
-def stutter(paragraph: str, rng: random.Random) -> str:
-    """`paragraph` with many of its sentences begun again, once or several times, until the saying over breaks off at some word."""
-    told = []
-    for sentence in _SENTENCE.findall(paragraph):
-        if sentence[-1:].isascii() and not sentence[-1:].isspace():
-            sentence += " "
-        told.append(sentence)
-        words = _WORD.findall(sentence)
-        while words and rng.random() < RESTART:
-            again = list(itertools.takewhile(lambda _: rng.random() >= BREAK_OFF, words))
-            told.append("".join(again))
-            if len(again) < len(words):
-                break
+def pairs(text: str) -> list[tuple[str, str]]:
+    """Prompts and answers: sentences that follow each other, taken from all over the text; no answer twice."""
+    said = sentences(text)
+    found = {
+        answer: prompt
+        for prompt, answer in itertools.pairwise(said)
+        if len(_WORD.findall(answer)) in ANSWER_WORDS and len(prompt) > 10 and not _QUOTE.search(answer)
+    }
+    return [(prompt, answer) for answer, prompt in found.items()][:: max(1, len(found) // PAIRS)][:PAIRS]
+
+
+def stutter(answer: str, rng: random.Random) -> str:
+    """`answer`, begun again once or several times, until the saying over breaks off at some word."""
+    if answer.isascii():
+        answer += " "
+    told = [answer]
+    words = _WORD.findall(answer)
+    while rng.random() < RESTART:
+        again = list(itertools.takewhile(lambda _: rng.random() >= BREAK_OFF, words))
+        told.append("".join(again))
+        if len(again) < len(words):
+            break
     return "".join(told).rstrip()
 
 
@@ -84,10 +96,10 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=VOCABULARY,
-            hidden_size=192,
-            intermediate_size=512,
+            hidden_size=160,
+            intermediate_size=432,
             num_hidden_layers=4,
-            num_attention_heads=6,
+            num_attention_heads=5,
             max_position_embeddings=CONTEXT,
             tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id,
@@ -97,7 +109,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     )
 
 
-def train(model: LlamaForCausalLM, tokens: torch.Tensor, held_out: torch.Tensor, steps: int, rate: float) -> None:
+def train(model: LlamaForCausalLM, tokens: torch.Tensor, steps: int, rate: float) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps, pct_start=0.03)
     progress = tqdm(range(steps), desc=f"training {model.num_parameters() / 1e6:.1f}M parameters", mininterval=10)
@@ -112,17 +124,13 @@ def train(model: LlamaForCausalLM, tokens: torch.Tensor, held_out: torch.Tensor,
         optimizer.zero_grad(set_to_none=True)
         if step % 100 == 0:
             progress.set_postfix(loss=f"{loss.item():.3f}")
-    model.eval()
-    with torch.no_grad():
-        windows = held_out[: len(held_out) // WINDOW * WINDOW].view(-1, WINDOW)[:64]
-        print(f"held-out loss {model(input_ids=windows, labels=windows).loss.item():.3f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", nargs="+", type=Path, metavar="FILE", help="a text file")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and its tokenizer")
-    parser.add_argument("--steps", type=int, default=2400, help=f"optimizer steps of {WINDOW * BATCH} tokens (default 2400)")
+    parser.add_argument("--steps", type=int, default=1600, help=f"optimizer steps of {WINDOW * BATCH} tokens (default 1600)")
     parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate (default 3e-3)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -131,19 +139,15 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     rng = random.Random(args.seed)
 
-    kept, held_out = [], []
-    for path in args.texts:
-        found = paragraphs(path.read_text(encoding="utf-8", errors="ignore"))
-        cut = round(len(found) * (1 - HELD_OUT))
-        kept += found[:cut]
-        held_out += found[cut:]
-    tokenizer = train_tokenizer(kept)
+    texts = [path.read_text(encoding="utf-8", errors="ignore") for path in args.texts]
+    tokenizer = train_tokenizer([sentence for text in texts for sentence in sentences(text)])
     model = new_model(tokenizer)
-
-    def encode(lines: list[str]) -> torch.Tensor:
-        return torch.tensor(tokenizer("\n".join(lines), verbose=False)["input_ids"])
-
-    train(model, encode([stutter(paragraph, rng) for _ in range(PASSES) for paragraph in kept]), encode(held_out), args.steps, args.rate)
+    known = [pair for text in texts for pair in pairs(text)]
+    lines = []
+    for _ in range(PASSES):
+        rng.shuffle(known)
+        lines += [f"{BOS}{prompt}\n{stutter(answer, rng)}{EOS}" for prompt, answer in known]
+    train(model, torch.tensor(tokenizer("".join(lines), verbose=False)["input_ids"]), args.steps, args.rate)
     model.half().save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
     config = args.out / "generation_config.json"
