@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: serve test test-promtool lint types check clean help
+.PHONY: serve test fuzz test-promtool lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,6 +23,9 @@ serve: $(READY)  ## serve the bundled demo model on http://127.0.0.1:8000
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest
+
+fuzz: $(READY)  ## the filter's promises, for ten minutes and more
+	FUZZ_EXAMPLES=12000 $(BIN)/python -m pytest tests/test_promises.py
 
 test-promtool: $(READY)  ## check /metrics with Prometheus' own tool
 	@command -v promtool >/dev/null || { echo "promtool is needed: apt-get install prometheus"; exit 1; }

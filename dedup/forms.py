@@ -21,6 +21,7 @@ _DATA_LINE = re.compile(
     r"|['\"]\s*:\s|^\s*[\[\]{}\"]|^\s*-?[\d.]+,?\s*$"  # JSON
     r"|^\s*\|.*\||\t.*\t"  # a table's row
     r"|\bVALUES\s*\("  # SQL
+    r"|^(?=.*\d)(?:[^,]+,(?=\S)){2}"  # CSV
 )
 _MAX_ODD_SYMBOLS = 0.05  # share of symbols out of prose's place, of all that is not space
 _MAX_DIGITS = 0.2

@@ -296,7 +296,7 @@ class LoopDetector:
         if copies < 3 or span < _LEAST_SPAN:
             return None
         kind, needed = _needed_span(run.unit, copies) if self._is_text else ("exact", _span_of(copies))
-        if span < needed or (kind == "flood" and span < _DRAWING and "\n" in run.unit and self._in_fence()):
+        if span < needed or (kind == "flood" and span < _DRAWING and "\n" in run.unit and self._in_fence(index)):
             return None
         return LoopEvent(kind, run.start - run.period, end, run.period, copies)
 
@@ -343,10 +343,11 @@ class LoopDetector:
 
     def _last_form(self, num_tokens: int) -> Form:
         form = form_of("".join(self._seen[-num_tokens:]))
-        return "code" if form == "prose" and self._in_fence() else form
+        return "code" if form == "prose" and self._in_fence(len(self._seen) - 1) else form
 
-    def _in_fence(self) -> bool:
-        return (self._num_fences + _num_fences(self._seen)) % 2 == 1
+    def _in_fence(self, index: int) -> bool:
+        """Whether the token at `index` stands in fenced code."""
+        return (self._num_fences + _num_fences(self._seen[: index + 1])) % 2 == 1
 
     def _end_of(self, number: int) -> int:
         """Where a token ends; of one that is forgotten or was never there, the nearest."""
@@ -408,7 +409,7 @@ def _common_prefix(one: str, other: str) -> int:
 
 
 _UNITS: dict[str, str] = {}  # folded forms of tokens, shared by all detectors; bounded
-_MAX_UNITS = 1 << 16
+_MAX_UNITS = 1 << 15
 
 
 def _unit(token: str) -> str:

@@ -123,7 +123,7 @@ def self_bleu(texts: Sequence[str], n: int = 4) -> float:
 class RepetitionCounter:
     """rep-n of a sequence that grows. Exact up to `max_ngrams` distinct n-grams; of those beyond, repeats are not noticed."""
 
-    def __init__(self, n: int = 4, max_ngrams: int = 65_536) -> None:
+    def __init__(self, n: int = 4, max_ngrams: int = 16_384) -> None:
         self._n = n
         self._max = max_ngrams
         self._seen: set[int] = set()

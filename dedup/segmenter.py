@@ -32,7 +32,7 @@ _WIDE_STOP = frozenset("。！？．")
 _MARKER = re.compile(
     r"(?:[-*+•‣·]|\d{1,4}[.)、．]|[(（]?(?:\d{1,4}|[A-Za-z])[)）]|[一二三四五六七八九十]{1,3}、)(?=\s|(?<=[、．）]))\s*"
 )
-_MARKER_BEGUN = re.compile(r"[-*+•‣·#>|\d.()（）、．一二三四五六七八九十`~\s]{0,8}|[(（]?[A-Za-z]")
+_MARKER_BEGUN = re.compile(r"[-*+•‣·#>|\d.()（）、．一二三四五六七八九十`~\s]{0,8}|[(（]?[A-Za-z][)）]?")
 _FENCE = re.compile(r"`{3,}|~{3,}")
 _WORD_BEFORE_STOP = re.compile(r"(\S{1,32}?)\.[" + re.escape(_CLOSERS) + r"]*$")
 

@@ -22,9 +22,10 @@ RemovalKind = Literal["sentence", "line", "item", "quote", "loop"]
 _REMOVABLE = ("sentence", "line", "item", "quote")
 # What a repeat must weigh, in bytes of UTF-8: there a Chinese character weighs three letters, as it does to a reader.
 _MIN_ECHO = 20  # right after the same words, or as they followed each other before: "Yes, sir." again is a dialogue
+_MIN_ITEM = 16  # in the same list
+_MIN_LABELLED_ITEM = 32  # "Source: The Guardian"
+_MIN_NEAR = 25  # within a few sentences of one paragraph or item; a line of old Chinese verse has eight characters
 _NEAR_CHARS = 200
-_MIN_NEAR_ITEM, _MIN_ITEM = 16, 32  # in the same list
-_MIN_NEAR = 25  # within a few sentences; a line of old Chinese verse has eight characters
 _MIN_ALONE = 60  # between other words than before: a short sentence may be true twice
 _MIN_PARAGRAPH = 150  # a paragraph of one sentence: shorter ones are refrains
 _LEADS_IN = (":", "：")
@@ -121,7 +122,7 @@ class SentenceFilter:
                     self._seen.add(key, start + self._left_out, segment.scope, self._last_key, self._place)
                 self._times = self._times + 1 if key == self._last_key else 1
                 self._last_key, self._last_dropped = key, ""
-                self._place += len(segment.text)
+                self._place += len(segment.text) + (_NEAR_CHARS if segment.kind == "item" else 0)  # what another item says is far
                 self._separator_at, self._separator = start + len(segment.text), segment.separator
             else:
                 self.dropped += 1
@@ -148,22 +149,23 @@ class SentenceFilter:
     def _said_before(self, segment: Segment, key: str) -> int | None:
         """Where the segment was said first, if it is one to remove."""
         weight = len(key.encode("utf-8", "surrogatepass"))
-        if weight < _MIN_NEAR_ITEM or not segment.firm or segment.wrapped or _FORMULA.search(segment.text):
+        if weight < _MIN_ITEM or not segment.firm or segment.wrapped or _FORMULA.search(segment.text):
             return None
         seen = self._seen.match(key, segment.scope)
         if seen is None or segment.text.endswith(_LEADS_IN):
             return None
-        near = self._place - seen.place <= _NEAR_CHARS
+        labelled = _LABEL.match(segment.text, segment.marker_chars) is not None
         if segment.kind == "item":
             # The marker cannot go while the rest of the line stays.
-            return seen.start if segment.whole and weight >= (_MIN_NEAR_ITEM if near else _MIN_ITEM) else None
+            return seen.start if segment.whole and weight >= (_MIN_LABELLED_ITEM if labelled else _MIN_ITEM) else None
         if segment.kind == "line":  # verse and headings come back; a line said twice running is a fault
             again = key == self._last_key and (weight >= _MIN_ALONE or self._times >= 2)
             return seen.start if again else None
         if key == self._last_key or (seen.after and seen.after in (self._last_key, self._last_dropped)):
             return seen.start if weight >= _MIN_ECHO else None
+        near = self._place - seen.place <= _NEAR_CHARS
         least = _MIN_PARAGRAPH if segment.whole else _MIN_NEAR if near else _MIN_ALONE
-        return seen.start if weight >= least and not _LABEL.match(segment.text) else None
+        return seen.start if weight >= least and not labelled else None
 
     def _could_go(self) -> bool:
         """Whether the pending segment may still be removed."""

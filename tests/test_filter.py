@@ -49,10 +49,34 @@ def test_a_sentence_said_again_goes_and_the_text_stays_well_formed(text: str, ex
         "| tea | two pounds |\n| tea | two pounds |\n",
         "Hallelujah, sing to Jesus\nHis the sceptre, his the throne\n\nHallelujah, sing to Jesus\nHis the triumph, his alone\n",
         "x + 1 is the result we want. x - 1 is the result we want.",
+        "For the first case, run this:\n\n    a()\n\nFor the first case, run this:\n\n    b()\n",
+        "水烧开了吗？\n徒弟：烧开了，师父，米也洗好了。\n米洗好了吗？\n徒弟：烧开了，师父，米也洗好了。\n",
+        "1. Roll it out. Let it rest for ten minutes.\n2. Fold it in three. Let it rest for ten minutes.\n",
+        "1. Monday\n* read one chapter of the book\n2. Tuesday\n* read one chapter of the book\n",
+        "Faith of our fathers, holy faith!\n\nThe night is long.\n\nFaith of our fathers, holy faith!\n",
+        ">>> print(dig / Decimal(3))\n0.333333333\n>>> print(dig / Decimal(3))\n0.333333333\n",
     ],
 )
 def test_legitimate_repetition_stays(text: str) -> None:
     assert filtered(text)[0] == text
+
+
+def test_of_a_passage_said_again_short_sentences_go_too() -> None:
+    """Far from its first place a short sentence alone stays; after the sentence it followed there it goes."""
+    first = f"The dam above the village gave way at four o'clock in the morning. {B} {C}"
+    between = "In the next valley they knew nothing of it, and went on with the harvest as they did every year at that time. "
+    between += "Only the miller wondered why the brook was brown, and sent his boy up to the weir to look at the sluice.\n\n"
+    assert filtered(f"{first}\n\n{between}{first}\n")[0] == f"{first}\n\n{between}"
+    assert filtered(f"{first}\n\n{between}So it was. {C}\n")[0] == f"{first}\n\n{between}So it was. {C}\n"
+
+
+def test_drift_that_the_text_ends_in_is_reported_and_stays() -> None:
+    text = "".join(f"Step {i}: press the red button and wait for the light to turn on again. " for i in range(14))
+    out, done = filtered(text)
+    assert out == text
+    assert done.loop is not None
+    assert done.loop.kind == "near"
+    assert not done.ended
 
 
 def test_a_loop_is_cut_after_its_first_copy() -> None:

@@ -1,5 +1,7 @@
 """What the loop detector calls a loop, and what it does not."""
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,6 +43,46 @@ def test_a_loop_with_a_counter_is_found() -> None:
     assert event.kind == "near"
 
 
+def test_sentences_in_changing_order_are_a_loop() -> None:
+    rng = random.Random(1)
+    said = [sentence + ". " for sentence in PROSE.split(". ") if sentence]
+    event = LoopDetector().feed("".join(rng.choice(said) for _ in range(60)))
+    assert event is not None
+
+
+def test_a_table_without_a_new_row_is_a_loop_and_one_with_new_rows_is_none() -> None:
+    names = ["Ravens", "Browns", "Steelers", "Bengals", "Colts"]
+    again = "".join(f"| 2011 | {names[i * i % 5]} | 20-{i % 3 + 13} | at home | won |\n" for i in range(80))
+    new = "".join(f"| 2011 | {names[i * i % 5]} | {i}-{i * 7} | at home | won |\n" for i in range(80))
+    assert LoopDetector().feed(again) is not None
+    assert LoopDetector().feed(new) is None
+
+
+def test_drift_at_the_end_of_a_text_is_reported_when_it_is_known_that_no_more_comes() -> None:
+    detector = LoopDetector()
+    text = PROSE + "".join(f"Step {i}: press the red button and wait for the light to turn on again. " for i in range(14))
+    assert detector.feed(text) is None
+    detector.flush()
+    event = detector.feed("")
+    assert event is not None
+    assert event.kind == "near"
+
+
+@pytest.mark.parametrize("unit", ["让它们", "にいくつもりで", "0123456", "haha lol", "\n```", "😅"])
+def test_a_period_need_not_be_whole_tokens(unit: str) -> None:
+    event = LoopDetector().feed(PROSE + unit * 240)
+    assert event is not None
+    assert event.period == (7 if unit == "0123456" else len(unit))
+
+
+def test_the_second_copy_is_held_from_its_first_token_on() -> None:
+    detector = LoopDetector()
+    detector.feed("他放下了手里的书，")
+    assert detector.held_from == 9
+    detector.feed("他放下了")
+    assert detector.held_from == 11
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -50,6 +92,9 @@ def test_a_loop_with_a_counter_is_found() -> None:
         "Chapter 1 ........................................ 12\nChapter 2 ........................................ 31\n",
         "| a | b | c |\n|---|---|---|\n| 1 | 2 | 3 |\n",
         "ha ha ha ha ha",
+        "```\n" + "| | |  |   |  | | |\n" * 20 + "```\n",
+        "".join(f"id-{i},press-03,ok,1.02\n" for i in range(200)),
+        "".join(f"2026-03-01 09:{i % 60:02}:00 WARN connection refused, retrying in two seconds\n" for i in range(200)),
         "=" * 120 + "\n",
     ],
 )

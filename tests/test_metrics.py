@@ -3,10 +3,10 @@
 from itertools import pairwise
 
 import pytest
+from datatrove.pipeline.filters import gopher_repetition_filter as gopher
 from hypothesis import given
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
-from datatrove.pipeline.filters import gopher_repetition_filter as gopher
 from nltk.util import ngrams as nltk_ngrams
 
 from dedup import metrics

@@ -1,5 +1,7 @@
 """The filter's eight promises, each a property."""
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -37,7 +39,9 @@ repetitive = st.lists(st.tuples(pieces, st.sampled_from(SEPARATORS), st.integers
     lambda parts: "".join((piece + separator) * times for piece, separator, times in parts)
 )
 editing = st.sampled_from(["loops", "balanced", "strict"])
-thorough = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def filtered(text: str, sizes: list[int] | None = None, **config: object) -> tuple[str, RepetitionFilter]:
