@@ -27,7 +27,7 @@ class LoopConfig:
     """When a repetition counts as a loop.
 
     max_period: longest cycle looked for, in symbols of the sequence (characters of text, or tokens).
-    window: words looked back on when judging whether a text still says anything new (drift loops).
+    window: tokens (words, about) looked back on when judging whether a text still says anything new (drift loops).
     """
 
     max_period: int = 4096

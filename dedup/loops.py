@@ -3,10 +3,10 @@
 The detector is online: it answers as soon as a loop is certain. It reads the sequence token by token (a word with what follows it,
 two characters of a script written without spaces, a stretch of symbols), so its answer does not depend on the pieces it was fed.
 
-One table does the work: for each 3-gram of tokens, numbers and case folded, where it stood last. An exact cycle is a run of tokens
-that equal those one period earlier; where its first 3-gram stood before is the only period worth looking at. A near loop is a
-stretch in which nearly every 3-gram stood before: a counter, a name or a shuffled set of sentences leaves few new ones, a text that
-says something many. Worst case O(1) a token, whatever the period.
+Two tables do the work. Where each pair of tokens stood last: a cycle is a run of tokens that equal those one period earlier, and where
+its first pair stood before is the only period worth looking at. And how often each 3-gram stood before, numbers and case folded: a
+counter, a name or a shuffled set of sentences leaves few new ones, a text that says something many. Worst case O(1) a token, whatever
+the period. Each threshold's evidence stands in docs/filter.md.
 """
 
 import re
@@ -26,6 +26,21 @@ _TOKEN = re.compile(
 _FIRST_UNSPACED = "\u3040"  # kana, then the ideographs: no letters of spaced scripts but Hangul lie beyond
 _TABLE_ROW = re.compile(r"^[^\S\n]*\|.*\w.*\|[^\S\n]*(?=\n)", re.MULTILINE)
 _DIGIT = re.compile(r"\d")
+
+# Symbols.
+_LEAST_SPAN = 30  # no loop is shorter
+_DRAWING = 1200  # fenced lines without letters are a drawing up to here
+_REACH = 128  # how far back an echo is heard
+
+# Tokens, and shares of them.
+_STEP = 16  # between two looks for a near loop
+_PROSE_COVERED = 0.8
+_CODE_WINDOW = 256
+_CODE_COVERED = 0.85
+_TABLE_STEP = 32  # between two looks at a table's rows
+_TABLE_COVERED = 0.5
+_TABLE_ROWS = 12  # not one of them new: a loop
+_FRESH = 16  # half of them new end a near loop
 
 LoopKind = Literal["exact", "near", "flood"]
 
@@ -364,19 +379,6 @@ class LoopDetector:
         self._pairs = {pair: number for pair, number in self._pairs.items() if number >= self._base}
         self._grams = None
         self._said.forget(half)
-
-
-_LEAST_SPAN = 30
-_REACH = 128  # symbols
-_STEP = 16  # tokens between two looks for a near loop
-_PROSE_COVERED = 0.8
-_CODE_WINDOW = 256  # tokens
-_CODE_COVERED = 0.85
-_TABLE_COVERED = 0.5
-_TABLE_STEP = 32  # tokens between two looks at a table's rows
-_TABLE_ROWS = 12  # not one of them new: a loop
-_DRAWING = 1200  # symbols; fenced lines without letters are a drawing up to here
-_FRESH = 16  # tokens; half of them new end a near loop
 
 
 def _span_of(copies: int) -> int:

@@ -58,8 +58,8 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """What the text before says about the text that comes: enough to read on, and small, so that it can be put back."""
+class Mark:
+    """A place in the text: what stands before it says about what comes. Enough to read on, and small, so that it can be put back."""
 
     line_start: bool = True
     firm: bool = True
@@ -76,7 +76,7 @@ class Segmenter:
         self._max = max_segment_chars
         self._text = ""
         self._scan = 0
-        self._place = self._before = _Place()
+        self._place = self._before = Mark()
         self._flushed = False
         self._indent = 0
         self._certain = 0
@@ -119,15 +119,19 @@ class Segmenter:
         self._advance(segment, firm)
         return segment
 
-    def forget(self, separator: str) -> None:
-        """Reads on as if the last segment taken had not been there, and `separator` stood in its place."""
-        before = self._before
+    def mark(self) -> Mark:
+        """The place before the last segment taken."""
+        return self._before
+
+    def forget(self, separator: str, since: Mark | None = None) -> None:
+        """Reads on as if the last segment taken, or all since a mark, had not been there, and `separator` stood in its place."""
+        before = since or self._before
         line_start = "\n" in separator or (before.line_start and not separator)
         if "\n" in separator:
             self._indent = _indent(separator)
         # Only a segment that begins firmly is removed, so the next one begins firmly too.
         broken_at = before.broken_at if separator.count("\n") == 1 else ""
-        self._place = _Place(line_start, True, before.fence, before.blocks, before.levels, broken_at)
+        self._place = Mark(line_start, True, before.fence, before.blocks, before.levels, broken_at)
 
     def _find_end(self) -> tuple[int, Kind | None, bool] | None:
         """Where the pending segment ends, its kind if the end decides it, and whether the next one begins firmly."""
@@ -256,7 +260,7 @@ class Segmenter:
             self._indent = _indent(segment.separator)
         broken = segment.separator.count("\n") == 1 and segment.kind != "heading" and not _is_terminated(segment.text)
         # A new list's scope must be new: blocks counts what was ever opened.
-        self._place = _Place(line_start, firm or line_start, fence, blocks, levels, segment.text[-1:] if broken else "")
+        self._place = Mark(line_start, firm or line_start, fence, blocks, levels, segment.text[-1:] if broken else "")
 
 
 def _is_terminated(text: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from dedup.config import FilterConfig
 from dedup.seen import SeenSentences
-from dedup.segmenter import Segment, Segmenter
+from dedup.segmenter import Kind, Mark, Segment, Segmenter
 from dedup.units import key_prefix, sentence_key
 
 RemovalKind = Literal["sentence", "line", "item", "quote", "loop"]
@@ -43,6 +43,22 @@ class Removal:
     first_start: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """An item's first sentence, said before: it goes if all of its line does. With what is to be put back if it goes."""
+
+    segment: Segment
+    key: str
+    start: int
+    first_start: int
+    separator_at: int
+    separator: str
+    last_key: str
+    times: int
+    place: int
+    mark: Mark
+
+
 class SentenceFilter:
     """Yields what stays of the text it is fed. With `removes` False everything stays, and repeats are counted as flagged.
 
@@ -65,6 +81,7 @@ class SentenceFilter:
         self._separator = ""  # before it; let go with its first character
         self._separator_at = 0
         self._separator_given = False
+        self._head: _Head | None = None
         self._read = 0
         self._left_out = 0  # characters before `restart` that were not fed
         for text in history:
@@ -72,7 +89,8 @@ class SentenceFilter:
 
     @property
     def held_chars(self) -> int:
-        return len(self._pending) - self._given + (0 if self._separator_given else len(self._separator))
+        head = len(self._head.separator) + len(self._head.segment.text) if self._head else 0
+        return head + len(self._pending) - self._given + (0 if self._separator_given else len(self._separator))
 
     def feed(self, text: str) -> Iterator[str]:
         self._pending += text
@@ -80,22 +98,32 @@ class SentenceFilter:
         self._segmenter.feed(text)
         yield from self._judge_all()
         if self._pending and (self._given or not self._could_go()):
+            yield self._keep_head()
             yield self._let_go(self._segmenter.certain_chars)
 
     def flush(self) -> Iterator[str]:
         """No more text will come."""
         self._segmenter.flush()
         yield from self._judge_all()
+        if self._head:
+            self._drop_head(self._head)
         yield self._let_go(len(self._pending))
 
     def cut(self, second_copy: int) -> Iterator[str]:
         """No more text will come, because of a loop; what is held of its second copy goes. `end` is where what stays ends."""
-        start = self._read + self._left_out - len(self._pending)
-        if self._pending and not self._given and start >= second_copy and self._could_go():
-            self._read = self._separator_at if self._separator else self._read - len(self._pending)
-            self._pending = self._separator = ""
-            return iter(())
-        return self.flush()
+        start = self._read - len(self._pending)
+        if not (self._pending and not self._given and start + self._left_out >= second_copy and self._could_go()):
+            yield from self.flush()
+            return
+        end = self._separator_at if self._separator else start
+        if head := self._head:
+            if head.start + self._left_out >= second_copy:
+                end = head.separator_at if head.separator else head.start
+                self._head = None
+            else:
+                yield self._keep_head()
+        self._read = end
+        self._pending = self._separator = ""
 
     @property
     def end(self) -> int:
@@ -106,7 +134,7 @@ class SentenceFilter:
         """Goes on with the text from offset `at` on, as if it were a new one; what was said before counts."""
         self._segmenter = Segmenter(self._max_segment_chars)
         self._pending = self._separator = ""
-        self._given, self._separator_given = 0, False
+        self._given, self._separator_given, self._head = 0, False, None
         self._left_out = at - self._read
 
     def _judge_all(self) -> Iterator[str]:
@@ -114,37 +142,82 @@ class SentenceFilter:
             start = self._read - len(self._pending)
             key = sentence_key(segment.text[segment.marker_chars :]) if segment.kind in _REMOVABLE else ""
             first_start = None if self._given and self._removes else self._said_before(segment, key)
-            if first_start is None or not self._removes:
+            if first_start is not None and self._removes:
+                if segment.kind == "item" and not segment.whole:
+                    self._hold_head(segment, key, start, first_start)
+                else:
+                    self._drop(segment, key, start, first_start)
+            else:
+                yield self._keep_head()
                 yield self._let_go(len(segment.text))
                 self.flagged += first_start is not None
                 self.kept += bool(key)
                 if key and first_start is None:
                     self._seen.add(key, start + self._left_out, segment.scope, self._last_key, self._place)
-                self._times = self._times + 1 if key == self._last_key else 1
-                self._last_key, self._last_dropped = key, ""
-                self._place += len(segment.text) + (_NEAR_CHARS if segment.kind == "item" else 0)  # what another item says is far
-                self._separator_at, self._separator = start + len(segment.text), segment.separator
-            else:
-                self.dropped += 1
-                self._last_dropped = key
-                self._remove(segment, start, first_start)
+                self._pass_by(segment, key, start)
             self._pending = self._pending[len(segment.text) + len(segment.separator) :]
             self._given, self._separator_given = 0, False
 
-    def _remove(self, segment: Segment, start: int, first_start: int) -> None:
+    def _pass_by(self, segment: Segment, key: str, start: int) -> None:
+        """Goes on behind a segment that stays."""
+        self._times = self._times + 1 if key == self._last_key else 1
+        self._last_key, self._last_dropped = key, ""
+        self._place += len(segment.text) + (_NEAR_CHARS if segment.kind == "item" else 0)  # what another item says is far
+        self._separator_at, self._separator = start + len(segment.text), segment.separator
+
+    def _drop(self, segment: Segment, key: str, start: int, first_start: int) -> None:
         """Takes a segment out, and one of the two separators around it: the softer, so that what was apart stays apart."""
         at, space = self._separator_at, self._separator
         end = start + len(segment.text)
         if start == 0 or _parts_harder(space, segment.separator):
-            spans = [(start, end + len(segment.separator))]
+            self._record(start, end + len(segment.separator), segment.kind, first_start)
         else:
             self._separator_at, self._separator = end, segment.separator
-            spans = [(at, end)] if at + len(space) == start else [(at, at + len(space)), (start, end)]
-        for first, last in spans:
-            if first < last:
-                removal = Removal(first + self._left_out, last + self._left_out, segment.kind, first_start)  # type: ignore[arg-type]
-                bisect.insort(self.removed, removal, key=lambda removal: removal.start)
+            if at + len(space) == start:
+                self._record(at, end, segment.kind, first_start)
+            else:
+                self._record(at, at + len(space), segment.kind, first_start)
+                self._record(start, end, segment.kind, first_start)
+        self.dropped += 1
+        self._last_dropped = key
         self._segmenter.forget(self._separator)
+        if self._head and "\n" in segment.separator:
+            self._drop_head(self._head)
+
+    def _hold_head(self, segment: Segment, key: str, start: int, first_start: int) -> None:
+        before = (self._separator_at, self._separator, self._last_key, self._times, self._place)
+        self._head = _Head(segment, key, start, first_start, *before, self._segmenter.mark())
+        self._pass_by(segment, key, start)
+
+    def _keep_head(self) -> str:
+        """The head after all, for its line says something new."""
+        head, self._head = self._head, None
+        if head is None:
+            return ""
+        self.kept += 1
+        self._seen.add(head.key, head.start + self._left_out, head.segment.scope, head.last_key, head.place)
+        return head.separator + head.segment.text
+
+    def _drop_head(self, head: _Head) -> None:
+        """The whole item goes: what followed its head has gone already."""
+        at, end = head.separator_at, head.start + len(head.segment.text)
+        if head.start == 0 or _parts_harder(head.separator, self._separator):
+            self._record(head.start, end, "item", head.first_start)
+            self._record(self._separator_at, self._separator_at + len(self._separator), "item", head.first_start)
+            self._separator_at, self._separator = at, head.separator
+        else:
+            self._record(at, at + len(head.separator), "item", head.first_start)
+            self._record(head.start, end, "item", head.first_start)
+        self.dropped += 1
+        self._last_key, self._times, self._place = head.last_key, head.times, head.place
+        self._segmenter.forget(self._separator, head.mark)
+        self._head = None
+
+    def _record(self, start: int, end: int, kind: Kind, first_start: int) -> None:
+        """Adds a removal in its place, near the end."""
+        if start < end:
+            removal = Removal(start + self._left_out, end + self._left_out, kind, first_start)  # type: ignore[arg-type]
+            bisect.insort(self.removed, removal, key=lambda removal: removal.start)
 
     def _said_before(self, segment: Segment, key: str) -> int | None:
         """Where the segment was said first, if it is one to remove."""
@@ -156,8 +229,7 @@ class SentenceFilter:
             return None
         labelled = _LABEL.match(segment.text, segment.marker_chars) is not None
         if segment.kind == "item":
-            # The marker cannot go while the rest of the line stays.
-            return seen.start if segment.whole and weight >= (_MIN_LABELLED_ITEM if labelled else _MIN_ITEM) else None
+            return seen.start if weight >= (_MIN_LABELLED_ITEM if labelled else _MIN_ITEM) else None
         if segment.kind == "line":  # verse and headings come back; a line said twice running is a fault
             again = key == self._last_key and (weight >= _MIN_ALONE or self._times >= 2)
             return seen.start if again else None

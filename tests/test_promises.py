@@ -32,6 +32,8 @@ SENTENCES = [
     "……",
     "---",
     "A) \nB) \n答案：\n",
+    "3. Cross the bridge at the mill. The path is steep from there on.",
+    "4. Cross the bridge at the mill. Keep to the left of the old wall.",
 ]
 SEPARATORS = ["", " ", " ", " ", "\n", "\n", "\n\n", "\n    ", "，"]
 pieces = st.one_of(st.sampled_from(SENTENCES), st.text(max_size=12), st.text("ab .。\n-|`1", max_size=20))
