@@ -183,12 +183,11 @@ class RepetitionFilter:
             given.append(self._finish_following())
         if not self._ended:
             self.loop = self.loop or event
-            self._begin_drop(cut_at)
+            self._begin_drop(cut_at, event.onset)
         return "".join(given)
 
-    def _begin_drop(self, cut_at: int) -> None:
+    def _begin_drop(self, cut_at: int, onset: int) -> None:
         """From the offset `cut_at` on the text goes, up to its end or to the loop's."""
-        onset = self.loop.onset if self.loop else cut_at
         if self._sentences:
             self._sentences.removed = [removal for removal in self._sentences.removed if removal.start < cut_at]
         self._loops_removed.append(Removal(cut_at, cut_at, "loop", onset))
@@ -257,7 +256,7 @@ class RepetitionFilter:
                 detected_at = self._to_input(self._followed_from + change.detected_at - 1) + 1
                 self.loop = replace(change, onset=onset, detected_at=detected_at)
                 stays = self._num_stay - len(self._certain) + len(given)
-                self._begin_drop(self._to_input(stays - 1) + 1)
+                self._begin_drop(self._to_input(stays - 1) + 1, onset)
                 return given
         size = self._num_releasable(follower.held_from)
         given, self._certain = self._certain[:size], self._certain[size:]

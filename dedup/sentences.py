@@ -229,6 +229,8 @@ class SentenceFilter:
             return None
         labelled = _LABEL.match(segment.text, segment.marker_chars) is not None
         if segment.kind == "item":
+            if segment.whole and "\n" not in segment.separator:
+                return None  # the text may have been cut in it
             return seen.start if weight >= (_MIN_LABELLED_ITEM if labelled else _MIN_ITEM) else None
         if segment.kind == "line":  # verse and headings come back; a line said twice running is a fault
             again = key == self._last_key and (weight >= _MIN_ALONE or self._times >= 2)

@@ -97,6 +97,16 @@ def test_what_is_fed_after_a_cut_is_dropped_and_counted() -> None:
     assert done.removed[-1].end == done.chars_in == 7 * 40 + 8
 
 
+def test_skip_goes_on_after_each_loop() -> None:
+    first, second = "and the man of the house ", "我倒没个什么，"
+    text = f"{A} " + first * 40 + f"\n\n{B} " + second * 40 + f"\n\n{C}"
+    out, done = filtered(text, on_loop="skip")
+    loops = [removal for removal in done.removed if removal.kind == "loop"]
+    assert [text[loop.first_start : loop.first_start + 4] for loop in loops] == [" and", "我倒没个"]
+    assert all(kept in out for kept in (A, B, C))
+    assert len(out) < 200
+
+
 def test_skip_drops_the_loop_and_goes_on() -> None:
     out, done = filtered(f"{A} " + "and the man of the house " * 40 + f"\n\n{B} {C}", on_loop="skip")
     assert done.loop is not None
