@@ -15,7 +15,7 @@ _IN_PLACE = re.compile(
     r"|(?<=\w)['’_-](?=\w)|(?<=\d)[.,:/](?=\d)|(?<=\d)%|(?<=\s)[—–-](?=\s)",  # within
     re.MULTILINE,
 )
-_CODE_LINE = re.compile(r"[;{}]\s*$|^\s{4,}\S.*[=(]")
+_CODE_LINE = re.compile(r"[;{}:,]\s*$|^(?:\s{4,}|\t)(?![-*+•\d])\S|\w\(.*\)\s*$|^(?:def|class|from|import|return|@)\b")
 _DATA_LINE = re.compile(
     r"\d{1,2}:\d{2}:\d{2}|\[\d+/\w+/\d+"  # a log's time
     r"|['\"]\s*:\s|^\s*[\[\]{}\"]|^\s*-?[\d.]+,?\s*$"  # JSON

@@ -37,6 +37,7 @@ _STEP = 16  # between two looks for a near loop
 _PROSE_COVERED = 0.8
 _CODE_WINDOW = 256
 _CODE_COVERED = 0.85
+_CODE_WORDS = 44  # different ones
 _TABLE_STEP = 32  # between two looks at a table's rows
 _TABLE_COVERED = 0.5
 _TABLE_ROWS = 12  # not one of them new: a loop
@@ -325,7 +326,7 @@ class LoopDetector:
             grams = self._said
         elif self._grams is None:
             return None
-        elif self._grams.covered(_CODE_WINDOW) >= _CODE_COVERED and self._last_form(_CODE_WINDOW) == "code":
+        elif self._grams.covered(_CODE_WINDOW) >= _CODE_COVERED and self._few_words() and self._last_form(_CODE_WINDOW) == "code":
             grams, window = self._grams, _CODE_WINDOW
         else:
             return self._near_table()
@@ -355,6 +356,10 @@ class LoopDetector:
         onset = begun + rows[first_at[rows[first][1]]][0]
         period = max(1, begun + rows[first][0] - onset)
         return LoopEvent("near", onset, self._end, period, max(2, (self._end - onset) // period))
+
+    def _few_words(self) -> bool:
+        """Whether the last tokens are a handful of words over and over: code that repeats itself for a reason has more."""
+        return len({_UNITS.get(token) or _unit(token) for token in self._seen[-_CODE_WINDOW:]}) <= _CODE_WORDS
 
     def _last_form(self, num_tokens: int) -> Form:
         form = form_of("".join(self._seen[-num_tokens:]))
@@ -395,6 +400,8 @@ def _needed_span(unit: str, copies: int) -> tuple[LoopKind, int]:
         if any(map(str.isdigit, unit)):
             return "flood", 256 if len(set(unit)) > 1 else 128
         return "flood", 400 if unit.isascii() else 200
+    if "\n    " in unit:  # lines of code
+        return "exact", max(320, 6 * len(unit))
     if 4 * letters < len(unit):
         return "exact", 320
     if len(unit) > 3 and copies >= 5 and min(filter(str.isalpha, unit)) >= _FIRST_UNSPACED:
