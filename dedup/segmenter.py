@@ -223,7 +223,8 @@ class Segmenter:
         marker_chars = len(text) - len(content) if kind in ("item", "quote") else 0
         scope = self._scope(text)[1] if kind == "item" else 0
         whole = place.line_start and ("\n" in separator or not following)
-        goes_on = separator.count("\n") == 1 and following.islower() and not _is_terminated(text)
+        broken = separator.count("\n") == 1 and not _is_terminated(text)
+        goes_on = broken and (following.islower() or text[-1:] in _CLAUSE_ENDS)
         came_on = place.broken_at != "" and (place.broken_at in _CLAUSE_ENDS or text[:1].islower())
         wrapped = came_on or goes_on or (kind == "sentence" and not _is_terminated(text))
         return Segment(text, kind or "line", separator, scope, marker_chars, whole, place.firm, wrapped)

@@ -30,6 +30,7 @@ _MIN_ALONE = 60  # between other words than before: a short sentence may be true
 _MIN_PARAGRAPH = 150  # a paragraph of one sentence: shorter ones are refrains
 _LEADS_IN = (":", "：")
 _FORMULA = re.compile(r"[=^\\{}]")
+_ROW = re.compile(r"^[\"'\d]|[,;{}\[\]()]$")  # of JSON, CSV, code
 _LABEL = re.compile(r"[^\s:：]{1,20}(?: [^\s:：]{1,20})?[:：]")  # who speaks; what an answer is to
 
 
@@ -233,7 +234,7 @@ class SentenceFilter:
                 return None  # the text may have been cut in it
             return seen.start if weight >= (_MIN_LABELLED_ITEM if labelled else _MIN_ITEM) else None
         if segment.kind == "line":  # verse and headings come back; a line said twice running is a fault
-            again = key == self._last_key and (weight >= _MIN_ALONE or self._times >= 2)
+            again = key == self._last_key and (weight >= _MIN_ALONE or self._times >= 2) and not _ROW.search(segment.text)
             return seen.start if again else None
         if key == self._last_key or (seen.after and seen.after in (self._last_key, self._last_dropped)):
             return seen.start if weight >= _MIN_ECHO else None

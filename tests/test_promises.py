@@ -149,6 +149,22 @@ def test_6_code_and_tables_are_not_edited(frame: str, lines: list[str], policy: 
 
 
 @thorough
+@given(
+    st.lists(
+        st.sampled_from(
+            ['"replicas": 3,', '"a long name of nothing in particular, said again",', "{", "}", "},", "[", "],", "null,", "0,"]
+        ),
+        max_size=14,
+    ),
+    editing,
+)
+def test_6_json_is_not_edited(lines: list[str], policy: str) -> None:
+    text = "{\n" + "".join(f"  {line}\n" for line in lines) + "}\n"
+    out, done = filtered(text, policy=policy)
+    assert out == text if done.loop is None else text.startswith(out)
+
+
+@thorough
 @given(repetitive, st.sampled_from(["loops", "balanced"]))
 def test_7_filtering_again_changes_nothing(text: str, policy: str) -> None:
     once, _ = filtered(text, policy=policy)

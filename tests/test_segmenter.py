@@ -73,3 +73,33 @@ def test_segments_are_the_text_and_do_not_depend_on_the_deltas(text: str, size: 
     whole = segments(text)
     assert "".join(segment.text + segment.separator for segment in whole).lstrip() == text.lstrip()
     assert segments(text, size) == whole
+
+
+def test_bullets_after_a_number_are_a_list_of_their_own() -> None:
+    text = "1. Monday\n* read\n* write\n2. Tuesday\n* read\n3. Wednesday\n"
+    scopes = [segment.scope for segment in segments(text)]
+    monday, read, write, tuesday, read_again, wednesday = scopes
+    assert monday == tuesday == wednesday
+    assert read == write
+    assert len({monday, read, read_again}) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "wrapped"),
+    [
+        ("I'll love you, my dear,\nThrough thick and thin you'll be my guide.\n", [True, True]),
+        ("Subject to the terms and\nconditions of this License. You may.\n", [True, True, False]),
+        ("Case 1: x is positive\nThen so is its square.\n", [False, False]),
+        ("One line. And a part\n\nAnother paragraph.\n", [False, True, False]),
+        ("Things to bring:\nBread and cheese.\n", [False, False]),
+    ],
+)
+def test_what_goes_on_over_a_lines_end_is_wrapped(text: str, wrapped: list[bool]) -> None:
+    assert [segment.wrapped for segment in segments(text)] == wrapped
+
+
+@pytest.mark.parametrize(
+    "line", [">>> print(1. )", "{'a': 1. }", "[1., 2.]", "<b>Yes. No.</b>", "\\frac{1.}{2.}", "    indented. code"]
+)
+def test_lines_of_code_are_whole(line: str) -> None:
+    assert [(segment.kind, segment.text) for segment in segments(f"Text.\n{line}\nText.\n")][1] == ("code", line.strip())
