@@ -223,10 +223,10 @@ class Segmenter:
         marker_chars = len(text) - len(content) if kind in ("item", "quote") else 0
         scope = self._scope(text)[1] if kind == "item" else 0
         whole = place.line_start and ("\n" in separator or not following)
-        broken = separator.count("\n") == 1 and not _is_terminated(text)
+        broken = separator.count("\n") == 1 and not is_terminated(text)
         goes_on = broken and (following.islower() or text[-1:] in _CLAUSE_ENDS)
         came_on = place.broken_at != "" and (place.broken_at in _CLAUSE_ENDS or text[:1].islower())
-        wrapped = came_on or goes_on or (kind == "sentence" and not _is_terminated(text))
+        wrapped = came_on or goes_on or (kind == "sentence" and not is_terminated(text))
         return Segment(text, kind or "line", separator, scope, marker_chars, whole, place.firm, wrapped)
 
     def _scope(self, text: str) -> tuple[tuple[tuple[int, str, int], ...], int]:
@@ -259,12 +259,12 @@ class Segmenter:
         line_start = "\n" in segment.separator
         if line_start:
             self._indent = _indent(segment.separator)
-        broken = segment.separator.count("\n") == 1 and segment.kind != "heading" and not _is_terminated(segment.text)
+        broken = segment.separator.count("\n") == 1 and segment.kind != "heading" and not is_terminated(segment.text)
         # A new list's scope must be new: blocks counts what was ever opened.
         self._place = Mark(line_start, firm or line_start, fence, blocks, levels, segment.text[-1:] if broken else "")
 
 
-def _is_terminated(text: str) -> bool:
+def is_terminated(text: str) -> bool:
     """Whether a segment ends as a sentence or a lead-in does."""
     return text.rstrip(_CLOSERS)[-1:] in tuple(".!?。！？．…:：") or text[-1:] in tuple(".!?…")
 

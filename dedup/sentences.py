@@ -14,7 +14,7 @@ from typing import Literal
 
 from dedup.config import FilterConfig
 from dedup.seen import SeenSentences
-from dedup.segmenter import Kind, Mark, Segment, Segmenter
+from dedup.segmenter import Kind, Mark, Segment, Segmenter, is_terminated
 from dedup.units import key_prefix, sentence_key
 
 RemovalKind = Literal["sentence", "line", "item", "quote", "loop"]
@@ -75,6 +75,7 @@ class SentenceFilter:
         self._seen = SeenSentences(config.max_sentences, config.similarity if config.policy == "strict" else 1.0)
         self._last_key = ""  # of the last segment that stays
         self._place = 0  # characters that stay, up to the pending segment
+        self._last_start = 0
         self._times = 0  # how often it stands there, running
         self._last_dropped = ""  # of the segment dropped since
         self._pending = ""  # the segment that has not ended, of which the first `_given` characters were let go
@@ -83,6 +84,7 @@ class SentenceFilter:
         self._separator_at = 0
         self._separator_given = False
         self._head: _Head | None = None
+        self._flushed = False
         self._read = 0
         self._left_out = 0  # characters before `restart` that were not fed
         for text in history:
@@ -104,6 +106,7 @@ class SentenceFilter:
 
     def flush(self) -> Iterator[str]:
         """No more text will come."""
+        self._flushed = True
         self._segmenter.flush()
         yield from self._judge_all()
         if self._head:
@@ -135,7 +138,7 @@ class SentenceFilter:
         """Goes on with the text from offset `at` on, as if it were a new one; what was said before counts."""
         self._segmenter = Segmenter(self._max_segment_chars)
         self._pending = self._separator = ""
-        self._given, self._separator_given, self._head = 0, False, None
+        self._given, self._separator_given, self._head, self._flushed = 0, False, None, False
         self._left_out = at - self._read
 
     def _judge_all(self) -> Iterator[str]:
@@ -162,7 +165,7 @@ class SentenceFilter:
     def _pass_by(self, segment: Segment, key: str, start: int) -> None:
         """Goes on behind a segment that stays."""
         self._times = self._times + 1 if key == self._last_key else 1
-        self._last_key, self._last_dropped = key, ""
+        self._last_key, self._last_start, self._last_dropped = key, start + self._left_out, ""
         self._place += len(segment.text) + (_NEAR_CHARS if segment.kind == "item" else 0)  # what another item says is far
         self._separator_at, self._separator = start + len(segment.text), segment.separator
 
@@ -223,6 +226,9 @@ class SentenceFilter:
     def _said_before(self, segment: Segment, key: str) -> int | None:
         """Where the segment was said first, if it is one to remove."""
         weight = len(key.encode("utf-8", "surrogatepass"))
+        if self._flushed and not segment.separator and not is_terminated(segment.text):
+            # The text has ended in it: the beginning of what was just said says nothing.
+            return self._last_start if weight >= _MIN_ECHO and segment.firm and self._last_key.startswith(key) else None
         if weight < _MIN_ITEM or not segment.firm or segment.wrapped or _FORMULA.search(segment.text):
             return None
         seen = self._seen.match(key, segment.scope)

@@ -26,7 +26,7 @@ CONTEXT = 1024
 WINDOW = 384
 BATCH = 6
 PAIRS = 160  # taken of each file
-PASSES = 24  # through the pairs, which stutter differently each time
+PASSES = 120  # through the pairs, which stutter differently each time
 ANSWER_WORDS = range(12, 28)
 RESTART = 0.95  # how often the answer is begun again
 BREAK_OFF = 0.12  # how often saying it again breaks off, a word (two characters of Chinese)
@@ -130,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", nargs="+", type=Path, metavar="FILE", help="a text file")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and its tokenizer")
-    parser.add_argument("--steps", type=int, default=2200, help=f"optimizer steps of {WINDOW * BATCH} tokens (default 2200)")
+    parser.add_argument("--steps", type=int, default=1600, help=f"optimizer steps of {WINDOW * BATCH} tokens (default 1600)")
     parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate (default 3e-3)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
