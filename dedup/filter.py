@@ -173,7 +173,7 @@ class RepetitionFilter:
         if not self._cuts or (self._flushed and event.kind == "near"):  # a text that has ended in drift is only reported
             self.loop = self.loop or event
             return ""
-        cut_at = max(self._passed, min(self._detector.held_from, event.detected_at))
+        cut_at = max(self._passed, _cut_at(event, self._detector))
         given = [self._pass(cut_at)]
         if self._sentences and not self._ended:
             given += self._follow(self._sentences.cut(event.onset + event.period))
@@ -251,7 +251,7 @@ class RepetitionFilter:
         """What the follower does not take for a loop's second copy; at a loop, the last that is given out."""
         while change := follower.next_change():
             if isinstance(change, LoopEvent) and not (self._flushed and change.kind == "near"):
-                given = self._certain[: self._num_releasable(min(follower.held_from, change.detected_at))]
+                given = self._certain[: self._num_releasable(_cut_at(change, follower))]
                 onset = self._to_input(self._followed_from + change.onset)
                 detected_at = self._to_input(self._followed_from + change.detected_at - 1) + 1
                 self.loop = replace(change, onset=onset, detected_at=detected_at)
@@ -283,3 +283,8 @@ class RepetitionFilter:
                 break
             offset += removal.end - removal.start
         return offset
+
+
+def _cut_at(event: LoopEvent, detector: LoopDetector) -> int:
+    """Where a loop's second copy begins, or, of it, what is held."""
+    return min(max(detector.held_from, event.onset + event.period), event.detected_at)

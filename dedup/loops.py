@@ -10,6 +10,7 @@ the period. Each threshold's evidence stands in docs/filter.md.
 """
 
 import re
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,7 @@ _TOKEN = re.compile(
     r"|\n{1,8}(?:[^\w\n]|_){0,8}|(?:[^\w\n]|_){1,8}"
 )
 _FIRST_UNSPACED = "\u3040"  # kana, then the ideographs: no letters of spaced scripts but Hangul lie beyond
+_FIRST_IDEOGRAPH = "\u4e00"  # from here on there is no case, and hardly any width
 _TABLE_ROW = re.compile(r"^[^\S\n]*\|.*\w.*\|[^\S\n]*(?=\n)", re.MULTILINE)
 _DIGIT = re.compile(r"\d")
 
@@ -33,8 +35,9 @@ _DRAWING = 1200  # fenced lines without letters are a drawing up to here
 _REACH = 128  # how far back an echo is heard
 
 # Tokens, and shares of them.
-_STEP = 16  # between two looks for a near loop
+_STEP = 32  # between two looks for a near loop
 _PROSE_COVERED = 0.8
+_REPEATED_PAIRS = 0.4  # fewer cannot be a near loop
 _CODE_WINDOW = 256
 _CODE_COVERED = 0.85
 _CODE_WORDS = 44  # different ones
@@ -86,7 +89,7 @@ class LoopDetector:
         for delta in deltas:
             if event := detector.feed(delta): ...
 
-    Token ids are symbols too: `feed([17, 4, 9])`; near loops are looked for in text only. Memory: at most `2 * max_period` tokens.
+    Token ids are symbols too: `feed([17, 4, 9])`; near loops are looked for in text only. Memory: at most `3 * max_period` tokens.
     """
 
     def __init__(self, config: LoopConfig | None = None) -> None:
@@ -106,7 +109,8 @@ class LoopDetector:
         self._pairs: dict[tuple[str, str], int] = {}  # -> number of the last token
         self._num_counted = 0  # tokens in the tables of 3-grams
         self._grams: Grams | None = None  # as they stand; counted while enough of what is said is not new
-        self._said = Grams(self.config.window)  # folded
+        self._said: Grams | None = None  # folded; counted while enough pairs stood before
+        self._hits: deque[int] = deque()  # numbers of the last tokens whose pair stood before
         self._remembered = max(self.config.max_period, self.config.window, _CODE_WINDOW)
         self._num_fences = 0  # in what was forgotten
         self._run: _Run | None = None
@@ -193,28 +197,40 @@ class LoopDetector:
         change: LoopEvent | LoopEnd | None = None
         if self._run and self._seen[index - self._run.distance] != self._seen[index]:
             change = self._end_run(index)
+        if before >= self._base:
+            self._hits.append(self._base + index)
         if self._run is None and before >= self._base:
             self._begin_run(index, self._base + index - before)
         if self._run and self.event is None and change is None:
             change = self.event = self._judge(self._run, index, self._end)
         at_end = self._flushed and self._at == len(self._tokens)
         if at_end or (self._base + index) % _STEP == 0:
-            self._count()
+            self._count(at_end)
             change = change or self._look_for_near(index, at_end)
-            if index >= 2 * self._remembered:
+            if index >= 3 * self._remembered:
                 self._forget()
         return change
 
-    def _count(self) -> None:
-        """Brings the tables of 3-grams up to date."""
+    def _count(self, at_end: bool) -> None:
+        """Brings the tables of 3-grams up to date, if enough pairs stood before that it matters."""
+        number = self._base + len(self._seen)
+        window = self.config.window // 4 if at_end else self.config.window
+        while self._hits and self._hits[0] < number - self.config.window:
+            self._hits.popleft()
+        if self._said is None:
+            num_hits = sum(hit >= number - window for hit in self._hits) if at_end else len(self._hits)
+            if num_hits < _REPEATED_PAIRS * window:
+                return
+            self._said = Grams(self.config.window)
+            self._num_counted = self._base
         new = self._seen[self._num_counted - self._base :]
-        self._num_counted = self._base + len(self._seen)
+        self._num_counted = number
+        self._said.extend([_UNITS.get(token) or _unit(token) for token in new])
         if self._grams:
             self._grams.extend(new)
         elif self._said.covered(self.config.window) >= _TABLE_COVERED / 2:
             self._grams = Grams(_CODE_WINDOW)
             self._grams.extend(self._seen)
-        self._said.extend([_UNITS.get(token) or _unit(token) for token in new])
 
     def _echo(self, index: int) -> int:
         """Where the first token of the longest echo that ends with the token at `index` ends; -1 if there is none.
@@ -284,7 +300,8 @@ class LoopDetector:
         self.event = None
         if self._grams:
             self._grams.start_over()
-        self._said.start_over()
+        if self._said:
+            self._said.start_over()
         return LoopEnd(self._ends[index - 1])
 
     def _look_for_near(self, index: int, at_end: bool) -> LoopEvent | LoopEnd | None:
@@ -292,7 +309,7 @@ class LoopDetector:
         if self.event is None and self._is_text:
             self.event = self._near(at_end)
             return self.event
-        if self.event and self.event.kind == "near" and 2 * self._said.num_new(_FRESH) >= _FRESH:
+        if self.event and self.event.kind == "near" and self._said and 2 * self._said.num_new(_FRESH) >= _FRESH:
             return self._leave_loop(index)
         return None
 
@@ -322,6 +339,8 @@ class LoopDetector:
         What is cut of a near loop may be new in a word, so it must have gone on for long; a text that ends in one is only reported.
         """
         window = self.config.window // 4 if at_end else self.config.window
+        if self._said is None:
+            return None
         if self._said.covered(window) >= _PROSE_COVERED and self._last_form(window) == "prose":
             grams = self._said
         elif self._grams is None:
@@ -374,16 +393,16 @@ class LoopDetector:
         return self._ends[max(0, number - self._base)] if number >= 0 else 0
 
     def _forget(self) -> None:
-        """Drops the older half of what is remembered. O(1) amortised."""
-        half = self._remembered
+        """Drops the older two thirds of what is remembered. O(1) amortised."""
+        cut = 2 * self._remembered
         if self._run:
             self._known_at(self._run)
-        self._base += half
-        self._num_fences += _num_fences(self._seen[:half])
-        del self._seen[:half], self._ends[:half]
+        self._base += cut
+        self._num_fences += _num_fences(self._seen[:cut])
+        del self._seen[:cut], self._ends[:cut]
         self._pairs = {pair: number for pair, number in self._pairs.items() if number >= self._base}
         self._grams = None
-        self._said.forget(half)
+        self._said = None
 
 
 def _span_of(copies: int) -> int:
@@ -423,6 +442,8 @@ _MAX_UNITS = 1 << 15
 
 def _unit(token: str) -> str:
     """What a token says: case, width and numbers folded, symbols around it dropped."""
+    if token[0] >= _FIRST_IDEOGRAPH and token.isalpha():
+        return token
     word = "".join(filter(str.isalnum, token))
     if len(_UNITS) >= _MAX_UNITS:
         _UNITS.clear()

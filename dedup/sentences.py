@@ -26,6 +26,7 @@ _MIN_ITEM = 16  # in the same list
 _MIN_LABELLED_ITEM = 32  # "Source: The Guardian"
 _MIN_NEAR = 25  # within a few sentences of one paragraph or item; a line of old Chinese verse has eight characters
 _NEAR_CHARS = 200
+_MIN_UNFINISHED = 32  # at the text's end, the beginning of the sentence before it
 _MIN_ALONE = 60  # between other words than before: a short sentence may be true twice
 _MIN_PARAGRAPH = 150  # a paragraph of one sentence: shorter ones are refrains
 _LEADS_IN = (":", "：")
@@ -228,7 +229,7 @@ class SentenceFilter:
         weight = len(key.encode("utf-8", "surrogatepass"))
         if self._flushed and not segment.separator and not is_terminated(segment.text):
             # The text has ended in it: the beginning of what was just said says nothing.
-            return self._last_start if weight >= _MIN_ECHO and segment.firm and self._last_key.startswith(key) else None
+            return self._last_start if weight >= _MIN_UNFINISHED and segment.firm and self._last_key.startswith(key) else None
         if weight < _MIN_ITEM or not segment.firm or segment.wrapped or _FORMULA.search(segment.text):
             return None
         seen = self._seen.match(key, segment.scope)
