@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs 
 def test_promtool_is_content_and_the_counters_are_true() -> None:
     with serving() as url, OpenAI(base_url=f"{url}/v1", api_key="none") as client:
         asked = answered_chars = cut = 0
-        for prompt in ("It was a cold and foggy morning.", "夜深了，屋里只点着一盏灯。"):
+        for prompt in ("She had not slept since the night when her brother disappeared.", "夜深了，屋里只点着一盏灯。"):
             for policy in ("off", "balanced"):
                 done = client.chat.completions.create(
                     model="demo",

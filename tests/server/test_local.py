@@ -25,7 +25,7 @@ from server.schema import parse
 from tests.demo_server import serving
 from tests.server.tiny_model import CONTEXT, make_it_say, save_tiny_model, tiny_config
 
-ENGLISH = "It was a cold and foggy morning when the stranger knocked at our door."
+ENGLISH = "She had not slept since the night when her brother disappeared."
 CHINESE = "夜深了，屋里只点着一盏灯。"
 OFF = {"repetition": {"policy": "off"}}
 
@@ -51,6 +51,7 @@ def ask(client: openai.OpenAI, prompt: str, extra: dict[str, Any] | None = None,
 def test_greedy_is_what_generate_gives(client: openai.OpenAI, prompt: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL)
     model = AutoModelForCausalLM.from_pretrained(DEMO_MODEL, dtype=torch.float32)
+    prompt = f"{tokenizer.bos_token}{prompt}\n"  # as the chat template has it
     inputs = tokenizer(prompt, return_tensors="pt")
     expected = model.generate(**inputs, max_new_tokens=60, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     done = client.completions.create(model="demo", prompt=prompt, max_tokens=60, temperature=0, extra_body=OFF)
@@ -103,7 +104,8 @@ def test_n_choices_differ_and_several_prompts_are_answered_in_order(client: open
     done = ask(client, ENGLISH, max_tokens=20, n=3, seed=1)
     assert [choice.index for choice in done.choices] == [0, 1, 2]
     assert len({choice.message.content for choice in done.choices}) == 3
-    several = client.completions.create(model="demo", prompt=[ENGLISH, CHINESE], max_tokens=8, temperature=0, extra_body=OFF)
+    prompts = [f"<|bos|>{prompt}\n" for prompt in (ENGLISH, CHINESE)]
+    several = client.completions.create(model="demo", prompt=prompts, max_tokens=8, temperature=0, extra_body=OFF)
     assert [choice.index for choice in several.choices] == [0, 1]
     assert several.choices[0].text.isascii()
     assert not several.choices[1].text.isascii()
