@@ -28,6 +28,7 @@ _FIRST_UNSPACED = "\u3040"  # kana, then the ideographs: no letters of spaced sc
 _FIRST_IDEOGRAPH = "\u4e00"  # from here on there is no case, and hardly any width
 _TABLE_ROW = re.compile(r"^[^\S\n]*\|.*\w.*\|[^\S\n]*(?=\n)", re.MULTILINE)
 _DIGIT = re.compile(r"\d")
+_WORD = re.compile(r"\w*")
 
 # Symbols.
 _LEAST_SPAN = 30  # no loop is shorter
@@ -286,7 +287,10 @@ class LoopDetector:
         if self.event:
             if self.event.kind == "near":
                 return None
-            return self._leave_loop(index)
+            # The last copy may break off within the token, but not within a word.
+            word = len(_WORD.match(self._seen[index]).group())  # type: ignore[union-attr]
+            same = _common_prefix(self._seen[index], self._seen[index - run.distance])
+            return self._leave_loop(index, word if word <= same else 0)
         # The last copy may break off within the token.
         end += _common_prefix(self._seen[index], self._seen[index - run.distance])
         if event := self._judge(run, index - 1, end):
@@ -295,14 +299,14 @@ class LoopDetector:
             return event
         return None
 
-    def _leave_loop(self, index: int) -> LoopEnd:
-        """The loop has ended before the token at `index`."""
+    def _leave_loop(self, index: int, num_symbols: int = 0) -> LoopEnd:
+        """The loop has ended before the token at `index`, or this many symbols into it."""
         self.event = None
         if self._grams:
             self._grams.start_over()
         if self._said:
             self._said.start_over()
-        return LoopEnd(self._ends[index - 1])
+        return LoopEnd(self._ends[index - 1] + num_symbols)
 
     def _look_for_near(self, index: int, at_end: bool) -> LoopEvent | LoopEnd | None:
         """Whether the tokens up to that at `index` are a near loop, or end one."""

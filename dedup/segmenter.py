@@ -207,10 +207,10 @@ class Segmenter:
             return "quote", text.lstrip("> ")
         if marker := _MARKER.match(text):
             return "item", text[marker.end() :]
-        if self._indent >= 4 and not place.levels:
-            return "code", ""
         if _MARKER_BEGUN.fullmatch(text) and not self._flushed:
             return None, ""
+        if self._indent >= 4 and not place.levels:
+            return "code", ""
         return "line", text
 
     def _make(self, text: str, ended: Kind | None, separator: str, following: str) -> Segment:

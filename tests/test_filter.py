@@ -123,6 +123,20 @@ def test_skip_drops_the_loop_and_goes_on() -> None:
     assert len(out) < 200
 
 
+def test_skip_cuts_no_word_in_two() -> None:
+    step = "- Boil the water for five minutes"
+    assert filtered(f"{step}\n" * 4 + f"{step}: {C}", on_loop="skip")[0] == f"{step}: {C}"
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_an_indented_item_is_one_whatever_the_deltas(size: int) -> None:
+    step = "- Boil the water for five minutes"
+    text = f"{step}\n" * 4 + f"{step}\n    {step}\n    "
+    done = RepetitionFilter(FilterConfig(on_loop="skip"))
+    out = "".join(done.feed(text[at : at + size]) for at in range(0, len(text), size)) + done.flush()
+    assert out == f"{step}\n    "
+
+
 def test_loops_only_cuts() -> None:
     assert filtered(f"{A} {A} {C}", policy="loops")[0] == f"{A} {A} {C}"
 
