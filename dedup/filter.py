@@ -25,6 +25,7 @@ _ASKED_FOR = re.compile(
     r"\b(?:repeat(?:ed|edly|ing)?|over and over|\d+ times|lyrics|chorus|refrain|verbatim)\b|重复|复述|\d+\s*[次遍]|歌词|副歌|繰り返し",
     re.IGNORECASE,
 )
+_FOLLOWED_PERIODS = 4  # what stays is followed from so far back
 _BLOCK_CHARS = 2048  # a long text is read in blocks, so that nothing costs more than its length
 
 
@@ -45,6 +46,8 @@ class RepetitionFilter:
         self._cuts = policy in ("loops", "balanced", "strict") and not asked_for
         self._counter = RepetitionCounter(4)
         self._units = UnitStream()
+        self._uncounted: list[str] = []  # read, but not counted: that can wait until there is a block of it, or somebody asks
+        self._num_counted = 0
         self._detector = LoopDetector(self.config.loop)
         self._unpassed = ""  # read, but not passed on: it may be a loop's second copy
         self._passed = 0
@@ -55,7 +58,8 @@ class RepetitionFilter:
         self._follower: LoopDetector | None = None
         self._num_stay = 0  # characters that the sentence filter let through
         self._followed_from = 0  # offset in what stays
-        self._recent = ""  # the end of what was given out, until there is a follower
+        self._recent: list[str] = []  # the end of what was given out, and more, until there is a follower
+        self._recent_from = 0  # offset in what stays
         self._certain = ""  # stays, but the follower may find that it is a loop's second copy
         self._loops_removed: list[Removal] = []
         self._skipping = self._ended = self._flushed = False
@@ -101,7 +105,9 @@ class RepetitionFilter:
         if not self._measures:
             self.chars_out += len(delta)
             return delta
-        self._counter.append(self._units.feed(delta))
+        self._uncounted.append(delta)
+        if self.chars_in - self._num_counted >= _BLOCK_CHARS:
+            self._count()
         given = []
         for at in range(0, len(delta), _BLOCK_CHARS):
             if self._ended:
@@ -121,7 +127,6 @@ class RepetitionFilter:
         self._flushed = True
         if not self._measures or self._ended:
             return ""
-        self._counter.append(self._units.flush())
         self._detector.flush()
         given = [self._advance()]
         if not self._skipping and not self._ended:
@@ -136,6 +141,7 @@ class RepetitionFilter:
 
     def metrics(self) -> dict[str, float]:
         """Numbers about what went in: repeated 4-grams (`rep_4`), characters and sentences by what became of them."""
+        self._count()
         return {
             "rep_4": self._counter.rep,
             "chars_in": self.chars_in,
@@ -146,6 +152,13 @@ class RepetitionFilter:
             "sentences_flagged": self.sentences_flagged,
             "loops": int(self.loop is not None),
         }
+
+    def _count(self) -> None:
+        self._counter.append(self._units.feed("".join(self._uncounted)))
+        if self._flushed:
+            self._counter.append(self._units.flush())
+        self._uncounted.clear()
+        self._num_counted = self.chars_in
 
     def _give(self, given: list[str], delta: str) -> str:
         text = "".join(given) if self._cuts else delta
@@ -232,12 +245,14 @@ class RepetitionFilter:
                 continue
             if self._follower is None and self._sentences and self._sentences.removed:
                 self._follower = LoopDetector(self.config.loop)
-                self._followed_from = self._num_stay - len(self._recent)
-                self._follower.feed(self._recent)
-                self._recent = ""
+                self._shorten_recent()
+                self._followed_from = self._recent_from
+                self._follower.feed(self._recent.pop())
             self._num_stay += len(text)
             if self._follower is None:
-                self._recent = (self._recent + text)[-4 * self.config.loop.max_period :]
+                self._recent.append(text)
+                if self._num_stay - self._recent_from > 2 * _FOLLOWED_PERIODS * self.config.loop.max_period:
+                    self._shorten_recent()
                 given.append(text)
                 continue
             self._certain += text
@@ -246,6 +261,10 @@ class RepetitionFilter:
             if self._ended:
                 break
         return given
+
+    def _shorten_recent(self) -> None:
+        self._recent = ["".join(self._recent)[-_FOLLOWED_PERIODS * self.config.loop.max_period :]]
+        self._recent_from = self._num_stay - len(self._recent[0])
 
     def _release(self, follower: LoopDetector) -> str:
         """What the follower does not take for a loop's second copy; at a loop, the last that is given out."""

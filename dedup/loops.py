@@ -174,24 +174,23 @@ class LoopDetector:
 
         Goal: as little as can be for a token that is new.
         """
-        tokens, seen, ends, pairs, base = self._tokens, self._seen, self._ends, self._pairs, self._base
-        index, end, before = len(seen) - 1, self._end, -1
-        last = seen[-1] if seen else ""
-        in_run = self._run is not None
-        for at in range(self._at, len(tokens)):
-            token = tokens[at]
-            index += 1
+        seen, ends, pairs, end = self._seen, self._ends, self._pairs, self._end
+        number = self._base + len(seen)
+        stop = min(len(self._tokens), self._at + (1 if self._run else 1 + -number % _STEP))
+        last, before = seen[-1] if seen else "", -1
+        for at in range(self._at, stop):
+            token = self._tokens[at]
             end += len(token)
             seen.append(token)
             ends.append(end)
             pair = (last, token)
             last = token
-            before = pairs.get(pair, -1)
-            pairs[pair] = base + index
-            if before >= base or in_run or (base + index) % _STEP == 0:
+            if (known := pairs.setdefault(pair, number)) != number:
+                pairs[pair], before = number, known
                 break
+            number += 1
         self._at, self._end = at + 1, end
-        return index, before
+        return len(seen) - 1, before
 
     def _consider(self, index: int, before: int) -> LoopEvent | LoopEnd | None:
         """What the token at `index` changes."""

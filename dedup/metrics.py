@@ -135,16 +135,14 @@ class RepetitionCounter:
         self._last = tokens[max(0, len(tokens) - self._n + 1) :]
         grams = list(map(hash, ngrams(tokens, self._n)))
         self._total += len(grams)
-        num_seen = len(self._seen)
-        if num_seen + len(grams) <= self._max:
-            self._seen.update(grams)
-            self._repeated += len(grams) - (len(self._seen) - num_seen)
-            return
-        for gram in grams:
-            if gram in self._seen:
-                self._repeated += 1
-            elif len(self._seen) < self._max:
-                self._seen.add(gram)
+        at = 0
+        while at < len(grams) and (room := self._max - len(self._seen)):
+            block = grams[at : at + room]
+            num_seen = len(self._seen)
+            self._seen.update(block)
+            self._repeated += len(block) - (len(self._seen) - num_seen)
+            at += len(block)
+        self._repeated += sum(map(self._seen.__contains__, grams[at:]))
 
     @property
     def rep(self) -> float:

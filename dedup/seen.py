@@ -3,13 +3,12 @@
 import bisect
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dedup.units import units
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """A remembered sentence. start: its offset in what went in; below 0 for one of an earlier turn. after: the one
     before it. place: where it stands in what was kept."""
 

@@ -8,9 +8,8 @@ taker removes is taken back with `forget`: what follows is then read as if it ha
 """
 
 import re
-from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Kind = Literal["sentence", "line", "item", "heading", "quote", "table", "code", "piece"]
 
@@ -37,8 +36,7 @@ _FENCE = re.compile(r"`{3,}|~{3,}")
 _WORD_BEFORE_STOP = re.compile(r"(\S{1,32}?)\.[" + re.escape(_CLOSERS) + r"]*$")
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A piece of the text.
 
     separator: the whitespace after it. scope: the list, or the level of a list, that an item belongs to; 0 for other kinds.
@@ -57,8 +55,7 @@ class Segment:
     wrapped: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """A place in the text: what stands before it says about what comes. Enough to read on, and small, so that it can be put back."""
 
     line_start: bool = True

@@ -11,9 +11,11 @@ UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000
 _UNIT = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
 _UNSPACED_GAP = re.compile(rf"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 _DIGITS = re.compile(r"\d+")
+# Text, as Chinese mostly is, that only case is to be folded in, once its punctuation goes.
+_ONLY_CASE = re.compile("[\0-\x7f\u3001\u3002\u4e00-\u9fff，！？：；（）“”‘’—…]*")
 
 # What a sentence may differ in and still be the same: quotes, emphasis, commas, how it ends.
-_IGNORED = dict.fromkeys(map(ord, "*_`\"'“”‘’「」『』《》,、"))
+_IGNORED = re.compile("[*_`\"'“”‘’「」『』《》,、]")
 _ENDING = " .!;:。…"
 
 
@@ -24,7 +26,7 @@ def fold(text: str) -> str:
 
 def units(text: str) -> list[str]:
     """The words of `text`, folded."""
-    return _UNIT.findall(fold(text))
+    return _UNIT.findall(text.casefold() if _ONLY_CASE.fullmatch(text) else fold(text))
 
 
 def digits_folded(unit: str) -> str:
@@ -36,7 +38,10 @@ def key_prefix(text: str) -> str:
     """What the key of any sentence that begins with `text` begins with."""
     # Decomposed (NFKD), so that no later mark can change what came before it.
     folded = text.casefold() if text.isascii() else unicodedata.normalize("NFKD", text).casefold()
-    return _UNSPACED_GAP.sub("", " ".join(folded.translate(_IGNORED).split())).rstrip(_ENDING)
+    key = " ".join(_IGNORED.sub("", folded).split())
+    if " " in key:
+        key = _UNSPACED_GAP.sub("", key)
+    return key.rstrip(_ENDING)
 
 
 def sentence_key(text: str) -> str:
