@@ -19,6 +19,7 @@ from tqdm import tqdm
 from dedup.config import POLICIES, FilterConfig
 from dedup.filter import RepetitionFilter
 from dedup.metrics import repetition_metrics
+from dedup.segmenter import load_punkt
 
 READ_BYTES = 64 * 1024
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # how surrogateescape marks a byte that is not UTF-8
@@ -98,6 +99,8 @@ def filter_command(policy: Any, on_loop: Any, jsonl: bool) -> None:
         out = done.feed(text) + done.flush()
         return {"text": out, "loop": asdict(done.loop) if done.loop else None, "removed": [asdict(span) for span in done.removed]}
 
+    if policy not in ("off", "loops"):
+        load_punkt()
     with _quiet_pipe():
         sys.exit(_each_line(filtered) if jsonl else _stream(RepetitionFilter(config)))
 

@@ -4,8 +4,8 @@
 
 What the detector takes for the beginning of a loop's second copy is held until it is certain; so is a sentence that may be a repeat.
 All else is let go at once. Every decision is taken at a place in the text, never at a delta's end, so how the text was cut into
-deltas cannot matter. Removing sentences can bring a loop together that was none: from the first removal on a second detector follows
-what stays, so that filtering the output again changes nothing.
+deltas cannot matter. Removing sentences can bring a loop together that was none: behind a removal a second detector follows what
+stays for as long as a loop could reach back over it, so that filtering the output again changes nothing.
 """
 
 import re
@@ -25,7 +25,7 @@ _ASKED_FOR = re.compile(
     r"\b(?:repeat(?:ed|edly|ing)?|over and over|\d+ times|lyrics|chorus|refrain|verbatim)\b|重复|复述|\d+\s*[次遍]|歌词|副歌|繰り返し",
     re.IGNORECASE,
 )
-_FOLLOWED_PERIODS = 4  # what stays is followed from so far back
+_FOLLOWED_PERIODS = 4  # what stays is followed from so far before a removal to so far behind it
 _BLOCK_CHARS = 2048  # a long text is read in blocks, so that nothing costs more than its length
 
 
@@ -58,7 +58,10 @@ class RepetitionFilter:
         self._follower: LoopDetector | None = None
         self._num_stay = 0  # characters that the sentence filter let through
         self._followed_from = 0  # offset in what stays
-        self._recent: list[str] = []  # the end of what was given out, and more, until there is a follower
+        self._follow_until = 0  # offset in what stays
+        self._num_removals = 0  # followed so far
+        self._reach = _FOLLOWED_PERIODS * self.config.loop.max_period
+        self._recent: list[str] = []  # the end of what stays, and more
         self._recent_from = 0  # offset in what stays
         self._certain = ""  # stays, but the follower may find that it is a loop's second copy
         self._loops_removed: list[Removal] = []
@@ -238,32 +241,54 @@ class RepetitionFilter:
 
     def _follow(self, texts: Iterable[str]) -> list[str]:
         """What can be given out of the text that stays."""
+        if self._sentences is None or not self._follows:
+            return list(texts)
         given = []
         for text in texts:
-            if not self._follows:
-                given.append(text)
-                continue
-            if self._follower is None and self._sentences and self._sentences.removed:
+            if self._follower or len(self._sentences.removed) > self._num_removals:
+                text = self._follow_on(text, self._sentences)
+            else:
+                self._num_stay += len(text)
+                self._recent.append(text)
+            given.append(text)
+            if self._ended:
+                break
+        if self._num_stay - self._recent_from > 2 * self._reach:
+            self._shorten_recent()
+        return given
+
+    def _follow_on(self, text: str, sentences: SentenceFilter) -> str:
+        """What the second detector lets go of, `text` included."""
+        if len(sentences.removed) > self._num_removals:
+            self._num_removals = len(sentences.removed)
+            self._follow_until = self._num_stay + self._reach
+            if self._follower is None:
                 self._follower = LoopDetector(self.config.loop)
                 self._shorten_recent()
                 self._followed_from = self._recent_from
-                self._follower.feed(self._recent.pop())
-            self._num_stay += len(text)
-            if self._follower is None:
-                self._recent.append(text)
-                if self._num_stay - self._recent_from > 2 * _FOLLOWED_PERIODS * self.config.loop.max_period:
-                    self._shorten_recent()
-                given.append(text)
-                continue
-            self._certain += text
-            self._follower.push(text)
+                self._follower.feed(self._recent[0])
+        given = []
+        while text and self._follower and not self._ended:
+            size = min(len(text), self._follow_until - self._num_stay)
+            piece, text = text[:size], text[size:]
+            self._num_stay += size
+            self._recent.append(piece)
+            self._certain += piece
+            self._follower.push(piece)
             given.append(self._release(self._follower))
-            if self._ended:
-                break
-        return given
+            if self._num_stay == self._follow_until:
+                if self._certain:
+                    self._follow_until += _BLOCK_CHARS
+                else:
+                    self._follower = None
+        if not self._ended:
+            self._num_stay += len(text)
+            self._recent.append(text)
+            given.append(text)
+        return "".join(given)
 
     def _shorten_recent(self) -> None:
-        self._recent = ["".join(self._recent)[-_FOLLOWED_PERIODS * self.config.loop.max_period :]]
+        self._recent = ["".join(self._recent)[-self._reach :]]
         self._recent_from = self._num_stay - len(self._recent[0])
 
     def _release(self, follower: LoopDetector) -> str:

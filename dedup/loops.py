@@ -34,6 +34,7 @@ _WORD = re.compile(r"\w*")
 _LEAST_SPAN = 30  # no loop is shorter
 _DRAWING = 1200  # fenced lines without letters are a drawing up to here
 _REACH = 128  # how far back an echo is heard
+_SHORT_RUN = 64  # two tokens, and what may equal of those around them, are no longer
 
 # Tokens, and shares of them.
 _STEP = 32  # between two looks for a near loop
@@ -172,22 +173,37 @@ class LoopDetector:
     def _skim(self) -> tuple[int, int]:
         """Reads up to a token that may matter: its index, and the number of the one that ended the same pair before (-1: none).
 
-        Goal: as little as can be for a token that is new.
+        Goal: as little as can be for a token that is new, or whose pair stood before too long ago, or far away and between other
+        tokens: what would be a run of two tokens is no loop.
         """
-        seen, ends, pairs, end = self._seen, self._ends, self._pairs, self._end
-        number = self._base + len(seen)
-        stop = min(len(self._tokens), self._at + (1 if self._run else 1 + -number % _STEP))
+        seen, ends, pairs, end, hits = self._seen, self._ends, self._pairs, self._end, self._hits
+        base, max_period, tokens = self._base, self.config.max_period, self._tokens
+        alone = self.event is None
+        number = base + len(seen)
+        stop = min(len(tokens), self._at + (1 if self._run else 1 + -number % _STEP))
         last, before = seen[-1] if seen else "", -1
         for at in range(self._at, stop):
-            token = self._tokens[at]
+            token = tokens[at]
             end += len(token)
             seen.append(token)
             ends.append(end)
             pair = (last, token)
             last = token
             if (known := pairs.setdefault(pair, number)) != number:
-                pairs[pair], before = number, known
-                break
+                pairs[pair] = number
+                hits.append(number)
+                place = known - base
+                distance = end - ends[place]
+                if distance <= max_period and not (
+                    alone
+                    and distance > _SHORT_RUN
+                    and place > 1
+                    and at + 1 < len(tokens)
+                    and tokens[at + 1] != seen[place + 1]
+                    and seen[-3] != seen[place - 2]
+                ):
+                    before = known
+                    break
             number += 1
         self._at, self._end = at + 1, end
         return len(seen) - 1, before
@@ -197,9 +213,7 @@ class LoopDetector:
         change: LoopEvent | LoopEnd | None = None
         if self._run and self._seen[index - self._run.distance] != self._seen[index]:
             change = self._end_run(index)
-        if before >= self._base:
-            self._hits.append(self._base + index)
-        if self._run is None and before >= self._base:
+        if self._run is None and before >= 0:
             self._begin_run(index, self._base + index - before)
         if self._run and self.event is None and change is None:
             change = self.event = self._judge(self._run, index, self._end)
@@ -258,12 +272,10 @@ class LoopDetector:
         return run.known_at
 
     def _begin_run(self, index: int, distance: int) -> None:
-        """A run, if the last two tokens stand `distance` tokens earlier, and that is not too far back."""
+        """A run: the last two tokens stand `distance` tokens earlier too."""
         seen, ends = self._seen, self._ends
         first = index - 1
         if first < distance:
-            return
-        if ends[index] - ends[index - distance] > self.config.max_period:
             return
         # The run may have begun earlier, hidden by one of another period. Goal, O(1) amortised: no further back than that.
         floor = max(distance, first - 2 * distance)

@@ -27,6 +27,7 @@ _CLOSERS = "\"'”’」』）)】》]*_"
 # Where a segment may end: a line's end, or a terminator with what closes after it. The bound keeps a match small.
 _END = re.compile(rf"\n|[。！？．…!?.][。！？．…!?.{re.escape(_CLOSERS)}]{{0,64}}")
 _CLAUSE_ENDS = ",;，；、—–-"
+_TERMINATORS = frozenset(".!?。！？．…:：")
 _WIDE_STOP = frozenset("。！？．")
 _MARKER = re.compile(
     r"(?:[-*+•‣·]|\d{1,4}[.)、．]|[(（]?(?:\d{1,4}|[A-Za-z])[)）]|[一二三四五六七八九十]{1,3}、)(?=\s|(?<=[、．）]))\s*"
@@ -90,11 +91,6 @@ class Segmenter:
         """No more text will come: what is pending is the last segment."""
         self._flushed = True
 
-    def truncate(self, num_chars: int) -> None:
-        """Forgets all but the first `num_chars` characters of the pending text."""
-        self._text = self._text[:num_chars]
-        self._scan = min(self._scan, num_chars)
-
     def open_as(self) -> tuple[Kind | None, str]:
         """What the next segment is so far: its kind (None: not known yet) and the part of it that says something."""
         return self._classify(self._text[: self._certain])
@@ -104,17 +100,14 @@ class Segmenter:
         found = self._find_end()
         if found is None:
             return None
-        end, kind, firm = found
+        end, ended, firm = found
+        pending = self._text
         self._certain = end
-        text, rest = self._text[:end], self._text[end:]
-        space = _SPACE.match(rest).end()  # type: ignore[union-attr]
-        if space == len(rest) and not self._flushed:
+        space = _SPACE.match(pending, end).end()  # type: ignore[union-attr]
+        if space == len(pending) and not self._flushed:
             return None
-        separator = rest[:space]
-        self._text, self._scan = rest[space:], 0
-        segment = self._make(text, kind, separator, self._text[:1])
-        self._advance(segment, firm)
-        return segment
+        self._text, self._scan = pending[space:], 0
+        return self._advance(pending[:end], ended, firm, pending[end:space], pending[space : space + 1])
 
     def mark(self) -> Mark:
         """The place before the last segment taken."""
@@ -133,11 +126,11 @@ class Segmenter:
     def _find_end(self) -> tuple[int, Kind | None, bool] | None:
         """Where the pending segment ends, its kind if the end decides it, and whether the next one begins firmly."""
         text = self._text
-        self._certain = min(len(text.rstrip()), self._max)
         if not text:
+            self._certain = 0
             return None
-        kind, _ = self._classify(text)
-        whole_line = kind in ("code", "table", "heading")
+        whole_line = (self._place.line_start or self._place.fence) and self._classify(text)[0] in ("code", "table", "heading")
+        certain = None
         at = self._scan
         while found := _END.search(text, at):
             start, end = found.span()
@@ -149,7 +142,7 @@ class Segmenter:
             # At the end of what was fed the terminator may go on, and so may the word that tells whether it is one.
             verdict = self._ends_sentence(start, end) if end < len(text) or self._flushed else None
             if verdict is None:
-                self._certain = min(end, self._max)
+                certain = end
                 break
             ends, firm = verdict
             if ends:
@@ -157,6 +150,7 @@ class Segmenter:
             at = self._scan = end
         else:
             self._scan = max(at, len(text))
+        self._certain = min(len(text.rstrip()) if certain is None else certain, self._max)
         if len(text) >= self._max:
             return self._max, "piece", False
         return (len(text), None, True) if self._flushed else None
@@ -210,20 +204,41 @@ class Segmenter:
             return "code", ""
         return "line", text
 
-    def _make(self, text: str, ended: Kind | None, separator: str, following: str) -> Segment:
-        place = self._place
+    def _advance(self, text: str, ended: Kind | None, firm: bool, separator: str, following: str) -> Segment:
+        """Makes the segment, and moves on to the place behind it."""
+        place = self._before = self._place
+        fence, blocks, levels = place.fence, place.blocks, place.levels
         kind, content = self._classify(text)
         if ended == "piece":
             kind = "piece"
         elif kind in (None, "line"):
             kind = "sentence" if ended == "sentence" else "line"
-        marker_chars = len(text) - len(content) if kind in ("item", "quote") else 0
-        scope = self._scope(text)[1] if kind == "item" else 0
-        whole = place.line_start and ("\n" in separator or not following)
-        broken = separator.count("\n") == 1 and not is_terminated(text)
-        goes_on = broken and (following.islower() or text[-1:] in _CLAUSE_ENDS)
-        came_on = place.broken_at != "" and (place.broken_at in _CLAUSE_ENDS or text[:1].islower())
-        wrapped = came_on or goes_on or (kind == "sentence" and not is_terminated(text))
+        marker_chars = scope = 0
+        if kind == "item":
+            marker_chars = len(text) - len(content)
+            levels, scope = self._scope(text)
+            blocks = max(blocks, scope)  # what was ever opened: a new list's scope is new
+        elif kind == "quote":
+            marker_chars = len(text) - len(content)
+        elif kind == "code" and place.line_start and (mark := _FENCE.match(text)):
+            if not fence:
+                fence = mark.group()
+            elif mark.group().startswith(fence) and mark.end() == len(text.rstrip()):
+                fence = ""
+        if kind != "item" and levels and place.line_start and self._indent <= levels[0][0]:
+            levels = ()
+        num_line_ends = separator.count("\n")
+        line_start = num_line_ends > 0
+        if line_start:
+            self._indent = _indent(separator)
+        last, before = text[-1:], place.broken_at
+        unfinished = (num_line_ends == 1 or kind == "sentence") and not is_terminated(text)
+        broken = unfinished and num_line_ends == 1
+        goes_on = broken and (following.islower() or last in _CLAUSE_ENDS)
+        came_on = before != "" and (before in _CLAUSE_ENDS or text[:1].islower())
+        wrapped = came_on or goes_on or (unfinished and kind == "sentence")
+        self._place = Mark(line_start, firm or line_start, fence, blocks, levels, last if broken and kind != "heading" else "")
+        whole = place.line_start and (line_start or not following)
         return Segment(text, kind or "line", separator, scope, marker_chars, whole, place.firm, wrapped)
 
     def _scope(self, text: str) -> tuple[tuple[tuple[int, str, int], ...], int]:
@@ -240,30 +255,10 @@ class Segmenter:
             levels += ((self._indent, marker, place.blocks + 1),)
         return levels, levels[-1][2]
 
-    def _advance(self, segment: Segment, firm: bool) -> None:
-        place = self._before = self._place
-        fence, blocks, levels = place.fence, place.blocks, place.levels
-        if segment.kind == "code" and place.line_start and (mark := _FENCE.match(segment.text)):
-            if not fence:
-                fence = mark.group()
-            elif mark.group().startswith(fence) and mark.end() == len(segment.text.rstrip()):
-                fence = ""
-        if segment.kind == "item":
-            levels, scope = self._scope(segment.text)
-            blocks = max(blocks, scope)
-        elif place.line_start and levels and self._indent <= levels[0][0]:
-            levels = ()
-        line_start = "\n" in segment.separator
-        if line_start:
-            self._indent = _indent(segment.separator)
-        broken = segment.separator.count("\n") == 1 and segment.kind != "heading" and not is_terminated(segment.text)
-        # A new list's scope must be new: blocks counts what was ever opened.
-        self._place = Mark(line_start, firm or line_start, fence, blocks, levels, segment.text[-1:] if broken else "")
-
 
 def is_terminated(text: str) -> bool:
     """Whether a segment ends as a sentence or a lead-in does."""
-    return text.rstrip(_CLOSERS)[-1:] in tuple(".!?。！？．…:：") or text[-1:] in tuple(".!?…")
+    return text[-1:] in _TERMINATORS or text.rstrip(_CLOSERS)[-1:] in _TERMINATORS
 
 
 def _marker_kind(text: str) -> str:
@@ -278,7 +273,8 @@ def _indent(separator: str) -> int:
 
 
 @cache
-def _punkt() -> object:
+def load_punkt() -> object:
+    """nltk's Punkt. Loading it takes a quarter of a second, once: what serves many does it before its first text."""
     from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 
     parameters = PunktParameters()
@@ -289,6 +285,6 @@ def _punkt() -> object:
 def _punkt_breaks(word: str, following: str) -> bool:
     """Punkt's verdict on whether a sentence ends between two words."""
     try:
-        return bool(_punkt().text_contains_sentbreak(f"{word} {following}"))  # type: ignore[attr-defined]
+        return bool(load_punkt().text_contains_sentbreak(f"{word} {following}"))  # type: ignore[attr-defined]
     except TimeoutError:
         return False

@@ -153,7 +153,8 @@ class SentenceFilter:
                 else:
                     self._drop(segment, key, start, first_start)
             else:
-                yield self._keep_head()
+                if self._head:
+                    yield self._keep_head()
                 yield self._let_go(len(segment.text))
                 self.flagged += first_start is not None
                 self.kept += bool(key)

@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from dedup.segmenter import load_punkt
 from server.auth import Keys
 from server.completion import Completion
 from server.engines.base import Engine
@@ -46,6 +47,7 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async def start() -> None:
+            await asyncio.to_thread(load_punkt)
             await engine.start()
             telemetry.learn(engine.models)
 
