@@ -29,6 +29,7 @@ _FIRST_IDEOGRAPH = "\u4e00"  # from here on there is no case, and hardly any wid
 _TABLE_ROW = re.compile(r"^[^\S\n]*\|.*\w.*\|[^\S\n]*(?=\n)", re.MULTILINE)
 _DIGIT = re.compile(r"\d")
 _WORD = re.compile(r"\w*")
+_FENCE = "```"
 
 # Symbols.
 _LEAST_SPAN = 30  # no loop is shorter
@@ -338,15 +339,27 @@ class LoopDetector:
             unit = "".join(self._seen[index - run.distance + 1 : index + 1])
             run.period = (unit + unit).find(unit, 1)
             run.unit = unit[: run.period]
-            run.start -= len(unit) - run.period
+            run.start = self._start_of(run, index) - (len(unit) - run.period)
         span = end - run.start + run.period
         copies = span // run.period
         if copies < 3 or span < _LEAST_SPAN:
             return None
         kind, needed = _needed_span(run.unit, copies) if self._is_text else ("exact", _span_of(copies))
-        if span < needed or (kind == "flood" and span < _DRAWING and "\n" in run.unit and self._in_fence(index)):
+        is_drawing = kind == "flood" and span < _DRAWING and "\n" in run.unit and _FENCE not in run.unit and self._in_fence(index)
+        if span < needed or is_drawing:
             return None
         return LoopEvent(kind, run.start - run.period, end, run.period, copies)
+
+    def _start_of(self, run: _Run, index: int) -> int:
+        """Where the run begins, up to a period before the first token that showed it: the first copy's tokens may be cut elsewhere."""
+        text = "".join(self._seen[max(0, index + 1 - 3 * run.distance) : index + 1])
+        begun = self._ends[index] - len(text)
+        period = self._ends[index] - self._ends[index - run.distance]
+        start = run.start - begun
+        floor = max(period, start - period)
+        while start > floor and text[start - 1] == text[start - 1 - period]:
+            start -= 1
+        return begun + start
 
     def _near(self, at_end: bool) -> LoopEvent | None:
         """The near loop that the last tokens are: prose that says nothing new, or code whose very tokens are not new.
@@ -432,8 +445,10 @@ def _needed_span(unit: str, copies: int) -> tuple[LoopKind, int]:
     letters = sum(map(str.isalpha, unit))
     if not letters:
         if any(map(str.isdigit, unit)):
-            return "flood", 256 if len(set(unit)) > 1 else 128
-        return "flood", 400 if unit.isascii() else 200
+            return "flood", (96 if unit.isdigit() and copies >= 16 else 256) if len(set(unit)) > 1 else 128
+        if _FENCE in unit:
+            return "flood", 120
+        return "flood", max(400 if unit.isascii() else 200, 8 * len(unit))  # a form has some empty rows
     if "\n    " in unit:  # lines of code
         return "exact", max(320, 6 * len(unit))
     if 4 * letters < len(unit):
@@ -444,7 +459,7 @@ def _needed_span(unit: str, copies: int) -> tuple[LoopKind, int]:
 
 
 def _num_fences(tokens: list[str]) -> int:
-    return "".join(tokens).count("```")
+    return "".join(tokens).count(_FENCE)
 
 
 def _common_prefix(one: str, other: str) -> int:

@@ -36,6 +36,29 @@ def test_a_cycle_is_found_where_it_begins(before: str, unit: str) -> None:
     assert event.copies >= 3
 
 
+def test_a_first_copy_whose_tokens_are_cut_elsewhere_counts() -> None:
+    """Two characters of Japanese are a token; what stands before the loop decides where its first copy's begin."""
+    unit = "橋は夜のうちに流された。"
+    for before in ("昨日の", "昨日"):
+        event = LoopDetector().feed(before + unit * 5 + "橋は")
+        assert event is not None
+        assert (event.onset, event.period) == (len(before), len(unit))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("The text stands outside the block.\n" + "```\n" * 60, True),
+        ("A line, a rule, a line:\n" + "```\nx = 1\n```\n" * 2, False),
+        ("The number is 52" + "4452" * 24, True),
+        ("The mask is " + "10" * 32, False),
+        ("| name | price |\n|---|---|\n" + ("|" + " " * 60 + "|" + " " * 60 + "|\n") * 6, False),
+    ],
+)
+def test_symbols_and_digits_are_loops_later_than_words(text: str, found: bool) -> None:
+    assert (LoopDetector().feed(text) is not None) == found
+
+
 def test_a_loop_with_a_counter_is_found() -> None:
     text = PROSE + "".join(f"Step {i}: press the red button and wait for the light to turn on again. " for i in range(40))
     event = LoopDetector().feed(text)
