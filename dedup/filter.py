@@ -32,8 +32,8 @@ _BLOCK_CHARS = 2048  # a long text is read in blocks, so that nothing costs more
 class RepetitionFilter:
     """Filters one text. `feed` its deltas, `flush` at its end; what they return, joined, is the text less the spans in `removed`.
 
-    history: earlier texts of the conversation, for `strict`. prompt: what the reader asked; if it asks for repetition, the text is
-    measured and flagged but not changed.
+    history: earlier texts of the conversation, for `strict`; of long ones the last 262,144 characters count. prompt: what the reader
+    asked; if it asks for repetition, the text is measured and flagged but not changed.
     """
 
     def __init__(self, config: FilterConfig | None = None, *, history: Iterable[str] = (), prompt: str | None = None) -> None:

@@ -29,6 +29,8 @@ _NEAR_CHARS = 200
 _MIN_UNFINISHED = 32  # at the text's end, the beginning of the sentence before it
 _MIN_ALONE = 60  # between other words than before: a short sentence may be true twice
 _MIN_PARAGRAPH = 150  # a paragraph of one sentence: shorter ones are refrains
+_MAX_HISTORY_CHARS = 1 << 18  # of earlier turns, the last are remembered: a request must not cost seconds before it begins
+_BLOCK_CHARS = 2048  # a long text is read in blocks, so that nothing costs more than its length
 _LEADS_IN = (":", "：")
 _FORMULA = re.compile(r"[=^\\{}]")
 _ROW = re.compile(r"^[\"'\d]|[,;{}\[\]()]$")  # of JSON, CSV, code
@@ -88,7 +90,12 @@ class SentenceFilter:
         self._flushed = False
         self._read = 0
         self._left_out = 0  # characters before `restart` that were not fed
-        for text in history:
+        room = _MAX_HISTORY_CHARS
+        recent = []
+        for text in reversed(list(history)):
+            recent.append(text[max(0, len(text) - room) :])
+            room -= len(recent[-1])
+        for text in reversed(recent):
             self._remember(text)
 
     @property
@@ -270,12 +277,14 @@ class SentenceFilter:
 
     def _remember(self, text: str) -> None:
         segmenter = Segmenter(self._max_segment_chars)
-        segmenter.feed(text)
-        segmenter.flush()
-        while segment := segmenter.take():
-            key = sentence_key(segment.text[segment.marker_chars :])
-            if key and segment.kind in _REMOVABLE:
-                self._seen.add(key, -1, segment.scope)
+        for at in range(0, len(text) + 1, _BLOCK_CHARS):
+            segmenter.feed(text[at : at + _BLOCK_CHARS])
+            if at + _BLOCK_CHARS > len(text):
+                segmenter.flush()
+            while segment := segmenter.take():
+                key = sentence_key(segment.text[segment.marker_chars :])
+                if key and segment.kind in _REMOVABLE:
+                    self._seen.add(key, -1, segment.scope)
 
 
 def _parts_harder(separator: str, other: str) -> bool:

@@ -160,6 +160,11 @@ def test_strict_removes_near_duplicates_and_what_earlier_turns_said() -> None:
     assert done.removed[0].first_start < 0
 
 
+def test_of_a_long_history_the_end_is_remembered() -> None:
+    between = "".join(f"The water stood at mark {number} that day. " for number in range(10_000))
+    assert filtered(f"{A} {C} {B}", policy="strict", history=(f"{A} {between}", f"{between} {C}"))[0] == f"{A} {B}"
+
+
 def test_near_duplicates_with_other_numbers_stay() -> None:
     text = "Flight 12 leaves the gate at nine in the morning. Flight 14 leaves the gate at nine in the morning."
     assert filtered(text, policy="strict")[0] == text
