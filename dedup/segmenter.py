@@ -129,7 +129,8 @@ class Segmenter:
         if not text:
             self._certain = 0
             return None
-        whole_line = (self._place.line_start or self._place.fence) and self._classify(text)[0] in ("code", "table", "heading")
+        kind = self._classify(text)[0]
+        whole_line = kind in ("code", "table", "heading")
         certain = None
         at = self._scan
         while found := _END.search(text, at):
@@ -139,8 +140,9 @@ class Segmenter:
             if whole_line:
                 at = self._scan = end
                 continue
-            # At the end of what was fed the terminator may go on, and so may the word that tells whether it is one.
-            verdict = self._ends_sentence(start, end) if end < len(text) or self._flushed else None
+            # At the end of what was fed the terminator may go on, and so may the word that tells whether it is one. Where the
+            # kind is not known yet, the line may turn out to be code.
+            verdict = self._ends_sentence(start, end) if kind and (end < len(text) or self._flushed) else None
             if verdict is None:
                 certain = end
                 break

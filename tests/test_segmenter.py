@@ -1,7 +1,7 @@
 """How the segmenter cuts text."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dedup.segmenter import Segment, Segmenter
@@ -68,7 +68,11 @@ def test_items_of_one_list_share_a_scope_and_those_of_another_do_not() -> None:
     assert len({first.scope, inner.scope, other.scope}) == 3
 
 
-@given(st.text(st.sampled_from('ab .。!?\n-`|1…"”“e.g#> \t'), max_size=80), st.integers(1, 5))
+@given(
+    st.lists(st.sampled_from([*'ab .。!?\n-`|1…"”“e.g#> \t', "\n    ", "\n- "]), max_size=80).map("".join),
+    st.integers(1, 5),
+)
+@example("The bridge.\n    . - Boil the water for five minutes", 1)
 def test_segments_are_the_text_and_do_not_depend_on_the_deltas(text: str, size: int) -> None:
     whole = segments(text)
     assert "".join(segment.text + segment.separator for segment in whole).lstrip() == text.lstrip()
