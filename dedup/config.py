@@ -1,7 +1,8 @@
 """Every option of the library with its default and its valid range, in one place. Configurations are frozen and validated."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Policy = Literal["off", "watch", "loops", "balanced", "strict"]
 OnLoop = Literal["cut", "skip"]
@@ -68,30 +69,57 @@ class FilterConfig:
 
 
 DRY_SEQUENCE_BREAKERS = ("\n", ":", '"', "*")
+Exempt = Literal["special", "newlines", "digits", "json", "template"]
 
 
 @dataclass(frozen=True, slots=True)
 class DecodingConfig:
     """Sampling parameters against repetition, under the field's own names; the defaults switch every one of them off.
 
+    What each method does, and what it was measured to do, stands in docs/logits.md. `*_last_n` and `*_window` count tokens back from
+    the end; -1 is all of them.
+
     temperature: logits are divided by it, > 0 (1 changes nothing; greedy decoding is the caller's choice).
+    dynatemp_range, dynatemp_exponent: llama.cpp's dynamic temperature, from temperature - range where the model is certain to
+        temperature + range where it is not; range 0 is off.
+    repetition_temperature: the temperature while the last `repetition_temperature_length` tokens, at least, stand earlier too; 0 is off.
     repetition_penalty: CTRL's (arXiv 1909.05858), > 0; 1 is off. Prompt and output count.
     presence_penalty, frequency_penalty: OpenAI's, -2 to 2; 0 is off. Only the output counts.
-    no_repeat_ngram_size: no n-gram occurs twice; 0 is off. Prompt and output count.
-    dry_*: DRY as llama.cpp has it: multiplier · base^(match - allowed_length); multiplier 0 is off. `dry_penalty_last_n` is the
-        number of last tokens looked at, -1 for all, 0 for off.
+    penalty_last_n: the tokens that these three penalties look at. penalty_decay: what a token counts in the frequency penalty, to the
+        power of the tokens after it (RWKV's alpha_decay); 1 is off. penalize_prompt: whether the prompt counts in all three; None is
+        each one's own way.
+    no_repeat_ngram_size: no n-gram occurs twice; 0 is off. Prompt and output count. no_repeat_ngram_window: n-grams that begin
+        further back are free (DeepSeek-OCR's). encoder_no_repeat_ngram_size: no n-gram of an encoder's input occurs in the output.
+    dry_*: DRY as llama.cpp has it: multiplier · base^(match - allowed_length); multiplier 0 is off, and so is last_n 0.
+    lz_penalty: strength of the LZ penalty (arXiv 2504.20131); 0 is off. Of the output's last `lz_window` tokens, each costs a token
+        that would follow the same `lz_buffer` tokens, or fewer of them.
+    exempt, exempt_token_ids: tokens that no method but the temperature touches, by kind and by id.
     """
 
     temperature: float = 1.0
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    repetition_temperature: float = 0.0
+    repetition_temperature_length: int = 8
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    penalty_last_n: int = -1
+    penalty_decay: float = 1.0
+    penalize_prompt: bool | None = None
     no_repeat_ngram_size: int = 0
+    no_repeat_ngram_window: int = -1
+    encoder_no_repeat_ngram_size: int = 0
     dry_multiplier: float = 0.0
     dry_base: float = 1.75
     dry_allowed_length: int = 2
     dry_sequence_breakers: tuple[str, ...] = DRY_SEQUENCE_BREAKERS
     dry_penalty_last_n: int = -1
+    lz_penalty: float = 0.0
+    lz_window: int = 512
+    lz_buffer: int = 32
+    exempt: tuple[Exempt, ...] = ()
+    exempt_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         def number(name: str, low: float, high: float, expected: str, open_low: bool = False) -> None:
@@ -99,16 +127,38 @@ class DecodingConfig:
             valid = _is_number(value) and (low < value if open_low else low <= value) and value <= high
             _require(valid, name, value, expected)
 
+        def count(name: str, least: int) -> None:
+            _require(_is_count(getattr(self, name), least), name, getattr(self, name), f"an integer ≥ {least}")
+
+        def items(name: str, valid: Callable[[Any], bool], expected: str) -> None:
+            value = getattr(self, name)
+            _require(isinstance(value, list | tuple) and all(map(valid, value)), name, value, expected)
+            object.__setattr__(self, name, tuple(value))
+
         number("temperature", 0, 100, "a number in (0, 100]", open_low=True)
+        number("dynatemp_range", 0, 100, "a number in [0, 100]")
+        number("dynatemp_exponent", 0, 100, "a number in [0, 100]")
+        number("repetition_temperature", 0, 100, "a number in [0, 100]")
         number("repetition_penalty", 0, 100, "a number in (0, 100]", open_low=True)
         number("presence_penalty", -2, 2, "a number in [-2, 2]")
         number("frequency_penalty", -2, 2, "a number in [-2, 2]")
+        number("penalty_decay", 0, 1, "a number in (0, 1]", open_low=True)
         number("dry_multiplier", 0, 100, "a number in [0, 100]")
         number("dry_base", 0, 100, "a number in [0, 100]")
-        _require(_is_count(self.no_repeat_ngram_size, 0), "no_repeat_ngram_size", self.no_repeat_ngram_size, "an integer ≥ 0")
-        _require(_is_count(self.dry_allowed_length, 0), "dry_allowed_length", self.dry_allowed_length, "an integer ≥ 0")
-        _require(_is_count(self.dry_penalty_last_n, -1), "dry_penalty_last_n", self.dry_penalty_last_n, "an integer ≥ -1")
-        breakers = self.dry_sequence_breakers
-        valid = isinstance(breakers, list | tuple) and all(isinstance(b, str) and b for b in breakers)
-        _require(valid, "dry_sequence_breakers", breakers, "a list of non-empty strings")
-        object.__setattr__(self, "dry_sequence_breakers", tuple(breakers))
+        number("lz_penalty", 0, 100, "a number in [0, 100]")
+        for name in ("repetition_temperature_length", "lz_window", "lz_buffer"):
+            count(name, 1)
+        for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "dry_allowed_length"):
+            count(name, 0)
+        for name in ("penalty_last_n", "no_repeat_ngram_window", "dry_penalty_last_n"):
+            count(name, -1)
+        prompt = self.penalize_prompt
+        _require(prompt is None or isinstance(prompt, bool), "penalize_prompt", prompt, "true, false or null")
+        items("dry_sequence_breakers", lambda item: isinstance(item, str) and item != "", "a list of non-empty strings")
+        items("exempt", lambda item: item in get_args(Exempt), f"a list of {', '.join(get_args(Exempt))}")
+        items("exempt_token_ids", lambda item: _is_count(item, 0), "a list of token ids ≥ 0")
+
+    @property
+    def needs_tokenizer(self) -> bool:
+        """Whether what it says in words must be told in tokens."""
+        return bool(self.exempt or (self.dry_multiplier and self.dry_sequence_breakers))

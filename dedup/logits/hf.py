@@ -3,46 +3,62 @@
 model.generate(**inputs, logits_processor=logits_processors(DecodingConfig(no_repeat_ngram_size=4), tokenizer))
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
-from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from dedup.config import DecodingConfig, LoopConfig
 from dedup.filter import RepetitionFilter
-from dedup.logits.history import TokenHistory
-from dedup.logits.processors import Breakers, apply
+from dedup.logits import device
+from dedup.logits.bans import encoder_no_repeat_ngram
+from dedup.logits.history import Ints, TokenHistory
+from dedup.logits.processors import apply, penalize
+from dedup.logits.scan import ban_ngrams
+from dedup.logits.temperature import temperature
+from dedup.logits.tokens import NO_TOKENS, TokenSets, token_sets
 from dedup.loops import LoopDetector, LoopEvent
 
 REPLACEMENT = "\ufffd"  # what a decoder gives for half a character
 MAX_HALF_CHARACTER = 3  # a character of UTF-8 has at most four bytes: three may wait for the last
 MAX_CONTEXT = 32
 
-_token_texts: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
 
-
-def logits_processors(config: DecodingConfig, tokenizer: Any = None, prompt_length: int | None = None) -> LogitsProcessorList:
+def logits_processors(
+    config: DecodingConfig,
+    tokenizer: Any = None,
+    prompt_length: int | None = None,
+    encoder_input_ids: torch.Tensor | None = None,
+) -> LogitsProcessorList:
     """`config`'s methods for `generate(logits_processor=...)`, as one processor.
 
-    tokenizer: DRY's sequence breakers need it (ValueError without), and left padding is told from text by its `pad_token_id`.
-    prompt_length: tokens of the prompt, for the presence and frequency penalties; None takes the length of the first call.
+    tokenizer: DRY's sequence breakers and `exempt` need it (ValueError without), and left padding is told from text by its
+    `pad_token_id`. prompt_length: tokens of the prompt; None takes the length of the first call. encoder_input_ids: (batch, length),
+    for `encoder_no_repeat_ngram_size` (ValueError without).
     """
-    return LogitsProcessorList([RepetitionLogitsProcessor(config, tokenizer, prompt_length)])
+    return LogitsProcessorList([RepetitionLogitsProcessor(config, tokenizer, prompt_length, encoder_input_ids)])
 
 
-def breaker_ids(tokenizer: Any, breakers: tuple[str, ...]) -> Breakers:
-    """The tokens whose text contains a sequence breaker, special tokens too.
-
-    llama.cpp also knows breakers that are spread over several tokens; here such a breaker breaks nothing.
-    """
-    texts = _token_texts.get(tokenizer)
-    if texts is None:  # Decoding a vocabulary takes up to a second; the texts serve every set of breakers.
-        texts = _token_texts[tokenizer] = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-    return frozenset(token for token, text in enumerate(texts) if any(breaker in text for breaker in breakers))
+def apply_to(
+    config: DecodingConfig,
+    history: TokenHistory,
+    logits: torch.Tensor,
+    sets: TokenSets = NO_TOKENS,
+    encoder: TokenHistory | None = None,
+) -> None:
+    """`apply` for a row in a tensor, shape (vocabulary,), of any float type on any device; changed in place."""
+    if _in_numpys_reach(logits):
+        apply(config, history, logits.detach().numpy(), sets, encoder)
+        return
+    row = logits.detach().to("cpu", torch.float32).numpy()
+    apply(config, history, row, sets, encoder)
+    logits.copy_(torch.from_numpy(row))
 
 
 class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
@@ -54,65 +70,148 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
 
     Padding on the left counts for nothing if the tokenizer is known, so that a row gets the same penalties alone and in a batch.
     (transformers leaves it alone in the repetition penalty, and counts it in the n-gram ban.) Without it, padding is prompt.
+
+    On the CPU a history of each row is kept where a method needs one. On another device, and for types that numpy does not have,
+    all is worked out from the tokens by vectorised operations, with no synchronisation with the host.
     """
 
-    def __init__(self, config: DecodingConfig, tokenizer: Any = None, prompt_length: int | None = None) -> None:
-        needs_tokenizer = bool(config.dry_multiplier) and bool(config.dry_sequence_breakers)
-        if needs_tokenizer and tokenizer is None:
-            raise ValueError("dry_sequence_breakers needs a tokenizer: logits_processors(config, tokenizer), or () for none")
+    def __init__(
+        self,
+        config: DecodingConfig,
+        tokenizer: Any = None,
+        prompt_length: int | None = None,
+        encoder_input_ids: torch.Tensor | None = None,
+    ) -> None:
+        if config.encoder_no_repeat_ngram_size and encoder_input_ids is None:
+            raise ValueError(
+                "encoder_no_repeat_ngram_size needs encoder_input_ids: logits_processors(config, encoder_input_ids=...)"
+            )
         self.config = config
-        self._breakers: Breakers = breaker_ids(tokenizer, config.dry_sequence_breakers) if needs_tokenizer else frozenset()
+        self._sets = token_sets(config, tokenizer)
         self._pad = getattr(tokenizer, "pad_token_id", None)
         self._prompt_length = prompt_length
+        self._encoder_ids = encoder_input_ids if config.encoder_no_repeat_ngram_size else None
+        self._encoders: list[TokenHistory] = []
+        if self._encoder_ids is not None:
+            self._encoders = [TokenHistory(row, config.encoder_no_repeat_ngram_size) for row in self._encoder_ids.tolist()]
+        penalizes = config.repetition_penalty != 1 or config.frequency_penalty or config.presence_penalty
+        self._penalizes = bool(penalizes or config.dry_multiplier or config.lz_penalty)
+        self._follows = self._penalizes or bool(config.repetition_temperature or self._encoders)
+        self._temperature_varies = bool(config.repetition_temperature or config.dynatemp_range)
+        self._device = device.DeviceMethods(config, self._sets)
         self._num_prompt = 0
-        self._seen: torch.Tensor | None = None
+        self._seen: Ints = np.empty((0, 0), np.int64)  # the tokens of the call before, and room for more
+        self._length = -1  # tokens a row had then; -1: there was no call
         self._rows: list[_Row] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """input_ids: (batch, length), any integer type; scores: (batch, vocabulary). Returns new scores, never the same tensor:
-        `generate` may still give out the old ones (`output_logits`)."""
-        scores = scores.clone()
-        self._follow(input_ids)
-        for number, row in enumerate(self._rows):
-            apply(self.config, row.history, scores[number], self._breakers)
+        """input_ids: (batch, length), any integer type; scores: (batch, vocabulary), changed in place but for `generate` with
+        `output_logits`, which gives them out as they came: then a copy is."""
+        if _gives_out_logits():
+            scores = scores.clone()
+        if not _in_numpys_reach(scores):
+            return self._on_device(input_ids, scores)
+        ids = input_ids.numpy() if input_ids.dtype == torch.int64 else input_ids.long().numpy()
+        logits = scores.detach().numpy()
+        config, sets = self.config, self._sets
+        if self._follows:
+            self._follow(ids)
+        if self._penalizes:
+            for row, scored in zip(self._rows, logits, strict=True):
+                penalize(config, row.history, scored, sets)
+        if size := config.no_repeat_ngram_size:
+            window = config.no_repeat_ngram_window
+            begin = 0 if window < 0 else max(0, ids.shape[1] - window)
+            for tokens, scored in zip(ids, logits, strict=True):
+                padding = self._num_padding(tokens)
+                ban_ngrams(tokens, scored, size, max(begin, padding) if padding else begin, sets)
+        if self._encoders:
+            for number, (row, scored) in enumerate(zip(self._rows, logits, strict=True)):
+                encoder = self._encoders[number * len(self._encoders) // len(self._rows)]
+                encoder_no_repeat_ngram(row.history, encoder, scored, sets)
+        if self._temperature_varies:
+            for number, scored in enumerate(logits):
+                temperature(self._rows[number].history if self._rows else _NO_HISTORY, scored, config)
+        elif config.temperature != 1:
+            np.divide(logits, config.temperature, out=logits)
         return scores
 
-    def _follow(self, input_ids: torch.Tensor) -> None:
-        """Brings the histories up to `input_ids`. Goal: the tokens that a step adds are all that leaves the device."""
-        shared = self._num_shared(input_ids)
-        if shared is None or min(shared) < self._num_prompt:
-            length = input_ids.shape[-1]
+    def _on_device(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        length = input_ids.shape[-1]
+        if self._length < 0 or length not in (self._length, self._length + 1):
             self._num_prompt = length if self._prompt_length is None else min(self._prompt_length, length)
-            self._rows = [self._start(row) for row in input_ids[:, : self._num_prompt].tolist()]
-            shared = [self._num_prompt] * len(self._rows)
-        fewest = min(shared, default=0)
-        news = input_ids[:, fewest:].tolist()
-        for row, num_shared, new in zip(self._rows, shared, news, strict=True):
-            row.history.rollback(row.num_padding + len(row.history) - num_shared)
-            row.history.extend(new[num_shared - fewest :])
-        # A copy: beam search writes into the tensor that it hands over.
-        self._seen = input_ids.clone()
+        self._length = length
+        self._device.apply(input_ids, scores, self._num_prompt, self._pad, self._encoder_ids)
+        return scores
 
-    def _num_shared(self, input_ids: torch.Tensor) -> list[int] | None:
+    def _follow(self, ids: Ints) -> None:
+        """Brings the histories up to `ids`."""
+        batch, length = ids.shape
+        shared = self._num_shared(ids)
+        if shared is None or min(shared, default=0) < self._num_prompt:
+            self._num_prompt = length if self._prompt_length is None else min(self._prompt_length, length)
+            self._rows = [self._start(row) for row in ids[:, : self._num_prompt]]
+            shared = [self._num_prompt] * batch
+        for row, tokens, num_shared in zip(self._rows, ids, shared, strict=True):
+            extra = row.num_padding + len(row.history) - num_shared
+            if extra:
+                row.history.rollback(extra)
+            row.history.extend(tokens[num_shared:].tolist())
+        if self._seen.shape[0] != batch or self._seen.shape[1] < length:
+            self._seen = np.empty((batch, max(64, 2 * length)), np.int64)
+            self._length = -1
+        begin = min(shared, default=0) if self._length >= 0 else 0
+        self._seen[:, begin:length] = ids[:, begin:]
+        self._length = length
+
+    def _num_shared(self, ids: Ints) -> list[int] | None:
         """How many tokens of each row are those of the call before: beams change rows, assisted decoding steps back. None if
         this call cannot belong to the same generation."""
-        seen = self._seen
-        if seen is None or seen.shape[0] != input_ids.shape[0] or seen.device != input_ids.device:
+        batch, length = ids.shape
+        if self._length < 0 or self._seen.shape[0] != batch or length > self._length + 1:
             return None
-        length = min(seen.shape[-1], input_ids.shape[-1])
-        if input_ids.shape[-1] > seen.shape[-1] + 1:
-            return None
-        before, now = seen[:, :length], input_ids[:, :length]
-        if torch.equal(before, now):
-            return [length] * len(self._rows)
-        shared: list[int] = (before == now).cumprod(dim=-1).sum(dim=-1).tolist()
+        length = min(length, self._length)
+        equal = ids[:, :length] == self._seen[:, :length]
+        if equal.all():
+            return [length] * batch
+        shared: list[int] = np.where(equal.all(axis=1), length, equal.argmin(axis=1)).tolist()
         return shared
 
-    def _start(self, prompt: list[int]) -> "_Row":
-        num_padding = 0
-        while num_padding < len(prompt) and prompt[num_padding] == self._pad:
-            num_padding += 1
-        return _Row(num_padding, TokenHistory(prompt[num_padding:], self.config.no_repeat_ngram_size))
+    def _start(self, prompt: Ints) -> "_Row":
+        num_padding = self._num_padding(prompt)
+        return _Row(num_padding, TokenHistory(prompt[num_padding:].tolist()))
+
+    def _num_padding(self, tokens: Ints) -> int:
+        if self._pad is None or not len(tokens) or tokens[0] != self._pad:
+            return 0
+        text = tokens != self._pad
+        return int(text.argmax()) if text.any() else len(tokens)
+
+
+# transformers asks for the signature of every processor at every step. This answers from memory: 4 µs instead of 11.
+RepetitionLogitsProcessor.__call__.__signature__ = signature(RepetitionLogitsProcessor.__call__)  # type: ignore[attr-defined]
+
+_NO_HISTORY = TokenHistory()
+
+
+def _in_numpys_reach(scores: torch.Tensor) -> bool:
+    return scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64)
+
+
+def _gives_out_logits() -> bool:
+    """Whether the `generate` that asks keeps what it hands over, to give it out (`output_logits`).
+
+    It says so nowhere but in its own loop, and only the one without beams hands over the very tensor that it keeps. A copy at every
+    step would cost more than all methods together.
+    """
+    frame = sys._getframe(2)
+    for _ in range(3):
+        if frame is None:
+            return False
+        if frame.f_code.co_name == "_sample":
+            return frame.f_locals.get("raw_logits", ()) is not None
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 @dataclass(frozen=True, slots=True)

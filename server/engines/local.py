@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from dedup.config import DecodingConfig
-from dedup.logits.hf import TextStream, breaker_ids
+from dedup.logits.hf import TextStream, apply_to
 from dedup.logits.history import TokenHistory
-from dedup.logits.processors import Breakers, apply
+from dedup.logits.temperature import current_temperature
+from dedup.logits.tokens import TokenSets, token_sets
 from server.engines.base import Chunk
 from server.errors import ApiError, StartupError, invalid, unsupported
 from server.schema import ChatRequest, ChunkMaker, CompletionRequest, GenerationRequest, Message
@@ -42,7 +43,7 @@ _CACHES = ("past_key_values", "cache_params", "state")
 
 # The sampling parameters that `DecodingConfig` does not have.
 _SAMPLING = {"temperature", "top_p", "top_k", "min_p"}
-_PENALTIES = {field for field in DecodingConfig.__dataclass_fields__ if field != "temperature"}
+_PENALTIES = {field for field in DecodingConfig.__dataclass_fields__ if field != "temperature"} - {"encoder_no_repeat_ngram_size"}
 _SUPPORTED = _PENALTIES | _SAMPLING | {"model", "messages", "prompt", "stream", "stream_options", "n", "stop", "seed", "user"}
 _SUPPORTED |= {"max_tokens", "max_completion_tokens", "repetition"}
 
@@ -56,6 +57,13 @@ class Sampling:
     top_k: int
     min_p: float
     penalties: DecodingConfig
+    varying: DecodingConfig | None = None  # the temperature's methods, if any is on
+
+    def temperature_after(self, history: TokenHistory, scores: torch.Tensor) -> float:
+        """The temperature of the token that comes after `history`."""
+        if self.varying is None:
+            return self.temperature
+        return current_temperature(history, scores.float().cpu().numpy(), self.varying)
 
 
 class LocalEngine:
@@ -67,7 +75,7 @@ class LocalEngine:
         self._name = name or ("demo" if path == DEMO_MODEL else path.resolve().name if path.exists() else model)
         self._device = device
         self._workers = ThreadPoolExecutor(max_concurrent, thread_name_prefix="generate")
-        self._breakers: dict[tuple[str, ...], Breakers] = {}
+        self._token_sets: dict[DecodingConfig, TokenSets] = {}
         self._stopping = threading.Event()
         self._model: Any = None
         self._tokenizer: Any = None
@@ -221,23 +229,24 @@ class LocalEngine:
         sent = request.sent
         penalties = {name: sent[name] for name in _PENALTIES if name in sent}
         penalties.setdefault("repetition_penalty", value("repetition_penalty", 1.0))
+        temperature = value("temperature", 1.0)
+        asked = DecodingConfig(**penalties)
+        varies = asked.dynatemp_range or asked.repetition_temperature
         return Sampling(
-            temperature=value("temperature", 1.0),
+            temperature=temperature,
             top_p=value("top_p", 1.0),
             top_k=max(0, value("top_k", 0)),
             min_p=value("min_p", 0.0),
-            penalties=DecodingConfig(**penalties),
+            penalties=replace(asked, dynatemp_range=0.0, repetition_temperature=0.0),
+            varying=replace(asked, temperature=max(temperature, GREEDY_BELOW / 2)) if varies else None,
         )
 
-    def _breakers_of(self, config: DecodingConfig) -> Breakers:
-        if not config.dry_multiplier:
-            return frozenset()
-        key = config.dry_sequence_breakers
-        if key not in self._breakers:
-            if len(self._breakers) >= 16:
-                self._breakers.clear()
-            self._breakers[key] = breaker_ids(self._tokenizer, key)
-        return self._breakers[key]
+    def _token_sets_of(self, config: DecodingConfig) -> TokenSets:
+        if config not in self._token_sets:
+            if len(self._token_sets) >= 16:
+                self._token_sets.clear()
+            self._token_sets[config] = token_sets(config, self._tokenizer)
+        return self._token_sets[config]
 
     # In a worker thread from here on.
 
@@ -273,7 +282,7 @@ class LocalEngine:
         """Decodes the choices of one prompt as a batch. Returns the number of tokens made; `require_reader` raises where nobody
         reads on."""
         limit = min(request.max_output_tokens or self.context, self.context - len(prompt))
-        breakers = self._breakers_of(sampling.penalties)
+        sets = self._token_sets_of(sampling.penalties)
         end_tokens = self._end_tokens()
         choices = [
             _Choice(
@@ -297,8 +306,8 @@ class LocalEngine:
                 if choice.finish_reason:
                     chosen.append(end_tokens[0] if end_tokens else 0)  # the row only keeps its place in the batch
                     continue
-                apply(sampling.penalties, choice.history, scores, breakers)
-                token = choose(scores, sampling, generator)
+                apply_to(sampling.penalties, choice.history, scores, sets)
+                token = choose(scores, sampling, sampling.temperature_after(choice.history, scores), generator)
                 chosen.append(token)
                 text = choice.put(token, end_tokens, limit)
                 if text or choice.finish_reason:
@@ -363,16 +372,16 @@ def _overlap(text: str, string: str) -> int:
     return next((size for size in range(min(len(text), len(string) - 1), 0, -1) if text.endswith(string[:size])), 0)
 
 
-def choose(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+def choose(scores: torch.Tensor, sampling: Sampling, temperature: float, generator: torch.Generator) -> int:
     """One token from `scores`, shape (vocabulary,): the best at temperature 0 (`GREEDY_BELOW`), else sampled after top_k, top_p and min_p.
 
     Raises `ApiError` where no token has a finite score: a silent token 0 would be worse.
     """
     if not torch.isfinite(scores.max()):
         raise ApiError(500, "the model gave no finite score for the next token", type="server_error", code="engine_error")
-    if sampling.temperature < GREEDY_BELOW:
+    if temperature < GREEDY_BELOW:
         return int(scores.argmax())
-    scores = scores / sampling.temperature
+    scores = scores / temperature
     if 0 < sampling.top_k < len(scores):
         scores = scores.masked_fill(scores < scores.topk(sampling.top_k).values[-1], -torch.inf)
     probabilities = scores.softmax(-1)
