@@ -89,7 +89,7 @@ class DeviceMethods:
         allowed, last_n = config.dry_allowed_length, config.dry_penalty_last_n
         most = max_exponent(config.dry_base)
         start = 0 if last_n < 0 else max(0, length - last_n)
-        if length - start <= allowed:
+        if length - start <= max(1, allowed):
             return
         longest = (
             length - start - 1 if math.isinf(most) and config.dry_base > 1 else allowed + (0 if math.isinf(most) else int(most))

@@ -148,7 +148,9 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         """Brings the histories up to `ids`."""
         batch, length = ids.shape
         shared = self._num_shared(ids)
-        if shared is None or min(shared, default=0) < self._num_prompt:
+        known = min(shared or [0])
+        if shared is None or known < self._num_prompt:
+            known = 0
             self._num_prompt = length if self._prompt_length is None else min(self._prompt_length, length)
             self._rows = [self._start(row) for row in ids[:, : self._num_prompt]]
             shared = [self._num_prompt] * batch
@@ -159,9 +161,8 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             row.history.extend(tokens[num_shared:].tolist())
         if self._seen.shape[0] != batch or self._seen.shape[1] < length:
             self._seen = np.empty((batch, max(64, 2 * length)), np.int64)
-            self._length = -1
-        begin = min(shared, default=0) if self._length >= 0 else 0
-        self._seen[:, begin:length] = ids[:, begin:]
+            known = 0
+        self._seen[:, known:length] = ids[:, known:]
         self._length = length
 
     def _num_shared(self, ids: Ints) -> list[int] | None:

@@ -17,9 +17,9 @@ from transformers import (
 )
 
 from dedup import DecodingConfig, FilterConfig, LoopDetector, RepetitionFilter
-from dedup.logits.hf import FilterStreamer, LoopStoppingCriteria, TextStream, breaker_ids, logits_processors
+from dedup.logits.hf import FilterStreamer, LoopStoppingCriteria, TextStream, apply_to, logits_processors
 from dedup.logits.history import TokenHistory
-from dedup.logits.processors import apply
+from dedup.logits.tokens import breaker_tokens
 
 torch.set_num_threads(1)
 VOCABULARY = 128
@@ -136,8 +136,8 @@ def test_padding_counts_for_nothing_in_any_method(tokenizer):
     config = DecodingConfig(no_repeat_ngram_size=1, repetition_penalty=2.0, presence_penalty=1.0)
     scores = torch.ones(1, VOCABULARY)
     ids = torch.tensor([[PAD, PAD, BOS, 7]])
-    padded = logits_processors(config, tokenizer)(ids, scores)
-    alone = logits_processors(config, tokenizer)(ids[:, 2:], scores)
+    padded = logits_processors(config, tokenizer)(ids, scores.clone())
+    alone = logits_processors(config, tokenizer)(ids[:, 2:], scores.clone())
     assert torch.equal(padded, alone)
     assert padded[0, PAD] == 1
     assert logits_processors(config)(ids, scores)[0, PAD] == -torch.inf
@@ -179,12 +179,12 @@ def test_a_new_prompt_is_told_from_a_step_on(prompt):
     processor = logits_processors(config)[0]
     scores = torch.zeros(1, VOCABULARY)
     for end in (2, 3, 4):
-        out = processor(torch.tensor([[3, 4, 5, 6]])[:, :end], scores)
+        out = processor(torch.tensor([[3, 4, 5, 6]])[:, :end], scores.clone())
         assert out[0].nonzero().flatten().tolist() == [5, 6][: end - 2]
     if len(prompt) == 3:  # as assisted decoding makes it: 5 is output still
         assert processor(torch.tensor([prompt]), scores)[0].nonzero().flatten().tolist() == [5]
     else:
-        assert not processor(torch.tensor([prompt]), scores).any()
+        assert not processor(torch.tensor([prompt]), scores.clone()).any()
         out = processor(torch.tensor([[*prompt, 11]]), scores)
         assert out[0].nonzero().flatten().tolist() == [11]
 
@@ -194,11 +194,10 @@ def test_beams_get_the_penalties_of_their_own_tokens(generate):
 
     class Stateless:
         def __call__(self, input_ids, scores):
-            scores = scores.clone()
             for row, tokens in zip(scores, input_ids.tolist(), strict=True):
                 history = TokenHistory(tokens[: len(PROMPT)], ALL.no_repeat_ngram_size)
                 history.extend(tokens[len(PROMPT) :])
-                apply(ALL, history, row)
+                apply_to(ALL, history, row)
             return scores
 
     for seed in range(3):
@@ -232,11 +231,30 @@ def test_embeddings_for_a_prompt(model):
         assert all(len(set(row)) == 20 for row in out.tolist())
 
 
-def test_scores_are_not_edited_in_place(generate):
+@pytest.mark.parametrize("mode", [*MODES, "assisted"])
+def test_logits_are_given_out_as_they_came(generate, model, mode):
     arguments = {"return_dict_in_generate": True, "output_logits": True, "output_scores": True}
+    arguments |= {"assistant_model": model} if mode == "assisted" else MODES[mode]
     out = generate(logits_processor=logits_processors(DecodingConfig(no_repeat_ngram_size=1)), **arguments)
     assert all(logits.isfinite().all() for logits in out.logits)
     assert all(scores.isneginf().any() for scores in out.scores)
+
+
+def test_without_them_no_copy_is_made(generate, monkeypatch):
+    handed_over = []
+    processor = logits_processors(DecodingConfig(no_repeat_ngram_size=1))[0]
+
+    class Watched:
+        def __call__(self, input_ids, scores):
+            out = processor(input_ids, scores)
+            handed_over.append(out is scores)
+            return out
+
+    generate(logits_processor=LogitsProcessorList([Watched()]), return_dict_in_generate=True, output_scores=True)
+    assert all(handed_over)
+    handed_over.clear()
+    generate(logits_processor=LogitsProcessorList([Watched()]), return_dict_in_generate=True, output_logits=True)
+    assert not any(handed_over)
 
 
 def test_presence_and_frequency_count_the_output_alone(generate):
@@ -265,19 +283,19 @@ def test_ids_of_any_integer_type_and_layout():
     scores = torch.randn(2, VOCABULARY)
     expected = NoRepeatNGramLogitsProcessor(2)(ids, scores)
     for given_ids in (ids.int(), torch.tensor([PROMPT, PROMPT[::-1]] * 2)[:2], ids.t().contiguous().t()):
-        assert torch.equal(logits_processors(DecodingConfig(no_repeat_ngram_size=2))(given_ids, scores), expected)
+        assert torch.equal(logits_processors(DecodingConfig(no_repeat_ngram_size=2))(given_ids, scores.clone()), expected)
 
 
 def test_ids_changed_in_place_are_noticed():
     """Beam search keeps one tensor for its sequences and writes into it."""
-    processor = logits_processors(DecodingConfig(no_repeat_ngram_size=1))[0]
     buffer = torch.tensor([[3, 4, 5, 6], [3, 4, 7, 8]])
     scores = torch.zeros(2, VOCABULARY)
-    processor(buffer[:, :2], scores)
-    processor(buffer[:, :3], scores)
+    processor = logits_processors(DecodingConfig(frequency_penalty=1.0), prompt_length=0)[0]
+    processor(buffer[:, :2], scores.clone())
+    processor(buffer[:, :3], scores.clone())
     buffer[:, 2:] = buffer[:, 2:].flip(0).clone()
-    banned = processor(buffer, scores).isneginf()
-    assert [row.nonzero().flatten().tolist() for row in banned] == [[3, 4, 7, 8], [3, 4, 5, 6]]
+    penalised = processor(buffer, scores)
+    assert [row.nonzero().flatten().tolist() for row in penalised] == [[3, 4, 7, 8], [3, 4, 5, 6]]
 
 
 def test_dry_with_sequence_breakers(tokenizer):
@@ -286,16 +304,22 @@ def test_dry_with_sequence_breakers(tokenizer):
     ids = torch.tensor([byte_tokens("abc\nxyabc\nx")])
     scores = torch.zeros(1, 260)
     config = DecodingConfig(dry_multiplier=1.0, dry_allowed_length=1)
-    out = logits_processors(config, tokenizer)(ids, scores)[0]
+    out = logits_processors(config, tokenizer)(ids, scores.clone())[0]
     assert out[byte_tokens("y")] == -1  # x alone matches: the line break caps it
     unbroken = logits_processors(DecodingConfig(dry_multiplier=1.0, dry_allowed_length=1, dry_sequence_breakers=()))
     assert unbroken(ids, scores)[0][byte_tokens("y")] == pytest.approx(-(1.75**4))
 
 
-def test_breaker_ids_are_all_tokens_that_contain_a_breaker(tokenizer):
-    assert breaker_ids(tokenizer, ("\n", ":")) == set(byte_tokens("\n:"))
-    assert breaker_ids(tokenizer, ("s>",)) == {1, 2}
-    assert breaker_ids(tokenizer, ("\n:",)) == frozenset()
+def test_a_breaker_may_be_spread_over_tokens(tokenizer):
+    assert breaker_tokens(tokenizer, ("\n", ":")) == dict.fromkeys(byte_tokens("\n:"), ((),))
+    assert breaker_tokens(tokenizer, ("s>",)) == {
+        1: ((),),
+        2: ((),),
+        **dict.fromkeys(byte_tokens("s"), (tuple(byte_tokens(">")),)),
+    }
+    config = DecodingConfig(dry_multiplier=1.0, dry_allowed_length=1, dry_sequence_breakers=("--",))
+    ids = torch.tensor([byte_tokens("ab--xyab--x")])
+    assert logits_processors(config, tokenizer)(ids, torch.zeros(1, 260))[0][byte_tokens("y")] == -1
 
 
 # U+FFFD itself cannot be told from a half character, and may come late or doubled.

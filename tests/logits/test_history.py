@@ -18,8 +18,16 @@ def state(history):
         list(zip(history.counts.ids, history.counts.counts, strict=True)),
         list(zip(history.output_counts.ids, history.output_counts.counts, strict=True)),
         sorted(history.followers()),
-        dict(history.matches()),
+        matches_of(history),
+        history.array().tolist(),
     )
+
+
+def matches_of(history):
+    positions, lengths = history.matches()
+    assert (history.match_lengths(0)[positions] == lengths).all()
+    assert history.match_lengths(0).sum() == lengths.sum()
+    return dict(zip(positions.tolist(), lengths.tolist(), strict=True))
 
 
 def slow_matches(tokens):
@@ -87,13 +95,13 @@ def test_rollback_leaves_what_was_never_longer(prompt, output, data, ngram_size)
 def test_matches_step_by_step_are_those_from_nothing(prompt, steps):
     """A step of 0 to 3 appends that token; one below 0 takes as many tokens back."""
     history = TokenHistory(prompt)
-    assert history.matches() == slow_matches(prompt)
+    assert matches_of(history) == slow_matches(prompt)
     for step in steps:
         if step < 0:
             history.rollback(min(-step, len(history)))
         else:
             history.append(step)
-        assert history.matches() == slow_matches(history.tokens)
+        assert matches_of(history) == slow_matches(history.tokens)
 
 
 def test_what_cannot_be_is_refused():
@@ -108,3 +116,41 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="ngram_size"):
         TokenHistory(ngram_size=-1)
     assert history.tokens == [1, 2, 3]
+
+
+def slow_since_breaker(tokens, breakers, start):
+    """The breaker that begins last, of those that begin there the longest."""
+    for place in range(len(tokens) - 1, start - 1, -1):
+        whole = [tail for tail in breakers.get(tokens[place], ()) if tuple(tokens[place + 1 : place + 1 + len(tail)]) == tail]
+        if whole:
+            return len(tokens) - place - 1 - max(map(len, whole))
+    return len(tokens) - start
+
+
+TAILS = st.lists(st.lists(st.integers(0, 2), max_size=3).map(tuple), min_size=1, max_size=3, unique=True).map(tuple)
+
+
+@settings(deadline=None)
+@given(
+    TOKENS, st.lists(st.integers(-3, 3), max_size=40), st.dictionaries(st.integers(0, 3), TAILS, max_size=3), st.integers(0, 8)
+)
+def test_breakers_of_one_token_or_more_are_found_step_by_step(prompt, steps, breakers, start):
+    history = TokenHistory(prompt)
+    for step in steps:
+        if step < 0:
+            history.rollback(min(-step, len(history)))
+        else:
+            history.append(step)
+        first = min(start, len(history))
+        assert history.num_since_breaker(breakers, first) == slow_since_breaker(history.tokens, breakers, first)
+
+
+@settings(deadline=None)
+@given(TOKENS, st.integers(1, 4), st.integers(0, 12))
+def test_followers_in_a_window_begin_in_it(tokens, n, window):
+    """As DeepSeek-OCR's processor counts: an n-gram counts if it begins among the last `window` tokens."""
+    begins = range(max(0, len(tokens) - window), len(tokens) - n + 1)
+    ngrams = [tuple(tokens[i : i + n]) for i in begins]
+    suffix = tuple(tokens[len(tokens) - n + 1 :])
+    expected = {ngram[-1] for ngram in ngrams if ngram[:-1] == suffix}
+    assert sorted(TokenHistory(tokens, n).followers(window)) == sorted(expected)

@@ -182,7 +182,7 @@ def test_no_finite_score_is_an_error_and_never_token_0() -> None:
     sampling = Sampling(temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, penalties=None)  # type: ignore[arg-type]
     for wrong in (float("-inf"), float("nan")):
         with pytest.raises(ApiError):
-            choose(torch.full((8,), wrong), sampling, torch.Generator())
+            choose(torch.full((8,), wrong), sampling, 1.0, torch.Generator())
 
 
 async def test_a_model_without_a_chat_template_says_how_to_give_one() -> None:
