@@ -10,6 +10,8 @@ from dedup.logits.history import Ints, TokenHistory
 from dedup.logits.penalties import Row
 from dedup.logits.tokens import NO_TOKENS, TokenSets
 
+_FEW = 8  # so many are sooner banned one by one than as an array
+
 
 def no_repeat_ngram(history: TokenHistory, logits: Row, config: DecodingConfig, sets: TokenSets = NO_TOKENS) -> None:
     """No n-gram twice (Paulus et al. 2017, arXiv 1705.04304) as transformers' NoRepeatNGramLogitsProcessor has it: prompt and
@@ -26,8 +28,18 @@ def encoder_no_repeat_ngram(history: TokenHistory, encoder: TokenHistory, logits
 def ban(tokens: Collection[int], logits: Row, sets: TokenSets = NO_TOKENS) -> None:
     """Sets the tokens' logits to -inf, unless no token would be left: all -inf would make greedy decoding emit token 0 without a
     word and sampling raise. Then the row stays as it was. Ids outside the vocabulary are ignored."""
-    if tokens:
+    if len(tokens) > _FEW:
         ban_ids(np.fromiter(tokens, np.int64, len(tokens)), logits, sets)
+        return
+    size = len(logits)
+    before = []
+    for token in tokens:
+        if 0 <= token < size and not sets.spares(token):
+            before.append((token, logits.item(token)))
+            logits[token] = -math.inf
+    if before and not _surely_has_token(logits) and not has_token(logits):
+        for token, logit in before:
+            logits[token] = logit
 
 
 def ban_ids(ids: Ints, logits: Row, sets: TokenSets = NO_TOKENS) -> None:
@@ -40,9 +52,13 @@ def ban_ids(ids: Ints, logits: Row, sets: TokenSets = NO_TOKENS) -> None:
         ids = ids[(ids >= 0) & (ids < len(logits))]
     before = logits[ids]
     logits[ids] = -math.inf
-    # Two tokens are asked before all are.
-    if not (logits[0] > -math.inf or logits[len(logits) // 2] > -math.inf or has_token(logits)):
+    if not _surely_has_token(logits) and not has_token(logits):
         logits[ids] = before
+
+
+def _surely_has_token(logits: Row) -> bool:
+    """Whether one of two tokens can be chosen. Goal: not to ask all of them at every step."""
+    return logits.item(0) > -math.inf or logits.item(len(logits) // 2) > -math.inf
 
 
 def has_token(logits: Row) -> bool:

@@ -112,28 +112,26 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         if not _in_numpys_reach(scores):
             return self._on_device(input_ids, scores)
         ids = input_ids.numpy() if input_ids.dtype == torch.int64 else input_ids.long().numpy()
-        logits = scores.detach().numpy()
+        logits = scores.detach().numpy() if scores.requires_grad else scores.numpy()
         config, sets = self.config, self._sets
         if self._follows:
             self._follow(ids)
-        if self._penalizes:
-            for row, scored in zip(self._rows, logits, strict=True):
-                penalize(config, row.history, scored, sets)
-        if size := config.no_repeat_ngram_size:
-            window = config.no_repeat_ngram_window
-            begin = 0 if window < 0 else max(0, ids.shape[1] - window)
-            for tokens, scored in zip(ids, logits, strict=True):
-                padding = self._num_padding(tokens)
-                ban_ngrams(tokens, scored, size, max(begin, padding) if padding else begin, sets)
-        if self._encoders:
-            for number, (row, scored) in enumerate(zip(self._rows, logits, strict=True)):
-                encoder = self._encoders[number * len(self._encoders) // len(self._rows)]
-                encoder_no_repeat_ngram(row.history, encoder, scored, sets)
-        if self._temperature_varies:
-            for number, scored in enumerate(logits):
-                temperature(self._rows[number].history if self._rows else _NO_HISTORY, scored, config)
-        elif config.temperature != 1:
-            np.divide(logits, config.temperature, out=logits)
+        size, window = config.no_repeat_ngram_size, config.no_repeat_ngram_window
+        begin = 0 if window < 0 else max(0, ids.shape[1] - window)
+        # Row by row, so that a row is in the processor's cache for all methods.
+        for number, (tokens, row) in enumerate(zip(ids, logits, strict=True)):
+            history = self._rows[number].history if self._follows else _NO_HISTORY
+            if self._penalizes:
+                penalize(config, history, row, sets)
+            if size:
+                ban_ngrams(tokens, row, size, begin if self._pad is None else max(begin, self._num_padding(tokens)), sets)
+            if self._encoders:
+                encoder = self._encoders[number * len(self._encoders) // len(logits)]
+                encoder_no_repeat_ngram(history, encoder, row, sets)
+            if self._temperature_varies:
+                temperature(history, row, config)
+            elif config.temperature != 1:
+                np.divide(row, config.temperature, out=row)
         return scores
 
     def _on_device(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -196,7 +194,7 @@ _NO_HISTORY = TokenHistory()
 
 
 def _in_numpys_reach(scores: torch.Tensor) -> bool:
-    return scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64)
+    return scores.is_cpu and (scores.dtype is torch.float32 or scores.dtype is torch.float64)
 
 
 def _gives_out_logits() -> bool:

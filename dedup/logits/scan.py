@@ -5,10 +5,12 @@ Goal: one pass over the tokens a step; all else on the few places where it finds
 processor's cache.
 """
 
-from dedup.logits.bans import ban_ids
+from dedup.logits.bans import ban, ban_ids
 from dedup.logits.history import Ints
 from dedup.logits.penalties import Row
 from dedup.logits.tokens import NO_TOKENS, TokenSets
+
+_MANY = 512
 
 
 def ban_ngrams(row: Ints, logits: Row, size: int, first: int = 0, sets: TokenSets = NO_TOKENS) -> None:
@@ -25,5 +27,7 @@ def ban_ngrams(row: Ints, logits: Row, size: int, first: int = 0, sets: TokenSet
         ends += begin
     for back in range(1, size - 1):
         ends = ends[row[ends - back] == row[last - back]]
-    if len(ends):
+    if len(ends) > _MANY:
         ban_ids(row[ends + 1], logits, sets)
+    elif len(ends):
+        ban(set(row[ends + 1].tolist()), logits, sets)  # in a loop they are one and the same

@@ -31,6 +31,11 @@ class TokenSets:
         inside = (tokens >= 0) & (tokens < len(self.exempt))
         return inside & self.exempt[np.where(inside, tokens, 0)]
 
+    def spares(self, token: int) -> bool:
+        """Whether no method may touch `token`, ≥ 0."""
+        exempt = self.exempt
+        return exempt is not None and token < len(exempt) and bool(exempt[token])
+
 
 NO_TOKENS = TokenSets()
 

@@ -56,6 +56,19 @@ def test_counts_are_those_of_the_tokens(prompt, output, ngram_size):
 
 
 @settings(deadline=None)
+@given(st.lists(st.integers(-60, 200), max_size=30))
+def test_ids_in_order_are_the_ids(steps):
+    """A step below 0 takes so many tokens back, another appends so many new ones."""
+    history = TokenHistory()
+    for step in steps:
+        if step < 0:
+            history.rollback(min(-step, len(history)))
+        else:
+            history.extend(range(step * 7919 % 301, step * 7919 % 301 + step // 4))
+        assert sorted(history.counts.ids_in_order()) == sorted(history.counts.ids)
+
+
+@settings(deadline=None)
 @given(TOKENS, st.integers(1, 4))
 def test_followers_are_what_completes_an_ngram_again(tokens, n):
     ngrams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
