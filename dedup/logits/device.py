@@ -15,7 +15,7 @@ from dedup.logits.dry import max_exponent
 from dedup.logits.temperature import LEAST
 from dedup.logits.tokens import TokenSets
 
-_FAR = 1 << 20  # beyond any distance in the LZ window
+_FAR = 1 << 20  # tokens; beyond any window and any match that matters
 
 
 class DeviceMethods:
@@ -23,6 +23,9 @@ class DeviceMethods:
 
     def __init__(self, config: DecodingConfig, sets: TokenSets) -> None:
         self._config = config
+        # DRY: from which exponent on a penalty grows no more, and so which matches are long enough to be told apart.
+        self._max_exponent = int(min(max_exponent(config.dry_base), _FAR))
+        self._longest_match = config.dry_allowed_length + (0 if config.dry_base == 1 else self._max_exponent)
         self._exempt = None if sets.exempt is None else torch.from_numpy(sets.exempt)
         tails: dict[tuple[int, ...], list[int]] = {}
         for head, its_tails in sets.breakers.items():
@@ -87,18 +90,14 @@ class DeviceMethods:
     def _dry(self, ids: Tensor, scores: Tensor, text: Tensor) -> None:
         config, length = self._config, ids.shape[1]
         allowed, last_n = config.dry_allowed_length, config.dry_penalty_last_n
-        most = max_exponent(config.dry_base)
         start = 0 if last_n < 0 else max(0, length - last_n)
         if length - start <= max(1, allowed):
             return
-        longest = (
-            length - start - 1 if math.isinf(most) and config.dry_base > 1 else allowed + (0 if math.isinf(most) else int(most))
-        )
-        lengths = _match_lengths(ids[:, start:], text[:, start:], min(longest, length - start - 1))
+        lengths = _match_lengths(ids[:, start:], text[:, start:], self._longest_match)
         lengths = torch.minimum(lengths, self._num_since_breaker(ids[:, start:])[:, None])
         wanted = (lengths >= allowed) & text[:, start:-1]
         best = self._best(ids[:, start + 1 :], scores, lengths, wanted)
-        exponents = (best - allowed).clamp(max=min(most, 1 << 20))
+        exponents = (best - allowed).clamp(max=self._max_exponent)
         largest = torch.finfo(scores.dtype).max / 4 * min(1, config.temperature)
         penalties = (config.dry_multiplier * torch.pow(config.dry_base, exponents.double())).clamp(max=largest)
         penalties = penalties.where(best >= allowed, 0)

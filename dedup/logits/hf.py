@@ -71,8 +71,8 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     Padding on the left counts for nothing if the tokenizer is known, so that a row gets the same penalties alone and in a batch.
     (transformers leaves it alone in the repetition penalty, and counts it in the n-gram ban.) Without it, padding is prompt.
 
-    On the CPU a history of each row is kept where a method needs one. On another device, and for types that numpy does not have,
-    all is worked out from the tokens by vectorised operations, with no synchronisation with the host.
+    On the CPU a history of each row is kept where a method needs one. On another device, under torch.compile, and for types that numpy
+    does not have, all is worked out from the tokens by vectorised operations, with no synchronisation with the host.
     """
 
     def __init__(
@@ -107,6 +107,8 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """input_ids: (batch, length), any integer type; scores: (batch, vocabulary), changed in place but for `generate` with
         `output_logits`, which gives them out as they came: then a copy is."""
+        if torch.compiler.is_compiling():
+            return self._on_device(input_ids, scores.clone())
         if _gives_out_logits():
             scores = scores.clone()
         if not _in_numpys_reach(scores):

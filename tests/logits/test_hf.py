@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     LlamaConfig,
     LlamaForCausalLM,
     LogitsProcessorList,
@@ -455,3 +457,63 @@ def _words(number):
             word += letters[(state >> 16) % len(letters)]
         words.append(word)
     return words
+
+
+def tiny_encoder_decoder():
+    torch.manual_seed(3)
+    config = BartConfig(
+        vocab_size=VOCABULARY,
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        max_position_embeddings=128,
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=None,
+        decoder_start_token_id=BOS,
+        forced_eos_token_id=None,
+        init_std=0.3,
+    )
+    return BartForConditionalGeneration(config).eval()
+
+
+@pytest.mark.parametrize("mode", [{}, {"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}], ids=str)
+def test_encoder_decoders_as_with_the_flags_of_transformers(mode):
+    model, ids = tiny_encoder_decoder(), torch.tensor([PROMPT, PROMPT[::-1]])
+    arguments = {"max_new_tokens": 20, "do_sample": False, "min_new_tokens": 20} | mode
+
+    def run(**more):
+        torch.manual_seed(1)
+        return model.generate(ids, **arguments, **more)
+
+    plain, flags = run(), {**STRICT, "encoder_no_repeat_ngram_size": 2}
+    assert not torch.equal(run(**flags), plain)
+    assert torch.equal(run(logits_processor=logits_processors(DecodingConfig(**flags), encoder_input_ids=ids)), run(**flags))
+    with pytest.raises(ValueError, match="encoder_input_ids"):
+        logits_processors(DecodingConfig(**flags))
+
+
+def test_a_static_cache_changes_nothing(generate):
+    expected = generate(**STRICT)
+    assert torch.equal(generate(logits_processor=logits_processors(OURS), cache_implementation="static"), expected)
+
+
+def test_compiled_it_gives_the_same():
+    plain, compiled = logits_processors(ALL)[0], logits_processors(ALL)[0]
+    run = torch.compile(compiled.__call__, backend="eager")
+    ids = torch.tensor([PROMPT, PROMPT[::-1]])
+    for length in range(4, len(PROMPT) + 1):
+        scores = torch.randn(2, VOCABULARY)
+        torch.testing.assert_close(run(ids[:, :length], scores.clone()), plain(ids[:, :length], scores.clone()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_types_that_numpy_does_not_have_take_the_device_path(dtype):
+    config = DecodingConfig(no_repeat_ngram_size=2, repetition_penalty=1.5)
+    ids, scores = torch.tensor([PROMPT]), torch.randn(1, VOCABULARY).to(dtype)
+    expected = logits_processors(config)(ids, scores.float())
+    torch.testing.assert_close(logits_processors(config)(ids, scores).float(), expected, rtol=1e-2, atol=1e-2)
