@@ -28,12 +28,17 @@ def dry(history: TokenHistory, logits: Row, config: DecodingConfig, sets: TokenS
     tokens, lengths = tokens[wanted], lengths[wanted]
     if not len(tokens):
         return
-    penalties = _penalties(lengths, config, logits)
-    single = [token in sets.breakers and () in sets.breakers[token] for token in tokens.tolist()] if sets.breakers else []
-    if any(single):
-        penalties[single] = 0
-    # Lengths rise, so of several penalties on one token the last and largest is the one that stays.
-    logits[tokens] = logits[tokens] - penalties
+    # Lengths rise, so of a token's several the last is the longest.
+    last = np.empty(int(tokens.max()) + 1, np.int64)
+    places = np.arange(len(tokens))
+    last[tokens] = places
+    longest = last[tokens] == places
+    tokens, lengths = tokens[longest], lengths[longest]
+    if sets.breakers:
+        alone = [() in sets.breakers.get(token, ()) for token in tokens.tolist()]
+        if any(alone):
+            tokens, lengths = tokens[~np.array(alone)], lengths[~np.array(alone)]
+    logits[tokens] -= _penalties(lengths, config, logits)
 
 
 def _extended(history: TokenHistory, config: DecodingConfig, sets: TokenSets) -> tuple[Ints, Ints]:
