@@ -3,25 +3,25 @@
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
-import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import msgspec
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dedup.segmenter import load_punkt
 from server.auth import Keys
 from server.completion import Completion
 from server.engines.base import Engine
+from server.engines.checkpoint import require_checkpoint
 from server.engines.upstream import UpstreamEngine
-from server.errors import ApiError, StartupError, invalid, model_not_found
+from server.errors import ApiError, StartupError, invalid, model_not_found, shutting_down
 from server.schema import Endpoint, parse
 from server.settings import Settings
 from server.telemetry import CONTENT_TYPE, Telemetry, package_version
@@ -33,6 +33,7 @@ _decode = msgspec.json.Decoder().decode
 DEMO_MODEL = Path(__file__).parent / "demo_model"
 
 _GRACE_SECONDS = 10
+_GOODBYE_SECONDS = 1  # of them; enough to send what was held and the error
 _ROUTES = ["/v1/chat/completions", "/v1/completions", "/v1/models", "/health/live", "/health/ready", "/metrics"]
 
 
@@ -60,6 +61,7 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
             await engine.stop()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(EndsInOrder)
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Exception, _failed)
@@ -128,6 +130,27 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
     return app
 
 
+class EndsInOrder:
+    """A request that is cancelled, because the server stops, gets an answer if it has none yet."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def note(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note)
+        except asyncio.CancelledError:
+            if not begun:
+                await _refusal(shutting_down())(scope, receive, send)
+
+
 class Answer(Response):
     """Sends a completion, as a stream or whole, and ends it as soon as its reader leaves, even before its first token."""
 
@@ -141,6 +164,10 @@ class Answer(Response):
         leaving = asyncio.create_task(_left(receive))
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # a request is cancelled only where the server stops
+            self._completion.break_off()
+            sending.cancel()
+            await asyncio.wait({sending})
         finally:
             for task in (sending, leaving):
                 task.cancel()
@@ -186,16 +213,20 @@ def _json_response(status: int, body: dict[str, Any], headers: dict[str, str] | 
     return Response(_encode(body), status, headers, media_type="application/json")
 
 
+def _refusal(error: ApiError) -> Response:
+    return _json_response(error.status, error.body(), {"Retry-After": error.retry_after} if error.retry_after else None)
+
+
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return _json_response(error.status, error.body(), {"Retry-After": error.retry_after} if error.retry_after else None)
+    return _refusal(error)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     reasons = {404: f"there is no {request.url.path}", 405: f"{request.url.path} does not take {request.method}"}
-    refusal = ApiError(error.status_code, reasons.get(error.status_code, error.detail))
-    return _json_response(refusal.status, refusal.body(), dict(error.headers) if error.headers else None)
+    body = ApiError(error.status_code, reasons.get(error.status_code, error.detail)).body()
+    return _json_response(error.status_code, body, dict(error.headers) if error.headers else None)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
@@ -204,6 +235,8 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 def run(settings: Settings) -> None:
     """Serves until interrupted. Raises `StartupError` when it cannot begin."""
+    if settings.model is not None:
+        require_checkpoint(settings.model)
     listener = _listen(settings.host, settings.port)
     try:
         telemetry = Telemetry()
@@ -211,21 +244,37 @@ def run(settings: Settings) -> None:
         telemetry.learn(engine.models)
         app = create_app(settings, engine, telemetry)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_GRACE_SECONDS)
-        server = uvicorn.Server(config)
-        _greet(settings, listener.getsockname()[1])
-        if threading.current_thread() is threading.main_thread():
-            # uvicorn raises the signal that ended it once more when all is done; an end in order exits 0.
-            signal.signal(signal.SIGTERM, lambda *_: None)
-        with (
-            contextlib.suppress(KeyboardInterrupt),  # uvicorn has shut down in order by then
-            asyncio.Runner(loop_factory=config.get_loop_factory()) as runner,
-        ):
-            runner.run(_serve(server, app, listener))
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(_serve(Server(config), app, listener, settings))
     finally:
         listener.close()
 
 
-async def _serve(server: uvicorn.Server, app: FastAPI, listener: socket.socket) -> None:
+class Server(uvicorn.Server):
+    """Told to stop, waits for the requests in progress; breaks them off, each with an error, before uvicorn drops them, or when
+    told twice. Signals are not raised again when all is done, as uvicorn would: an end in order exits 0."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            asyncio.get_running_loop().call_soon_threadsafe(self._break_off)
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        grace = self.config.timeout_graceful_shutdown or 0
+        if num_requests := len(self.server_state.tasks):
+            _log.info("stopping: waits up to %d s for %d request%s", grace, num_requests, "s" * (num_requests > 1))
+        else:
+            _log.info("stopping")
+        timer = asyncio.get_running_loop().call_later(grace - _GOODBYE_SECONDS, self._break_off)
+        await super().shutdown(sockets)
+        timer.cancel()
+
+    def _break_off(self) -> None:
+        for task in self.server_state.tasks:
+            task.cancel()
+
+
+async def _serve(server: uvicorn.Server, app: FastAPI, listener: socket.socket, settings: Settings) -> None:
     """Raises `StartupError` when the engine does not start."""
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not serving.done() and not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
@@ -238,6 +287,8 @@ async def _serve(server: uvicorn.Server, app: FastAPI, listener: socket.socket) 
     failure = starting.exception() if starting.done() and not starting.cancelled() else None
     if failure:
         server.should_exit = True
+    elif starting.done():
+        _greet(settings, listener.getsockname()[1])
     await serving
     if failure:
         raise failure if isinstance(failure, StartupError) else StartupError(f"the engine did not start: {failure}")

@@ -3,6 +3,7 @@
 Text that may yet turn out to be a repeat is held and comes with a later chunk; none is lost when an answer ends, fails or is cut.
 """
 
+import asyncio
 import logging
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from dedup.config import FilterConfig, Policy
 from dedup.filter import RepetitionFilter
 from server import sse
 from server.engines.base import Chunk, Engine
-from server.errors import ApiError
+from server.errors import ApiError, shutting_down
 from server.schema import Endpoint, GenerationRequest, estimate_tokens, usage
 from server.telemetry import ChannelName, Outcome, Telemetry
 
@@ -264,8 +265,13 @@ class Completion:
         self._head: Chunk = {}  # the fields every chunk of the answer has: id, created, model
         self._usage: dict[str, Any] | None = None
         self._outcome: Outcome = "client_gone"  # unless something better becomes of it
+        self._broken_off = False
         self._started_at = time.perf_counter()
         self._first_text_at: float | None = None
+
+    def break_off(self) -> None:
+        """From now on, being cancelled ends the answer as a failure does, with what was held and an error."""
+        self._broken_off = True
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events. Raises `ApiError` only before its first item; later errors are events.
@@ -321,6 +327,13 @@ class Completion:
                     for given in self._release():
                         yield given
                     raise
+                except asyncio.CancelledError:
+                    if not self._broken_off:
+                        raise
+                    self._outcome = "upstream_error"
+                    for given in self._release():
+                        yield given
+                    raise shutting_down() from None
                 except Exception:
                     self._outcome = "upstream_error"
                     _log.exception("the engine failed")

@@ -47,3 +47,7 @@ def model_not_found(model: str, known: list[str]) -> ApiError:
 
 def upstream_failed(message: str, status: int = 502) -> ApiError:
     return ApiError(status, message, type="upstream_error", code="upstream_error")
+
+
+def shutting_down() -> ApiError:
+    return ApiError(503, "the server is shutting down", type="server_error", code="shutting_down")

@@ -28,7 +28,8 @@ from dedup.logits.history import TokenHistory
 from dedup.logits.temperature import current_temperature
 from dedup.logits.tokens import TokenSets, token_sets
 from server.engines.base import Chunk
-from server.errors import ApiError, StartupError, invalid, unsupported
+from server.engines.checkpoint import is_local, require_checkpoint
+from server.errors import ApiError, StartupError, invalid, shutting_down, unsupported
 from server.schema import ChatRequest, ChunkMaker, CompletionRequest, GenerationRequest, Message
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo_model"
@@ -166,7 +167,7 @@ class LocalEngine:
 
         def require_reader() -> None:
             if gone.is_set() or self._stopping.is_set():
-                raise ApiError(503, "the server is shutting down", type="server_error", code="shutting_down")
+                raise shutting_down()
 
         def work() -> None:
             try:
@@ -400,11 +401,6 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def is_local(model: str) -> bool:
-    """Whether `model` is meant as a path and not as a hub id."""
-    return Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") > 1
-
-
 def hub_answers(model: str) -> bool:
     """Asks once: transformers tries for 23 s before it says that the hub is out of reach, for each file anew."""
     try:
@@ -418,13 +414,7 @@ def hub_answers(model: str) -> bool:
 
 def check(model: str, options: dict[str, Any]) -> None:
     """Raises `StartupError` in one line if `model` cannot be a causal model's path or hub id. Looks at its config only."""
-    path = Path(model)
-    if is_local(model) and not path.is_dir():
-        raise StartupError(f"{model}: no such folder; give a folder with config.json and weights, or a hub id such as owner/name")
-    if is_local(model) and not (path / "config.json").exists():
-        raise StartupError(f"{model}: has no config.json; is it a model's folder?")
-    if is_local(model) and not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-        raise StartupError(f"{model}: has no weights (*.safetensors or *.bin)")
+    require_checkpoint(model)
     try:
         config = AutoConfig.from_pretrained(model, **options)
     except (OSError, ValueError, KeyError) as error:
