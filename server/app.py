@@ -72,7 +72,7 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
             raise ApiError(503, "the engine is not ready yet", type="server_error", code="not_ready", retry_after="1")
 
     async def generate(request: Request, endpoint: Endpoint) -> Response:
-        label = telemetry.model_label(None)
+        label = telemetry.model_label(engine.models[0] if engine.models else None)
         try:
             authorization = request.headers.get("authorization")
             keys.check(authorization.encode("latin-1") if authorization else None)
@@ -82,7 +82,7 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
             parsed = parse(endpoint, body, authorization)
             require_started()
             # An upstream may know more models than it lists; whether it does is for it to say.
-            if parsed.model and not isinstance(engine, UpstreamEngine) and parsed.model not in engine.models:
+            if parsed.model is not None and not isinstance(engine, UpstreamEngine) and parsed.model not in engine.models:
                 raise model_not_found(parsed.model, engine.models)
             engine.validate(parsed)
         except ApiError:
@@ -108,10 +108,21 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
         listed = [{"id": name, "object": "model", "created": 0, "owned_by": "dedup"} for name in engine.models]
         return _json_response(200, {"object": "list", "data": listed})
 
+    @app.get("/v1/models/{name:path}")
+    async def model(request: Request, name: str) -> Response:
+        authorization = request.headers.get("authorization")
+        keys.check(authorization.encode("latin-1") if authorization else None)
+        require_started()
+        if name not in engine.models:
+            raise model_not_found(name, engine.models)
+        return _json_response(200, {"id": name, "object": "model", "created": 0, "owned_by": "dedup"})
+
+    @app.head("/health/live")
     @app.get("/health/live")
     async def live() -> Response:
         return _json_response(200, {"status": "ok"})
 
+    @app.head("/health/ready")
     @app.get("/health/ready")
     async def ready() -> Response:
         require_started()
@@ -245,7 +256,7 @@ def run(settings: Settings) -> None:
         app = create_app(settings, engine, telemetry)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_GRACE_SECONDS)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_serve(Server(config), app, listener, settings))
+            runner.run(_serve(Server(config), app, listener, settings, engine))
     finally:
         listener.close()
 
@@ -274,7 +285,7 @@ class Server(uvicorn.Server):
             task.cancel()
 
 
-async def _serve(server: uvicorn.Server, app: FastAPI, listener: socket.socket, settings: Settings) -> None:
+async def _serve(server: uvicorn.Server, app: FastAPI, listener: socket.socket, settings: Settings, engine: Engine) -> None:
     """Raises `StartupError` when the engine does not start."""
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not serving.done() and not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
@@ -289,6 +300,8 @@ async def _serve(server: uvicorn.Server, app: FastAPI, listener: socket.socket, 
         server.should_exit = True
     elif starting.done():
         _greet(settings, listener.getsockname()[1])
+        if not await engine.ready():
+            _log.warning("%s does not answer (yet): requests fail, and /health/ready says 503, until it does", settings.upstream)
     await serving
     if failure:
         raise failure if isinstance(failure, StartupError) else StartupError(f"the engine did not start: {failure}")

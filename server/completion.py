@@ -17,7 +17,7 @@ import msgspec
 from dedup.config import FilterConfig, Policy
 from dedup.filter import RepetitionFilter
 from server import sse
-from server.engines.base import Chunk, Engine
+from server.engines.base import USED, Chunk, Engine
 from server.errors import ApiError, shutting_down
 from server.schema import Endpoint, GenerationRequest, estimate_tokens, usage
 from server.telemetry import ChannelName, Outcome, Telemetry
@@ -264,6 +264,7 @@ class Completion:
         self._choices: dict[int, ChoiceState] = {}
         self._head: Chunk = {}  # the fields every chunk of the answer has: id, created, model
         self._usage: dict[str, Any] | None = None
+        self._usage_given = False
         self._outcome: Outcome = "client_gone"  # unless something better becomes of it
         self._broken_off = False
         self._started_at = time.perf_counter()
@@ -299,7 +300,7 @@ class Completion:
                 merged.add(chunk)
         response = merged.response()
         if not response.get("usage"):
-            response["usage"] = self._estimated_usage()
+            response["usage"] = self._usage or self._estimated_usage()
         return response
 
     async def _chunks(self) -> AsyncGenerator[Chunk, None]:
@@ -343,8 +344,8 @@ class Completion:
             for given in self._release():
                 yield given
             was_cut = any(choice.cut for choice in self._choices.values())
-            if was_cut and self._usage is None and self._request.stream and self._request.wants_usage:
-                yield {**self._head, "choices": [], "usage": self._estimated_usage()}
+            if was_cut and not self._usage_given and self._request.stream and self._request.wants_usage:
+                yield {**self._head, "choices": [], "usage": self._usage or self._estimated_usage()}
             self._outcome = "cut" if was_cut else "ok"
         finally:
             self._telemetry.add("streams_in_progress", -1, label)
@@ -353,7 +354,7 @@ class Completion:
     def _remember(self, chunk: Chunk) -> None:
         if not self._head and chunk.get("choices"):
             self._head = {name: chunk[name] for name in _HEAD if name in chunk}
-        reported = chunk.get("usage")
+        reported = chunk.pop(USED, None) or chunk.get("usage")
         if isinstance(reported, dict):
             self._usage = reported
 
@@ -361,7 +362,10 @@ class Completion:
         """What the reader gets for `chunk`: nothing, it, or it between others."""
         choices = chunk.get("choices") or []
         if not choices:
-            return [chunk]
+            # Clients that did not ask for usage read `choices[0]` of every chunk.
+            self._usage_given = bool(chunk.get("usage"))
+            unasked = self._request.stream and self._usage_given and not self._request.wants_usage
+            return [] if unasked else [chunk]
         before: list[dict[str, Any]] = []
         kept: list[dict[str, Any]] = []
         after: list[dict[str, Any]] = []

@@ -12,6 +12,9 @@ from server.schema import GenerationRequest
 
 Chunk = dict[str, Any]
 
+# A field in which an engine that counts may say, with any chunk, what was used until then; it does not reach the reader.
+USED = "used_so_far"
+
 
 class Engine(Protocol):
     """Generates for one or more models."""

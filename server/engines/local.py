@@ -27,10 +27,10 @@ from dedup.logits.hf import TextStream, apply_to
 from dedup.logits.history import TokenHistory
 from dedup.logits.temperature import current_temperature
 from dedup.logits.tokens import TokenSets, token_sets
-from server.engines.base import Chunk
+from server.engines.base import USED, Chunk
 from server.engines.checkpoint import is_local, require_checkpoint
 from server.errors import ApiError, StartupError, invalid, shutting_down, unsupported
-from server.schema import ChatRequest, ChunkMaker, CompletionRequest, GenerationRequest, Message
+from server.schema import ChatRequest, ChunkMaker, CompletionRequest, GenerationRequest, Message, usage
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo_model"
 
@@ -46,7 +46,22 @@ _CACHES = ("past_key_values", "cache_params", "state")
 _SAMPLING = {"temperature", "top_p", "top_k", "min_p"}
 _PENALTIES = {field for field in DecodingConfig.__dataclass_fields__ if field != "temperature"} - {"encoder_no_repeat_ngram_size"}
 _SUPPORTED = _PENALTIES | _SAMPLING | {"model", "messages", "prompt", "stream", "stream_options", "n", "stop", "seed", "user"}
-_SUPPORTED |= {"max_tokens", "max_completion_tokens", "repetition"}
+_SUPPORTED |= {"max_tokens", "max_completion_tokens", "repetition", "metadata"}
+# What clients send as a matter of course, with the values that ask for nothing.
+_ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
+    "response_format": ({"type": "text"},),
+    "logprobs": (False, 0),
+    "top_logprobs": (0,),
+    "logit_bias": ({},),
+    "tools": ([],),
+    "functions": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "store": (False,),
+    "echo": (False,),
+    "best_of": (1,),
+    "suffix": ("",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,7 @@ class LocalEngine:
         self._stopping = threading.Event()
         self._model: Any = None
         self._tokenizer: Any = None
+        self._longest_token = 1  # characters
         self._forward_options: dict[str, Any] = {}
 
     @property
@@ -101,6 +117,7 @@ class LocalEngine:
         except Exception as error:  # a broken tokenizer.json raises a bare Exception
             reason = _first_line(error)
             raise StartupError(f"{self._path}: has no tokenizer that can be loaded (tokenizer.json): {reason}") from None
+        self._longest_token = max(map(len, self._tokenizer.get_vocab()), default=1)
         dtype = torch.float32 if device == "cpu" else "auto"
         try:
             model, found = AutoModelForCausalLM.from_pretrained(self._path, dtype=dtype, output_loading_info=True, **options)
@@ -137,9 +154,18 @@ class LocalEngine:
         await asyncio.to_thread(self._workers.shutdown)
 
     def validate(self, request: GenerationRequest) -> None:
-        for name in request.sent:
-            if name not in _SUPPORTED:
+        for name, given in request.sent.items():
+            if name not in _SUPPORTED and not (name in _ASKS_NOTHING and given in _ASKS_NOTHING[name]):
                 raise unsupported(name, "the local engine does not support it")
+        other = "prompt" if request.endpoint == "chat" else "messages"
+        if other in request.sent:
+            raise unsupported(other, f"it belongs to the other endpoint, not to {request.endpoint}")
+        limits = (request.max_tokens, request.max_completion_tokens)
+        if None not in limits and limits[0] != limits[1]:
+            raise invalid("max_tokens and max_completion_tokens are the same limit; got two values", "max_tokens")
+        if request.stream_options and request.stream_options.model_extra:
+            name = next(iter(request.stream_options.model_extra))
+            raise unsupported(f"stream_options.{name}", "the local engine does not support it")
         if isinstance(request, ChatRequest) and not self._tokenizer.chat_template:
             message = f"{self._name} has no chat template: use /v1/completions, or put a chat_template.jinja beside its tokenizer"
             raise invalid(message, "messages", "no_chat_template")
@@ -151,8 +177,7 @@ class LocalEngine:
         prompts = await asyncio.to_thread(self._prompts, request)
         longest = max(map(len, prompts))
         if longest >= self.context:
-            message = f"the prompt is {longest} tokens long; {self._name} takes at most {self.context}, the answer included"
-            raise invalid(message, "messages" if request.endpoint == "chat" else "prompt", "context_length_exceeded")
+            raise self._too_long(str(longest), "messages" if request.endpoint == "chat" else "prompt")
         try:
             sampling = self._sampling(request)
         except ValueError as error:
@@ -190,6 +215,16 @@ class LocalEngine:
             gone.set()
             future.cancel()
 
+    def _require_short(self, text: str, name: str) -> None:
+        """Refuses what is surely too long before it costs minutes and gigabytes to find out how much."""
+        least = len(text) // self._longest_token
+        if least >= self.context:
+            raise self._too_long(f"at least {least}", name)
+
+    def _too_long(self, num_tokens: str, name: str) -> ApiError:
+        message = f"the prompt is {num_tokens} tokens long; {self._name} takes at most {self.context}, the answer included"
+        return invalid(message, name, "context_length_exceeded")
+
     def _prompts(self, request: GenerationRequest) -> list[list[int]]:
         """The prompts as tokens: one, or as many as a completion request has."""
         if isinstance(request, ChatRequest):
@@ -198,12 +233,15 @@ class LocalEngine:
                 text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             except Exception as error:  # a template is a program of its own and says no in any way it likes
                 raise invalid(f"messages: the chat template refuses them: {_first_line(error)}", "messages") from None
+            self._require_short(text, "messages")
             return [self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] or [self._first_token()]]
         assert isinstance(request, CompletionRequest)
         given: Any = request.prompt
         one = isinstance(given, str) or (given and isinstance(given[0], int))
         tokens: list[list[int]] = []
         for prompt in [given] if one else given:
+            if isinstance(prompt, str):
+                self._require_short(prompt, "prompt")
             ids = self._tokenizer(prompt, verbose=False)["input_ids"] if isinstance(prompt, str) else prompt
             if any(not 0 <= token < len(self._tokenizer) for token in ids):
                 raise invalid(f"prompt: token ids must be from 0 to {len(self._tokenizer) - 1}", "prompt")
@@ -264,10 +302,10 @@ class LocalEngine:
         if request.endpoint == "chat":
             for choice in range(num_choices):
                 send(make.role(choice))
-        num_output = 0
+        used = usage(sum(map(len, prompts)), 0)
         for number, prompt in enumerate(prompts):
-            num_output += self._decode(request, prompt, number * num_choices, sampling, make, send, require_reader)
-        send(make.usage(sum(map(len, prompts)), num_output))
+            self._decode(request, prompt, number * num_choices, sampling, make, send, require_reader, used)
+        send(make.usage(used["prompt_tokens"], used["completion_tokens"]))
 
     @torch.inference_mode()
     def _decode(
@@ -279,8 +317,9 @@ class LocalEngine:
         make: ChunkMaker,
         send: Callable[[Chunk], None],
         require_reader: Callable[[], None],
-    ) -> int:
-        """Decodes the choices of one prompt as a batch. Returns the number of tokens made; `require_reader` raises where nobody
+        used: dict[str, Any],
+    ) -> None:
+        """Decodes the choices of one prompt as a batch, and counts the tokens in `used`; `require_reader` raises where nobody
         reads on."""
         limit = min(request.max_output_tokens or self.context, self.context - len(prompt))
         sets = self._token_sets_of(sampling.penalties)
@@ -310,13 +349,14 @@ class LocalEngine:
                 apply_to(sampling.penalties, choice.history, scores, sets)
                 token = choose(scores, sampling, sampling.temperature_after(choice.history, scores), generator)
                 chosen.append(token)
+                used["completion_tokens"] += 1
+                used["total_tokens"] += 1
                 text = choice.put(token, end_tokens, limit)
                 if text or choice.finish_reason:
-                    send(make.text(choice.index, text, choice.finish_reason))
+                    send({**make.text(choice.index, text, choice.finish_reason), USED: dict(used)})
             if all(choice.finish_reason for choice in choices):
                 break
             rows = torch.tensor(chosen, device=self._model.device).unsqueeze(1)
-        return sum(len(choice.history) - choice.history.num_prompt for choice in choices)
 
     def _end_tokens(self) -> list[int]:
         ids = self._model.generation_config.eos_token_id
@@ -430,7 +470,7 @@ def check(model: str, options: dict[str, Any]) -> None:
 
 def _has_more_than_text(message: Message) -> bool:
     parts = message.content if isinstance(message.content, list) else []
-    return any(not isinstance(part.get("text"), str) for part in parts)
+    return any(part.get("type", "text") != "text" or not isinstance(part.get("text"), str) for part in parts)
 
 
 def _first_line(error: BaseException) -> str:
