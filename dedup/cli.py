@@ -3,6 +3,7 @@
 import codecs
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -145,16 +146,27 @@ def _decode(line: bytes) -> Row:
     """The object in `line`, which has a string `text`. Raises ValueError that says what is wrong."""
     try:
         row = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         try:  # the standard library's decoder takes half a surrogate pair
-            row = json.loads(line)
+            row = json.loads(line, parse_constant=_no_number, parse_float=_finite)
         except UnicodeDecodeError:
             raise ValueError("invalid UTF-8") from None
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"invalid JSON: {error}") from None
+        except json.JSONDecodeError as error:
+            raise ValueError(f"invalid JSON: {error.msg} (character {error.pos + 1})") from None
+        except RecursionError:
+            raise ValueError("invalid JSON: nested too deeply") from None
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         raise ValueError('must be an object with a string "text"')
     return row
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"invalid JSON: {name} is no number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    return value if math.isfinite(value) else _no_number(digits)
 
 
 def _encode(row: Row) -> bytes:
@@ -206,16 +218,20 @@ def _print_scores() -> int:
 
 
 class _quiet_pipe:  # noqa: N801 - used as a statement
-    """A reader that has seen enough (`| head`) is no error."""
+    """A reader that has seen enough (`| head`) is no error; a disk that is full is one line."""
 
     def __enter__(self) -> None:
-        return None
+        for name, stream in (("input", sys.stdin), ("output", sys.stdout)):
+            if stream is None:  # the shell closed it: `<&-`
+                raise click.ClickException(f"standard {name} is closed")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        if not isinstance(error, BrokenPipeError):
+        if not isinstance(error, OSError):
             return False
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or what is buffered would fail once more at the end
+        if isinstance(error, BrokenPipeError):
+            return True
+        raise click.ClickException(f"standard output: {error.strerror or error}")
 
 
 if __name__ == "__main__":

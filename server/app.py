@@ -274,8 +274,6 @@ class Server(uvicorn.Server):
         grace = self.config.timeout_graceful_shutdown or 0
         if num_requests := len(self.server_state.tasks):
             _log.info("stopping: waits up to %d s for %d request%s", grace, num_requests, "s" * (num_requests > 1))
-        else:
-            _log.info("stopping")
         timer = asyncio.get_running_loop().call_later(grace - _GOODBYE_SECONDS, self._break_off)
         await super().shutdown(sockets)
         timer.cancel()

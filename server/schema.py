@@ -7,7 +7,8 @@ import time
 import uuid
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic_core import PydanticCustomError
 
 from dedup.config import Policy
 from server.errors import ApiError, invalid
@@ -16,6 +17,55 @@ Endpoint = Literal["chat", "completions"]
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
+
+
+_MAX_STOPS = 16
+_MAX_MESSAGES = 16_384
+_MAX_PROMPTS = 2048
+
+
+def _stop(value: object) -> object:
+    """Union types would be told apart by trying each, and the error would name the last."""
+    if value is not None and not isinstance(value, str):
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise PydanticCustomError("stop", "must be a string or a list of strings")
+        if len(value) > _MAX_STOPS:
+            raise PydanticCustomError("stop", "must be at most {most} strings", {"most": _MAX_STOPS})
+    return value
+
+
+def _prompt(value: object) -> object:
+    if isinstance(value, str):
+        return value
+    kinds = {type(item) for item in value} if isinstance(value, list) else set()
+    if kinds == {list}:
+        kinds = {list} if all(type(token) is int for tokens in value for token in tokens) else {object}  # type: ignore[attr-defined]
+    if kinds not in ({str}, {int}, {list}):
+        raise PydanticCustomError("prompt", "must be a string, a list of strings, token ids, or a list of lists of token ids")
+    if kinds != {int} and len(value) > _MAX_PROMPTS:  # type: ignore[arg-type]
+        raise PydanticCustomError("prompt", "must be at most {most} prompts", {"most": _MAX_PROMPTS})
+    return value
+
+
+def _messages(value: object) -> object:
+    if isinstance(value, list) and not 1 <= len(value) <= _MAX_MESSAGES:
+        raise PydanticCustomError(
+            "messages", "must be 1 to {most} messages, got {size}", {"most": _MAX_MESSAGES, "size": len(value)}
+        )
+    return value
+
+
+def _content(value: object) -> object:
+    parts = value if isinstance(value, list) else [{}]
+    if not (value is None or isinstance(value, str | list)) or not all(isinstance(part, dict) for part in parts):
+        raise PydanticCustomError("content", "must be a string or a list of parts")
+    return value
+
+
+def _object(value: object) -> object:
+    if value is not None and not isinstance(value, dict | BaseModel):
+        raise PydanticCustomError("object", "must be an object")
+    return value
 
 
 class _Strict(BaseModel):
@@ -38,7 +88,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     role: str
-    content: str | list[dict[str, Any]] | None = None
+    content: Annotated[Any, BeforeValidator(_content)] = None
 
     @property
     def text(self) -> str:
@@ -55,11 +105,11 @@ class GenerationRequest(BaseModel):
 
     model: str | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: Annotated[StreamOptions | None, BeforeValidator(_object)] = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    stop: Annotated[Any, BeforeValidator(_stop)] = None
     seed: int | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -76,7 +126,7 @@ class GenerationRequest(BaseModel):
     dry_penalty_last_n: Annotated[int, Field(ge=-1)] | None = None
     response_format: dict[str, Any] | None = None
     user: str | None = None
-    repetition: RepetitionOptions | None = None
+    repetition: Annotated[RepetitionOptions | None, BeforeValidator(_object)] = None
 
     _body: dict[str, Any] = PrivateAttr(default_factory=dict)
     _authorization: str | None = PrivateAttr(default=None)
@@ -138,7 +188,7 @@ class GenerationRequest(BaseModel):
 
 
 class ChatRequest(GenerationRequest):
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], BeforeValidator(_messages)]
 
     @property
     def endpoint(self) -> Endpoint:
@@ -158,7 +208,7 @@ class ChatRequest(GenerationRequest):
 
 
 class CompletionRequest(GenerationRequest):
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: Annotated[Any, BeforeValidator(_prompt)]  # str | list[str] | list[int] | list[list[int]]
 
     @property
     def endpoint(self) -> Endpoint:
@@ -223,8 +273,7 @@ _RANGES = {
 
 def _one_line(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False)[0]
-    where = [str(part) for part in first["loc"] if not str(part).startswith(("constrained-", "list[", "function-"))]
-    name = ".".join(where[:1] if where[:1] in (["stop"], ["prompt"]) else where) or "body"
+    name = ".".join(map(str, first["loc"])) or "body"
     if first["type"] == "missing":
         return invalid(f"{name}: is required", name)
     if first["type"] == "extra_forbidden":
@@ -232,8 +281,12 @@ def _one_line(error: ValidationError) -> ApiError:
     if first["type"] in _RANGES:
         sign, bound = _RANGES[first["type"]]
         message = f"must be {sign} {first['ctx'][bound]:g}"
+    elif first["type"] == "messages":
+        return invalid(f"{name}: {first['msg']}", name)
+    elif first["msg"].startswith("must be "):
+        message = first["msg"]
     else:
-        message = first["msg"].removeprefix("Input should be ")
+        message = first["msg"].removeprefix("Input should be ").replace("a valid dictionary or instance of Message", "an object")
         message = "must be " + message if message != first["msg"] else message[0].lower() + message[1:]
     shown = repr(first["input"])
     return invalid(f"{name}: {message}, got {shown if len(shown) <= 80 else shown[:77] + '...'}", name)

@@ -137,3 +137,21 @@ def test_serve_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
         assert len(lines) == 1, errors
         assert lines[0].startswith("dedup: error: ")
         assert expected in lines[0]
+
+
+def test_a_line_nested_too_deeply_is_named_and_the_others_go_on() -> None:
+    lines = (
+        '{"id": 1, "text": ' + "[" * 100_000 + '\n{"id": 2, "text": "ok"}\n{"id": NaN, "text": "a"}\n{"id": 3, "text": "ok"}\n'
+    )
+    for command in ("filter", "score"):
+        code, out, errors = dedup(command, "--jsonl", given=lines.encode())
+        assert code == 1
+        assert [json.loads(line)["id"] for line in out.splitlines()] == [2, 3]
+        assert errors.splitlines() == ["line 1: invalid JSON: nested too deeply", "line 3: invalid JSON: NaN is no number"]
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*DEDUP, "filter"], input=b"hi", stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert done.stderr.decode() == "Error: standard output: No space left on device\n"

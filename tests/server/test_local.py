@@ -91,6 +91,55 @@ def test_a_looping_answer_is_cut_and_says_so(client: openai.OpenAI) -> None:
         assert choice.model_extra["repetition"]["removed_chars"] > 0
 
 
+@pytest.mark.parametrize("policy", ["off", "balanced"])
+def test_usage_comes_where_it_is_asked_for_and_is_true_after_a_cut(client: openai.OpenAI, policy: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL)
+    asked = {"prompt": f"<|bos|>{ENGLISH}\n", "max_tokens": 256, "temperature": 0, "model": "demo", "stream": True}
+    extra = {"repetition": {"policy": policy}}
+    plain = list(client.completions.create(**asked, extra_body=extra))
+    assert all(len(chunk.choices) == 1 and chunk.usage is None for chunk in plain)
+    last = list(client.completions.create(**asked, extra_body=extra, stream_options={"include_usage": True}))[-1]
+    assert last.choices == []
+    assert "estimated" not in (last.usage.model_extra or {})
+    assert last.usage.prompt_tokens == len(tokenizer(asked["prompt"])["input_ids"])
+    shown = len(tokenizer("".join(chunk.choices[0].text for chunk in plain))["input_ids"])
+    assert shown <= last.usage.completion_tokens <= 256
+    assert (last.usage.completion_tokens == 256) == (policy == "off")
+
+
+def test_a_prompt_that_is_surely_too_long_is_not_tokenized(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"at least \d+ tokens long; demo takes at most 1024"):
+        ask(client, "word " * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "word"),
+    [
+        ("prompt", "x", "prompt"),
+        ("stream_options", {"include_usage": True, "zzz": 1}, "stream_options.zzz"),
+        ("max_completion_tokens", 7, "max_completion_tokens"),
+        ("logprobs", True, "logprobs"),
+        ("model", "", "''"),
+    ],
+)
+def test_nothing_is_ignored_in_silence(client: openai.OpenAI, parameter: str, value: object, word: str) -> None:
+    body = {"model": "demo", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4, parameter: value}
+    with pytest.raises(openai.APIStatusError, match=word) as raised:
+        client.post("/chat/completions", body=body, cast_to=object)
+    assert raised.value.status_code == (404 if parameter == "model" else 400)
+
+
+def test_what_asks_for_nothing_is_taken(client: openai.OpenAI) -> None:
+    nothing = {"logprobs": False, "response_format": {"type": "text"}, "tools": [], "store": False, "logit_bias": {}}
+    assert ask(client, ENGLISH, {**nothing, "metadata": {"run": "7"}, "user": "a"}, max_tokens=2).choices
+
+
+def test_the_model_is_listed_and_found(client: openai.OpenAI) -> None:
+    assert client.models.retrieve("demo").id == "demo"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("other")
+
+
 def test_a_seed_gives_the_same_text_whatever_else_runs(client: openai.OpenAI) -> None:
     alone = ask(client, ENGLISH, max_tokens=40, seed=7).choices[0].message.content
     with ThreadPoolExecutor(6) as pool:

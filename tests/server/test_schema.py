@@ -20,11 +20,17 @@ CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
         ("max_tokens", 0, ["max_tokens", "≥ 1"]),
         ("frequency_penalty", -3, ["frequency_penalty", "≥ -2"]),
         ("repetition_penalty", 0, ["repetition_penalty", "> 0"]),
-        ("stop", 5, ["stop"]),
+        ("stop", 5, ["stop", "a string or a list of strings"]),
+        ("stop", ["a"] * 17, ["stop", "at most 16"]),
+        ("stop", [1], ["stop: must be a string or a list of strings, got [1]"]),
+        ("stream_options", 5, ["stream_options: must be an object, got 5"]),
+        ("repetition", "off", ["repetition: must be an object, got 'off'"]),
+        ("messages", [{"role": "user", "content": 1}], ["messages.0.content: must be a string or a list of parts, got 1"]),
+        ("messages", ["hi"], ["messages.0: must be an object"]),
         ("stream", "yes", ["stream", "boolean"]),
         ("repetition", {"policy": "loud"}, ["repetition.policy", "balanced"]),
         ("repetition", {"heal": True}, ["repetition.heal", "unknown"]),
-        ("messages", [], ["messages"]),
+        ("messages", [], ["messages: must be 1 to 16384 messages, got 0"]),
         ("messages", [{"content": "x"}], ["messages.0.role", "required"]),
     ],
 )
@@ -73,3 +79,14 @@ def test_chunks_of_both_endpoints() -> None:
     assert chat["choices"][0]["delta"] == {"content": "x"}
     assert (text["object"], text["choices"][0]["text"], text["choices"][0]["finish_reason"]) == ("text_completion", "x", "stop")
     assert ChunkMaker("chat", "m").usage(1, 2)["usage"]["total_tokens"] == 3
+
+
+@pytest.mark.parametrize("prompt", [[], None, 5, [1, "a"], [True], [[1], ["a"]], [[1], "a"], ["a"] * 2049])
+def test_a_prompt_is_text_or_tokens_or_several_of_one_kind(prompt: object) -> None:
+    with pytest.raises(ApiError, match=r"prompt: must be"):
+        parse("completions", {"prompt": prompt})
+
+
+@pytest.mark.parametrize("prompt", ["a", "", ["a", "b"], [1, 2], [[1], [2, 3]]])
+def test_every_form_of_prompt_is_taken(prompt: object) -> None:
+    assert parse("completions", {"prompt": prompt}).sent["prompt"] == prompt
