@@ -181,7 +181,7 @@ class LocalEngine:
         try:
             sampling = self._sampling(request)
         except ValueError as error:
-            raise invalid(str(error)) from None
+            raise invalid(str(error), str(error).split(" ", 1)[0]) from None
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()
         gone = threading.Event()

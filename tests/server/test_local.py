@@ -176,6 +176,9 @@ def test_every_parameter_against_repetition_does_something(client: openai.OpenAI
         ("dry_multiplier", 2.0),
         ("presence_penalty", 2.0),
         ("frequency_penalty", 2.0),
+        ("lz_penalty", 0.5),
+        ("repetition_temperature", 2.0),
+        ("dynatemp_range", 3.0),
     ]:
         changed = ask(client, ENGLISH, {name: value}, max_tokens=120, temperature=0).choices[0].message.content
         assert changed != plain, name
