@@ -37,7 +37,7 @@ def ban(tokens: Collection[int], logits: Row, sets: TokenSets = NO_TOKENS) -> No
         if 0 <= token < size and not sets.spares(token):
             before.append((token, logits.item(token)))
             logits[token] = -math.inf
-    if before and not _surely_has_token(logits) and not has_token(logits):
+    if before and not has_token(logits):
         for token, logit in before:
             logits[token] = logit
 
@@ -52,15 +52,10 @@ def ban_ids(ids: Ints, logits: Row, sets: TokenSets = NO_TOKENS) -> None:
         ids = ids[(ids >= 0) & (ids < len(logits))]
     before = logits[ids]
     logits[ids] = -math.inf
-    if not _surely_has_token(logits) and not has_token(logits):
+    if not has_token(logits):
         logits[ids] = before
 
 
-def _surely_has_token(logits: Row) -> bool:
-    """Whether one of two tokens can be chosen. Goal: not to ask all of them at every step."""
-    return logits.item(0) > -math.inf or logits.item(len(logits) // 2) > -math.inf
-
-
 def has_token(logits: Row) -> bool:
-    """Whether any token can be chosen."""
-    return bool(logits.max() > -math.inf)
+    """Whether any token can be chosen: has a score above -inf that is a number. Goal: two are asked before all are."""
+    return bool(logits.item(0) > -math.inf or logits.item(len(logits) // 2) > -math.inf or logits.max() > -math.inf)

@@ -17,7 +17,7 @@ from transformers.generation.streamers import BaseStreamer
 from dedup.config import DecodingConfig, LoopConfig
 from dedup.filter import RepetitionFilter
 from dedup.logits import device
-from dedup.logits.bans import encoder_no_repeat_ngram
+from dedup.logits.bans import encoder_no_repeat_ngram, has_token
 from dedup.logits.history import Ints, TokenHistory
 from dedup.logits.processors import apply, penalize
 from dedup.logits.scan import ban_ngrams
@@ -106,7 +106,8 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """input_ids: (batch, length), any integer type; scores: (batch, vocabulary), changed in place but for `generate` with
-        `output_logits`, which gives them out as they came: then a copy is."""
+        `output_logits`, which gives them out as they came: then a copy is. Raises ValueError for a row in which no token has a score,
+        where it can be told without waiting for a device."""
         if torch.compiler.is_compiling():
             return self._on_device(input_ids, scores.clone())
         if _gives_out_logits():
@@ -122,6 +123,10 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         begin = 0 if window < 0 else max(0, ids.shape[1] - window)
         # Row by row, so that a row is in the processor's cache for all methods.
         for number, (tokens, row) in enumerate(zip(ids, logits, strict=True)):
+            if not has_token(row):
+                raise ValueError(
+                    f"row {number}: the model gave no token a score (all are -inf or NaN): greedy decoding would say token 0"
+                )
             history = self._rows[number].history if self._follows else _NO_HISTORY
             if self._penalizes:
                 penalize(config, history, row, sets)

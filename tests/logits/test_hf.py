@@ -517,3 +517,11 @@ def test_types_that_numpy_does_not_have_take_the_device_path(dtype):
     ids, scores = torch.tensor([PROMPT]), torch.randn(1, VOCABULARY).to(dtype)
     expected = logits_processors(config)(ids, scores.float())
     torch.testing.assert_close(logits_processors(config)(ids, scores).float(), expected, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("wrong", [float("-inf"), float("nan")])
+def test_a_row_without_a_token_is_an_error_and_never_token_0(wrong):
+    scores = torch.zeros(2, VOCABULARY)
+    scores[1] = wrong
+    with pytest.raises(ValueError, match="row 1: the model gave no token a score"):
+        logits_processors(OURS)(torch.tensor([PROMPT, PROMPT]), scores)
