@@ -72,7 +72,8 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     (transformers leaves it alone in the repetition penalty, and counts it in the n-gram ban.) Without it, padding is prompt.
 
     On the CPU a history of each row is kept where a method needs one. On another device, under torch.compile, and for types that numpy
-    does not have, all is worked out from the tokens by vectorised operations, with no synchronisation with the host.
+    does not have, all is worked out from the tokens by vectorised operations, with no synchronisation with the host; there a new
+    generation is told from a step on by the length alone.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
 
     def _on_device(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         length = input_ids.shape[-1]
-        if self._length < 0 or length not in (self._length, self._length + 1):
+        if self._length < 0 or not self._num_prompt <= length <= self._length + 1:
             self._num_prompt = length if self._prompt_length is None else min(self._prompt_length, length)
         self._length = length
         self._device.apply(input_ids, scores, self._num_prompt, self._pad, self._encoder_ids)
