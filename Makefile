@@ -58,6 +58,8 @@ $(LLAMA)/.installed:
 	@touch $@
 
 test-llama-cpp: $(if $(filter $(LLAMA)/%,$(LLAMA_PYTHON)),$(LLAMA)/.installed)  ## check DRY against llama.cpp's own, or LLAMA_PYTHON=/path/to/python
+	@$(LLAMA_PYTHON) -c 'import llama_cpp, numpy, pytest, pytest_asyncio, dedup.config' \
+		|| { echo "$(LLAMA_PYTHON) needs: pip install llama-cpp-python==0.3.36 numpy pytest pytest-asyncio -e $(CURDIR)"; exit 1; }
 	$(LLAMA_PYTHON) -m pytest tests/external/test_llama_cpp.py
 
 lint: $(READY)  ## ruff and the import floors

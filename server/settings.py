@@ -73,6 +73,9 @@ class Settings(BaseSettings):
 def load(config_path: str | Path | None = None, **flags: Any) -> Settings:
     """The settings; a flag that is None was not given. Raises `SettingsError`."""
     flags = {name: value for name, value in flags.items() if value is not None}
+    for variable in sorted(os.environ):
+        if variable.upper().startswith(_PREFIX) and variable.upper().removeprefix(_PREFIX).lower() not in Settings.model_fields:
+            raise SettingsError(f"{variable}: unknown setting; there is: {', '.join(Settings.model_fields)}")
     table = _read_toml(Path(config_path)) if config_path is not None else {}
 
     class Sourced(Settings):  # pydantic-settings takes its sources from the class

@@ -121,10 +121,13 @@ class LocalEngine:
         dtype = torch.float32 if device == "cpu" else "auto"
         try:
             model, found = AutoModelForCausalLM.from_pretrained(self._path, dtype=dtype, output_loading_info=True, **options)
-            self._require_all_weights(found["missing_keys"])
+        except (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, SafetensorError) as error:
+            raise StartupError(f"{self._path}: cannot be loaded: {type(error).__name__}: {_first_line(error)}") from None
+        self._require_all_weights(found["missing_keys"])
+        try:
             self._model = model.to(device).eval()
-        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-            raise StartupError(f"{self._path}: cannot be loaded: {_first_line(error)}") from None
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise StartupError(f"device {device!r}: the model cannot be put there: {_first_line(error)}") from None
         if "logits_to_keep" in inspect.signature(self._model.forward).parameters:
             self._forward_options = {"logits_to_keep": 1}  # a long prompt times the vocabulary is gigabytes
         millions = self._model.num_parameters() / 1e6

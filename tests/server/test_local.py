@@ -505,3 +505,14 @@ def test_a_hub_out_of_reach_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(StartupError, match="no-such-owner/no-such-model"):
         LocalEngine("no-such-owner/no-such-model").load()
     assert time.monotonic() - begun < 2
+
+
+def test_an_index_that_lists_nothing_and_a_device_that_is_not_there_are_one_line(tiny: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny, broken)
+    (broken / "model.safetensors").rename(broken / "model-1.safetensors")
+    (broken / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(StartupError, match=r"broken: cannot be loaded: KeyError"):
+        LocalEngine(str(broken)).load()
+    with pytest.raises(StartupError, match=r"device 'cuda:99': the model cannot be put there"):
+        LocalEngine(str(tiny), device="cuda:99").load()

@@ -46,6 +46,12 @@ def test_a_flag_and_a_variable_are_named_as_they_were_set(monkeypatch: pytest.Mo
         load()
 
 
+def test_an_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEDUP_POLCY", "off")
+    with pytest.raises(SettingsError, match=r"DEDUP_POLCY: unknown setting; there is: .*policy"):
+        load()
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"none\.toml: cannot be read"):
         load(tmp_path / "none.toml")
