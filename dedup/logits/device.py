@@ -6,6 +6,7 @@ Shapes: ids (batch, length), scores (batch, vocabulary), changed in place; text 
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -45,7 +46,7 @@ class DeviceMethods:
             self._repetition_penalty(ids, scores, text, num_prompt)
         if config.frequency_penalty or config.presence_penalty:
             self._openai_penalties(ids, scores, text, num_prompt)
-        if config.dry_multiplier and config.dry_base >= 1 and config.dry_penalty_last_n:
+        if config.dry_multiplier and np.float32(config.dry_base) >= 1 and config.dry_penalty_last_n:
             self._dry(ids, scores, text)
         if config.lz_penalty:
             self._lz_penalty(ids, scores, text, num_prompt)

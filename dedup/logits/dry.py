@@ -21,7 +21,7 @@ def dry(history: TokenHistory, logits: Row, config: DecodingConfig, sets: TokenS
     A penalty too large for the logits' type is cut to what keeps them finite (llama.cpp: -inf), so DRY alone never leaves a row
     without a token.
     """
-    if config.dry_multiplier == 0 or config.dry_base < 1 or config.dry_penalty_last_n == 0:
+    if config.dry_multiplier == 0 or np.float32(config.dry_base) < 1 or config.dry_penalty_last_n == 0:
         return
     tokens, lengths = _extended(history, config, sets)
     wanted = (tokens >= 0) & (tokens < len(logits)) & ~sets.spare(tokens)
@@ -59,7 +59,7 @@ def _extended(history: TokenHistory, config: DecodingConfig, sets: TokenSets) ->
     lengths = np.minimum(np.minimum(lengths, positions - start + 1), cap)
     long = lengths >= allowed
     positions, lengths = positions[long], lengths[long]
-    if len(lengths) > 1:
+    if (lengths[1:] < lengths[:-1]).any():  # in a loop they rise already
         order = np.argsort(lengths, kind="stable")
         positions, lengths = positions[order], lengths[order]
     return history.array()[positions + 1], lengths

@@ -198,6 +198,12 @@ def test_dry_is_off(off):
     assert not logits.any()
 
 
+def test_a_base_that_is_1_in_32_bits_is_1():
+    logits = np.zeros(VOCABULARY, np.float32)
+    dry(history_of([1, 2] * 6), logits, DecodingConfig(dry_multiplier=1, dry_base=1 - 1e-9))
+    assert logits.tolist() == [0, -1, 0, 0, 0, 0, 0, 0]
+
+
 def test_dry_spares_breakers_and_stops_at_them():
     history = history_of([5, 1, 2, 3, 5, 1, 2])
     config = DecodingConfig(dry_multiplier=1, dry_base=2, dry_allowed_length=1)
