@@ -153,6 +153,13 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     def _follow(self, ids: Ints) -> None:
         """Brings the histories up to `ids`."""
         batch, length = ids.shape
+        is_step = length == self._length + 1 and self._seen.shape[0] == batch and self._seen.shape[1] >= length
+        if is_step and (ids[:, :-1] == self._seen[:, : length - 1]).all():
+            self._seen[:, length - 1] = ids[:, -1]
+            self._length = length
+            for row, token in zip(self._rows, ids[:, -1].tolist(), strict=True):
+                row.history.append(token)
+            return
         shared = self._num_shared(ids)
         known = min(shared or [0])
         if shared is None or known < self._num_prompt:
