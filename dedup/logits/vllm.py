@@ -7,7 +7,7 @@ vLLM finds `DedupLogitsProcessor` by its entry point. A request asks for methods
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -30,6 +30,7 @@ import torch
 
 from dedup.config import DecodingConfig
 from dedup.logits.device import DeviceMethods
+from dedup.logits.dry import max_exponent
 from dedup.logits.history import TokenHistory
 from dedup.logits.penalties import Row
 from dedup.logits.processors import apply
@@ -39,6 +40,7 @@ logger = logging.getLogger("vllm.dedup")  # below vLLM's own, so that it is show
 
 MAX_BREAKERS = 64  # each is looked for in the whole vocabulary while every other request waits
 MAX_INTEGER = 2**31 - 1
+MAX_MATCH = 1024  # Model Runner V2: up to 8 bytes of the device's memory for each token of context and of the longest match
 
 _PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 _PENALTY_OPTIONS = ("penalty_last_n", "penalty_decay", "penalize_prompt")
@@ -156,8 +158,12 @@ def _cached_sets(words: DecodingConfig, tokenizer: Any) -> TokenSets:
 def _require_possible(config: DecodingConfig, vllm_config: Any) -> None:
     """Raises ValueError for what this server cannot do: later, in the engine, an error would end everybody's requests."""
     model_config = vllm_config.model_config
-    if vllm_config.speculative_config and not getattr(vllm_config, "use_v2_model_runner", False):
+    on_device = getattr(vllm_config, "use_v2_model_runner", False)
+    if vllm_config.speculative_config and not on_device:
         raise ValueError("vllm_xargs: vLLM's V1 model runner leaves plugins out under speculative decoding, which is on here")
+    for name, length in _matches(config) if on_device else ():
+        if length > MAX_MATCH:
+            raise ValueError(f"{name} must look at matches of at most {MAX_MATCH} tokens under Model Runner V2, got {length:g}")
     size = model_config.get_vocab_size()
     if beyond := [token for token in config.exempt_token_ids if token >= size]:
         raise ValueError(f"exempt_token_ids must be token ids below {size}, got {beyond[0]}")
@@ -170,6 +176,19 @@ def _require_possible(config: DecodingConfig, vllm_config: Any) -> None:
         _sets(config, model_config)
     except Exception as error:
         raise ValueError(f"{name} cannot be told in tokens of this model's tokenizer: {error!r}") from error
+
+
+def _matches(config: DecodingConfig) -> Iterator[tuple[str, float]]:
+    """How many tokens each method that is on compares at once."""
+    yield "no_repeat_ngram_size", config.no_repeat_ngram_size
+    if config.dry_multiplier and config.dry_base >= 1:
+        yield "dry_allowed_length", config.dry_allowed_length
+        if config.dry_base > 1:
+            yield "dry_base", config.dry_allowed_length + max_exponent(config.dry_base)
+    if config.lz_penalty:
+        yield "lz_buffer", config.lz_buffer
+    if config.repetition_temperature:
+        yield "repetition_temperature_length", config.repetition_temperature_length
 
 
 def _caller_with(attribute: str) -> Any:

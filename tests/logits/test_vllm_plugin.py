@@ -237,6 +237,23 @@ def test_what_a_server_cannot_do_is_refused(plugin: Any) -> None:
     assert "exempt cannot be told in tokens" in refusal(params(lz_penalty=1, exempt=["digits"]), tokenizer_object="strange")
 
 
+@pytest.mark.parametrize(
+    "extra_args",
+    [
+        {"no_repeat_ngram_size": 1025},
+        {"lz_penalty": 1, "lz_buffer": 1025},
+        {"dry_multiplier": 1, "dry_allowed_length": 1025},
+        {"dry_multiplier": 1, "dry_base": 1.0000001},
+        {"dry_multiplier": 1, "dry_base": 1.05},
+        {"repetition_temperature": 1.5, "repetition_temperature_length": 1025},
+    ],
+)
+def test_a_devices_memory_is_not_for_one_request(plugin: Any, extra_args: dict[str, Any]) -> None:
+    InputProcessor(plugin, server()).accept(params(**extra_args))
+    with pytest.raises(ValueError, match=f"{list(extra_args)[-1]} must look at matches of at most 1024 tokens"):
+        InputProcessor(plugin, server(use_v2_model_runner=True)).accept(params(**extra_args))
+
+
 class InputBatch:
     """vLLM's part that knows who needs the output's tokens."""
 
