@@ -69,6 +69,7 @@ class FilterConfig:
 
 
 DRY_SEQUENCE_BREAKERS = ("\n", ":", '"', "*")
+MAX_TOKENS = 1 << 24  # in any vocabulary
 Exempt = Literal["special", "newlines", "digits", "json", "template"]
 
 
@@ -156,7 +157,11 @@ class DecodingConfig:
         _require(prompt is None or isinstance(prompt, bool), "penalize_prompt", prompt, "true, false or null")
         items("dry_sequence_breakers", lambda item: isinstance(item, str) and item != "", "a list of non-empty strings")
         items("exempt", lambda item: item in get_args(Exempt), f"a list of {', '.join(get_args(Exempt))}")
-        items("exempt_token_ids", lambda item: _is_count(item, 0), "a list of token ids ≥ 0")
+        items(
+            "exempt_token_ids",
+            lambda item: _is_count(item, 0) and item < MAX_TOKENS,
+            f"a list of token ids from 0 to {MAX_TOKENS - 1}",
+        )
 
     @property
     def needs_tokenizer(self) -> bool:

@@ -187,7 +187,7 @@ def _match_lengths(ids: Tensor, text: Tensor, most: int) -> Tensor:
     most = max(1, min(most, length - 1))
     earlier = pad(ids.where(text, -1)[:, :-1], (most - 1, 0), value=-1).unfold(1, most, 1)
     end = ids.where(text, -2)[:, length - most :]
-    same: Tensor = (earlier == end[:, None]).flip(-1).to(torch.uint8).cumprod(-1).sum(-1)
+    same: Tensor = (earlier == end[:, None]).flip(-1).to(torch.uint8).cumprod(-1, dtype=torch.uint8).sum(-1)
     return same
 
 

@@ -7,6 +7,7 @@ change each other; a worker looks before every step whether its reader is still 
 import asyncio
 import inspect
 import logging
+import os
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -91,6 +92,7 @@ class LocalEngine:
         self._name = name or ("demo" if path == DEMO_MODEL else path.resolve().name if path.exists() else model)
         self._device = device
         self._workers = ThreadPoolExecutor(max_concurrent, thread_name_prefix="generate")
+        self._max_concurrent = max_concurrent
         self._token_sets: dict[DecodingConfig, TokenSets] = {}
         self._stopping = threading.Event()
         self._model: Any = None
@@ -111,6 +113,9 @@ class LocalEngine:
         check(self._path, options)
         device = self._device or best_device()
         log.info("loading %s ...", self._path)
+        if device == "cpu":
+            # Threads that wait for each other in turns cost more than they bring: all requests together get a core each.
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // self._max_concurrent))
         begun = time.monotonic()
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(self._path, **options)
