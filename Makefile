@@ -19,8 +19,9 @@ $(READY): pyproject.toml constraints.txt
 		|| { echo "Python 3.11, 3.12 or 3.13 is needed; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "==> building $(VENV) (torch and transformers are large: a few minutes, once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e '.[local,dev]'
+	@while sleep 3; do printf .; done & dots=$$!; trap 'kill $$dots; echo' EXIT; trap 'exit 130' INT TERM; \
+		$(BIN)/python -m pip install -qq --upgrade pip \
+		&& $(BIN)/python -m pip install -qq -c constraints.txt -e '.[local,dev]'
 	@touch $@
 
 serve: $(READY)  ## serve the bundled demo model on http://127.0.0.1:8000
