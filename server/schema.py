@@ -122,7 +122,9 @@ class GenerationRequest(BaseModel):
     dry_multiplier: Annotated[float, Field(ge=0, le=100)] | None = None
     dry_base: Annotated[float, Field(ge=0, le=100)] | None = None
     dry_allowed_length: Annotated[int, Field(ge=0)] | None = None
-    dry_sequence_breakers: list[Annotated[str, Field(min_length=1)]] | None = None
+    dry_sequence_breakers: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=128, fail_fast=True)] | None = (
+        None
+    )
     dry_penalty_last_n: Annotated[int, Field(ge=-1)] | None = None
     response_format: dict[str, Any] | None = None
     user: str | None = None

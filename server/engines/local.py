@@ -47,11 +47,12 @@ _CACHES = ("past_key_values", "cache_params", "state")
 _SAMPLING = {"temperature", "top_p", "top_k", "min_p"}
 _PENALTIES = {field for field in DecodingConfig.__dataclass_fields__ if field != "temperature"} - {"encoder_no_repeat_ngram_size"}
 _SUPPORTED = _PENALTIES | _SAMPLING | {"model", "messages", "prompt", "stream", "stream_options", "n", "stop", "seed", "user"}
-_SUPPORTED |= {"max_tokens", "max_completion_tokens", "repetition", "metadata"}
+_SUPPORTED |= {"max_tokens", "max_completion_tokens", "repetition"}
+_SUPPORTED |= {"metadata", "prompt_cache_key", "safety_identifier", "service_tier"}  # for the provider's own books
 # What clients send as a matter of course, with the values that ask for nothing.
 _ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
-    "logprobs": (False, 0),
+    "logprobs": (False,),
     "top_logprobs": (0,),
     "logit_bias": ({},),
     "tools": ([],),
@@ -59,6 +60,7 @@ _ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": (True, False),
     "store": (False,),
+    "modalities": (["text"],),
     "echo": (False,),
     "best_of": (1,),
     "suffix": ("",),
@@ -113,16 +115,19 @@ class LocalEngine:
         check(self._path, options)
         device = self._device or best_device()
         log.info("loading %s ...", self._path)
-        if device == "cpu":
+        if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
             # Threads that wait for each other in turns cost more than they bring: all requests together get a core each.
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // self._max_concurrent))
+            torch.set_num_threads(max(1, torch.get_num_threads() // self._max_concurrent))
         begun = time.monotonic()
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(self._path, **options)
         except Exception as error:  # a broken tokenizer.json raises a bare Exception
             reason = _first_line(error)
             raise StartupError(f"{self._path}: has no tokenizer that can be loaded (tokenizer.json): {reason}") from None
-        self._longest_token = max(map(len, self._tokenizer.get_vocab()), default=1)
+        vocabulary = self._tokenizer.get_vocab()
+        if len(vocabulary) < 2:  # what transformers makes up where there are no files
+            raise StartupError(f"{self._path}: has no tokenizer that can be loaded (tokenizer.json)")
+        self._longest_token = max(map(len, vocabulary))
         dtype = torch.float32 if device == "cpu" else "auto"
         try:
             model, found = AutoModelForCausalLM.from_pretrained(self._path, dtype=dtype, output_loading_info=True, **options)
@@ -163,7 +168,9 @@ class LocalEngine:
 
     def validate(self, request: GenerationRequest) -> None:
         for name, given in request.sent.items():
-            if name not in _SUPPORTED and not (name in _ASKS_NOTHING and given in _ASKS_NOTHING[name]):
+            if name not in _SUPPORTED and not any(
+                given == one and type(given) is type(one) for one in _ASKS_NOTHING.get(name, ())
+            ):
                 raise unsupported(name, "the local engine does not support it")
         other = "prompt" if request.endpoint == "chat" else "messages"
         if other in request.sent:
