@@ -179,6 +179,8 @@ class Answer(Response):
             self._completion.break_off()
             sending.cancel()
             await asyncio.wait({sending})
+            if sending.cancelled():
+                raise
         finally:
             for task in (sending, leaving):
                 task.cancel()
