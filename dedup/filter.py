@@ -15,7 +15,7 @@ from dataclasses import replace
 from dedup.config import FilterConfig
 from dedup.loops import LoopDetector, LoopEvent
 from dedup.metrics import RepetitionCounter
-from dedup.sentences import Removal, SentenceFilter
+from dedup.sentences import BLOCK_CHARS, Removal, SentenceFilter
 from dedup.units import UnitStream
 
 __all__ = ["Removal", "RepetitionFilter"]
@@ -26,7 +26,6 @@ _ASKED_FOR = re.compile(
     re.IGNORECASE,
 )
 _FOLLOWED_PERIODS = 4  # what stays is followed from so far before a removal to so far behind it
-_BLOCK_CHARS = 2048  # a long text is read in blocks, so that nothing costs more than its length
 
 
 class RepetitionFilter:
@@ -109,13 +108,13 @@ class RepetitionFilter:
             self.chars_out += len(delta)
             return delta
         self._uncounted.append(delta)
-        if self.chars_in - self._num_counted >= _BLOCK_CHARS:
+        if self.chars_in - self._num_counted >= BLOCK_CHARS:
             self._count()
         given = []
-        for at in range(0, len(delta), _BLOCK_CHARS):
+        for at in range(0, len(delta), BLOCK_CHARS):
             if self._ended:
                 break
-            block = delta[at : at + _BLOCK_CHARS]
+            block = delta[at : at + BLOCK_CHARS]
             self._unpassed += block
             self._detector.push(block)
             given.append(self._advance())
@@ -278,7 +277,7 @@ class RepetitionFilter:
             given.append(self._release(self._follower))
             if self._num_stay == self._follow_until:
                 if self._certain:
-                    self._follow_until += _BLOCK_CHARS
+                    self._follow_until += BLOCK_CHARS
                 else:
                     self._follower = None
         if not self._ended:

@@ -30,7 +30,7 @@ _MIN_UNFINISHED = 32  # at the text's end, the beginning of the sentence before 
 _MIN_ALONE = 60  # between other words than before: a short sentence may be true twice
 _MIN_PARAGRAPH = 150  # a paragraph of one sentence: shorter ones are refrains
 _MAX_HISTORY_CHARS = 1 << 18  # of earlier turns, the last are remembered: a request must not cost seconds before it begins
-_BLOCK_CHARS = 2048  # a long text is read in blocks, so that nothing costs more than its length
+BLOCK_CHARS = 2048  # a long text is read in blocks, so that nothing costs more than its length
 _LEADS_IN = (":", "：")
 _FORMULA = re.compile(r"[=^\\{}]")
 _ROW = re.compile(r"^[\"'\d]|[,;{}\[\]()]$")  # of JSON, CSV, code
@@ -277,9 +277,9 @@ class SentenceFilter:
 
     def _remember(self, text: str) -> None:
         segmenter = Segmenter(self._max_segment_chars)
-        for at in range(0, len(text) + 1, _BLOCK_CHARS):
-            segmenter.feed(text[at : at + _BLOCK_CHARS])
-            if at + _BLOCK_CHARS > len(text):
+        for at in range(0, len(text) + 1, BLOCK_CHARS):
+            segmenter.feed(text[at : at + BLOCK_CHARS])
+            if at + BLOCK_CHARS > len(text):
                 segmenter.flush()
             while segment := segmenter.take():
                 key = sentence_key(segment.text[segment.marker_chars :])

@@ -71,11 +71,16 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
         if not starting.done() or starting.exception():
             raise ApiError(503, "the engine is not ready yet", type="server_error", code="not_ready", retry_after="1")
 
+    def authorize(request: Request) -> str | None:
+        """The key that the client came with. Raises `ApiError` for a wrong one."""
+        authorization = request.headers.get("authorization")
+        keys.check(authorization.encode("latin-1") if authorization else None)
+        return authorization
+
     async def generate(request: Request, endpoint: Endpoint) -> Response:
         label = telemetry.model_label(engine.models[0] if engine.models else None)
         try:
-            authorization = request.headers.get("authorization")
-            keys.check(authorization.encode("latin-1") if authorization else None)
+            authorization = authorize(request)
             body = await _json(request, settings.max_body_bytes)
             if isinstance(body, dict) and isinstance(body.get("model"), str):
                 label = telemetry.model_label(body["model"])
@@ -101,21 +106,19 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
-        authorization = request.headers.get("authorization")
-        keys.check(authorization.encode("latin-1") if authorization else None)
+        authorize(request)
         require_started()
         await engine.ready()  # an upstream's list may have changed
-        listed = [{"id": name, "object": "model", "created": 0, "owned_by": "dedup"} for name in engine.models]
+        listed = [_described(name) for name in engine.models]
         return _json_response(200, {"object": "list", "data": listed})
 
     @app.get("/v1/models/{name:path}")
     async def model(request: Request, name: str) -> Response:
-        authorization = request.headers.get("authorization")
-        keys.check(authorization.encode("latin-1") if authorization else None)
+        authorize(request)
         require_started()
         if name not in engine.models:
             raise model_not_found(name, engine.models)
-        return _json_response(200, {"id": name, "object": "model", "created": 0, "owned_by": "dedup"})
+        return _json_response(200, _described(name))
 
     @app.head("/health/live")
     @app.get("/health/live")
@@ -220,6 +223,10 @@ async def _json(request: Request, max_bytes: int) -> Any:
         return _decode(bytes(body))
     except (ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise invalid(f"the body is not valid JSON: {error}", code="invalid_json") from None
+
+
+def _described(model: str) -> dict[str, Any]:
+    return {"id": model, "object": "model", "created": 0, "owned_by": "dedup"}
 
 
 def _json_response(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:

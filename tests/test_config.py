@@ -1,7 +1,5 @@
 """A wrong value raises at construction and names parameter, value and range."""
 
-import dataclasses
-
 import pytest
 
 from dedup import DecodingConfig
@@ -39,6 +37,8 @@ def test_a_wrong_value_is_named_with_its_range(name: str, value: object, expecte
         DecodingConfig(**{name: value})  # type: ignore[arg-type]
 
 
-def test_the_defaults_ask_for_nothing() -> None:
-    assert dataclasses.asdict(DecodingConfig()) == dataclasses.asdict(DecodingConfig(**dataclasses.asdict(DecodingConfig())))
+def test_only_what_is_said_in_words_needs_a_tokenizer() -> None:
     assert not DecodingConfig().needs_tokenizer
+    assert DecodingConfig(dry_multiplier=1).needs_tokenizer
+    assert not DecodingConfig(dry_multiplier=1, dry_sequence_breakers=()).needs_tokenizer
+    assert DecodingConfig(exempt=("digits",)).needs_tokenizer

@@ -242,7 +242,7 @@ def test_logits_are_given_out_as_they_came(generate, model, mode):
     assert all(scores.isneginf().any() for scores in out.scores)
 
 
-def test_without_them_no_copy_is_made(generate, monkeypatch):
+def test_without_them_no_copy_is_made(generate):
     handed_over = []
     processor = logits_processors(DecodingConfig(no_repeat_ngram_size=1))[0]
 
