@@ -2,7 +2,6 @@
 
 import codecs
 import json
-import logging
 import math
 import os
 import re
@@ -45,8 +44,10 @@ def main() -> None:
     "--upstream", metavar="URL", help="An OpenAI-compatible server to stand in front of, e.g. http://127.0.0.1:8001/v1."
 )
 @click.option("--policy", type=click.Choice(POLICIES), help="What is done about repetition.  [default: balanced]")
+@click.option("--workers", type=int, help="Processes that share the port, in front of an upstream.  [default: 1]")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Settings; flags and DEDUP_* variables win.")
-def serve(config: Path | None, **flags: Any) -> None:
+@click.option("--check-config", is_flag=True, help="Say what is wrong with the settings, or nothing, and end.")
+def serve(config: Path | None, check_config: bool, **flags: Any) -> None:
     """Serves a model without its repetitions, over OpenAI's API.
 
     \b
@@ -56,20 +57,21 @@ def serve(config: Path | None, **flags: Any) -> None:
 
     Then ask http://127.0.0.1:8000/v1/chat/completions; numbers for Prometheus are at /metrics.
     """
-    from server.app import run
     from server.errors import StartupError
+    from server.serve import run
     from server.settings import load
 
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("dedup").setLevel(logging.INFO)
     try:
         settings = load(config, **flags)
-        if settings.upstream is None and not (find_spec("torch") and find_spec("transformers")):
+        if check_config:
+            click.echo(settings.summary())
+            return
+        if not settings.all_upstreams and not (find_spec("torch") and find_spec("transformers")):
             raise StartupError(
                 'a model in this process needs torch and transformers: pip install "dedup-llm[local]"'
                 " (or stand in front of a server: dedup serve --upstream URL)"
             )
-        run(settings)
+        run(lambda: load(config, **flags))
     except StartupError as error:
         click.echo(f"dedup: error: {error}", err=True)
         sys.exit(1)

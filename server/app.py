@@ -3,47 +3,65 @@
 import asyncio
 import contextlib
 import logging
-import socket
-from collections.abc import AsyncIterator
-from pathlib import Path
-from types import FrameType
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dedup.segmenter import load_punkt
 from server.auth import Keys
 from server.completion import Completion
 from server.engines.base import Engine
-from server.engines.checkpoint import require_checkpoint
-from server.engines.upstream import UpstreamEngine
-from server.errors import ApiError, StartupError, invalid, model_not_found, shutting_down
-from server.schema import Endpoint, parse
+from server.engines.http_client import BrokenError
+from server.engines.upstream import UpstreamEngine, answer_headers
+from server.errors import ApiError, invalid, model_not_found, shutting_down
+from server.limits import RateLimit, StreamLimit
+from server.logs import log_request
+from server.openapi import document
+from server.schema import Endpoint, Exchange, GenerationRequest, parse
 from server.settings import Settings
 from server.telemetry import CONTENT_TYPE, Telemetry, package_version
+from server.tracing import Tracer
 
 _log = logging.getLogger("dedup.server")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
-DEMO_MODEL = Path(__file__).parent / "demo_model"
+_LINGER_SECONDS = 2.0
+_MAX_LOGGED_CHARS = 2000
+_PATHS: dict[str, Endpoint] = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/responses": "responses",
+    "/v1/messages": "messages",
+}
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
-_GRACE_SECONDS = 10
-_GOODBYE_SECONDS = 1  # of them; enough to send what was held and the error
-_ROUTES = ["/v1/chat/completions", "/v1/completions", "/v1/models", "/health/live", "/health/ready", "/metrics"]
+
+class Service:
+    """What answers requests, under one configuration. A reload puts another in its place; requests keep the one they began with."""
+
+    def __init__(self, settings: Settings, engine: Engine, streams: StreamLimit) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.keys = Keys(settings.client_keys)
+        self.rate = RateLimit(settings.requests_per_minute, time.monotonic)
+        self.streams = streams
 
 
-def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None = None) -> FastAPI:
+def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None = None, tracer: Tracer | None = None) -> FastAPI:
     """The server as an ASGI application. The engine starts with it, beside it: `/health/ready` says when it is there.
 
     telemetry: given where the engine counts too.
     """
     telemetry = telemetry or Telemetry(engine.models)
-    keys = Keys(key.get_secret_value() for key in settings.api_keys)
+    tracer = tracer or Tracer()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -58,9 +76,11 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
         finally:
             app.state.starting.cancel()
             await asyncio.gather(app.state.starting, return_exceptions=True)
-            await engine.stop()
+            await app.state.service.engine.stop()
+            tracer.close()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.service = Service(settings, engine, StreamLimit(settings.max_streams))
     app.add_middleware(EndsInOrder)
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(HTTPException, _no_route)
@@ -71,54 +91,30 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
         if not starting.done() or starting.exception():
             raise ApiError(503, "the engine is not ready yet", type="server_error", code="not_ready", retry_after="1")
 
-    def authorize(request: Request) -> str | None:
-        """The key that the client came with. Raises `ApiError` for a wrong one."""
-        authorization = request.headers.get("authorization")
-        keys.check(authorization.encode("latin-1") if authorization else None)
-        return authorization
+    def started() -> Service:
+        require_started()
+        service: Service = app.state.service
+        return service
 
-    async def generate(request: Request, endpoint: Endpoint) -> Response:
-        label = telemetry.model_label(engine.models[0] if engine.models else None)
-        try:
-            authorization = authorize(request)
-            body = await _json(request, settings.max_body_bytes)
-            if isinstance(body, dict) and isinstance(body.get("model"), str):
-                label = telemetry.model_label(body["model"])
-            parsed = parse(endpoint, body, authorization)
-            require_started()
-            # An upstream may know more models than it lists; whether it does is for it to say.
-            if parsed.model is not None and not isinstance(engine, UpstreamEngine) and parsed.model not in engine.models:
-                raise model_not_found(parsed.model, engine.models)
-            engine.validate(parsed)
-        except ApiError:
-            telemetry.count("requests", 1, label, endpoint, "rejected")
-            raise
-        completion = Completion(parsed, engine, settings.policy, telemetry)
-        return Answer(completion, streams=bool(parsed.stream))
-
-    @app.post("/v1/chat/completions")
-    async def chat_completions(request: Request) -> Response:
-        return await generate(request, "chat")
-
-    @app.post("/v1/completions")
-    async def completions(request: Request) -> Response:
-        return await generate(request, "completions")
+    paths = {path: endpoint for path, endpoint in _PATHS.items() if endpoint in engine.requests}
+    for path, endpoint in paths.items():
+        app.router.routes.append(Route(path, Generation(endpoint, started, app, telemetry, tracer), methods=["POST"]))
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
-        authorize(request)
+        service = _authorized(app, request)
         require_started()
-        await engine.ready()  # an upstream's list may have changed
-        listed = [_described(name) for name in engine.models]
+        await service.engine.ready()  # an upstream's list may have changed
+        listed = [_described(name, service.engine) for name in service.engine.models]
         return _json_response(200, {"object": "list", "data": listed})
 
     @app.get("/v1/models/{name:path}")
     async def model(request: Request, name: str) -> Response:
-        authorize(request)
+        service = _authorized(app, request)
         require_started()
-        if name not in engine.models:
-            raise model_not_found(name, engine.models)
-        return _json_response(200, _described(name))
+        if name not in service.engine.models:
+            raise model_not_found(name, service.engine.models)
+        return _json_response(200, _described(name, service.engine))
 
     @app.head("/health/live")
     @app.get("/health/live")
@@ -128,8 +124,7 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
     @app.head("/health/ready")
     @app.get("/health/ready")
     async def ready() -> Response:
-        require_started()
-        if not await engine.ready():
+        if not await started().engine.ready():
             raise ApiError(503, "the engine does not answer", type="server_error", code="not_ready", retry_after="1")
         return _json_response(200, {"status": "ok"})
 
@@ -137,10 +132,19 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
     async def metrics() -> Response:
         return Response(telemetry.exposition(), media_type=CONTENT_TYPE)
 
+    routes = [*paths, "/v1/models", "/health/live", "/health/ready", "/metrics", "/openapi.json"]
+
+    @app.get("/openapi.json")
+    async def openapi() -> Response:
+        return _json_response(200, document(engine.requests, paths))
+
     @app.get("/")
     async def root() -> Response:
-        return _json_response(200, {"name": "dedup", "version": package_version(), "models": engine.models, "routes": _ROUTES})
+        names = app.state.service.engine.models
+        return _json_response(200, {"name": "dedup", "version": package_version(), "models": names, "routes": routes})
 
+    if isinstance(engine, UpstreamEngine):
+        app.router.routes.append(Route("/v1/{path:path}", PassThrough(started, app), methods=_METHODS))
     return app
 
 
@@ -165,46 +169,141 @@ class EndsInOrder:
                 await _refusal(shutting_down())(scope, receive, send)
 
 
-class Answer(Response):
-    """Sends a completion, as a stream or whole, and ends it as soon as its reader leaves, even before its first token."""
+class Generation:
+    """An endpoint at which something is generated: reads the request, sends the answer, streamed or whole, and ends it as soon as
+    its reader leaves, even before its first token."""
 
-    def __init__(self, completion: Completion, *, streams: bool) -> None:
-        super().__init__()
-        self._completion = completion
-        self._streams = streams
+    def __init__(
+        self, endpoint: Endpoint, started: Callable[[], Service], app: FastAPI, telemetry: Telemetry, tracer: Tracer
+    ) -> None:
+        self._endpoint: Endpoint = endpoint
+        self._started = started
+        self._app = app
+        self._telemetry = telemetry
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = asyncio.create_task(self._stream(send) if self._streams else self._whole(scope, receive, send))
-        leaving = asyncio.create_task(_left(receive))
+        began = time.perf_counter()
+        exchange = _exchange(scope)
+        parsed: GenerationRequest | None = None
+        status = 200
+        completion: Completion | None = None
+        error: ApiError | None = None
+        caller: str | None = None
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:  # a request is cancelled only where the server stops
-            self._completion.break_off()
-            sending.cancel()
-            await asyncio.wait({sending})
-            if sending.cancelled():
-                raise
+            service: Service = self._app.state.service
+            caller = _admit(service, scope, exchange)
+            exchange.raw = await read_body(receive, exchange, service.settings)
+            parsed = self._parse(service.engine, exchange)
+            service = self._started()
+            service.engine.validate(parsed)
+            with service.streams.one():
+                completion = Completion(parsed, service.engine, service.settings.policy, self._telemetry)
+                with self._tracer.span(parsed, completion):
+                    answer = self._stream if parsed.stream else self._whole
+                    await _until_gone(answer(completion, exchange, scope, receive, send), receive, completion)
+        except ApiError as refused:
+            error, status = refused, refused.status
+            if completion is None:
+                model = self._telemetry.model_label(parsed.model if parsed else None)
+                self._telemetry.count("requests", 1, model, self._endpoint, "rejected")
+            await _refuse(refused, exchange, scope, receive, send)
         finally:
-            for task in (sending, leaving):
-                task.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
-        if not sending.cancelled():
-            sending.result()
+            _log_generation(scope, exchange, began, status, parsed, completion, error, caller, self._app.state.service.settings)
 
-    async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = _json_response(200, await self._completion.collect())
-        await response(scope, receive, send)
+    def _parse(self, engine: Engine, exchange: Exchange) -> GenerationRequest:
+        try:
+            body = _decode(exchange.raw)
+        except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+            raise invalid(f"the body is not valid JSON: {error}", code="invalid_json") from None
+        return parse(engine.requests, self._endpoint, body, exchange)
 
-    async def _stream(self, send: Send) -> None:
-        async with contextlib.aclosing(self._completion.stream()) as events:
-            first = await anext(events)  # a refusal is raised here, while a status can still be sent
+    async def _whole(self, completion: Completion, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await completion.collect()
+        await _send_whole(send, 200, body, [(b"content-type", b"application/json"), *_headers(exchange)])
+
+    async def _stream(self, completion: Completion, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        async with contextlib.aclosing(completion.stream()) as pieces:
+            first = await anext(pieces)  # a refusal is raised here, while a status can still be sent
             headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-            headers.append((b"x-accel-buffering", b"no"))
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            headers += [(b"x-accel-buffering", b"no"), *_headers(exchange)]
+            await send({"type": "http.response.start", "status": 200, "headers": _once(headers)})
             await send({"type": "http.response.body", "body": first, "more_body": True})
-            async for event in events:
-                await send({"type": "http.response.body", "body": event, "more_body": True})
+            async for piece in pieces:
+                if piece:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class PassThrough:
+    """Everything else that an upstream has: request and answer go through untouched."""
+
+    def __init__(self, started: Callable[[], Service], app: FastAPI) -> None:
+        self._started = started
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = _exchange(scope)
+        began, status = time.perf_counter(), 200
+        error: ApiError | None = None
+        try:
+            service: Service = self._app.state.service
+            _admit(service, scope, exchange)
+            exchange.raw = await read_body(receive, exchange, service.settings)
+            engine = self._started().engine
+            assert isinstance(engine, UpstreamEngine)
+            path = _safe_path(scope)
+            with service.streams.one():
+                status = await self._forward(engine, path, exchange, scope, receive, send)
+        except ApiError as refused:
+            error, status = refused, refused.status
+            await _refuse(refused, exchange, scope, receive, send)
+        finally:
+            _log_exchange(scope, exchange, began, status, error)
+
+    async def _forward(
+        self, engine: UpstreamEngine, path: str, exchange: Exchange, scope: Scope, receive: Receive, send: Send
+    ) -> int:
+        async def relay() -> int:
+            response = await engine.forward(scope["method"], path, exchange)
+            try:
+                headers = [*exchange.engine_headers, (b"x-request-id", exchange.request_id.encode("latin-1"))]
+                headers += [(b"content-length", length)] if (length := response.header(b"content-length")) else []
+                await send({"type": "http.response.start", "status": response.status, "headers": _once(headers)})
+                while received := await response.read_raw():
+                    await send({"type": "http.response.body", "body": received, "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return response.status
+            except (BrokenError, TimeoutError) as error:
+                # The status is sent: only a connection that breaks, which it does without a last chunk, can say that the answer did.
+                _log.warning("request_id=%s: the upstream broke off: %s", exchange.request_id, error)
+                return response.status
+            finally:
+                response.close()
+
+        status: int | None = await _until_gone(relay(), receive, None)
+        return status or 499  # as nginx logs a client that left
+
+
+async def _until_gone(answering: Awaitable[Any], receive: Receive, completion: Completion | None) -> Any:
+    """Waits for the answer to be sent; cancels it as soon as its reader leaves."""
+    task = asyncio.ensure_future(answering)
+    leaving = asyncio.create_task(_left(receive))
+    leaving.add_done_callback(lambda _: task.cancel())
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if task.cancelled():  # the reader left
+            return None
+        if completion is not None:  # the server stops
+            completion.break_off()
+        task.cancel()
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise
+        return task.result()
+    finally:
+        leaving.cancel()
 
 
 async def _left(receive: Receive) -> None:
@@ -212,21 +311,97 @@ async def _left(receive: Receive) -> None:
         pass
 
 
-async def _json(request: Request, max_bytes: int) -> Any:
-    """The request's body, decoded. Raises `ApiError` (413, 400)."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > max_bytes:
-            raise ApiError(413, f"the body is larger than {max_bytes} bytes", code="body_too_large")
+async def read_body(receive: Receive, exchange: Exchange, settings: Settings) -> bytes:
+    """The request's body. Raises `ApiError` (413, 408)."""
+    max_bytes = settings.max_body_bytes
+    length = next((value for name, value in exchange.headers if name == b"content-length"), None)
+    if length is not None and int(length) > max_bytes:
+        raise ApiError(413, f"the body is larger than {max_bytes} bytes", code="body_too_large")
+    parts: list[bytes] = []
+    size = 0
     try:
-        return _decode(bytes(body))
-    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
-        raise invalid(f"the body is not valid JSON: {error}", code="invalid_json") from None
+        async with asyncio.timeout(settings.body_timeout_seconds):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ApiError(400, "the client left before its request was complete", code="client_gone")
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > max_bytes:
+                    raise ApiError(413, f"the body is larger than {max_bytes} bytes", code="body_too_large")
+                if not message.get("more_body"):
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
+    except TimeoutError:
+        raise ApiError(408, f"the body did not come within {settings.body_timeout_seconds:g} s", code="too_slow") from None
 
 
-def _described(model: str) -> dict[str, Any]:
-    return {"id": model, "object": "model", "created": 0, "owned_by": "dedup"}
+def _exchange(scope: Scope) -> Exchange:
+    headers = scope["headers"]
+    given = next((value for name, value in headers if name == b"x-request-id"), b"")
+    request_id = given.decode("latin-1") if given and len(given) <= 128 and given.isalnum() | (b"-" in given) else ""
+    return Exchange(request_id=request_id or uuid.uuid4().hex, headers=headers, query=scope["query_string"])
+
+
+def _admit(service: Service, scope: Scope, exchange: Exchange) -> str | None:
+    """Who asks, if it is known by a key. Raises `ApiError` (401, 429)."""
+    caller = service.keys.check(exchange.headers)
+    client = scope.get("client")
+    service.rate.take(caller or (client[0] if client else ""))
+    return caller
+
+
+def _authorized(app: FastAPI, request: Request) -> Service:
+    service: Service = app.state.service
+    service.keys.check(request.scope["headers"])
+    return service
+
+
+def _safe_path(scope: Scope) -> str:
+    """The path below `/v1` as it came. Raises `ApiError` (400) where a server could read it as another one."""
+    path: str = scope["raw_path"].decode("ascii")
+    decoded: str = scope["path"]
+    if "//" in decoded or "\\" in decoded or any(part in (".", "..") for part in decoded.split("/")) or not decoded.isprintable():
+        raise invalid("the path is ambiguous", code="invalid_path")
+    return path.removeprefix("/v1")
+
+
+def _described(model: str, engine: Engine) -> dict[str, Any]:
+    described = engine.describe(model) if isinstance(engine, UpstreamEngine) else {}
+    return {"object": "model", "created": 0, "owned_by": "dedup", **described, "id": model}
+
+
+def _headers(exchange: Exchange) -> list[tuple[bytes, bytes]]:
+    return [*answer_headers(exchange.engine_headers), (b"x-request-id", exchange.request_id.encode("latin-1"))]
+
+
+def _once(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Headers whose values a client may be sent: what an upstream sends is not to be trusted with more than its own."""
+    return [(name, value.translate(None, b"\r\n\0")) for name, value in headers]
+
+
+async def _send_whole(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    headers = [*_once(headers), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _refuse(error: ApiError, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends the error. Of a body that has not been read yet the rest is taken for a while, so that its sender gets to read why."""
+    headers = [(b"content-type", b"application/json"), (b"x-request-id", exchange.request_id.encode("latin-1"))]
+    if error.retry_after:
+        headers.append((b"retry-after", error.retry_after.encode("latin-1")))
+    body = _encode(error.body())
+    if exchange.raw or not any(name in (b"content-length", b"transfer-encoding") for name, _ in exchange.headers):
+        await _send_whole(send, error.status, body, headers)
+        return
+    headers += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": error.status, "headers": _once(headers)})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            while (await receive()).get("more_body"):
+                pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _json_response(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
@@ -253,103 +428,40 @@ async def _failed(request: Request, error: Exception) -> Response:
     return _json_response(500, ApiError(500, "the server failed", type="server_error").body())
 
 
-def run(settings: Settings) -> None:
-    """Serves until interrupted. Raises `StartupError` when it cannot begin."""
-    if settings.model is not None:
-        require_checkpoint(settings.model)
-    listener = _listen(settings.host, settings.port)
-    try:
-        telemetry = Telemetry()
-        engine = _engine(settings, telemetry)
-        telemetry.learn(engine.models)
-        app = create_app(settings, engine, telemetry)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_GRACE_SECONDS)
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_serve(Server(config), app, listener, settings, engine))
-    finally:
-        listener.close()
+def _log_exchange(scope: Scope, exchange: Exchange, began: float, status: int, error: ApiError | None, **more: Any) -> None:
+    client = scope.get("client")
+    log_request(
+        request_id=exchange.request_id,
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        client=client[0] if client else None,
+        upstream=exchange.upstream,
+        upstream_status=exchange.upstream_status,
+        ms=round((time.perf_counter() - began) * 1000, 1),
+        error=error.code or error.type if error else None,
+        **more,
+    )
 
 
-class Server(uvicorn.Server):
-    """Told to stop, waits for the requests in progress; breaks them off, each with an error, before uvicorn drops them, or when
-    told twice. Signals are not raised again when all is done, as uvicorn would: an end in order exits 0."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.should_exit:
-            asyncio.get_running_loop().call_soon_threadsafe(self._break_off)
-        self.should_exit = True
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        grace = self.config.timeout_graceful_shutdown or 0
-        if num_requests := len(self.server_state.tasks):
-            _log.info("stopping: waits up to %d s for %d request%s", grace, num_requests, "s" * (num_requests > 1))
-        timer = asyncio.get_running_loop().call_later(grace - _GOODBYE_SECONDS, self._break_off)
-        await super().shutdown(sockets)
-        timer.cancel()
-
-    def _break_off(self) -> None:
-        for task in self.server_state.tasks:
-            task.cancel()
-
-
-async def _serve(server: uvicorn.Server, app: FastAPI, listener: socket.socket, settings: Settings, engine: Engine) -> None:
-    """Raises `StartupError` when the engine does not start."""
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not serving.done() and not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    if serving.done():
-        await serving
-        return
-    starting: asyncio.Task[None] = app.state.starting
-    await asyncio.wait({starting, serving}, return_when=asyncio.FIRST_COMPLETED)
-    failure = starting.exception() if starting.done() and not starting.cancelled() else None
-    if failure:
-        server.should_exit = True
-    elif starting.done():
-        _greet(settings, listener.getsockname()[1])
-        if not await engine.ready():
-            _log.warning("%s does not answer (yet): requests fail, and /health/ready says 503, until it does", settings.upstream)
-    await serving
-    if failure:
-        raise failure if isinstance(failure, StartupError) else StartupError(f"the engine did not start: {failure}")
-
-
-def _engine(settings: Settings, telemetry: Telemetry) -> Engine:
-    if settings.upstream:
-        return UpstreamEngine(settings, telemetry)
-    try:
-        from server.engines.local import LocalEngine
-    except ModuleNotFoundError as error:
-        if error.name and error.name.partition(".")[0] in ("torch", "transformers", "accelerate"):
-            raise StartupError(
-                f'a model in this process needs {error.name}: pip install "dedup-llm[local]", or use --upstream URL'
-            ) from None
-        raise
-    return LocalEngine(settings.model or str(DEMO_MODEL), settings.model_name, settings.max_concurrent, settings.device)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise StartupError(f"cannot listen on {host}: {error.strerror or error}") from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(2048)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise StartupError(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port") from None
-    return listener
-
-
-def _greet(settings: Settings, port: int) -> None:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{port}"
-    model = '"model": "MODEL", ' if settings.upstream else ""
-    body = "{" + model + '"stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'
-    behind = settings.upstream or settings.model or "the bundled demo model"
-    print(f"dedup listens on {url} (model: {behind})")
-    print(f"try: curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'", flush=True)
+def _log_generation(
+    scope: Scope,
+    exchange: Exchange,
+    began: float,
+    status: int,
+    request: GenerationRequest | None,
+    completion: Completion | None,
+    error: ApiError | None,
+    caller: str | None,
+    settings: Settings,
+) -> None:
+    more: dict[str, Any] = {"key": caller}
+    if request is not None:
+        more |= {"model": request.model, "stream": bool(request.stream)}
+        if settings.log_prompts:
+            more["request"] = exchange.raw[:_MAX_LOGGED_CHARS].decode("utf-8", "replace")
+    if completion is not None:
+        more |= completion.report()
+    else:
+        more["outcome"] = "rejected"
+    _log_exchange(scope, exchange, began, status, error, **more)

@@ -51,3 +51,20 @@ def upstream_failed(message: str, status: int = 502) -> ApiError:
 
 def shutting_down() -> ApiError:
     return ApiError(503, "the server is shutting down", type="server_error", code="shutting_down")
+
+
+class UpstreamRefusalError(ApiError):
+    """The upstream's own refusal: its status, and its error as it came."""
+
+    def __init__(self, status: int, error: dict[str, Any], retry_after: str | None = None) -> None:
+        message, kind = error.get("message"), error.get("type")
+        super().__init__(
+            status,
+            message if isinstance(message, str) else f"the upstream answered {status}",
+            type=kind if isinstance(kind, str) else "upstream_error",
+            retry_after=retry_after,
+        )
+        self._error = error
+
+    def body(self) -> dict[str, Any]:
+        return {"error": self._error}

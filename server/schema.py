@@ -1,19 +1,23 @@
 """The shapes of requests, validated, and of the chunks and responses that an engine of our own makes.
 
-A request keeps every field it came with: an upstream gets them all, and an engine that cannot obey one says so.
+A request keeps every field it came with: an upstream gets them all, and an engine that cannot obey one says so. Only what this server
+needs to know is checked of what goes to an upstream, which knows best what it takes.
 """
 
 import time
 import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import PydanticCustomError
 
 from dedup.config import Policy
 from server.errors import ApiError, invalid
 
-Endpoint = Literal["chat", "completions"]
+Endpoint = Literal["chat", "completions", "responses", "messages"]
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
@@ -98,58 +102,89 @@ class Message(BaseModel):
         return self.content or ""
 
 
+@dataclass(slots=True)
+class Exchange:
+    """What is known of a request and its answer beside their JSON. headers: the client's, names in lower case. raw: its body.
+
+    The engine notes what the client or the log may want to know of its own exchange.
+    """
+
+    request_id: str = ""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    raw: bytes = b""
+    query: bytes = b""
+    engine_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    upstream: str | None = None
+    upstream_status: str | None = None
+
+
 class GenerationRequest(BaseModel):
-    """What chat and text completions have in common."""
+    """What requests for all endpoints have in common, and all that is checked of one that goes to an upstream."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     model: str | None = None
     stream: bool | None = None
-    stream_options: Annotated[StreamOptions | None, BeforeValidator(_object)] = None
-    n: Annotated[int, Field(ge=1, le=128)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    stop: Annotated[Any, BeforeValidator(_stop)] = None
-    seed: int | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
-    min_p: Unit | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
-    no_repeat_ngram_size: Annotated[int, Field(ge=0)] | None = None
-    dry_multiplier: Annotated[float, Field(ge=0, le=100)] | None = None
-    dry_base: Annotated[float, Field(ge=0, le=100)] | None = None
-    dry_allowed_length: Annotated[int, Field(ge=0)] | None = None
-    dry_sequence_breakers: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=128, fail_fast=True)] | None = (
-        None
-    )
-    dry_penalty_last_n: Annotated[int, Field(ge=-1)] | None = None
-    response_format: dict[str, Any] | None = None
-    user: str | None = None
     repetition: Annotated[RepetitionOptions | None, BeforeValidator(_object)] = None
 
     _body: dict[str, Any] = PrivateAttr(default_factory=dict)
-    _authorization: str | None = PrivateAttr(default=None)
+    _exchange: Exchange = PrivateAttr(default_factory=Exchange)
 
     @property
-    def authorization(self) -> str | None:
-        """The `Authorization` header the client came with."""
-        return self._authorization
+    def endpoint(self) -> Endpoint:
+        raise NotImplementedError
+
+    @property
+    def exchange(self) -> Exchange:
+        return self._exchange
 
     def body(self) -> dict[str, Any]:
         """The JSON body as the client sent it, less what is meant for this server alone."""
         return {name: value for name, value in self._body.items() if name != "repetition"}
 
+    def forwarded(self, **changes: Any) -> bytes:
+        """The body for an upstream: the very bytes that came, unless something in it is for this server alone or to be changed."""
+        if "repetition" not in self._body and self._exchange.raw and all(self._body.get(k) == v for k, v in changes.items()):
+            return self._exchange.raw
+        try:
+            return msgspec.json.encode({**self.body(), **changes})
+        except (ValueError, OverflowError, msgspec.MsgspecError) as error:
+            raise invalid(f"the body cannot be passed on: {error}") from None
+
+    @property
+    def estimated_prompt_tokens(self) -> int:
+        return 0
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """The fields the client sent with a value."""
+        values = {name: getattr(self, name) for name in self.model_fields_set}
+        return {name: value for name, value in {**values, **(self.model_extra or {})}.items() if value is not None}
+
+
+class ResponsesRequest(GenerationRequest):
+    @property
+    def endpoint(self) -> Endpoint:
+        return "responses"
+
+
+class MessagesRequest(GenerationRequest):
+    @property
+    def endpoint(self) -> Endpoint:
+        return "messages"
+
+
+class _ChoicesRequest(GenerationRequest):
+    """What chat and text completions have in common."""
+
+    stream_options: Annotated[StreamOptions | None, BeforeValidator(_object)] = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    response_format: Annotated[Any, BeforeValidator(_object)] = None
+
     @property
     def num_choices(self) -> int:
         """How many choices an answer has."""
         return self.n or 1
-
-    @property
-    def endpoint(self) -> Endpoint:
-        raise NotImplementedError
 
     @property
     def prompt_text(self) -> str:
@@ -161,19 +196,6 @@ class GenerationRequest(BaseModel):
         return []
 
     @property
-    def estimated_prompt_tokens(self) -> int:
-        raise NotImplementedError
-
-    @property
-    def max_output_tokens(self) -> int | None:
-        return self.max_completion_tokens or self.max_tokens
-
-    @property
-    def stop_strings(self) -> list[str]:
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return [string for string in stop if string]
-
-    @property
     def wants_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
@@ -182,14 +204,8 @@ class GenerationRequest(BaseModel):
         """Whether the answer must be JSON: then nothing in it may be edited."""
         return self.response_format is not None and str(self.response_format.get("type", "")).startswith("json")
 
-    @property
-    def sent(self) -> dict[str, Any]:
-        """The fields the client sent with a value."""
-        values = {name: getattr(self, name) for name in self.model_fields_set}
-        return {name: value for name, value in {**values, **(self.model_extra or {})}.items() if value is not None}
 
-
-class ChatRequest(GenerationRequest):
+class ChatRequest(_ChoicesRequest):
     messages: Annotated[list[Message], BeforeValidator(_messages)]
 
     @property
@@ -209,7 +225,7 @@ class ChatRequest(GenerationRequest):
         return estimate_tokens(sum(_num_bytes(message.text) for message in self.messages))
 
 
-class CompletionRequest(GenerationRequest):
+class CompletionRequest(_ChoicesRequest):
     prompt: Annotated[Any, BeforeValidator(_prompt)]  # str | list[str] | list[int] | list[list[int]]
 
     @property
@@ -233,6 +249,53 @@ class CompletionRequest(GenerationRequest):
         return sum(_num_tokens(part) for part in parts)
 
 
+class Sampling(BaseModel):
+    """How an answer is to be sampled: for an engine of our own, which says what is wrong instead of guessing."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    stop: Annotated[Any, BeforeValidator(_stop)] = None
+    seed: int | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Unit | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    no_repeat_ngram_size: Annotated[int, Field(ge=0)] | None = None
+    dry_multiplier: Annotated[float, Field(ge=0, le=100)] | None = None
+    dry_base: Annotated[float, Field(ge=0, le=100)] | None = None
+    dry_allowed_length: Annotated[int, Field(ge=0)] | None = None
+    dry_sequence_breakers: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=128, fail_fast=True)] | None = (
+        None
+    )
+    dry_penalty_last_n: Annotated[int, Field(ge=-1)] | None = None
+    user: str | None = None
+
+    @property
+    def max_output_tokens(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def stop_strings(self) -> list[str]:
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return [string for string in stop if string]
+
+
+class SampledChatRequest(Sampling, ChatRequest):
+    """A chat request for an engine of our own."""
+
+
+class SampledCompletionRequest(Sampling, CompletionRequest):
+    """A text completion request for an engine of our own."""
+
+
+SampledRequest = SampledChatRequest | SampledCompletionRequest
+
+
 def estimate_tokens(num_bytes: int) -> int:
     """About four bytes of UTF-8 make a token: four characters of English, a little more than one of Chinese."""
     return -(-num_bytes // 4)
@@ -249,19 +312,27 @@ def _num_tokens(prompt: str | int | list[int]) -> int:
     return len(prompt) if isinstance(prompt, list) else 1
 
 
-REQUESTS: dict[Endpoint, type[GenerationRequest]] = {"chat": ChatRequest, "completions": CompletionRequest}
+Requests = Mapping[Endpoint, type[GenerationRequest]]
+
+FORWARDED: Requests = {
+    "chat": ChatRequest,
+    "completions": CompletionRequest,
+    "responses": ResponsesRequest,
+    "messages": MessagesRequest,
+}
+SAMPLED: Requests = {"chat": SampledChatRequest, "completions": SampledCompletionRequest}
 
 
-def parse(endpoint: Endpoint, body: object, authorization: str | None = None) -> GenerationRequest:
+def parse(requests: Requests, endpoint: Endpoint, body: object, exchange: Exchange | None = None) -> GenerationRequest:
     """The request in `body`, decoded JSON. Raises `ApiError` (400) that names the first field that is wrong, and why."""
     if not isinstance(body, dict):
         raise invalid(f"the body must be a JSON object, got {type(body).__name__}")
     try:
-        request = REQUESTS[endpoint].model_validate(body)
+        request = requests[endpoint].model_validate(body)
     except ValidationError as error:
         raise _one_line(error) from None
     request._body = body
-    request._authorization = authorization
+    request._exchange = exchange or Exchange()
     return request
 
 

@@ -1,14 +1,27 @@
-"""Server-sent events: bytes to events and back. Sans-IO; does not reconnect, knows no ids and no event names.
+"""Server-sent events: bytes to events and back. Sans-IO; does not reconnect, knows no ids.
 
 Lines end at CR, LF or CRLF and nowhere else: U+2028 inside JSON is text.
 """
 
+import json
 import re
+from typing import Any, NamedTuple
+
+import msgspec
 
 DONE = b"data: [DONE]\n\n"
 
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Event(NamedTuple):
+    """name: of the event, empty where it has none. A comment has no data; its text, colon included, stands as the name."""
+
+    data: bytes
+    name: bytes = b""
 
 
 class EventTooLongError(ValueError):
@@ -16,17 +29,24 @@ class EventTooLongError(ValueError):
 
 
 class SSEDecoder:
-    """Takes bytes as they come, gives the data of each event that has ended."""
+    """Takes bytes as they come, gives each event that has ended."""
 
     def __init__(self, max_event_bytes: int = 16 * 1024 * 1024) -> None:
         self._max = max_event_bytes
         self._rest = b""
         self._data: list[bytes] = []
+        self._name = b""
         self._begun = False
 
-    def feed(self, received: bytes) -> list[bytes]:
-        """The data of the events that `received` completes. Raises `EventTooLongError`."""
-        events: list[bytes] = []
+    def feed(self, received: bytes) -> list[Event]:
+        """The events that `received` completes. Raises `EventTooLongError`."""
+        at_start = self._begun and not (self._rest or self._data or self._name)
+        if at_start and received[:6] == b"data: " and received[-2:] == b"\n\n" and b"\r" not in received:
+            # What nearly every read is: whole events of one data line each.
+            parts = received[6:-2].split(b"\n\ndata: ")
+            if not any(b"\n" in part for part in parts):
+                return [Event(part) for part in parts]
+        events: list[Event] = []
         # What was searched before holds no line end but perhaps a last CR: a long line stays linear to search.
         search_from = max(0, len(self._rest) - 1)
         buffer = self._rest + received
@@ -47,23 +67,53 @@ class SSEDecoder:
             raise EventTooLongError(f"an event of more than {self._max} bytes")
         return events
 
-    def flush(self) -> list[bytes]:
+    def flush(self) -> list[Event]:
         """The event that the end of the stream completes, if any: a last event may lack its blank line."""
-        events: list[bytes] = []
+        events: list[Event] = []
         self._line(self._rest.rstrip(b"\r"), events)
         self._rest = b""
         self._line(b"", events)
         return events
 
-    def _line(self, line: bytes, events: list[bytes]) -> None:
+    def _line(self, line: bytes, events: list[Event]) -> None:
         if not line:
             if self._data:
-                events.append(b"\n".join(self._data))
+                events.append(Event(b"\n".join(self._data), self._name))
                 self._data = []
+            self._name = b""
         elif line.startswith(b"data:"):
             self._data.append(line[5:].removeprefix(b" "))
+        elif line.startswith(b"event:"):
+            self._name = line[6:].removeprefix(b" ")
+        elif line.startswith(b":"):
+            events.append(Event(b"", line))
 
 
-def encode(data: bytes) -> bytes:
-    """One event. `data` is JSON on one line."""
-    return b"data: " + data + b"\n\n"
+def encode(data: bytes, name: bytes = b"") -> bytes:
+    """One event, as bytes."""
+    if not data:
+        return name + b"\n\n"
+    if b"\n" in data:
+        data = data.replace(b"\n", b"\ndata: ")
+    return b"event: %b\ndata: %b\n\n" % (name, data) if name else b"data: %b\n\n" % data
+
+
+def read_json(data: bytes) -> Any:
+    """What an event says. Bytes that are no UTF-8 become U+FFFD; half of a surrogate pair, which some servers send, stays.
+
+    Raises ValueError.
+    """
+    try:
+        return _decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return json.loads(data.decode("utf-8", "replace"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def write_json(value: Any) -> bytes:
+    """JSON on one line."""
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return json.dumps(value, separators=(",", ":")).encode()

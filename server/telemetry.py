@@ -1,5 +1,6 @@
 """Every metric, declared once. What a request counted in plain numbers is pushed when it ends."""
 
+import os
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -7,6 +8,7 @@ from typing import Any, Literal
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.multiprocess import MultiProcessCollector
 
 Outcome = Literal["ok", "cut", "upstream_error", "client_gone", "rejected"]
 ChannelName = Literal["content", "reasoning", "tool_arguments"]
@@ -51,8 +53,12 @@ class Telemetry:
         return model if model in self._models else OTHER
 
     def exposition(self) -> bytes:
-        """The plain text format, which every Prometheus and `promtool check metrics` read."""
-        return generate_latest(self.registry)
+        """The plain text format, which every Prometheus and `promtool check metrics` read; of all processes that serve together."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
 
     def count(self, name: str, amount: float, *labels: str) -> None:
         if amount:
@@ -81,8 +87,9 @@ class Telemetry:
         def counter(name: str, text: str, *labels: str) -> None:
             self._metrics[name] = Counter(f"dedup_{name}_total", text, labels, registry=self.registry)
 
-        def gauge(name: str, text: str, *labels: str) -> None:
-            self._metrics[name] = Gauge(f"dedup_{name}", text, labels, registry=self.registry)
+        def gauge(name: str, text: str, mode: Literal["livesum", "livemostrecent", "livemax"], *labels: str) -> None:
+            gauge = Gauge(f"dedup_{name}", text, labels, registry=self.registry, multiprocess_mode=mode)
+            self._metrics[name] = gauge
 
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> None:
             self._metrics[name] = Histogram(f"dedup_{name}", text, labels, registry=self.registry, buckets=buckets)
@@ -93,6 +100,7 @@ class Telemetry:
         counter("removed_chars", "Characters removed as repetition.", "model", "channel")
         counter("loops", "Repetition loops found.", "model", "channel", "kind", "action")
         counter("tokens", "Tokens; estimated where an engine does not report them.", "model", "type")
+        counter("filter_failures", "Texts that passed unfiltered because the filter failed.", "model")
         counter("upstream_requests", "Requests sent to the upstream by its status code, or error.", "upstream", "code")
         text = "Share of repeated 4-grams in a response before filtering."
         histogram("repetition_ratio", text, _RATIOS, "model", "channel")
@@ -101,7 +109,7 @@ class Telemetry:
         histogram("overhead_seconds", "Time spent filtering a response.", _SHORT_SECONDS, "model")
         histogram("time_to_first_token_seconds", "Time from request to the first text given out.", _SECONDS, "model")
         histogram("request_duration_seconds", "Time from request to the end of its response.", _SECONDS, "model")
-        gauge("streams_in_progress", "Responses being generated now.", "model")
-        gauge("upstream_up", "Whether the upstream answered when last asked.", "upstream")
-        gauge("build_info", "The running version; always 1.", "version")
+        gauge("streams_in_progress", "Responses being generated now.", "livesum", "model")
+        gauge("upstream_up", "Whether the upstream answered when last asked.", "livemostrecent", "upstream")
+        gauge("build_info", "The running version; always 1.", "livemax", "version")
         self.set("build_info", 1, package_version())

@@ -1,19 +1,15 @@
-"""What an engine promises: it turns a request into chunks.
-
-A chunk is OpenAI's own streaming chunk as a plain dict (`chat.completion.chunk` or `text_completion`), so what an upstream sends
-passes through with every field it has. An engine that was asked not to stream may instead yield one whole response
-(`choices[i].message`, or `choices[i].text` with its finish_reason): a response is a stream of one chunk.
-"""
+"""What an engine promises: it turns a request into an answer in the API's own form, streamed or whole."""
 
 from collections.abc import AsyncGenerator
-from typing import Any, Protocol
+from typing import Protocol
 
-from server.schema import GenerationRequest
+from server.schema import GenerationRequest, Requests
+from server.sse import Event
 
-Chunk = dict[str, Any]
+Events = list[Event]  # that came at once, in order
 
-# A field in which an engine that counts may say, with any chunk, what was used until then; it does not reach the reader.
-USED = "used_so_far"
+# The name of an event with which an engine that counts says what was used until then (`usage`); it does not reach the reader.
+USED = b"dedup.used"
 
 
 class Engine(Protocol):
@@ -22,6 +18,11 @@ class Engine(Protocol):
     @property
     def models(self) -> list[str]:
         """The names under which the engine's models are asked for."""
+        ...
+
+    @property
+    def requests(self) -> Requests:
+        """The endpoints it answers at, each with the shape in which a request must come."""
         ...
 
     async def start(self) -> None:
@@ -33,14 +34,19 @@ class Engine(Protocol):
         ...
 
     def validate(self, request: GenerationRequest) -> None:
-        """Raises `server.errors.ApiError` (400) that names what the engine cannot do of what the request asks for."""
+        """Raises `server.errors.ApiError` that names what the engine cannot do of what the request asks for: an unknown model is
+        a 404, else it is a 400."""
         ...
 
-    def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
-        """Yields the answer's chunks; raises `server.errors.ApiError` before the first, or in mid-stream when the engine fails.
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Events, None]:
+        """Yields the answer's events; raises `server.errors.ApiError` before the first, or in mid-stream when the engine fails.
 
         Closing the generator (`aclose`, cancellation) stops the generation at once and frees what it holds.
         """
+        ...
+
+    async def whole(self, request: GenerationRequest) -> bytes | None:
+        """The answer in one piece; None where the engine wants to be asked to `generate` it and its chunks be put together."""
         ...
 
     async def stop(self) -> None:

@@ -28,10 +28,23 @@ from dedup.logits.hf import TextStream, apply_to
 from dedup.logits.history import TokenHistory
 from dedup.logits.temperature import current_temperature
 from dedup.logits.tokens import TokenSets, token_sets
-from server.engines.base import USED, Chunk
+from server.engines.base import USED, Events
 from server.engines.checkpoint import is_local, require_checkpoint
 from server.errors import ApiError, StartupError, invalid, shutting_down, unsupported
-from server.schema import ChatRequest, ChunkMaker, CompletionRequest, GenerationRequest, Message, usage
+from server.schema import (
+    SAMPLED,
+    ChatRequest,
+    ChunkMaker,
+    CompletionRequest,
+    GenerationRequest,
+    Message,
+    Requests,
+    SampledChatRequest,
+    SampledCompletionRequest,
+    SampledRequest,
+    usage,
+)
+from server.sse import Event, write_json
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo_model"
 
@@ -150,6 +163,10 @@ class LocalEngine:
             raise StartupError(f"{self._path}: the weights are incomplete: {len(missing)} are missing, such as {min(missing)}")
 
     @property
+    def requests(self) -> Requests:
+        return SAMPLED
+
+    @property
     def context(self) -> int:
         """The longest sequence the model takes, in tokens."""
         config = self._model.config.get_text_config()
@@ -167,6 +184,7 @@ class LocalEngine:
         await asyncio.to_thread(self._workers.shutdown)
 
     def validate(self, request: GenerationRequest) -> None:
+        assert isinstance(request, SampledChatRequest | SampledCompletionRequest)
         for name, given in request.sent.items():
             if name not in _SUPPORTED and not any(
                 given == one and type(given) is type(one) for one in _ASKS_NOTHING.get(name, ())
@@ -187,8 +205,12 @@ class LocalEngine:
         if isinstance(request, ChatRequest) and any(map(_has_more_than_text, request.messages)):
             raise unsupported("messages", "the local engine reads text only, no other parts")
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+    async def whole(self, request: GenerationRequest) -> bytes | None:
+        return None
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Events, None]:
         """As `Engine.generate`. Without `max_tokens` an answer may fill what the prompt leaves of the context."""
+        assert isinstance(request, SampledChatRequest | SampledCompletionRequest)
         prompts = await asyncio.to_thread(self._prompts, request)
         longest = max(map(len, prompts))
         if longest >= self.context:
@@ -198,10 +220,10 @@ class LocalEngine:
         except ValueError as error:
             raise invalid(str(error), str(error).split(" ", 1)[0]) from None
         loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()
+        queue: asyncio.Queue[Events | BaseException | None] = asyncio.Queue()
         gone = threading.Event()
 
-        def send(item: Chunk | BaseException | None) -> None:
+        def send(item: Events | BaseException | None) -> None:
             if not gone.is_set():
                 loop.call_soon_threadsafe(queue.put_nowait, item)
 
@@ -272,7 +294,7 @@ class LocalEngine:
                 return int(token)
         raise invalid("prompt: must not be empty for this model", "prompt")
 
-    def _sampling(self, request: GenerationRequest) -> Sampling:
+    def _sampling(self, request: SampledRequest) -> Sampling:
         defaults = self._model.generation_config
 
         def value(name: str, otherwise: Any) -> Any:
@@ -306,31 +328,32 @@ class LocalEngine:
 
     def _answer(
         self,
-        request: GenerationRequest,
+        request: SampledRequest,
         prompts: list[list[int]],
         sampling: Sampling,
-        send: Callable[[Chunk], None],
+        send: Callable[[Events], None],
         require_reader: Callable[[], None],
     ) -> None:
         make = ChunkMaker(request.endpoint, self._name)
         num_choices = request.n or 1
         if request.endpoint == "chat":
             for choice in range(num_choices):
-                send(make.role(choice))
+                send([Event(write_json(make.role(choice)))])
         used = usage(sum(map(len, prompts)), 0)
         for number, prompt in enumerate(prompts):
             self._decode(request, prompt, number * num_choices, sampling, make, send, require_reader, used)
-        send(make.usage(used["prompt_tokens"], used["completion_tokens"]))
+        if request.wants_usage or not request.stream:
+            send([Event(write_json(make.usage(used["prompt_tokens"], used["completion_tokens"])))])
 
     @torch.inference_mode()
     def _decode(
         self,
-        request: GenerationRequest,
+        request: SampledRequest,
         prompt: list[int],
         first_choice: int,
         sampling: Sampling,
         make: ChunkMaker,
-        send: Callable[[Chunk], None],
+        send: Callable[[Events], None],
         require_reader: Callable[[], None],
         used: dict[str, Any],
     ) -> None:
@@ -368,7 +391,8 @@ class LocalEngine:
                 used["total_tokens"] += 1
                 text = choice.put(token, end_tokens, limit)
                 if text or choice.finish_reason:
-                    send({**make.text(choice.index, text, choice.finish_reason), USED: dict(used)})
+                    chunk = make.text(choice.index, text, choice.finish_reason)
+                    send([Event(write_json(used), USED), Event(write_json(chunk))])
             if all(choice.finish_reason for choice in choices):
                 break
             rows = torch.tensor(chosen, device=self._model.device).unsqueeze(1)

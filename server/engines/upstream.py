@@ -1,239 +1,344 @@
-"""Another OpenAI-compatible server as the engine: vLLM, llama.cpp, Ollama, SGLang, OpenAI."""
+"""Other OpenAI-compatible servers as the engine: vLLM, llama.cpp, Ollama, SGLang, OpenAI.
+
+Requests go on as they came and answers come back as they are; which server gets a request depends on its model alone.
+"""
 
 import asyncio
+import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
-from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 
-from server.engines.base import Chunk
-from server.errors import ApiError, invalid, upstream_failed
-from server.schema import GenerationRequest
-from server.settings import Settings
-from server.sse import EventTooLongError, SSEDecoder
+from server.engines.base import Events
+from server.engines.http_client import BrokenError, ConnectError, Headers, HttpClient, Response, Timeouts
+from server.errors import ApiError, UpstreamRefusalError, model_not_found, upstream_failed
+from server.schema import FORWARDED, Exchange, GenerationRequest, Requests
+from server.settings import Settings, UpstreamSettings
+from server.sse import EventTooLongError, SSEDecoder, read_json
 from server.telemetry import Telemetry
 
-_PATHS = {"chat": "/chat/completions", "completions": "/completions"}
+_PATHS = {
+    "chat": "/chat/completions",
+    "completions": "/completions",
+    "responses": "/responses",
+    "messages": "/messages",
+}
 _MODELS_FRESH_SECONDS = 5.0
 _PROBE_TIMEOUT_SECONDS = 3.0
 _MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+_MAX_REFUSAL_BYTES = 64 * 1024
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
-
-
-class UpstreamRefusalError(ApiError):
-    """The upstream's own refusal: its status, and its error body as it came."""
-
-    def __init__(self, status: int, error: dict[str, Any], retry_after: str | None) -> None:
-        message, kind = error.get("message"), error.get("type")
-        super().__init__(
-            status,
-            message if isinstance(message, str) else f"the upstream answered {status}",
-            type=kind if isinstance(kind, str) else "upstream_error",
-            retry_after=retry_after,
-        )
-        self._error = error
-
-    def body(self) -> dict[str, Any]:
-        return {"error": self._error}
+# Headers that belong to one connection (RFC 9110, 7.6.1), or that this server writes itself.
+_OWN_HEADERS = {
+    b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
+    b"transfer-encoding", b"upgrade", b"host", b"content-length", b"expect", b"http2-settings",
+}  # fmt: skip
+_KEY_HEADERS = {b"authorization", b"x-api-key", b"api-key"}
+# Of an answer that is read and written anew.
+_OWN_ANSWER_HEADERS = _OWN_HEADERS | {b"content-encoding", b"content-type", b"date", b"server", b"etag", b"content-md5"}
 
 
-class UpstreamEngine:
-    """Forwards requests as they came and yields what comes back."""
+class Upstream:
+    """One server: its connections, its models, and whether it is up."""
 
-    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
-        assert settings.upstream is not None
-        self._url = settings.upstream
-        self._label = urlsplit(self._url).netloc.rpartition("@")[2]
-        self._key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
-        # A client's key for this server must never reach another one.
-        self._pass_on_keys = self._key is None and not settings.api_keys
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=settings.connect_timeout_seconds, sock_read=settings.idle_timeout_seconds
-        )
+    def __init__(self, settings: UpstreamSettings, timeouts: Timeouts, pass_on_keys: bool, telemetry: Telemetry) -> None:
+        self.name = settings.label
+        self.models: list[str] = []
+        self.described: dict[str, dict[str, Any]] = {}  # what it says of them
+        self.up = False
+        self._patterns = settings.models
+        self._url = settings.url
+        self._key = settings.key
+        self._pass_on_keys = pass_on_keys and self._key is None
+        self._timeouts = timeouts
         self._telemetry = telemetry
-        self._session: aiohttp.ClientSession | None = None
-        self._models: list[str] = []
-        self._up = False
+        self._client = HttpClient(settings.url, timeouts)
         self._probed_at = float("-inf")
         self._probing = asyncio.Lock()
 
+    def serves(self, model: str | None) -> bool:
+        """Whether the configuration, or the server itself, says that it has `model`."""
+        if self._patterns:
+            return model is not None and any(fnmatchcase(model, pattern) for pattern in self._patterns)
+        return model in self.models
+
     @property
-    def models(self) -> list[str]:
-        return self._models
+    def serves_any(self) -> bool:
+        """Whether it may be asked for models that it does not list: some servers list none, or not to everyone."""
+        return not self._patterns
 
-    async def start(self) -> None:
-        self._session = aiohttp.ClientSession(
-            timeout=self._timeout,
-            connector=aiohttp.TCPConnector(limit=0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-        await self.ready()
-
-    async def stop(self) -> None:
-        if self._session:
-            await self._session.close()
-            self._session = None
-
-    def validate(self, request: GenerationRequest) -> None:
-        """Refuses nothing: what the upstream cannot do, it says itself."""
+    @property
+    def known_models(self) -> list[str]:
+        if not self._patterns:
+            return self.models
+        named = [pattern for pattern in self._patterns if not re.search(r"[*?\[]", pattern)]
+        return [*named, *(model for model in self.models if self.serves(model) and model not in named)]
 
     async def ready(self) -> bool:
-        """Whether the upstream answers; asks it for its models, every few seconds at most."""
+        """Whether it answers; asks for its models, every few seconds at most."""
         async with self._probing:
             if time.monotonic() - self._probed_at >= _MODELS_FRESH_SECONDS:
                 self._set_up(await self._probe())
                 self._probed_at = time.monotonic()
-        return self._up
+        return self.up
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
-        response = await self._post(request)
-        try:
-            if response.status != 200:
-                raise await _refusal(response)
-            if request.stream:
-                async for chunk in self._events(response):
-                    yield chunk
-            else:
-                yield await _whole(response)
-        except TimeoutError:
-            raise upstream_failed("the upstream said nothing for too long", 504) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise upstream_failed(f"the connection to the upstream broke: {_reason(error)}") from None
-        finally:
-            response.close()  # hangs up, unless the answer was read to its end
-
-    async def _post(self, request: GenerationRequest) -> aiohttp.ClientResponse:
-        headers = {"Content-Type": "application/json"}
-        if self._key is not None:
-            headers["Authorization"] = f"Bearer {self._key}"
-        elif self._pass_on_keys and request.authorization:
-            headers["Authorization"] = request.authorization
-        try:
-            body = _encode(request.body())
-        except (ValueError, OverflowError, msgspec.MsgspecError) as error:
-            raise invalid(f"the body cannot be passed on: {error}") from None
+    async def ask(self, method: str, path: str, exchange: Exchange, body: bytes, *, as_it_is: bool = False) -> Response:
+        """Sends a request on. Raises `ApiError`. as_it_is: the client reads the answer as it is, compressed or not."""
+        exchange.upstream = self.name
+        query = "?" + exchange.query.decode("latin-1") if exchange.query else ""
         code = "error"
         try:
-            url = self._url + _PATHS[request.endpoint]
-            response = await self._open_session.post(url, data=body, headers=headers, allow_redirects=False)
+            response = await self._client.request(method, path + query, self._headers(exchange, as_it_is), body)
             code = str(response.status)
             self._set_up(response.status < 500)
+            exchange.engine_headers = [header for header in response.headers if header[0] not in _own(response.headers)]
             return response
-        except TimeoutError:
+        except TimeoutError as error:
             code = "timeout"
-            raise upstream_failed(f"the upstream at {self._label} did not answer in time", 504) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise upstream_failed(f"the upstream {self.name} did not answer: {error}", 504) from None
+        except ConnectError as error:
             self._set_up(False)
-            raise upstream_failed(f"the upstream at {self._label} cannot be reached: {_reason(error)}") from None
+            raise upstream_failed(f"the upstream {self.name} cannot be reached: {error}") from None
+        except BrokenError as error:
+            self._set_up(False)
+            raise upstream_failed(f"the upstream {self.name} did not answer: {error}") from None
         except asyncio.CancelledError:
             code = "cancelled"
             raise
         finally:
-            self._telemetry.count("upstream_requests", 1, self._label, code)
+            exchange.upstream_status = code
+            self._telemetry.count("upstream_requests", 1, self.name, code)
 
-    async def _events(self, response: aiohttp.ClientResponse) -> AsyncIterator[Chunk]:
-        """The chunks of a stream. Raises `ApiError` when it ends before its end."""
-        if response.content_type != "text/event-stream":
-            raise upstream_failed(f"the upstream answered a streaming request with {response.content_type}")
-        decoder, finished = SSEDecoder(), False
-        async for events in _decoded(response, decoder):
-            for data in events:
-                if data == b"[DONE]":
-                    return
-                chunk = _object(data)
-                if chunk.get("error"):
-                    error = chunk["error"]
-                    raise UpstreamRefusalError(502, error if isinstance(error, dict) else {"message": str(error)}, None)
-                choices = chunk.get("choices")
-                if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-                    raise upstream_failed("the upstream sent a chunk without choices")
-                finished = finished or any(choice.get("finish_reason") for choice in choices)
-                yield chunk
-        if not finished:
-            raise upstream_failed("the upstream's stream ended before the answer did")
+    def without_key(self, text: bytes) -> bytes:
+        """`text` without the key for this server, which its error messages may quote."""
+        key = self._key.encode() if self._key else b""
+        return text.replace(key, b"***") if len(key) >= 8 else text
+
+    def close(self) -> None:
+        """Closes connections as soon as their answers have ended."""
+        self._client.close()
+
+    def _headers(self, exchange: Exchange, as_it_is: bool) -> Headers:
+        own = _own(exchange.headers) | _KEY_HEADERS | {b"x-request-id"}
+        if not as_it_is:
+            own = own | {b"accept-encoding", b"content-encoding"}
+        headers = [header for header in exchange.headers if header[0] not in own]
+        if not as_it_is:
+            headers.append((b"accept-encoding", b"identity"))
+        headers.append((b"x-request-id", exchange.request_id.encode("latin-1")))
+        if self._key is not None:
+            key = self._key.encode()
+            named = {name for name, _ in exchange.headers} & _KEY_HEADERS - {b"authorization"}
+            headers += [(b"authorization", b"Bearer " + key), *((name, key) for name in named)]
+        elif self._pass_on_keys:
+            headers += [header for header in exchange.headers if header[0] in _KEY_HEADERS]
+        return headers
 
     async def _probe(self) -> bool:
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_SECONDS)
+        headers: Headers = [(b"accept", b"application/json"), (b"accept-encoding", b"identity")]
+        if self._key:
+            headers.append((b"authorization", b"Bearer " + self._key.encode()))
+        timeouts = Timeouts(_PROBE_TIMEOUT_SECONDS, _PROBE_TIMEOUT_SECONDS, _PROBE_TIMEOUT_SECONDS, _PROBE_TIMEOUT_SECONDS)
         try:
-            get = self._open_session.get(self._url + "/models", headers=headers, timeout=timeout, allow_redirects=False)
-            async with get as response:
-                if response.status == 200:
-                    listed = _decode(await response.read())["data"]
-                    self._models = [str(model["id"]) for model in listed]
-                    self._telemetry.learn(self._models)
-                return response.status < 500  # a server that lists no models, or not to us, may well answer requests
-        except (aiohttp.ClientError, OSError, ValueError, msgspec.MsgspecError, LookupError, TypeError):
+            response = await self._client.request("GET", "/models", headers, timeouts=timeouts)
+            body = await read_whole(response)
+        except (TimeoutError, ConnectError, BrokenError, ApiError):
             return False
-
-    @property
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            raise ApiError(503, "the server is not ready yet", type="server_error", code="not_ready", retry_after="1")
-        return self._session
+        if response.status == 200:
+            try:
+                self.described = {str(model["id"]): dict(model) for model in read_json(body)["data"]}
+                self.models = list(self.described)
+            except (ValueError, LookupError, TypeError):
+                return True
+            self._telemetry.learn(self.known_models)
+        return response.status < 500  # a server that lists no models, or not to us, may well answer requests
 
     def _set_up(self, up: bool) -> None:
-        self._up = up
-        self._telemetry.set("upstream_up", int(up), self._label)
+        self.up = up
+        self._telemetry.set("upstream_up", int(up), self.name)
 
 
-async def _decoded(response: aiohttp.ClientResponse, decoder: SSEDecoder) -> AsyncIterator[list[bytes]]:
-    try:
-        async for received in response.content.iter_any():
-            yield decoder.feed(received)
-        yield decoder.flush()
-    except EventTooLongError as error:
-        raise upstream_failed(f"the upstream sent {error}") from None
+class UpstreamEngine:
+    """Finds the upstream for a request, sends it on and reads what comes back."""
+
+    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
+        timeouts = Timeouts(
+            settings.connect_timeout_seconds,
+            settings.first_token_timeout_seconds,
+            settings.idle_timeout_seconds,
+            settings.total_timeout_seconds,
+        )
+        # A client's key for this server must never reach another one.
+        pass_on_keys = not settings.client_keys
+        self._upstreams = [Upstream(one, timeouts, pass_on_keys, telemetry) for one in settings.all_upstreams]
+        self._aliases: Mapping[str, str] = settings.aliases
+        self._streams_always = settings.stream_upstream
+        telemetry.learn(self.models)
+
+    @property
+    def models(self) -> list[str]:
+        names = [*self._aliases, *(model for upstream in self._upstreams for model in upstream.known_models)]
+        return list(dict.fromkeys(names))
+
+    def describe(self, model: str) -> dict[str, Any]:
+        """What its upstream says of a model."""
+        name = self._aliases.get(model, model)
+        return next((upstream.described[name] for upstream in self._upstreams if name in upstream.described), {})
+
+    @property
+    def requests(self) -> Requests:
+        return FORWARDED
+
+    async def start(self) -> None:
+        await self.ready()
+
+    async def stop(self) -> None:
+        for upstream in self._upstreams:
+            upstream.close()
+
+    async def ready(self) -> bool:
+        """Whether an upstream answers."""
+        return any(await asyncio.gather(*(upstream.ready() for upstream in self._upstreams)))
+
+    def validate(self, request: GenerationRequest) -> None:
+        """Refuses only a model that no upstream has: what an upstream cannot do, it says itself."""
+        self._route(request.model)
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Events, None]:
+        upstream, model = self._route(request.model)
+        changes: dict[str, Any] = {"model": model} if model != request.model else {}
+        if not request.stream:
+            changes |= {"stream": True, "stream_options": {"include_usage": True}}
+        response = await upstream.ask("POST", _PATHS[request.endpoint], request.exchange, request.forwarded(**changes))
+        try:
+            if response.status != 200:
+                raise await _refusal(response, upstream)
+            content_type = _content_type(response)
+            if content_type != "text/event-stream":
+                raise upstream_failed(f"the upstream answered a streaming request with {content_type}")
+            decoder = SSEDecoder()
+            while received := await response.read():
+                yield decoder.feed(received)
+            yield decoder.flush()
+        except TimeoutError as error:
+            raise upstream_failed(f"the upstream's stream stopped: {error}", 504) from None
+        except BrokenError as error:
+            raise upstream_failed(f"the connection to the upstream broke: {error}") from None
+        except EventTooLongError as error:
+            raise upstream_failed(f"the upstream sent {error}") from None
+        finally:
+            response.close()  # hangs up, unless the answer was read to its end
+
+    async def whole(self, request: GenerationRequest) -> bytes | None:
+        if self._streams_always and request.endpoint in ("chat", "completions"):
+            return None
+        upstream, model = self._route(request.model)
+        changes = {"model": model} if model != request.model else {}
+        response = await upstream.ask("POST", _PATHS[request.endpoint], request.exchange, request.forwarded(**changes))
+        try:
+            if response.status != 200:
+                raise await _refusal(response, upstream)
+            content_type = _content_type(response)
+            if content_type.startswith("text/"):
+                raise upstream_failed(f"the upstream answered with {content_type} instead of JSON")
+            return await read_whole(response)
+        except TimeoutError as error:
+            raise upstream_failed(f"the upstream's answer stopped: {error}", 504) from None
+        except BrokenError as error:
+            raise upstream_failed(f"the connection to the upstream broke: {error}") from None
+        finally:
+            response.close()
+
+    async def forward(self, method: str, path: str, exchange: Exchange) -> Response:
+        """Sends on what is not for this server to understand; its answer is to be read with `read_raw`. Raises `ApiError`."""
+        model, body = _model_in(exchange), exchange.raw
+        upstream, name = self._route(model)
+        if name != model:
+            body = msgspec.json.encode({**read_json(body), "model": name})
+        return await upstream.ask(method, path, exchange, body, as_it_is=True)
+
+    def _route(self, model: str | None) -> tuple[Upstream, str | None]:
+        """The upstream for `model`, and what it calls it. Raises `ApiError` (404)."""
+        name = self._aliases.get(model, model) if model is not None else None
+        if len(self._upstreams) == 1 and self._upstreams[0].serves_any:
+            return self._upstreams[0], name
+        for upstream in self._upstreams:
+            if upstream.serves(name):
+                return upstream, name
+        for upstream in self._upstreams:
+            if upstream.serves_any:
+                return upstream, name
+        if model is None:
+            return self._upstreams[0], None
+        raise model_not_found(model, self.models)
 
 
-async def _whole(response: aiohttp.ClientResponse) -> Chunk:
-    """The body of an answer that is not a stream."""
-    received = bytearray()
-    async for part in response.content.iter_any():
-        received += part
-        if len(received) > _MAX_RESPONSE_BYTES:
+async def read_whole(response: Response) -> bytes:
+    """The body, if it is not too long. Raises `ApiError`, `BrokenError`, `TimeoutError`."""
+    received = await response.read()
+    more = await response.read()
+    if not more:
+        return received
+    body = bytearray(received)
+    while more:
+        body += more
+        if len(body) > _MAX_RESPONSE_BYTES:
+            response.close()
             raise upstream_failed(f"the upstream answered with more than {_MAX_RESPONSE_BYTES} bytes")
-    chunk = _object(bytes(received))
-    choices = chunk.get("choices")
-    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-        raise upstream_failed("the upstream's answer has no choices")
-    return chunk
+        more = await response.read()
+    return bytes(body)
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> ApiError:
-    retry_after = response.headers.get("Retry-After")
+async def _refusal(response: Response, upstream: Upstream) -> ApiError:
     if response.status < 400:
         return upstream_failed(f"the upstream answered {response.status} instead of an answer")
-    received = await response.content.read(64 * 1024)
+    received = b""
+    while len(received) < _MAX_REFUSAL_BYTES and (part := await response.read()):
+        received += part
+    received = upstream.without_key(received)
+    retry_after = response.header(b"retry-after")
+    seconds = retry_after.decode("latin-1") if retry_after else None
     try:
-        body = _decode(received)
-    except (ValueError, msgspec.MsgspecError):
+        body = read_json(received)
+    except ValueError:
         body = None
     if isinstance(body, dict):
         error = body.get("error", body)  # some send the error without its envelope
         if isinstance(error, dict):
-            return UpstreamRefusalError(response.status, error, retry_after)
+            return UpstreamRefusalError(response.status, error, seconds)
     text = received[:200].decode("utf-8", "replace").strip()
     message = f"the upstream answered {response.status}" + (f": {text}" if text else "")
     return UpstreamRefusalError(
-        response.status, {"message": message, "type": "upstream_error", "param": None, "code": None}, retry_after
+        response.status, {"message": message, "type": "upstream_error", "param": None, "code": None}, seconds
     )
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def _own(headers: Headers) -> set[bytes]:
+    """The names of headers that are not to be passed on; `Connection` may name more."""
+    named = {name.strip().lower() for key, value in headers if key == b"connection" for name in value.split(b",")}
+    return _OWN_HEADERS | named
+
+
+def answer_headers(headers: Headers) -> Headers:
+    """Of an upstream's headers those that still hold for an answer that was read and written anew."""
+    return [header for header in headers if header[0] not in _OWN_ANSWER_HEADERS and header[0] != b"x-request-id"]
+
+
+def _content_type(response: Response) -> str:
+    value = (response.header(b"content-type") or b"application/octet-stream").decode("latin-1")
+    return value.partition(";")[0].strip().lower()
+
+
+def _model_in(exchange: Exchange) -> str | None:
+    """The model that a JSON body names, if it is one that does."""
+    if exchange.raw.lstrip()[:1] != b"{":
+        return None
     try:
-        decoded = _decode(data)
-    except (ValueError, msgspec.MsgspecError, RecursionError):
-        raise upstream_failed("the upstream sent something that is not JSON") from None
-    if not isinstance(decoded, dict):
-        raise upstream_failed("the upstream sent JSON that is not an object")
-    return decoded
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+        body = read_json(exchange.raw)
+    except ValueError:
+        return None
+    model = body.get("model") if isinstance(body, dict) else None
+    return model if isinstance(model, str) else None

@@ -1,0 +1,213 @@
+"""What does the proxy cost beside nginx?
+
+    python benchmarks/proxy_load.py                                       # four scenarios; some minutes on two cores
+    python benchmarks/proxy_load.py --workers 1 2                         # and: do two workers carry twice as much?
+    python benchmarks/proxy_load.py --scenarios scale --streams 5000      # that many slow streams at once through one process
+
+Direct, through nginx (one worker, `proxy_buffering off`) and through `dedup serve` with its defaults, turn by turn, with the upstream on
+this machine too. The proxy has a core to itself where there are two. Every answer must be whole, to the letter. Numbers are medians over
+the repeats. CPU time is the proxy's own (user and system), for each chunk that the upstream sends (not streamed: for each answer), and
+says more than chunks/s, which the upstream and the client bound where they have one core. TTFT is the time to the first character.
+"""
+
+import argparse
+import contextlib
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from _proxy_rig import (
+    Cores,
+    Load,
+    cpu_seconds,
+    dedup_command,
+    free_port,
+    memory_mib,
+    run_load,
+    running,
+    split_cores,
+    upstream,
+)
+
+SCENARIOS = {
+    "paced": ("6,400 chunks/s, 128 streams", Load(128, 384, n=100, every=20, first=20, ramp_seconds=0.02)),
+    "unpaced": ("unpaced, 64 streams", Load(64, 384, n=400)),
+    "whole": ("not streamed, ~540 characters, 32 connections", Load(32, 3000, n=100, stream=False)),
+    "idle": ("idle, one stream of 5 words at a time", Load(1, 200, n=5, every=2, first=5)),
+}
+EXTRA = ("workers", "scale")
+SCALE_SECONDS = 20
+
+NGINX = """
+daemon off; worker_processes 1; worker_rlimit_nofile {files}; pid {directory}/pid; error_log stderr;
+events {{ worker_connections {files}; }}
+http {{
+  access_log off; keepalive_requests 100000000; client_body_buffer_size 1m;
+  client_body_temp_path {directory}/a; proxy_temp_path {directory}/b;
+  fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;
+  upstream up {{ server 127.0.0.1:{upstream}; keepalive 512; keepalive_requests 100000000; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location / {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; }}
+  }}
+}}
+"""
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def started(target: str, upstream_port: int, cores: Cores, *more: str) -> Iterator[tuple[int, int | None]]:
+    """(port to ask, process to watch)."""
+    port = free_port()
+    if target == "direct":
+        yield upstream_port, None
+    elif target == "nginx":
+        with tempfile.TemporaryDirectory() as directory:
+            conf = Path(directory) / "nginx.conf"
+            conf.write_text(NGINX.format(directory=directory, upstream=upstream_port, port=port, files=20_000))
+            with running(["nginx", "-e", "stderr", "-c", str(conf)], port, "/v1/models", cores) as pid:
+                yield port, pid
+    else:
+        with running(dedup_command(port, upstream_port, *more), port, "/health/ready", cores) as pid:
+            yield port, pid
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        self.failures: list[str] = []
+
+    def measure(self, scenario: str, target: str, load: Load, port: int, pid: int | None, cores: Cores, clients: int = 1) -> None:
+        before = cpu_seconds(pid) if pid else 0.0
+        row = run_load(port, load, cores, clients)
+        if pid:
+            row["cpu"] = (cpu_seconds(pid) - before) / (load.requests * load.units) * 1e6
+            row["rss"], row["rss_peak"] = memory_mib(pid), memory_mib(pid, peak=True)
+        self.rows.setdefault((scenario, target), []).append(row)
+        cpu = f"{row['cpu']:.1f} µs CPU, " if pid else ""
+        say(f"{scenario}, {target}: {cpu}{row['rate']:,.0f}/s, TTFT {row['ttft']:.2f} ms, {row['failed']} failed")
+        if row["failed"]:
+            self.failures.append(f"{scenario}, {target}: {row['failed']} of {load.requests} requests: {row['problem']}")
+
+    def median(self, scenario: str, target: str, name: str) -> float | None:
+        rows = self.rows.get((scenario, target), [])
+        return statistics.median(row[name] for row in rows) if rows and name in rows[0] else None
+
+    def added_ttft(self, scenario: str, target: str) -> float:
+        pairs = zip(self.rows[scenario, target], self.rows[scenario, "direct"], strict=True)
+        return float(statistics.median(row["ttft"] - direct["ttft"] for row, direct in pairs))
+
+    def table(self, scenarios: list[str], targets: list[str]) -> None:
+        print("| scenario | through | CPU µs a chunk (answer) | of nginx | chunks (answers)/s | TTFT p50 added, ms | RSS, MiB |")
+        print("| --- |" + " --- |" * 6)
+        for scenario in scenarios:
+            for target in targets:
+                cpu, beside = self.median(scenario, target, "cpu"), self.median(scenario, "nginx", "cpu")
+                ratio = f"{cpu / beside:.1f}x" if cpu and beside else "-"
+                rate, rss = self.median(scenario, target, "rate"), self.median(scenario, target, "rss")
+                added = f"{self.added_ttft(scenario, target):.2f}" if cpu is not None and SCENARIOS[scenario][1].every else "-"
+                shown = f"{cpu:.1f} | {ratio}" if cpu is not None else "- | -"
+                print(
+                    f"| {SCENARIOS[scenario][0]} | {target} | {shown} | {rate:,.0f} | {added} | {f'{rss:.0f}' if rss else '-'} |"
+                )
+
+
+def warm_up(port: int, cores: Cores) -> None:
+    run_load(port, Load(16, 64, n=20), cores)
+
+
+def compare(bench: Bench, scenarios: list[str], targets: list[str], repeats: int) -> None:
+    proxy_cores, cores = split_cores()
+    with upstream(cores) as upstream_port:
+        for _ in range(repeats):
+            for target in targets:
+                with started(target, upstream_port, proxy_cores) as (port, pid):
+                    warm_up(port, cores)
+                    for scenario in scenarios:
+                        bench.measure(scenario, target, SCENARIOS[scenario][1], port, pid, cores)
+    bench.table(scenarios, targets)
+
+
+def compare_workers(bench: Bench, numbers: list[int], repeats: int) -> None:
+    """Saturated; as many client and upstream processes as there are cores left for them, so that they do not bound it."""
+    proxy_cores, cores = split_cores(max(numbers))
+    processes = max(1, min(4, len(cores) // 2)) if cores != proxy_cores else 1
+    load = Load(128 * processes, 384 * processes, n=400)
+    with upstream(cores, num_processes=processes) as upstream_port:
+        for _ in range(repeats):
+            for number in numbers:
+                with started("dedup", upstream_port, proxy_cores, "--workers", str(number)) as (port, pid):
+                    warm_up(port, cores)
+                    bench.measure("workers", f"{number} workers", load, port, pid, cores, processes)
+    print("\n| workers | chunks/s | of the first row | CPU µs a chunk | RSS, MiB |\n| --- | --- | --- | --- | --- |")
+    rates = {number: bench.median("workers", f"{number} workers", "rate") or 0.0 for number in numbers}
+    for number in numbers:
+        cpu, rss = (bench.median("workers", f"{number} workers", name) for name in ("cpu", "rss"))
+        print(f"| {number} | {rates[number]:,.0f} | {rates[number] / rates[numbers[0]]:.2f}x | {cpu:.1f} | {rss:.0f} |")
+    if cores == proxy_cores or len(cores) < max(numbers):
+        print(
+            f"\nOnly {len(cores | proxy_cores)} cores: workers, upstream and client share them, so this says nothing of more workers."
+        )
+
+
+def scale(bench: Bench, streams: int, targets: list[str]) -> None:
+    """One chunk a second each; all are open at once, for the last begins before the first ends. Each target starts afresh."""
+    load = Load(streams, streams, n=SCALE_SECONDS, every=1000, ramp_seconds=min(SCALE_SECONDS / 2, streams / 500))
+    proxy_cores, cores = split_cores()
+    lines = []
+    for target in targets:
+        with upstream(cores) as upstream_port, started(target, upstream_port, proxy_cores) as (port, pid):
+            assert pid is not None
+            warm_up(port, cores)
+            idle = memory_mib(pid)
+            bench.measure("scale", target, load, port, pid, cores)
+            row = bench.rows["scale", target][-1]
+            each = (row["rss_peak"] - idle) * 1024 / max(1, row["peak"])
+            memory = f"{idle:.0f} | {row['rss_peak']:.0f} | {each:.1f}"
+            lines.append(f"| {target} | {streams} | {row['peak']} | {row['failed']} | {row['cpu']:.1f} | {memory} |")
+    print("\n| through | streams | open at once | failed | CPU µs a chunk | RSS idle, MiB | at peak | KiB a stream |")
+    print("| --- |" + " --- |" * 7)
+    print("\n".join(lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--scenarios", nargs="+", choices=[*SCENARIOS, *EXTRA], help="default: the first four, and what is asked for"
+    )
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--workers", nargs="+", type=int, metavar="N", help="compare these numbers of workers (scenario `workers`)"
+    )
+    parser.add_argument("--streams", type=int, metavar="N", help=f"N streams at once, {SCALE_SECONDS} s each (scenario `scale`)")
+    args = parser.parse_args()
+    chosen = args.scenarios or [*SCENARIOS, *(["workers"] if args.workers else []), *(["scale"] if args.streams else [])]
+    targets = ["direct", "nginx", "dedup"]
+    if not shutil.which("nginx"):
+        say("there is no `nginx` on the PATH: goes on without it, so there are no ratios")
+        targets.remove("nginx")
+    if len(set.union(*split_cores())) < 2:
+        say("one core for all: the proxy is not pinned, and only its CPU time means something")
+    bench = Bench()
+    try:
+        if scenarios := [name for name in chosen if name in SCENARIOS]:
+            compare(bench, scenarios, targets, args.repeats)
+        if "workers" in chosen:
+            compare_workers(bench, args.workers or [1, 2], args.repeats)
+        if "scale" in chosen:
+            scale(bench, args.streams or 1000, targets[1:])
+    except RuntimeError as error:
+        sys.exit(f"FAILED: {error}")
+    if bench.failures:
+        sys.exit("".join(f"FAILED: {failure}\n" for failure in bench.failures).rstrip())
+
+
+if __name__ == "__main__":
+    main()

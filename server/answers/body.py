@@ -1,0 +1,30 @@
+"""What the bodies of several APIs have in common."""
+
+from typing import Any
+
+from server.errors import upstream_failed
+from server.sse import read_json
+
+
+def read_object(data: bytes) -> dict[str, Any]:
+    """What the engine sent. Raises `ApiError` where it is no JSON object."""
+    try:
+        decoded = read_json(data)
+    except (ValueError, RecursionError):
+        raise upstream_failed("the upstream sent something that is not JSON") from None
+    if not isinstance(decoded, dict):
+        raise upstream_failed("the upstream sent JSON that is not an object")
+    return decoded
+
+
+def said(messages: object, role: str) -> list[str]:
+    """The texts of a conversation's messages by `role`, less the empty ones; parts other than text are left out."""
+    by_role = [m for m in messages if isinstance(m, dict) and m.get("role") == role] if isinstance(messages, list) else []
+    return [text for message in by_role if (text := _text(message.get("content")))]
+
+
+def _text(content: object) -> str:
+    if isinstance(content, str):
+        return content
+    parts = [part.get("text") for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return "".join(text for text in parts if isinstance(text, str))

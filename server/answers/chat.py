@@ -1,0 +1,404 @@
+"""Chat and text completions: several choices, each with channels of its own, in chunks or whole.
+
+What a chunk says is looked at through a typed view; one whose text stays as it is leaves as the bytes it came as. All others are read
+in full, edited and written again.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from server.answers.report import summary
+from server.channel import Channel, Editing
+from server.engines.base import USED
+from server.errors import ApiError, UpstreamRefusalError, upstream_failed
+from server.schema import Endpoint, estimate_tokens, usage
+from server.sse import DONE, Event, encode, read_json, write_json
+from server.telemetry import ChannelName
+
+# What every chunk of an answer carries, those that are made here too.
+_HEAD = ("id", "object", "created", "model", "system_fingerprint")
+
+Choice = dict[str, Any]
+Chunk = dict[str, Any]
+_Key = tuple[str, int]  # the field of a delta, and which tool call
+
+
+class _DeltaView(msgspec.Struct):
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    refusal: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+
+
+class _ChoiceView(msgspec.Struct):
+    index: int = 0
+    delta: _DeltaView | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+    def plain(self) -> tuple[str, str] | None:
+        """The field and the text, where the choice carries one text and nothing else that is filtered."""
+        delta = self.delta
+        if delta is None:
+            return ("text", self.text) if self.text else None
+        if delta.refusal or delta.tool_calls or delta.function_call or self.text:
+            return None
+        if delta.content:
+            return None if delta.reasoning or delta.reasoning_content else ("content", delta.content)
+        if delta.reasoning_content:
+            return None if delta.reasoning else ("reasoning_content", delta.reasoning_content)
+        return ("reasoning", delta.reasoning) if delta.reasoning else None
+
+
+class _ChunkView(msgspec.Struct):
+    choices: list[_ChoiceView]
+    usage: Any = None
+    error: Any = None
+
+
+_view = msgspec.json.Decoder(_ChunkView).decode
+
+
+@dataclass
+class _Filtered:
+    """What became of a choice's part of a chunk: what goes before it, itself if anything is left of it, what goes after."""
+
+    before: list[Choice] = field(default_factory=list)
+    kept: list[Choice] = field(default_factory=list)
+    after: list[Choice] = field(default_factory=list)
+    changed: bool = False
+
+
+class _ChoiceState:
+    """One choice of an answer: its channels, and how it ends."""
+
+    def __init__(self, index: int, is_chat: bool, editing: Editing) -> None:
+        self.ended = False
+        self.channels: list[Channel] = []
+        self.last: tuple[str, Channel] | None = None  # the field and the channel that text went to last
+        self._open: dict[_Key, Channel] = {}
+        self._index = index
+        self._is_chat = is_chat
+        self._editing = editing
+
+    @property
+    def cut(self) -> bool:
+        return any(channel.cut for channel in self.channels)
+
+    @property
+    def bytes_in(self) -> int:
+        return sum(channel.bytes_in for channel in self.channels)
+
+    def filter(self, choice: Choice, fed: str | None = None) -> _Filtered:
+        """Takes the choice's part of a chunk, edits it in place and says what becomes of it.
+
+        fed: what the channel of its only text, which was fed already, gave for it.
+        """
+        if self.ended:
+            return _Filtered(changed=True) if self.cut else _Filtered(kept=[choice])
+        whole = self._is_chat and isinstance(choice.get("message"), dict)
+        finish_reason = choice.get("finish_reason")
+        last = whole or bool(finish_reason)
+        filtered = _Filtered()
+        edited = False
+        for name, key, holder, slot in _texts(choice):
+            text = holder[slot]
+            if name != "reasoning":
+                filtered.before += self.release("reasoning")  # it has ended: an answer follows
+            channel = self._channel(name, key)
+            given = channel.feed(text) if fed is None else fed
+            if last:
+                given += channel.flush()
+            holder[slot] = given
+            edited = edited or given != text
+        if edited and choice.get("logprobs"):
+            choice["logprobs"] = None  # they belong to the text as it came
+        if last:
+            filtered.before += self.release()
+        if not edited or last or _carries(choice):
+            filtered.kept.append(choice)
+        if self.cut and not last:
+            filtered.after += self.release()
+            filtered.after.append(self._cut_short())
+        elif self.cut:
+            choice.update(self._report(finish_reason))
+        elif last and any(channel.filter.removed for channel in self.channels):
+            choice["repetition"] = summary(self._editing.policy, self.channels)
+        self.ended = last or self.cut
+        filtered.changed = bool(
+            edited or not filtered.kept or filtered.before or filtered.after or self.cut or "repetition" in choice
+        )
+        return filtered
+
+    def release(self, name: ChannelName | None = None) -> list[Choice]:
+        """Flushes the channels (of one name) and gives what they held."""
+        held = []
+        for key, channel in self._open.items():
+            if not channel.flushed and (name is None or channel.name == name) and (text := channel.flush()):
+                held.append({"index": self._index, **_delta(key, text), "logprobs": None, "finish_reason": None})
+        return held
+
+    def _channel(self, name: ChannelName, key: _Key) -> Channel:
+        channel = self._open.get(key)
+        if channel is None or channel.flushed:
+            channel = self._open[key] = self._editing.channel(name)
+            self.channels.append(channel)
+        self.last = (key[0], channel)
+        return channel
+
+    def _cut_short(self) -> Choice:
+        """The choice's part of the chunk that ends it at a loop."""
+        body: Choice = {"delta": {}} if self._is_chat else {"text": ""}
+        return {"index": self._index, **body, "logprobs": None, **self._report(None)}
+
+    def _report(self, finish_reason: str | None) -> Choice:
+        return {
+            "finish_reason": self._finish_reason(finish_reason),
+            "stop_reason": "repetition_detected",
+            "repetition": summary(self._editing.policy, self.channels),
+        }
+
+    def _finish_reason(self, given: str | None) -> str:
+        """`length` where what was cut is unusable, so that no client takes it for complete."""
+        names = {channel.name for channel in self.channels}
+        cut_names = {channel.name for channel in self.channels if channel.cut}
+        unfinished_call = "tool_arguments" in cut_names or (given is None and "tool_arguments" in names)
+        no_answer = "reasoning" in cut_names and names == {"reasoning"}
+        if unfinished_call or no_answer or ("content" in cut_names and self._editing.wants_json):
+            return "length"
+        return given or "stop"
+
+
+def _texts(choice: Choice) -> Iterator[tuple[ChannelName, _Key, dict[str, Any], str]]:
+    """Where in the choice there is text: its channel, and the dict and the field that hold it. Reasoning comes first."""
+    if isinstance(choice.get("text"), str) and choice["text"]:
+        yield "content", ("text", 0), choice, "text"
+    body = choice.get("message") or choice.get("delta")
+    if not isinstance(body, dict):
+        return
+    names: tuple[tuple[ChannelName, str], ...] = (
+        ("reasoning", "reasoning_content"),
+        ("reasoning", "reasoning"),
+        ("content", "content"),
+        ("content", "refusal"),
+    )
+    for name, slot in names:
+        if isinstance(body.get(slot), str) and body[slot]:
+            yield name, (slot, 0), body, slot
+    calls = body.get("tool_calls")
+    for position, call in enumerate(calls if isinstance(calls, list) else []):
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("arguments"), str) and function["arguments"]:
+            index = call.get("index")
+            yield "tool_arguments", ("tool_calls", index if isinstance(index, int) else position), function, "arguments"
+    function = body.get("function_call")
+    if isinstance(function, dict) and isinstance(function.get("arguments"), str) and function["arguments"]:
+        yield "tool_arguments", ("function_call", 0), function, "arguments"
+
+
+def _delta(key: _Key, text: str) -> Choice:
+    """`text` at its place in a choice of a chunk."""
+    slot, call = key
+    if slot == "text":
+        return {"text": text}
+    if slot == "tool_calls":
+        return {"delta": {"tool_calls": [{"index": call, "function": {"arguments": text}}]}}
+    return {"delta": {slot: {"arguments": text} if slot == "function_call" else text}}
+
+
+def _carries(choice: Choice) -> bool:
+    """Whether anything is left in an edited choice that a reader needs."""
+    if choice.get("text"):
+        return True
+    delta = choice.get("delta")
+    if not isinstance(delta, dict):
+        return False
+    calls = delta.get("tool_calls") or ([{"function": delta["function_call"]}] if delta.get("function_call") else [])
+    if any(call.get("id") or any((call.get("function") or {}).values()) for call in calls if isinstance(call, dict)):
+        return True
+    return any(value for name, value in delta.items() if name not in ("tool_calls", "function_call"))
+
+
+class ChatAnswer:
+    """See `server.answers.base`. wants_usage: a streamed answer ends with its usage. prompt_tokens: an estimate, used after a cut."""
+
+    def __init__(
+        self, endpoint: Endpoint, editing: Editing, *, num_choices: int = 1, wants_usage: bool = False, prompt_tokens: int = 0
+    ) -> None:
+        self.input_tokens: int | None = None
+        self.output_tokens: int | None = None
+        self._is_chat = endpoint == "chat"
+        self._editing = editing
+        self._num_choices = num_choices
+        self._wants_usage = wants_usage
+        self._prompt_tokens = prompt_tokens
+        self._choices: dict[int, _ChoiceState] = {}
+        self._head: Chunk = {}  # the fields every chunk of the answer has: id, created, model
+        self._usage: dict[str, Any] | None = None
+        self._usage_given = False
+        self._done = False
+
+    @property
+    def channels(self) -> list[Channel]:
+        return [channel for state in self._choices.values() for channel in state.channels]
+
+    @property
+    def cut(self) -> bool:
+        return any(state.cut for state in self._choices.values())
+
+    @property
+    def complete(self) -> bool:
+        return self._done or (bool(self._choices) and all(state.ended for state in self._choices.values()))
+
+    @property
+    def over(self) -> bool:
+        states = self._choices.values()
+        return self._done or (len(states) >= self._num_choices and all(state.ended for state in states) and self.cut)
+
+    def feed(self, event: Event) -> bytes:
+        try:
+            view = _view(event.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            view = None  # the end, an error, or something unusual
+        fed = self._feed_plain(view) if view is not None else None
+        if fed is not None and not fed[1]:
+            return encode(event.data, event.name)
+        chunks, changed = self._edit(event, fed[0] if fed else None)
+        return self._write(chunks) if changed else encode(event.data, event.name)
+
+    def chunks(self, event: Event) -> list[Chunk]:
+        """What the reader gets for `event`, as chunks. Raises `ApiError`."""
+        return self._edit(event)[0]
+
+    def _feed_plain(self, view: _ChunkView) -> tuple[str, bool] | None:
+        """Feeds the text of the commonest chunk: one that goes on with the text of the chunk before. What the channel gave for it,
+        and whether that changes the chunk."""
+        if len(view.choices) != 1 or view.usage or view.error:
+            return None
+        choice = view.choices[0]
+        state = self._choices.get(choice.index)
+        if state is None or state.last is None or state.ended or choice.finish_reason:
+            return None
+        plain = choice.plain()
+        slot, channel = state.last
+        if plain is None or plain[0] != slot or channel.flushed:
+            return None
+        given = channel.feed(plain[1])
+        return given, given != plain[1] or channel.cut
+
+    def _edit(self, event: Event, fed: str | None = None) -> tuple[list[Chunk], bool]:
+        """What the reader gets for `event`, and whether that is anything else than what came."""
+        if event.name == USED:
+            self._note_usage(read_json(event.data))
+            return [], True
+        if event.data == b"[DONE]":
+            self._done = True
+            return [], True
+        chunk = _read(event.data)
+        if error := chunk.get("error") or (chunk if chunk.get("object") == "error" else None):
+            raise UpstreamRefusalError(502, error if isinstance(error, dict) else {"message": str(error)})
+        choices = _choices(chunk, "the upstream sent a chunk without choices")
+        if isinstance(chunk.get("usage"), dict):
+            self._note_usage(chunk["usage"])
+            self._usage_given = True
+        if not choices:
+            return [chunk], False
+        if not self._head:
+            self._head = {name: chunk[name] for name in _HEAD if name in chunk}
+        return self._filter(chunk, choices, fed)
+
+    def end(self) -> bytes:
+        return self._write(self.last_chunks()) + DONE
+
+    def last_chunks(self) -> list[Chunk]:
+        """Held text of choices that never finished; after a cut the usage, if it was asked for and can no longer come."""
+        last = self._release()
+        if self.cut and self._wants_usage and not self._usage_given:
+            last.append({**self._head, "choices": [], "usage": self.usage()})
+        return last
+
+    def fail(self, error: ApiError) -> bytes:
+        return self._write(self._release()) + encode(write_json(error.body()))
+
+    def whole(self, body: bytes) -> bytes:
+        response = _read(body)
+        choices = _choices(response, "the upstream's answer has no choices")
+        if isinstance(response.get("usage"), dict):
+            self._note_usage(response["usage"])
+        changed = False
+        for position, choice in enumerate(choices):
+            changed = self._state(choice, position).filter(choice).changed or changed
+        self._done = True
+        return write_json(response) if changed else body
+
+    def usage(self) -> dict[str, Any]:
+        """As the engine reported it; estimated, and saying so, where it did not."""
+        if self._usage:
+            return self._usage
+        output_tokens = estimate_tokens(sum(state.bytes_in for state in self._choices.values()))
+        return {**usage(self._prompt_tokens, output_tokens), "estimated": True}
+
+    def _note_usage(self, reported: dict[str, Any]) -> None:
+        self._usage = reported
+        self.input_tokens, self.output_tokens = _count(reported, "prompt_tokens"), _count(reported, "completion_tokens")
+
+    def _state(self, choice: Choice, position: int) -> _ChoiceState:
+        index = choice.get("index")
+        index = index if isinstance(index, int) else position
+        state = self._choices.get(index)
+        if state is None:
+            state = self._choices[index] = _ChoiceState(index, self._is_chat, self._editing)
+        return state
+
+    def _filter(self, chunk: Chunk, choices: list[Choice], fed: str | None) -> tuple[list[Chunk], bool]:
+        """What the reader gets for `chunk`: nothing, it, or it between others; and whether it is anything but `chunk`."""
+        before: list[Choice] = []
+        kept: list[Choice] = []
+        after: list[Choice] = []
+        changed = False
+        for position, choice in enumerate(choices):
+            outcome = self._state(choice, position).filter(choice, fed)
+            before += outcome.before
+            kept += outcome.kept
+            after += outcome.after
+            changed = changed or outcome.changed
+        given = [{**self._head, "choices": [choice]} for choice in before]
+        if kept:
+            chunk["choices"] = kept
+            given.append(chunk)
+        return given + [{**self._head, "choices": [choice]} for choice in after], changed
+
+    def _release(self) -> list[Chunk]:
+        held = [choice for state in self._choices.values() for choice in state.release()]
+        return [{**self._head, "choices": [choice]} for choice in held]
+
+    @staticmethod
+    def _write(chunks: list[Chunk]) -> bytes:
+        return b"".join([encode(write_json(chunk)) for chunk in chunks])
+
+
+def _read(data: bytes) -> dict[str, Any]:
+    try:
+        value = read_json(data)
+    except ValueError:
+        raise upstream_failed("the upstream sent something that is not JSON") from None
+    if not isinstance(value, dict):
+        raise upstream_failed("the upstream sent JSON that is not an object")
+    return value
+
+
+def _choices(chunk: Chunk, otherwise: str) -> list[Choice]:
+    choices = chunk.get("choices")
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise upstream_failed(otherwise)
+    return choices
+
+
+def _count(reported: dict[str, Any], name: str) -> int | None:
+    value = reported.get(name)
+    return value if isinstance(value, int) and value >= 0 else None

@@ -1,0 +1,22 @@
+"""What an answer says of the repetition taken out of it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from server.channel import Channel
+
+
+def summary(policy: str, channels: Sequence[Channel]) -> dict[str, Any]:
+    """The `repetition` object of an answer: the loop that ended it, if one did, and how much is gone from all its texts."""
+    measured = [channel for channel in channels if not channel.failed]
+    looping = next((channel for channel in measured if channel.cut), None)
+    loop = None
+    if looping and looping.filter.loop:
+        loop = {"channel": looping.name, **asdict(looping.filter.loop)}
+    return {
+        "policy": policy,
+        "loop": loop,
+        "removed_chars": sum(int(channel.filter.metrics()["removed_chars"]) for channel in measured),
+        "removed_sentences": sum(channel.filter.sentences_removed for channel in measured),
+    }

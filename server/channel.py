@@ -1,0 +1,124 @@
+"""One text of an answer on its way to the reader: its filter and its clock."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from dedup.config import FilterConfig, Policy
+from dedup.filter import RepetitionFilter
+from server.telemetry import ChannelName, Telemetry
+
+_log = logging.getLogger("dedup.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Editing:
+    """How the texts of an answer are to be edited.
+
+    prompt: what the reader asked last. history: earlier answers, for `strict`. wants_json: the answer must be JSON, so it is not edited.
+    """
+
+    policy: Policy
+    prompt: str = ""
+    history: Sequence[str] = ()
+    wants_json: bool = False
+
+    def channel(self, name: ChannelName) -> "Channel":
+        edit = name != "tool_arguments" and not (name == "content" and self.wants_json)
+        history = self.history if self.policy == "strict" else ()
+        return Channel(name, RepetitionFilter(_config(self.policy, edit), history=history, prompt=self.prompt))
+
+
+@lru_cache
+def _config(policy: Policy, edit: bool) -> FilterConfig:
+    return FilterConfig(policy=policy, edit=edit)
+
+
+class Channel:
+    """Text that may turn out to be a repeat is held and comes with later text; none is lost, not even where the filter fails."""
+
+    def __init__(self, name: ChannelName, text_filter: RepetitionFilter) -> None:
+        self.name = name
+        self.filter = text_filter
+        self.overhead = 0.0  # seconds spent in the filter
+        self.longest_hold = 0.0
+        self.bytes_in = 0
+        self.flushed = False
+        self.failed = False  # the filter raised: from there on text passes as it is
+        self._held: deque[tuple[int, float, str]] = deque()  # (characters fed until then, when, text), of what is not let go yet
+        self._let_go = 0  # characters fed that were given out or removed
+
+    def feed(self, text: str) -> str:
+        """What the reader gets now."""
+        self.bytes_in += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        if self.failed:
+            return text
+        text_filter = self.filter
+        began = time.perf_counter()
+        try:
+            given = text_filter.feed(text)
+            held = text_filter.held_chars
+        except Exception:
+            return self._give_up(text)
+        ended = time.perf_counter()
+        self.overhead += ended - began
+        if held or self._held:
+            self._held.append((text_filter.chars_in, began, text))
+            self._release(text_filter.chars_in - held, ended)
+        else:
+            self._let_go = text_filter.chars_in
+        return given
+
+    def flush(self) -> str:
+        """The rest, at the text's end; nothing when called again."""
+        if self.flushed or self.failed:
+            self.flushed = True
+            return ""
+        self.flushed = True
+        began = time.perf_counter()
+        try:
+            given = self.filter.flush()
+        except Exception:
+            return self._give_up("")
+        ended = time.perf_counter()
+        self.overhead += ended - began
+        self._release(self.filter.chars_in, ended)
+        return given
+
+    @property
+    def cut(self) -> bool:
+        """Whether the text has ended at a loop."""
+        return self.filter.ended
+
+    def push(self, telemetry: Telemetry, model: str) -> None:
+        """Counts what became of the text."""
+        if self.failed:
+            telemetry.count("filter_failures", 1, model)
+            return
+        numbers = self.filter.metrics()
+        for verdict in ("kept", "removed", "flagged"):
+            telemetry.count("sentences", numbers[f"sentences_{verdict}"], model, self.name, verdict)
+        telemetry.count("output_chars", self.filter.chars_out, model, self.name)
+        telemetry.count("removed_chars", numbers["removed_chars"], model, self.name)
+        if self.filter.config.policy != "off" and self.filter.chars_in:
+            telemetry.observe("repetition_ratio", numbers["rep_4"], model, self.name)
+        if loop := self.filter.loop:
+            telemetry.count("loops", 1, model, self.name, loop.kind, "cut" if self.cut else "flagged")
+            telemetry.observe("loop_detection_chars", loop.detected_at - loop.onset, model)
+
+    def _give_up(self, text: str) -> str:
+        """What was held, and `text`: a fault of ours must not cost the reader a word."""
+        _log.exception("the filter failed; the text passes unfiltered")
+        self.failed = True
+        rest = "".join(held for _, _, held in self._held)
+        start = self._held[0][0] - len(self._held[0][2]) if self._held else self._let_go
+        self._held.clear()
+        return rest[self._let_go - start :] + text
+
+    def _release(self, num_chars: int, now: float) -> None:
+        self._let_go = num_chars
+        while self._held and self._held[0][0] <= num_chars:
+            self.longest_hold = max(self.longest_hold, now - self._held.popleft()[1])

@@ -1,0 +1,134 @@
+"""The proxy under test and what stands behind it: the scripted upstream, or a real server.
+
+CLIENTS_UPSTREAM and CLIENTS_MODEL name a real one (vLLM, llama.cpp, ... with the demo model): then only what any server does is
+tested; tests of the script are left out.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.demo_server import serving
+from tests.external.clients import upstream as script
+
+PROMPT = "She had not slept since the night when her brother disappeared."
+SHORT = 24  # tokens: the demo model has not begun to loop
+LONG = 256
+
+REAL_UPSTREAM = os.environ.get("CLIENTS_UPSTREAM", "").rstrip("/")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "scripted: needs the scripted upstream")
+    config.addinivalue_line("filterwarnings", "default")  # the clients' own deprecations are theirs
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if REAL_UPSTREAM:
+        for item in items:
+            if item.get_closest_marker("scripted"):
+                item.add_marker(pytest.mark.skip(reason="a scenario of the scripted upstream; CLIENTS_UPSTREAM is a real server"))
+
+
+@dataclass
+class Target:
+    """The proxy, at `url`, and what is known of the upstream behind it."""
+
+    url: str
+    upstream_url: str
+    novel: str  # the model that gives a short answer
+    loop: str  # the model that loops
+    scripted: bool
+
+    def ask_upstream(self, path: str, **body: Any) -> dict[str, Any]:
+        """The upstream's own answer, past the proxy."""
+        data = json.dumps({"temperature": 0, **body}).encode()
+        headers = {"Content-Type": "application/json", "Authorization": "Bearer none"}
+        request = urllib.request.Request(f"{self.upstream_url}/{path}", data, headers)
+        with urllib.request.urlopen(request, timeout=300) as response:
+            return dict(json.load(response))
+
+    def upstream_chat(self, model: str, max_tokens: int) -> str:
+        """What the upstream says to PROMPT."""
+        messages = [{"role": "user", "content": PROMPT}]
+        answer = self.ask_upstream("chat/completions", model=model, messages=messages, max_tokens=max_tokens)
+        return str(answer["choices"][0]["message"]["content"])
+
+    def upstream_text(self, model: str, max_tokens: int) -> str:
+        answer = self.ask_upstream("completions", model=model, prompt=PROMPT, max_tokens=max_tokens)
+        return str(answer["choices"][0]["text"])
+
+    def require_several_choices(self) -> None:
+        """Skips where the server itself, asked past the proxy, gives one choice for n = 2."""
+        messages = [{"role": "user", "content": PROMPT}]
+        try:
+            answer = self.ask_upstream(
+                "chat/completions", model=self.novel, messages=messages, max_tokens=2, n=2, temperature=0.9
+            )
+        except urllib.error.HTTPError as error:
+            pytest.skip(f"the upstream refuses n = 2: {error.code}")
+        if len(answer["choices"]) != 2:
+            pytest.skip("the upstream does not know n")
+
+    def assert_cut(self, text: str | None, full: str) -> None:
+        """`text` is where `full`, the upstream's answer, has said all that it says."""
+        assert text
+        if self.scripted:
+            assert text.rstrip() == (script.OPENING + script.CIRCLE).rstrip()
+        assert full.strip().startswith(text.strip())
+        assert len(text) < len(full) / 2
+
+    def stats(self, model: str) -> dict[str, int]:
+        with urllib.request.urlopen(self.upstream_url.removesuffix("/v1") + "/stats", timeout=10) as response:
+            return {"requests": 0, "chunks": 0, "hang_ups": 0, **json.load(response).get(model, {})}
+
+    @contextmanager
+    def hangs_up(self, model: str) -> Iterator[None]:
+        """What happens inside makes the proxy hang up on the upstream once, soon after the loop has shown itself."""
+        if not self.scripted:
+            yield
+            return
+        before = self.stats(model)
+        yield
+        deadline = time.monotonic() + 10
+        while (after := self.stats(model))["hang_ups"] == before["hang_ups"] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert after["hang_ups"] - before["hang_ups"] == 1
+        assert after["chunks"] - before["chunks"] < 500
+
+
+@contextmanager
+def _scripted_upstream() -> Iterator[str]:
+    command = [sys.executable, str(Path(__file__).with_name("upstream.py"))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert url.startswith("http"), "the scripted upstream did not start"
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def target() -> Iterator[Target]:
+    if REAL_UPSTREAM:
+        model = os.environ["CLIENTS_MODEL"]
+        with serving("--upstream", REAL_UPSTREAM) as url:
+            yield Target(f"{url}/v1", REAL_UPSTREAM, model, model, scripted=False)
+        return
+    with _scripted_upstream() as upstream_url, serving("--upstream", upstream_url) as url:
+        yield Target(f"{url}/v1", upstream_url, "novel", "loop", scripted=True)

@@ -1,0 +1,145 @@
+"""What there is only so much of: answers at a time, requests a minute, metrics' labels, and the time to stop in."""
+
+import re
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from tests.faults.proxy import Proxy, Reading, chat_body, chat_request, http_request, proxy
+from tests.faults.raw_upstream import NOVEL, TIMED_TEXT, raw_upstream
+
+MAX_MODEL_LABELS = 110
+NUM_MODELS = 2_000
+
+
+def test_more_answers_at_a_time_than_allowed_are_a_429() -> None:
+    with raw_upstream() as upstream, proxy(upstream.url, max_streams=2) as front:
+        with ExitStack() as answers:
+            for model, stream in (("stall", True), ("silent", False)):
+                answers.enter_context(front.connected()).sendall(chat_request(model, stream))
+                assert upstream.seen[model].asked.wait(10)
+            for stream in (True, False):
+                reply = front.post("ok", stream)
+                reply.check_refused(429)
+                assert int(reply.headers["Retry-After"]) >= 1
+            assert not upstream.seen["ok"].requests
+            assert front.get("/v1/models").status == 200
+            assert front.get("/health/live").status == 200
+        _until_taken(front)
+        for _ in range(5):  # one that ends in order gives its place back, too
+            front.post("ok", True).check_complete(NOVEL)
+            assert front.post("ok").text == NOVEL
+        for _ in range(5):
+            front.post("no-such-model").check_refused(404)
+        assert front.post("ok").text == NOVEL
+
+
+def _until_taken(front: Proxy) -> None:
+    """Waits until clients that have left no longer take up room."""
+    for _ in range(40):
+        if front.post("ok").status == 200:
+            return
+        time.sleep(0.05)
+    raise AssertionError("places of clients that left are not given back")
+
+
+def test_more_requests_a_minute_than_allowed_are_a_429() -> None:
+    with raw_upstream() as upstream, proxy(upstream.url, api_keys="sk-one,sk-two", requests_per_minute=3) as front:
+
+        def ask(key: str, stream: bool = False) -> int:
+            reply = front.post("ok", stream, f"Authorization: Bearer {key}")
+            if reply.status != 200:
+                reply.check_refused(429, 401)
+            if reply.status == 429:
+                assert 1 <= int(reply.headers["Retry-After"]) <= 60
+            return reply.status
+
+        assert [ask("sk-one") for _ in range(3)] == [200] * 3
+        assert ask("sk-one") == 429
+        assert ask("sk-one", stream=True) == 429
+        assert [ask("sk-wrong") for _ in range(5)] == [401] * 5
+        assert [ask("sk-two") for _ in range(3)] == [200] * 3
+        assert ask("sk-two") == 429
+        assert len(upstream.seen["ok"].requests) == 6
+
+
+def test_model_labels_are_bounded_whatever_names_are_asked_for() -> None:
+    with raw_upstream() as upstream, proxy(upstream.url) as front:
+        for number in range(300):
+            upstream.scripts[f"listed-{number}"] = upstream.scripts["echo"]
+
+        def ask(numbers: range) -> None:
+            with front.connected() as connection:
+                for number in numbers:
+                    name = f"{('listed', 'unheard-of')[number % 2]}-{number}"
+                    connection.sendall(http_request("POST", "/v1/chat/completions", chat_body(name), "Connection: keep-alive"))
+                    _skip_answer(connection)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(ask, (range(start, NUM_MODELS, 4) for start in range(4))))
+        front.get("/v1/models")
+        assert sum(len(seen.requests) for seen in upstream.seen.values()) == NUM_MODELS
+        exposed = front.metrics()
+    assert len(set(re.findall(r'model="([^"]*)"', exposed))) <= MAX_MODEL_LABELS
+    counted = re.findall(r"^dedup_requests_total\{.*\} (.*)$", exposed, re.MULTILINE)
+    assert sum(map(float, counted)) == NUM_MODELS
+
+
+def _skip_answer(connection: socket.socket) -> None:
+    received = b""
+    while b"\r\n\r\n" not in received:
+        part = connection.recv(65536)
+        assert part
+        received += part
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+    assert length, head
+    left = int(length[1]) - len(body)
+    while left > 0:
+        part = connection.recv(65536)
+        assert part
+        left -= len(part)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_told_to_stop_it_finishes_every_stream_and_exits_0(workers: int) -> None:
+    num_streams = 20
+    with raw_upstream() as upstream, proxy(upstream.url, **({"workers": workers} if workers > 1 else {})) as front:
+        begun = threading.Semaphore(0)
+
+        def read(_: int) -> bytes:
+            with front.connected() as connection:
+                connection.sendall(chat_request("timed", True))
+                reading = Reading(connection)
+                reading.until(b"content")
+                begun.release()
+                return reading.until(b"[DONE]\n\n")
+
+        with ThreadPoolExecutor(num_streams) as pool:
+            answers = [pool.submit(read, number) for number in range(num_streams)]
+            for _ in range(num_streams):
+                assert begun.acquire(timeout=10)
+            front.process.send_signal(signal.SIGTERM)
+            told_at = time.monotonic()
+            _until_refused(front.port)
+            assert time.monotonic() - told_at < 1
+            received = [answer.result(20) for answer in answers]
+        assert front.process.wait(10) == 0
+        assert len(upstream.seen["timed"].requests) == num_streams
+    last_words = TIMED_TEXT.split()[-1].encode()
+    assert all(b'"stop"' in stream and last_words in stream and b'"error"' not in stream for stream in received)
+
+
+def _until_refused(port: int) -> None:
+    for _ in range(100):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except ConnectionRefusedError:
+            return
+        time.sleep(0.02)
+    raise AssertionError("connections are still accepted")
