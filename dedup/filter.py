@@ -110,14 +110,19 @@ class RepetitionFilter:
         self._uncounted.append(delta)
         if self.chars_in - self._num_counted >= BLOCK_CHARS:
             self._count()
-        given = []
-        for at in range(0, len(delta), BLOCK_CHARS):
-            if self._ended:
-                break
-            block = delta[at : at + BLOCK_CHARS]
-            self._unpassed += block
-            self._detector.push(block)
-            given.append(self._advance())
+        given = ""
+        if len(delta) <= BLOCK_CHARS and not self._ended:
+            self._unpassed += delta
+            self._detector.push(delta)
+            given = self._advance()
+        else:
+            for at in range(0, len(delta), BLOCK_CHARS):
+                if self._ended:
+                    break
+                block = delta[at : at + BLOCK_CHARS]
+                self._unpassed += block
+                self._detector.push(block)
+                given += self._advance()
         if self._ended:
             self._drop_loop(self.chars_in)
         return self._give(given, delta)
@@ -139,7 +144,7 @@ class RepetitionFilter:
             given.append(self._finish_following())
         if self._ended or self._skipping:
             self._drop_loop(self.chars_in)
-        return self._give(given, "")
+        return self._give("".join(given), "")
 
     def metrics(self) -> dict[str, float]:
         """Numbers about what went in: repeated 4-grams (`rep_4`), characters and sentences by what became of them."""
@@ -162,27 +167,26 @@ class RepetitionFilter:
         self._uncounted.clear()
         self._num_counted = self.chars_in
 
-    def _give(self, given: list[str], delta: str) -> str:
-        text = "".join(given) if self._cuts else delta
+    def _give(self, given: str, delta: str) -> str:
+        text = given if self._cuts else delta
         self.chars_out += len(text)
         return text
 
     def _advance(self) -> str:
         """Looks at what was read, and passes on what is no loop."""
-        given = []
+        given = ""
         while change := self._detector.next_change():
             if isinstance(change, LoopEvent):
-                given.append(self._on_loop(change))
+                given += self._on_loop(change)
                 if self._ended:
-                    return "".join(given)
+                    return given
             else:
                 self._on_loop_end(change.at)
         if self._skipping:
             self._unpassed = self._unpassed[self._detector.looked_at - self._passed :]
             self._passed = self._detector.looked_at
-        else:
-            given.append(self._pass(self._detector.held_from if self._cuts else self._passed + len(self._unpassed)))
-        return "".join(given)
+            return given
+        return given + self._pass(self._detector.held_from if self._cuts else self._passed + len(self._unpassed))
 
     def _on_loop(self, event: LoopEvent) -> str:
         if not self._cuts or (self._flushed and event.kind == "near"):  # a text that has ended in drift is only reported
@@ -236,7 +240,18 @@ class RepetitionFilter:
             return ""
         text, self._unpassed = self._unpassed[:size], self._unpassed[size:]
         self._passed = until
-        return "".join(self._follow(self._sentences.feed(text) if self._sentences else (text,)))
+        if self._sentences is None:
+            return text
+        texts = self._sentences.feed(text)
+        if isinstance(texts, tuple) and self._follower is None and len(self._sentences.removed) == self._num_removals:
+            text = "".join(texts)  # nearly always: nothing is removed, and was not lately
+            if self._follows:
+                self._num_stay += len(text)
+                self._recent.append(text)
+                if self._num_stay - self._recent_from > 2 * self._reach:
+                    self._shorten_recent()
+            return text
+        return "".join(self._follow(texts))
 
     def _follow(self, texts: Iterable[str]) -> list[str]:
         """What can be given out of the text that stays."""

@@ -109,6 +109,7 @@ class LoopDetector:
         self._seen: list[str] = []
         self._ends: list[int] = []  # where each token ends
         self._end = 0
+        self._tail = ""  # the end of it, as text
         self._pairs: dict[tuple[str, str], int] = {}  # -> number of the last token
         self._num_counted = 0  # tokens in the tables of 3-grams
         self._grams: Grams | None = None  # as they stand; counted while enough of what is said is not new
@@ -121,12 +122,14 @@ class LoopDetector:
     @property
     def held_from(self) -> int:
         """From this symbol on, what was fed may be a loop's second copy; what was fed, if nothing may."""
+        if self._run is not None:
+            return self._known_at(self._run)
         if not self._seen:
             return self._fed
-        if self._run is None:
-            since = self._echo(len(self._seen) - 1)
-            return since if since >= 0 else self._fed
-        return self._known_at(self._run)
+        tail, size = self._tail, len(self._seen[-1])
+        if size > _REACH or tail.find(self._seen[-1], max(0, len(tail) - size - _REACH), len(tail) - 1) < 0:
+            return self._fed  # the commonest case, without a call: the last token does not stand near before
+        return self._echo(len(self._seen) - 1)
 
     @property
     def looked_at(self) -> int:
@@ -147,15 +150,15 @@ class LoopDetector:
     def push(self, symbols: str | Sequence[int]) -> None:
         """Takes symbols in; `next_change` looks at them."""
         self._fed += len(symbols)
-        del self._tokens[: self._at]
-        self._at = 0
         if isinstance(symbols, str):
             tokens = _TOKEN.findall(self._unfinished + symbols)
             self._unfinished = tokens.pop() if tokens else ""
-            self._tokens += tokens
+            self._tokens = [*self._tokens[self._at :], *tokens] if self._at < len(self._tokens) else tokens
+            self._at = 0
         else:
             self._is_text = False
-            self._tokens += map(chr, symbols)
+            self._tokens = [*self._tokens[self._at :], *map(chr, symbols)]
+            self._at = 0
 
     def flush(self) -> None:
         """No more symbols will come: the last token is whole."""
@@ -167,7 +170,10 @@ class LoopDetector:
     def next_change(self) -> LoopEvent | LoopEnd | None:
         """The next thing that happens in what was pushed; None when all of it was looked at."""
         while self._at < len(self._tokens):
-            if change := self._consider(*self._skim()):
+            index, before = self._skim()
+            if self._run is None and before < 0 and not self._flushed and (self._base + index) % _STEP:
+                continue  # a token that changes nothing
+            if change := self._consider(index, before):
                 return change
         return None
 
@@ -206,6 +212,7 @@ class LoopDetector:
                     before = known
                     break
             number += 1
+        self._tail = (self._tail + "".join(tokens[self._at : at + 1]))[-2 * _REACH :]
         self._at, self._end = at + 1, end
         return len(seen) - 1, before
 
@@ -253,15 +260,18 @@ class LoopDetector:
         An echo stands in the `_REACH` symbols before it too, wherever a token begins there: two characters of Chinese are a token,
         and a loop's copies need not begin at one.
         """
-        recent = slice(max(0, index + 1 - _REACH), index + 1)
-        seen, ends = self._seen[recent], self._ends[recent]
-        text = "".join(seen)[-2 * _REACH :]
+        seen = self._seen
+        text = self._tail
+        if index < len(seen) - 1:
+            text = "".join(seen[max(0, index + 1 - 2 * _REACH) : index + 1])[-2 * _REACH :]
+        length = len(text)
         size, since = 0, -1
-        for token, end in zip(reversed(seen), reversed(ends), strict=True):
-            size += len(token)
-            if size > _REACH or text.find(text[-size:], max(0, len(text) - size - _REACH), len(text) - 1) < 0:
+        while index >= 0:
+            size += len(seen[index])
+            if size > _REACH or text.find(text[-size:], max(0, length - size - _REACH), length - 1) < 0:
                 break
-            since = end
+            since = self._ends[index]
+            index -= 1
         return since
 
     def _known_at(self, run: _Run) -> int:

@@ -129,15 +129,15 @@ class Segmenter:
         if not text:
             self._certain = 0
             return None
-        kind = self._classify(text)[0]
-        whole_line = kind in ("code", "table", "heading")
-        certain = None
-        at = self._scan
+        certain = kind = None
+        at = first = self._scan
         while found := _END.search(text, at):
             start, end = found.span()
             if text[start] == "\n":
                 return start, "line", True
-            if whole_line:
+            if at == first:
+                kind = self._classify(text)[0]
+            if kind in ("code", "table", "heading"):
                 at = self._scan = end
                 continue
             # At the end of what was fed the terminator may go on, and so may the word that tells whether it is one. Where the
@@ -151,9 +151,10 @@ class Segmenter:
                 return end, "sentence", firm
             at = self._scan = end
         else:
-            self._scan = max(at, len(text))
-        self._certain = min(len(text.rstrip()) if certain is None else certain, self._max)
+            self._scan = len(text)
+        self._certain = len(text.rstrip()) if certain is None else certain
         if len(text) >= self._max:
+            self._certain = min(self._certain, self._max)
             return self._max, "piece", False
         return (len(text), None, True) if self._flushed else None
 

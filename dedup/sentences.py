@@ -103,11 +103,18 @@ class SentenceFilter:
         head = len(self._head.separator) + len(self._head.segment.text) if self._head else 0
         return head + len(self._pending) - self._given + (0 if self._separator_given else len(self._separator))
 
-    def feed(self, text: str) -> Iterator[str]:
+    def feed(self, text: str) -> Iterable[str]:
+        """What stays, in pieces: one that comes behind a removal comes after `removed` says so."""
         self._pending += text
         self._read += len(text)
         self._segmenter.feed(text)
-        yield from self._judge_all()
+        segment = self._segmenter.take()
+        if segment is None and self._given and self._head is None:  # nearly always: a sentence that stays goes on
+            return (self._let_go(self._segmenter.certain_chars),)
+        return self._feed(segment)
+
+    def _feed(self, segment: Segment | None) -> Iterator[str]:
+        yield from self._judge_all(segment)
         if self._pending and (self._given or not self._could_go()):
             yield self._keep_head()
             yield self._let_go(self._segmenter.certain_chars)
@@ -116,7 +123,7 @@ class SentenceFilter:
         """No more text will come."""
         self._flushed = True
         self._segmenter.flush()
-        yield from self._judge_all()
+        yield from self._judge_all(self._segmenter.take())
         if self._head:
             self._drop_head(self._head)
         yield self._let_go(len(self._pending))
@@ -149,8 +156,8 @@ class SentenceFilter:
         self._given, self._separator_given, self._head, self._flushed = 0, False, None, False
         self._left_out = at - self._read
 
-    def _judge_all(self) -> Iterator[str]:
-        while segment := self._segmenter.take():
+    def _judge_all(self, segment: Segment | None) -> Iterator[str]:
+        while segment:
             start = self._read - len(self._pending)
             key = sentence_key(segment.text[segment.marker_chars :]) if segment.kind in _REMOVABLE else ""
             first_start = None if self._given and self._removes else self._said_before(segment, key)
@@ -170,6 +177,7 @@ class SentenceFilter:
                 self._pass_by(segment, key, start)
             self._pending = self._pending[len(segment.text) + len(segment.separator) :]
             self._given, self._separator_given = 0, False
+            segment = self._segmenter.take()
 
     def _pass_by(self, segment: Segment, key: str, start: int) -> None:
         """Goes on behind a segment that stays."""
@@ -269,7 +277,8 @@ class SentenceFilter:
     def _let_go(self, num_chars: int) -> str:
         """The first `num_chars` characters of the pending segment that were not given yet, and the separator before it."""
         text = self._pending[self._given : num_chars]
-        self._given = max(self._given, num_chars)
+        if num_chars > self._given:
+            self._given = num_chars
         if not self._separator_given:
             text = self._separator + text
             self._separator_given = True

@@ -6,7 +6,7 @@ engine -> events -> Answer -> bytes -> reader
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -54,16 +54,17 @@ class Completion:
         chosen = request.repetition.policy if request.repetition else None
         self.answer = answer_for(request, chosen or policy)
         self._label = telemetry.model_label(request.model or (engine.models[0] if engine.models else None))
-        self._broken_off = False
+        self._gone = False
 
-    def break_off(self) -> None:
-        """From now on, being cancelled ends the answer as a failure does, with what was held and an error."""
-        self._broken_off = True
+    def leave(self) -> None:
+        """The reader is gone. Being cancelled without that means that the server stops, and ends the answer as a failure does: with
+        what was held, and an error."""
+        self._gone = True
 
-    async def stream(self) -> AsyncGenerator[bytes, None]:
-        """The answer as server-sent events. Raises `ApiError` only before its first item; later errors are events.
+    async def stream(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        """Writes the answer as server-sent events. Raises `ApiError` only before the first `write`; later errors are events.
 
-        An empty item says that the answer has begun, while its text is still held.
+        An empty write says that the answer has begun, while its text is still held.
         """
         answer = self.answer
         begun = False
@@ -72,9 +73,9 @@ class Completion:
             async with aclosing(self._engine.generate(self._request)) as source:
                 async for events in source:  # one read, one decode, one write
                     given, failure = self._feed(events)
-                    if given or not begun:
-                        begun = begun or failure is None or bool(given)
-                        yield given
+                    if given or (not begun and failure is None):
+                        begun = True
+                        await write(given)
                     if failure:
                         raise failure
                     if answer.over:
@@ -82,16 +83,16 @@ class Completion:
             if not answer.complete and not answer.over:
                 raise upstream_failed("the upstream's stream ended before the answer did")
             last = answer.end()
-            self.outcome = "cut" if answer.cut else "ok"
-            yield last
+            self.outcome = "cut" if answer.cut else "upstream_error" if answer.failed else "ok"
         except (Exception, asyncio.CancelledError) as failure:
             error = self._explain(failure, begun)
             if not begun:
                 raise error from None
-            yield answer.fail(error)
+            last = answer.fail(error)
         finally:
             self._telemetry.add("streams_in_progress", -1, self._label)
             self._push()
+        await write(last)
 
     async def collect(self) -> bytes:
         """The answer as one response. Raises `ApiError`."""
@@ -99,7 +100,7 @@ class Completion:
         try:
             body = await self._engine.whole(self._request)
             response = await self._merged() if body is None else self.answer.whole(body)
-            self.outcome = "cut" if self.answer.cut else "ok"
+            self.outcome = "cut" if self.answer.cut else "upstream_error" if self.answer.failed else "ok"
             return response
         except (Exception, asyncio.CancelledError) as failure:
             raise self._explain(failure, begun=False) from None
@@ -146,27 +147,25 @@ class Completion:
     def _feed(self, events: Events) -> tuple[bytes, ApiError | None]:
         """What the reader gets for what came at once: what stands before a failure is not lost by it."""
         answer = self.answer
-        given = []
-        failure = None
+        given = b""
         for event in events:
             if not event.data:  # a comment keeps the connection alive
-                given.append(encode(b"", event.name))
+                given += encode(b"", event.name)
                 continue
             try:
-                given.append(answer.feed(event))
+                given += answer.feed(event)
             except ApiError as error:
-                failure = error
-                break
+                return given, error
             if answer.over:
                 break
         if self.first_text_at is None:
             self._note_text()
-        return (given[0] if len(given) == 1 else b"".join(given)), failure
+        return given, None
 
     def _explain(self, failure: BaseException, begun: bool) -> ApiError:
         """The error that the reader gets; raises `failure` itself where nobody reads on."""
         if isinstance(failure, asyncio.CancelledError):
-            if not self._broken_off:
+            if self._gone:
                 raise failure
             failure = shutting_down()
         elif not isinstance(failure, ApiError):

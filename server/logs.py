@@ -18,6 +18,7 @@ def configure(log_format: Literal["text", "json"]) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("dedup").setLevel(logging.INFO)
+    logging.logProcesses = logging.logThreads = False
     logging.raiseExceptions = False  # a log that cannot be written must not write about it
 
 

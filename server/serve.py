@@ -1,6 +1,7 @@
 """Starts the server and ends it: sockets, processes, signals."""
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -78,6 +79,7 @@ def _work(settings: Settings, load: Load, listener: socket.socket, *, greets: bo
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=settings.grace_seconds,  # type: ignore[arg-type]
     )
@@ -111,6 +113,10 @@ async def _serve(
     elif starting.done():
         reloader = Reloader(app, load, telemetry)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.begin)
+        gc.collect()
+        # What is there now stays, and what a stream allocates goes by itself: looking through both again and again is for nothing.
+        gc.freeze()
+        gc.set_threshold(2_000, 20, 50)
         if greets:
             _greet(settings, listener.getsockname()[1])
         if not await engine.ready():

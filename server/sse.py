@@ -5,7 +5,7 @@ Lines end at CR, LF or CRLF and nowhere else: U+2028 inside JSON is text.
 
 import json
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -17,7 +17,7 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-class Event(NamedTuple):
+class Event(msgspec.Struct, frozen=True):
     """name: of the event, empty where it has none. A comment has no data; its text, colon included, stands as the name."""
 
     data: bytes
@@ -43,9 +43,12 @@ class SSEDecoder:
         at_start = self._begun and not (self._rest or self._data or self._name)
         if at_start and received[:6] == b"data: " and received[-2:] == b"\n\n" and b"\r" not in received:
             # What nearly every read is: whole events of one data line each.
+            num_lines = received.count(b"\n")
+            if num_lines == 2:
+                return [Event(received[6:-2])]
             parts = received[6:-2].split(b"\n\ndata: ")
-            if not any(b"\n" in part for part in parts):
-                return [Event(part) for part in parts]
+            if num_lines == 2 * len(parts):
+                return list(map(Event, parts))
         events: list[Event] = []
         # What was searched before holds no line end but perhaps a last CR: a long line stays linear to search.
         search_from = max(0, len(self._rest) - 1)
@@ -106,6 +109,10 @@ def read_json(data: bytes) -> Any:
     try:
         return _decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
+        pass
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    try:
         return json.loads(data.decode("utf-8", "replace"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None

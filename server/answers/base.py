@@ -28,6 +28,11 @@ class Answer(Protocol):
         ...
 
     @property
+    def failed(self) -> bool:
+        """Whether the engine has said itself, in the API's own way, that it failed."""
+        ...
+
+    @property
     def complete(self) -> bool:
         """Whether the engine has said that the answer is at its end. A stream that ends before has failed."""
         ...

@@ -61,7 +61,11 @@ class _ChunkView(msgspec.Struct):
     error: Any = None
 
 
+_MAX_FRAMES = 16  # learnt; where each chunk has another, learning them costs more than it saves
+
 _view = msgspec.json.Decoder(_ChunkView).decode
+_text = msgspec.json.Decoder(str).decode
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass
@@ -72,6 +76,17 @@ class _Filtered:
     kept: list[Choice] = field(default_factory=list)
     after: list[Choice] = field(default_factory=list)
     changed: bool = False
+
+
+@dataclass(slots=True)
+class _Fed:
+    """A text that its channel was fed, and what the channel gave for it."""
+
+    state: "_ChoiceState"
+    channel: Channel
+    text: str
+    given: str
+    changed: bool
 
 
 class _ChoiceState:
@@ -94,10 +109,10 @@ class _ChoiceState:
     def bytes_in(self) -> int:
         return sum(channel.bytes_in for channel in self.channels)
 
-    def filter(self, choice: Choice, fed: str | None = None) -> _Filtered:
+    def filter(self, choice: Choice, fed: _Fed | None = None) -> _Filtered:
         """Takes the choice's part of a chunk, edits it in place and says what becomes of it.
 
-        fed: what the channel of its only text, which was fed already, gave for it.
+        fed: what became of its only text, if that was fed already.
         """
         if self.ended:
             return _Filtered(changed=True) if self.cut else _Filtered(kept=[choice])
@@ -111,7 +126,7 @@ class _ChoiceState:
             if name != "reasoning":
                 filtered.before += self.release("reasoning")  # it has ended: an answer follows
             channel = self._channel(name, key)
-            given = channel.feed(text) if fed is None else fed
+            given = channel.feed(text) if fed is None else fed.given
             if last:
                 given += channel.flush()
             holder[slot] = given
@@ -172,6 +187,29 @@ class _ChoiceState:
         if unfinished_call or no_answer or ("content" in cut_names and self._editing.wants_json):
             return "length"
         return given or "stop"
+
+
+@dataclass(slots=True)
+class _Frame:
+    """The bytes around the text of a chunk that carries nothing else."""
+
+    state: _ChoiceState
+    channel: Channel
+    before: bytes
+    after: bytes
+
+
+def _frame_of(data: bytes, fed: _Fed) -> _Frame | None:
+    """The frame of the next chunks, if they are like `data`."""
+    text = _encode(fed.text)
+    before, found, after = data.partition(text)
+    if not found or text in after or not before.endswith((b'"content":', b'"content": ', b'"text":', b'"text": ')):
+        return None
+    chunk = _read(data)
+    choice = chunk["choices"][0]
+    holder = choice if "text" in choice else choice["delta"]
+    holder["text" if "text" in choice else "content"] = ""
+    return None if _carries(choice) or choice.get("logprobs") else _Frame(fed.state, fed.channel, before, after)
 
 
 def _texts(choice: Choice) -> Iterator[tuple[ChannelName, _Key, dict[str, Any], str]]:
@@ -242,6 +280,9 @@ class ChatAnswer:
         self._usage: dict[str, Any] | None = None
         self._usage_given = False
         self._done = False
+        self._frame: _Frame | None = None
+        self._frames_left = _MAX_FRAMES
+        self.over = self.failed = False
 
     @property
     def channels(self) -> list[Channel]:
@@ -255,29 +296,54 @@ class ChatAnswer:
     def complete(self) -> bool:
         return self._done or (bool(self._choices) and all(state.ended for state in self._choices.values()))
 
-    @property
-    def over(self) -> bool:
-        states = self._choices.values()
-        return self._done or (len(states) >= self._num_choices and all(state.ended for state in states) and self.cut)
-
     def feed(self, event: Event) -> bytes:
+        data = event.data
+        if (frame := self._frame) and data.startswith(frame.before) and data.endswith(frame.after):
+            given = self._feed_framed(frame, data)
+            if given is not None:
+                return given
         try:
-            view = _view(event.data)
+            view = _view(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             view = None  # the end, an error, or something unusual
         fed = self._feed_plain(view) if view is not None else None
-        if fed is not None and not fed[1]:
-            return encode(event.data, event.name)
-        chunks, changed = self._edit(event, fed[0] if fed else None)
-        return self._write(chunks) if changed else encode(event.data, event.name)
+        if fed is not None:
+            self._learn_frame(event, fed)
+            if not fed.changed:
+                return encode(data, event.name)
+        chunks, changed = self._edit(event, fed)
+        return self._write(chunks) if changed else encode(data, event.name)
 
     def chunks(self, event: Event) -> list[Chunk]:
         """What the reader gets for `event`, as chunks. Raises `ApiError`."""
         return self._edit(event)[0]
 
-    def _feed_plain(self, view: _ChunkView) -> tuple[str, bool] | None:
-        """Feeds the text of the commonest chunk: one that goes on with the text of the chunk before. What the channel gave for it,
-        and whether that changes the chunk."""
+    def _learn_frame(self, event: Event, fed: _Fed) -> None:
+        self._frame = None
+        if self._num_choices == 1 and not event.name and self._frames_left and not fed.channel.cut:
+            self._frames_left -= 1
+            self._frame = _frame_of(event.data, fed)
+
+    def _feed_framed(self, frame: _Frame, data: bytes) -> bytes | None:
+        """The commonest chunk: the one before with another text. None if it is not that."""
+        try:
+            text = _text(data[len(frame.before) : -len(frame.after)])
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        channel = frame.channel
+        if channel.flushed or not text:
+            return None
+        given = channel.feed(text)
+        if channel.cut:
+            self._frame = None
+            chunks, _ = self._edit(Event(data), _Fed(frame.state, channel, text, given, changed=True))
+            return self._write(chunks)
+        if given == text:
+            return b"data: %b\n\n" % data
+        return b"data: %b%b%b\n\n" % (frame.before, _encode(given), frame.after) if given else b""
+
+    def _feed_plain(self, view: _ChunkView) -> _Fed | None:
+        """Feeds the text of a chunk that only goes on with the text of the chunk before."""
         if len(view.choices) != 1 or view.usage or view.error:
             return None
         choice = view.choices[0]
@@ -288,10 +354,11 @@ class ChatAnswer:
         slot, channel = state.last
         if plain is None or plain[0] != slot or channel.flushed:
             return None
-        given = channel.feed(plain[1])
-        return given, given != plain[1] or channel.cut
+        text = plain[1]
+        given = channel.feed(text)
+        return _Fed(state, channel, text, given, changed=given != text or channel.cut)
 
-    def _edit(self, event: Event, fed: str | None = None) -> tuple[list[Chunk], bool]:
+    def _edit(self, event: Event, fed: _Fed | None = None) -> tuple[list[Chunk], bool]:
         """What the reader gets for `event`, and whether that is anything else than what came."""
         if event.name == USED:
             self._note_usage(read_json(event.data))
@@ -355,7 +422,7 @@ class ChatAnswer:
             state = self._choices[index] = _ChoiceState(index, self._is_chat, self._editing)
         return state
 
-    def _filter(self, chunk: Chunk, choices: list[Choice], fed: str | None) -> tuple[list[Chunk], bool]:
+    def _filter(self, chunk: Chunk, choices: list[Choice], fed: _Fed | None) -> tuple[list[Chunk], bool]:
         """What the reader gets for `chunk`: nothing, it, or it between others; and whether it is anything but `chunk`."""
         before: list[Choice] = []
         kept: list[Choice] = []
@@ -367,6 +434,10 @@ class ChatAnswer:
             kept += outcome.kept
             after += outcome.after
             changed = changed or outcome.changed
+        if fed is None:
+            self._frame = None  # other text came between
+        states = self._choices.values()
+        self.over = len(states) >= self._num_choices and all(state.ended for state in states) and self.cut
         given = [{**self._head, "choices": [choice]} for choice in before]
         if kept:
             chunk["choices"] = kept

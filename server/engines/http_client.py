@@ -22,6 +22,7 @@ _MAX_IDLE_SECONDS = 4.0  # uvicorn, and so vLLM, closes an idle connection after
 _MAX_IDLE_CONNECTIONS = 1024
 _MAX_HEAD_BYTES = 64 * 1024
 _PAUSE_BYTES = 256 * 1024  # what may wait for a slow reader
+_SKIP_SECONDS = 1.0
 _INFLATE_BYTES = 256 * 1024  # at a time: a decompression bomb must not go off in one read
 
 
@@ -63,31 +64,47 @@ class Response:
 
     async def read(self) -> bytes:
         """What has come since the last read; nothing at the end. Raises `BrokenError`, `TimeoutError`."""
-        while self._connection is not None:
-            if self._inflater is not None and self._inflater.unconsumed_tail:
-                return self._inflate(self._inflater, self._inflater.unconsumed_tail)
-            received = await self._connection.read()
-            if not received:
-                self._connection = None
-            elif self._inflater is None:
-                return received
-            elif inflated := self._inflate(self._inflater, received):
-                return inflated
-        return b""
+        while (received := self.take()) is None:
+            await self.more()
+        return received
 
-    async def read_raw(self) -> bytes:
-        """Like `read`, but compressed as it came."""
+    def take(self) -> bytes | None:
+        """What has come, at once: nothing at the end, None where there is `more` to wait for. Raises `BrokenError`, `TimeoutError`."""
+        inflater = self._inflater
+        if inflater is None:
+            return self.take_raw()
+        while not inflater.unconsumed_tail:
+            received = self.take_raw()
+            if not received:
+                return received
+            if inflated := self._inflate(inflater, received):
+                return inflated
+        return self._inflate(inflater, inflater.unconsumed_tail)
+
+    def take_raw(self) -> bytes | None:
+        """Like `take`, but compressed as it came."""
         if self._connection is None:
             return b""
-        received = await self._connection.read()
-        if not received:
+        received = self._connection.take()
+        if received == b"":
             self._connection = None
         return received
+
+    def more(self) -> "asyncio.Future[None]":
+        """Done when there is something to `take`."""
+        assert self._connection
+        return self._connection.more()
 
     def close(self) -> None:
         """Hangs up, unless the answer was read to its end."""
         if self._connection is not None:
             self._connection.abort()
+            self._connection = None
+
+    def finish(self) -> None:
+        """The rest of the body says nothing: it is read past, so that the connection can be used again."""
+        if self._connection is not None:
+            self._connection.skip()
             self._connection = None
 
     def _inflate(self, inflater: "zlib._Decompress", received: bytes) -> bytes:
@@ -206,11 +223,12 @@ class _Connection(asyncio.Protocol):
         self._no_body = method == "HEAD"
         self._head_bytes = 0
         self._head_done = self._done = False
-        self._until_close = False
+        self._until_close = self._keeps = False
         self._error: Exception | None = None
         self._received: list[bytes] = []
         self._num_received = 0
         self._paused = False
+        self._skipping = False
 
     @property
     def usable(self) -> bool:
@@ -229,25 +247,39 @@ class _Connection(asyncio.Protocol):
         while not self._head_done:
             if self._error:
                 raise self._error
-            await self._wait()
+            await self.more()
 
-    async def read(self) -> bytes:
-        while True:
-            if self._received:
-                received = self._received[0] if len(self._received) == 1 else b"".join(self._received)
-                self._received.clear()
-                self._num_received = 0
-                if self._paused and self._transport:
-                    self._paused = False
-                    self._heard = self._loop.time()
-                    self._transport.resume_reading()
-                return received
-            if self._error:
-                raise self._error
-            if self._done:
-                self._release()
-                return b""
-            await self._wait()
+    def take(self) -> bytes | None:
+        if self._received:
+            received = self._received[0] if len(self._received) == 1 else b"".join(self._received)
+            self._received.clear()
+            self._num_received = 0
+            if self._paused and self._transport:
+                self._paused = False
+                self._heard = self._loop.time()
+                self._transport.resume_reading()
+            return received
+        if self._error:
+            raise self._error
+        if self._done:
+            self._release()
+            return b""
+        return None
+
+    def more(self) -> "asyncio.Future[None]":
+        self._waiter = self._loop.create_future()
+        return self._waiter
+
+    def skip(self) -> None:
+        """Drops the rest of the answer, if it comes soon and is short; else the connection."""
+        if self._done:
+            self._release()
+            return
+        self._skipping = True
+        self._unwatch()
+        self._timer = self._loop.call_later(_SKIP_SECONDS, self.abort)
+        if self._paused and self._transport:
+            self._transport.resume_reading()
 
     def abort(self) -> None:
         self._unwatch()
@@ -264,6 +296,9 @@ class _Connection(asyncio.Protocol):
         if not self._busy or self._done:  # nobody asked
             self.abort()
             return
+        if self._skipping:
+            self._skip(data)
+            return
         self._heard = self._loop.time()
         if not self._head_done:
             self._head_bytes += len(data)
@@ -279,6 +314,19 @@ class _Connection(asyncio.Protocol):
             self._paused = True
             self._transport.pause_reading()
         self._wake()
+
+    def _skip(self, data: bytes) -> None:
+        self._num_received = 0
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.abort()
+            return
+        self._received.clear()
+        if self._done:
+            self._release()
+        elif self._num_received > _PAUSE_BYTES:
+            self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -318,6 +366,7 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._head_done:
             self._done = True
+            self._keeps = self._parser.should_keep_alive() and not self._until_close
 
     def _release(self) -> None:
         """The exchange is over: the connection may be used again."""
@@ -325,7 +374,7 @@ class _Connection(asyncio.Protocol):
         self._busy = False
         self._reused = True
         self.idle_since = time.monotonic()
-        if self._transport is None or self._no_body or not self._parser.should_keep_alive():
+        if self._transport is None or self._no_body or not self._keeps:
             self.abort()
         else:
             self._keep(self)
@@ -334,13 +383,6 @@ class _Connection(asyncio.Protocol):
         self._error = self._error or error
         self.abort()
         self._wake()
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -30,7 +30,7 @@ from dedup.logits.temperature import current_temperature
 from dedup.logits.tokens import TokenSets, token_sets
 from server.engines.base import USED, Events
 from server.engines.checkpoint import is_local, require_checkpoint
-from server.errors import ApiError, StartupError, invalid, shutting_down, unsupported
+from server.errors import ApiError, StartupError, invalid, model_not_found, shutting_down, unsupported
 from server.schema import (
     SAMPLED,
     ChatRequest,
@@ -185,6 +185,8 @@ class LocalEngine:
 
     def validate(self, request: GenerationRequest) -> None:
         assert isinstance(request, SampledChatRequest | SampledCompletionRequest)
+        if request.model is not None and request.model not in self.models:
+            raise model_not_found(request.model, self.models)
         for name, given in request.sent.items():
             if name not in _SUPPORTED and not any(
                 given == one and type(given) is type(one) for one in _ASKS_NOTHING.get(name, ())

@@ -213,6 +213,7 @@ class UpstreamEngine:
         if not request.stream:
             changes |= {"stream": True, "stream_options": {"include_usage": True}}
         response = await upstream.ask("POST", _PATHS[request.endpoint], request.exchange, request.forwarded(**changes))
+        done = False
         try:
             if response.status != 200:
                 raise await _refusal(response, upstream)
@@ -220,8 +221,14 @@ class UpstreamEngine:
             if content_type != "text/event-stream":
                 raise upstream_failed(f"the upstream answered a streaming request with {content_type}")
             decoder = SSEDecoder()
-            while received := await response.read():
-                yield decoder.feed(received)
+            while (received := response.take()) != b"":
+                if received is None:
+                    await response.more()
+                    continue
+                events = decoder.feed(received)
+                done = bool(events) and events[-1].data == b"[DONE]"
+                if events:
+                    yield events
             yield decoder.flush()
         except TimeoutError as error:
             raise upstream_failed(f"the upstream's stream stopped: {error}", 504) from None
@@ -230,7 +237,10 @@ class UpstreamEngine:
         except EventTooLongError as error:
             raise upstream_failed(f"the upstream sent {error}") from None
         finally:
-            response.close()  # hangs up, unless the answer was read to its end
+            if done:
+                response.finish()
+            else:
+                response.close()  # hangs up, unless the answer was read to its end
 
     async def whole(self, request: GenerationRequest) -> bytes | None:
         if self._streams_always and request.endpoint in ("chat", "completions"):
@@ -253,7 +263,7 @@ class UpstreamEngine:
             response.close()
 
     async def forward(self, method: str, path: str, exchange: Exchange) -> Response:
-        """Sends on what is not for this server to understand; its answer is to be read with `read_raw`. Raises `ApiError`."""
+        """Sends on what is not for this server to understand; its answer is to be read with `take_raw`. Raises `ApiError`."""
         model, body = _model_in(exchange), exchange.raw
         upstream, name = self._route(model)
         if name != model:

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from server.app import create_app
 from server.engines.upstream import UpstreamEngine
+from server.http_protocol import guarded_by
 from server.settings import load
 from server.telemetry import Telemetry
 
@@ -152,7 +153,8 @@ def proxy(upstream_url: str, **flags: Any) -> Iterator[str]:
     settings = load(upstream=upstream_url, **flags)
     telemetry = Telemetry()
     app = create_app(settings, UpstreamEngine(settings, telemetry), telemetry)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=2))
+    http = guarded_by(settings.max_header_bytes, settings.header_timeout_seconds, settings.idle_timeout_seconds)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, http=http, log_level="warning", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

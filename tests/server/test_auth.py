@@ -5,7 +5,7 @@ from server.errors import ApiError
 
 
 def test_without_keys_everyone_may_ask() -> None:
-    Keys([]).check(None)
+    assert Keys([]).check([]) is None
 
 
 @pytest.mark.parametrize(
@@ -13,9 +13,11 @@ def test_without_keys_everyone_may_ask() -> None:
 )
 def test_a_wrong_key_is_a_401(header: bytes | None) -> None:
     with pytest.raises(ApiError) as raised:
-        Keys(["sesame", "clé"]).check(header)
+        Keys(["sesame", "clé"]).check([] if header is None else [(b"authorization", header)])
     assert raised.value.status == 401
 
 
 def test_any_of_the_keys_opens() -> None:
-    Keys(["one", "two"]).check(b"Bearer two")
+    keys = Keys(["one", "two"])
+    assert keys.check([(b"host", b"x"), (b"authorization", b"Bearer two")]) == "key 2"
+    assert keys.check([(b"x-api-key", b"one")]) == "key 1"

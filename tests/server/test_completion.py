@@ -1,19 +1,24 @@
 """A request's life, with an engine that plays a script."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
 import pytest
 
+from dedup.filter import RepetitionFilter
+from server.answers.chat import ChatAnswer
+from server.channel import Editing
 from server.completion import Completion
-from server.engines.base import Chunk
+from server.engines.base import Events
 from server.errors import ApiError, upstream_failed
-from server.schema import GenerationRequest, parse
-from server.sse import SSEDecoder
+from server.schema import FORWARDED, GenerationRequest, Requests, parse
+from server.sse import Event, SSEDecoder
 from server.telemetry import Telemetry
 
+Chunk = dict[str, Any]
 LOOP = "I am going round and round in circles here. "
 NOVEL = "The river rose in the night, and by morning the bridge was gone. Nobody in the village had heard it fall."
 
@@ -36,14 +41,22 @@ class ScriptedEngine:
 
     def validate(self, request: GenerationRequest) -> None: ...
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+    requests: Requests = FORWARDED
+
+    async def whole(self, request: GenerationRequest) -> bytes | None:
+        first = self.script[0]
+        is_whole = isinstance(first, dict) and any("message" in choice for choice in first["choices"])
+        return msgspec.json.encode(first) if is_whole else None
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Events, None]:
         try:
             for item in self.script:
                 if isinstance(item, Exception):
                     raise item
                 self.yielded += 1
-                yield msgspec.json.decode(msgspec.json.encode(item))
+                yield [Event(msgspec.json.encode(item))]
                 await asyncio.sleep(0)
+            yield [Event(b"[DONE]")]
         finally:
             self.closed = True
 
@@ -62,7 +75,7 @@ class Played:
 
     def __init__(self, events: list[bytes]) -> None:
         decoder = SSEDecoder()
-        data = [event for part in events for event in decoder.feed(part)]
+        data = [event.data for part in events for event in decoder.feed(part)]
         self.done = bool(data) and data[-1] == b"[DONE]"
         self.chunks = [msgspec.json.decode(event) for event in data if event != b"[DONE]"]
         self.error = self.chunks.pop()["error"] if self.chunks and "error" in self.chunks[-1] else None
@@ -78,14 +91,25 @@ class Played:
 
 
 def completion(script: list[Chunk | Exception], **body: Any) -> tuple[Completion, ScriptedEngine, Telemetry]:
-    request = parse("chat", {"messages": [{"role": "user", "content": "Hello"}], "model": "m", "stream": True, **body})
+    request = parse(FORWARDED, "chat", {"messages": [{"role": "user", "content": "Hello"}], "model": "m", "stream": True, **body})
     engine, telemetry = ScriptedEngine(script), Telemetry(["m"])
     return Completion(request, engine, "balanced", telemetry), engine, telemetry
 
 
 async def play(script: list[Chunk | Exception], **body: Any) -> tuple[Played, ScriptedEngine, Telemetry]:
     played, engine, telemetry = completion(script, **body)
-    return Played([event async for event in played.stream()]), engine, telemetry
+    return Played(await written(played)), engine, telemetry
+
+
+async def written(played: Completion) -> list[bytes]:
+    """All that is written of an answer."""
+    events: list[bytes] = []
+
+    async def write(part: bytes) -> None:
+        events.append(part)
+
+    await played.stream(write)
+    return events
 
 
 def count(telemetry: Telemetry, name: str, **labels: str) -> float:
@@ -217,17 +241,87 @@ async def test_a_fault_of_the_engine_is_an_error_event_without_its_inside(caplog
 async def test_a_refusal_before_the_first_chunk_is_raised() -> None:
     refused, _, telemetry = completion([ApiError(429, "slow down", retry_after="3")])
     with pytest.raises(ApiError, match="slow down"):
-        await anext(refused.stream())
+        await written(refused)
     assert count(telemetry, "requests_total", model="m", endpoint="chat", outcome="rejected") == 1
 
 
-async def test_closing_the_stream_closes_the_engine() -> None:
+async def test_a_reader_that_leaves_closes_the_engine() -> None:
     left, engine, telemetry = completion(in_pieces(NOVEL))
-    events = left.stream()
-    await anext(events)
-    await events.aclose()
+    begun = asyncio.Event()
+
+    async def write(part: bytes) -> None:
+        begun.set()
+
+    streaming = asyncio.create_task(left.stream(write))
+    await begun.wait()
+    left.leave()
+    streaming.cancel()
+    await asyncio.wait({streaming})
+    assert streaming.cancelled()
     assert engine.closed
     assert count(telemetry, "requests_total", model="m", endpoint="chat", outcome="client_gone") == 1
+
+
+async def test_a_server_that_stops_ends_the_stream_with_an_error() -> None:
+    stopped, engine, _ = completion(in_pieces(NOVEL))
+    events: list[bytes] = []
+
+    begun = asyncio.Event()
+
+    async def write(part: bytes) -> None:
+        events.append(part)
+        begun.set()
+
+    streaming = asyncio.create_task(stopped.stream(write))
+    await begun.wait()
+    streaming.cancel()
+    await streaming
+    assert Played(events).error["code"] == "shutting_down"
+    assert engine.closed
+
+
+async def test_a_filter_that_raises_costs_the_reader_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = NOVEL + " " + NOVEL[:40]
+    fed = 0
+
+    class Failing(RepetitionFilter):
+        def feed(self, delta: str) -> str:
+            nonlocal fed
+            fed += 1
+            if fed == len(text) // 5:
+                raise RuntimeError("a fault of ours")
+            return super().feed(delta)
+
+    monkeypatch.setattr("server.channel.RepetitionFilter", Failing)
+    played, _, telemetry = await play([*in_pieces(text), chunk(finish_reason="stop")])
+    assert played.text() == text
+    assert played.done
+    assert count(telemetry, "filter_failures_total", model="m") == 1
+
+
+async def test_bytes_that_need_no_change_leave_as_they_came() -> None:
+    odd = b'{ "id":"c1", "choices" : [ {"index":0,"delta":{"content":"\\u0041 new word"},"finish_reason":null} ], "x":1e400 }'
+    answer = ChatAnswer("chat", Editing("balanced"))
+    for event in (odd, odd.replace(b"new", b"other"), odd.replace(b"new", b"third")):
+        assert answer.feed(Event(event)) == b"data: " + event + b"\n\n"
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+@pytest.mark.parametrize("escapes", [False, True])
+async def test_framed_chunks_are_edited_like_any_other(size: int, escapes: bool) -> None:
+    """Whether a chunk is read by its frame or in full, the reader gets the same text."""
+    text = f'{LOOP}He said "no", and left <them> there.\n{LOOP}夜深了，屋里只点着一盏灯。 {LOOP * 3}And so on.'
+    framed, full = ChatAnswer("chat", Editing("balanced")), ChatAnswer("chat", Editing("balanced"), num_choices=2)
+    got: list[list[bytes]] = [[], []]
+    for piece in in_pieces(text, size):
+        data = json.dumps(piece, ensure_ascii=escapes, separators=(",", ":")).encode()
+        for answer, events in zip((framed, full), got, strict=True):
+            if not answer.cut:
+                events.append(answer.feed(Event(data)))
+    for answer, events in zip((framed, full), got, strict=True):
+        events.append(answer.end())
+    assert Played(got[0]).text() == Played(got[1]).text()
+    assert Played(got[0]).text() != text
 
 
 async def test_deltas_are_collected_into_one_response() -> None:
@@ -241,7 +335,7 @@ async def test_deltas_are_collected_into_one_response() -> None:
         {**chunk(), "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}},
     ]
     collected, _, telemetry = completion(script, stream=False)
-    response = await collected.collect()
+    response = msgspec.json.decode(await collected.collect())
     message = response["choices"][0]["message"]
     assert (response["object"], message["content"], response["usage"]["total_tokens"]) == ("chat.completion", NOVEL, 7)
     assert message["tool_calls"] == [{"id": "t", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}]
@@ -255,14 +349,14 @@ async def test_a_whole_response_is_filtered_too() -> None:
     whole = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "usage": usage}
     choice = {"index": 0, "message": message, "logprobs": {"content": []}, "finish_reason": "length"}
     collected, _, _ = completion([{**whole, "choices": [choice]}], stream=False)
-    response = await collected.collect()
+    response = msgspec.json.decode(await collected.collect())
     one = response["choices"][0]
     assert one["message"]["content"].count(LOOP.strip()) == 1
     assert (one["finish_reason"], one["stop_reason"], response["usage"]) == ("length", "repetition_detected", usage)
 
 
 async def test_text_completions() -> None:
-    request = parse("completions", {"prompt": "Once", "stream": True})
+    request = parse(FORWARDED, "completions", {"prompt": "Once", "stream": True})
     texts = [NOVEL[:20], NOVEL[20:]]
     script: list[Chunk | Exception] = [
         {
@@ -274,7 +368,6 @@ async def test_text_completions() -> None:
         }
         for text, end in zip([*texts, ""], [None, None, "stop"], strict=True)
     ]
-    stream = Completion(request, ScriptedEngine(script), "balanced", Telemetry()).stream()
-    played = Played([event async for event in stream])
+    played = Played(await written(Completion(request, ScriptedEngine(script), "balanced", Telemetry())))
     assert "".join(choice["text"] for choice in played.choices) == NOVEL
     assert played.choices[-1]["finish_reason"] == "stop"

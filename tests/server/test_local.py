@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 import torch
@@ -18,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, MambaConfig, T5Config
 
 from server.engines import local
-from server.engines.base import Chunk
+from server.engines.base import USED, Events
 from server.engines.local import DEMO_MODEL, LocalEngine, Sampling, choose, hub_answers
 from server.errors import ApiError, StartupError
-from server.schema import parse
+from server.schema import SAMPLED, parse
 from tests.demo_server import serving
 from tests.server.tiny_model import CONTEXT, make_it_say, save_tiny_model, tiny_config
 
@@ -241,8 +242,8 @@ async def test_a_model_without_a_chat_template_says_how_to_give_one() -> None:
     await engine.start()
     engine._tokenizer.chat_template = None
     with pytest.raises(ApiError, match="chat template"):
-        engine.validate(parse("chat", {"messages": [{"role": "user", "content": "Hello"}]}))
-    engine.validate(parse("completions", {"prompt": "Hello"}))
+        engine.validate(parse(SAMPLED, "chat", {"messages": [{"role": "user", "content": "Hello"}]}))
+    engine.validate(parse(SAMPLED, "completions", {"prompt": "Hello"}))
     await asyncio.wait_for(engine.stop(), 10)
 
 
@@ -272,15 +273,22 @@ async def engine(tiny: Path) -> AsyncIterator[LocalEngine]:
     await engine.stop()
 
 
+Chunk = dict[str, Any]
+
+
+def chunks_of(events: Events) -> list[dict[str, Any]]:
+    return [msgspec.json.decode(event.data) for event in events if event.name != USED]
+
+
 async def complete(engine: LocalEngine, prompt: Any = "the cat sat", **parameters: Any) -> list[Chunk]:
-    request = parse("completions", {"prompt": prompt, **parameters})
+    request = parse(SAMPLED, "completions", {"prompt": prompt, **parameters})
     engine.validate(request)
-    return [chunk async for chunk in engine.generate(request)]
+    return [chunk async for events in engine.generate(request) for chunk in chunks_of(events)]
 
 
-async def drain(answer: AsyncIterator[Chunk], into: list[Chunk]) -> None:
-    async for chunk in answer:
-        into.append(chunk)
+async def drain(answer: AsyncIterator[Events], into: list[Chunk]) -> None:
+    async for events in answer:
+        into += chunks_of(events)
 
 
 def texts_of(chunks: list[Chunk]) -> dict[int, str]:
@@ -335,9 +343,9 @@ async def test_choices_of_several_prompts_are_numbered_prompt_by_prompt(engine: 
 
 async def test_chat_opens_each_choice_with_its_role(engine: LocalEngine) -> None:
     engine._tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    request = parse("chat", {"messages": [{"role": "user", "content": "the cat"}], "n": 2, "max_tokens": 3})
+    request = parse(SAMPLED, "chat", {"messages": [{"role": "user", "content": "the cat"}], "n": 2, "max_tokens": 3})
     engine.validate(request)
-    chunks = [chunk async for chunk in engine.generate(request)]
+    chunks = [chunk async for events in engine.generate(request) for chunk in chunks_of(events)]
     assert [chunk["choices"][0]["delta"] for chunk in chunks[:2]] == [{"role": "assistant", "content": ""}] * 2
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
 
@@ -389,7 +397,7 @@ async def test_a_reader_that_leaves_frees_the_worker_and_one_that_waits_never_st
     engine = LocalEngine(str(tiny), max_concurrent=1)
     await engine.start()
     make_it_say(engine, engine._tokenizer(" cat" * 50)["input_ids"], seconds_per_token=0.1)
-    running = engine.generate(parse("completions", {"prompt": "the"}))
+    running = engine.generate(parse(SAMPLED, "completions", {"prompt": "the"}))
     await anext(running)
     waiting = asyncio.ensure_future(complete(engine))
     await asyncio.sleep(0.05)
@@ -405,7 +413,7 @@ async def test_a_server_that_stops_ends_an_answer_with_an_error_and_never_as_if_
     engine = LocalEngine(str(tiny))
     await engine.start()
     make_it_say(engine, engine._tokenizer(" cat" * 50)["input_ids"], seconds_per_token=0.02)
-    running = engine.generate(parse("completions", {"prompt": "the"}))
+    running = engine.generate(parse(SAMPLED, "completions", {"prompt": "the"}))
     await anext(running)
     await asyncio.wait_for(engine.stop(), 1)
     rest: list[Chunk] = []
@@ -427,7 +435,9 @@ async def test_a_temperature_next_to_nothing_is_greedy(engine: LocalEngine) -> N
 async def test_a_part_that_is_no_text_is_refused(engine: LocalEngine) -> None:
     engine._tokenizer.chat_template = "{{ messages[0].content }}"
     image = {"type": "image_url", "image_url": {"url": "data:,"}}
-    request = parse("chat", {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]})
+    request = parse(
+        SAMPLED, "chat", {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]}
+    )
     with pytest.raises(ApiError, match="text only") as refused:
         engine.validate(request)
     assert refused.value.code == "unsupported_parameter"

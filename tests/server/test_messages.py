@@ -77,7 +77,7 @@ class Played:
 
     def __init__(self, messages: list[Message], editing: Editing | None = None, error: ApiError | None = None) -> None:
         self.answer = MessagesAnswer(editing or Editing("balanced"))
-        self.sent = b"".join(encode(*event(message)) for message in messages)
+        self.sent = b"".join(encode(one.data, one.name) for one in map(event, messages))
         self.bytes = b"".join(self.answer.feed(event(message)) for message in messages)
         self.bytes += self.answer.fail(error) if error else self.answer.end()
         self.events = SSEDecoder().feed(self.bytes)
@@ -192,7 +192,11 @@ def test_a_loop_ends_the_message(blocks: list[tuple[str, str]], stop_reason: str
     assert [message["type"] for message in played.messages].count("content_block_stop") == len(blocks)
     assert played.messages[-1] == {"type": "message_stop"}
     delta = played.ending["delta"]
-    assert (delta["stop_reason"], delta["stop_sequence"], delta["stop_details"]) == (stop_reason, None, "repetition_detected")
+    assert (delta["stop_reason"], delta["stop_sequence"], delta["stop_details"]) == (
+        stop_reason,
+        None,
+        {"type": "repetition_detected"},
+    )
     assert delta["repetition"]["loop"]["channel"] == channel
     assert delta["repetition"]["removed_chars"] > 0
     assert played.ending["usage"]["estimated"]
@@ -249,7 +253,7 @@ def test_what_is_no_event_of_the_api_passes() -> None:
         Event(b'{"type": "message_delta", "delta": 3, "usage": []}'),
         Event(b'{"type": "strange"}', b"strange"),
     ):
-        assert answer.feed(strange) == encode(*strange)
+        assert answer.feed(strange) == encode(strange.data, strange.name)
 
 
 @pytest.mark.parametrize("data", [b"<html>", b"[1]", b'{"error": {"message": "oh"}}', b"[" * 100_000])
@@ -314,7 +318,7 @@ def test_a_whole_message_is_edited() -> None:
 def test_a_whole_message_with_a_loop_is_cut(content: list[Message], given: Any, expected: str) -> None:
     got, answer = whole(*content, stop_reason=given)
     assert answer.cut
-    assert (got["stop_reason"], got["stop_details"]) == (expected, "repetition_detected")
+    assert (got["stop_reason"], got["stop_details"]) == (expected, {"type": "repetition_detected"})
     assert got["repetition"]["loop"]
     assert len(got["content"][0][got["content"][0]["type"]]) < 4 * len(LOOP)
 

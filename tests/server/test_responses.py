@@ -160,7 +160,7 @@ class Played:
 
     def __init__(self, messages: list[Message], editing: Editing | None = None, error: ApiError | None = None) -> None:
         self.answer = ResponsesAnswer(editing or Editing("balanced"))
-        self.sent = b"".join(encode(*event(message)) for message in messages)
+        self.sent = b"".join(encode(one.data, one.name) for one in map(event, messages))
         self.bytes = b"".join(self.answer.feed(event(message)) for message in messages)
         self.bytes += self.answer.fail(error) if error else self.answer.end()
         self.events = SSEDecoder().feed(self.bytes)
@@ -470,7 +470,7 @@ def test_what_is_no_event_of_the_api_passes() -> None:
         Event(b'{"type": "response.completed", "response": {"output": [0, {"id": {}, "content": {}}], "usage": []}}'),
         Event(b'{"type": "response.completed"}'),
     ):
-        assert answer.feed(strange) == encode(*strange)
+        assert answer.feed(strange) == encode(strange.data, strange.name)
 
 
 @pytest.mark.parametrize("data", [b"<html>", b"[1]", b'{"error": {"message": "oh"}}', b"[" * 100_000])

@@ -1,9 +1,10 @@
 from typing import Any
 
+import msgspec
 import pytest
 
 from server.errors import ApiError
-from server.schema import ChatRequest, ChunkMaker, CompletionRequest, parse
+from server.schema import FORWARDED, SAMPLED, ChatRequest, ChunkMaker, CompletionRequest, Exchange, parse
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
 
@@ -36,7 +37,7 @@ CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
 )
 def test_what_is_wrong_is_named_in_one_line(field: str, value: object, words: list[str]) -> None:
     with pytest.raises(ApiError) as raised:
-        parse("chat", {**CHAT, field: value})
+        parse(SAMPLED, "chat", {**CHAT, field: value})
     error = raised.value
     assert error.status == 400
     assert all(word in error.message for word in words), error.message
@@ -47,20 +48,19 @@ def test_what_is_wrong_is_named_in_one_line(field: str, value: object, words: li
 @pytest.mark.parametrize("body", [None, [], "x", 1])
 def test_a_body_that_is_not_an_object_is_refused(body: object) -> None:
     with pytest.raises(ApiError, match="JSON object"):
-        parse("chat", body)
+        parse(SAMPLED, "chat", body)
 
 
 def test_the_body_is_kept_as_it_came_less_what_is_ours() -> None:
-    request = parse("chat", {**CHAT, "x_other": [1], "user": None, "repetition": {"policy": "off"}}, "Bearer k")
+    request = parse(SAMPLED, "chat", {**CHAT, "x_other": [1], "user": None, "repetition": {"policy": "off"}})
     assert request.body() == {**CHAT, "x_other": [1], "user": None}
-    assert request.authorization == "Bearer k"
     assert set(request.sent) == {"messages", "x_other", "repetition"}
 
 
 def test_the_prompt_and_the_earlier_answers() -> None:
     parts = [{"type": "text", "text": "A"}, {"type": "image_url"}, {"type": "text", "text": "B"}]
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}, {"role": "user", "content": parts}]
-    request = parse("chat", {"messages": messages})
+    request = parse(SAMPLED, "chat", {"messages": messages})
     assert isinstance(request, ChatRequest)
     assert (request.prompt_text, request.earlier_answers) == ("AB", ["y"])
 
@@ -69,7 +69,7 @@ def test_the_prompt_and_the_earlier_answers() -> None:
     ("prompt", "choices", "tokens"), [("four", 1, 1), (["a", "b"], 2, 2), ([1, 2], 1, 2), ([[1], [2, 3]], 2, 3)]
 )
 def test_prompts_of_every_shape(prompt: object, choices: int, tokens: int) -> None:
-    request = parse("completions", {"prompt": prompt})
+    request = parse(SAMPLED, "completions", {"prompt": prompt})
     assert isinstance(request, CompletionRequest)
     assert (request.num_choices, request.estimated_prompt_tokens) == (choices, tokens)
 
@@ -84,9 +84,22 @@ def test_chunks_of_both_endpoints() -> None:
 @pytest.mark.parametrize("prompt", [[], None, 5, [1, "a"], [True], [[1], ["a"]], [[1], "a"], ["a"] * 2049])
 def test_a_prompt_is_text_or_tokens_or_several_of_one_kind(prompt: object) -> None:
     with pytest.raises(ApiError, match=r"prompt: must be"):
-        parse("completions", {"prompt": prompt})
+        parse(SAMPLED, "completions", {"prompt": prompt})
 
 
 @pytest.mark.parametrize("prompt", ["a", "", ["a", "b"], [1, 2], [[1], [2, 3]]])
 def test_every_form_of_prompt_is_taken(prompt: object) -> None:
-    assert parse("completions", {"prompt": prompt}).sent["prompt"] == prompt
+    assert parse(SAMPLED, "completions", {"prompt": prompt}).sent["prompt"] == prompt
+
+
+def test_what_an_upstream_knows_best_is_not_checked() -> None:
+    body = {**CHAT, "temperature": 9, "max_tokens": -1, "top_k": "all"}
+    assert parse(FORWARDED, "chat", body).body() == body
+
+
+def test_a_body_is_forwarded_as_it_came_unless_something_in_it_is_ours() -> None:
+    raw = b'{ "messages": [{"role": "user", "content": "Hello"}], "seed": 1e2, "stream": true }'
+    body = msgspec.json.decode(raw)
+    assert parse(FORWARDED, "chat", body, Exchange(raw=raw)).forwarded(stream=True) == raw
+    ours = parse(FORWARDED, "chat", {**body, "repetition": {"policy": "off"}}, Exchange(raw=raw))
+    assert msgspec.json.decode(ours.forwarded(model="m")) == {**body, "model": "m"}

@@ -11,7 +11,7 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.app import run
+from server.serve import run
 from server.settings import StartupError, load
 from tests.server.mock_upstream import LOOP, NOVEL, USAGE, Upstream, proxy, upstream
 
@@ -149,14 +149,14 @@ def test_the_upstreams_refusals_come_back(client: openai.OpenAI, stream: bool) -
 @pytest.mark.parametrize(
     ("path", "body", "method", "status", "word"),
     [
-        ("/v1/nothing", None, "GET", 404, "/v1/nothing"),
-        ("/v1/chat/completions", None, "GET", 405, "GET"),
+        ("/nothing", None, "GET", 404, "/nothing"),
+        ("/metrics", b"", "POST", 405, "POST"),
         ("/v1/chat/completions", b"{oops", "POST", 400, "JSON"),
         ("/v1/chat/completions", b"[1]", "POST", 400, "object"),
         ("/v1/chat/completions", b"[" * 100_000, "POST", 400, "JSON"),
         ("/v1/chat/completions", b"\xff\xfe", "POST", 400, "JSON"),
         ("/v1/chat/completions", b"{}", "POST", 400, "messages"),
-        ("/v1/chat/completions", b'{"messages":[{"role":"user"}],"temperature":5}', "POST", 400, "temperature"),
+        ("/v1/chat/completions", b'{"messages":[{"role":"user"}],"stream":"yes"}', "POST", 400, "stream"),
     ],
 )
 def test_errors_come_in_openais_shape(url: str, path: str, body: bytes | None, method: str, status: int, word: str) -> None:
@@ -173,7 +173,7 @@ def test_a_body_that_is_too_large_is_refused(mock: Upstream) -> None:
 
 def test_a_taken_port_is_said_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(StartupError, match=r"cannot listen on .* --port"):
-        run(load(port=taken.getsockname()[1]))
+        run(lambda: load(port=taken.getsockname()[1]))
 
 
 def test_health_and_root(url: str) -> None:
@@ -193,7 +193,7 @@ def test_metrics_count_what_the_client_counted(mock: Upstream) -> None:
         with pytest.raises(openai.NotFoundError):
             client.chat.completions.create(model="unknown", messages=ASK)
         with pytest.raises(openai.BadRequestError):
-            client.chat.completions.create(model="novel", messages=ASK, temperature=9)
+            client.chat.completions.create(model="novel", messages=ASK, n=0)
         counted = metrics(url)
 
     def total(name: str, *labels: str) -> float:
