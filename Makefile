@@ -6,10 +6,12 @@ READY := $(VENV)/.installed
 VLLM := .venv-vllm
 VLLM_PYTHON ?= $(VLLM)/bin/python
 
+CLIENTS := .venv-clients
+CLIENTS_TESTS := tests/external/clients
 LLAMA := .venv-llama
 LLAMA_PYTHON ?= $(LLAMA)/bin/python
 
-.PHONY: serve test fuzz test-promtool test-llama-cpp test-vllm lint types check clean help
+.PHONY: serve test fuzz test-promtool test-llama-cpp test-vllm test-clients lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -63,6 +65,18 @@ test-llama-cpp: $(if $(filter $(LLAMA)/%,$(LLAMA_PYTHON)),$(LLAMA)/.installed)  
 		|| { echo "$(LLAMA_PYTHON) needs: pip install llama-cpp-python==0.3.36 numpy pytest pytest-asyncio -e $(CURDIR)"; exit 1; }
 	$(LLAMA_PYTHON) -m pytest tests/external/test_llama_cpp.py
 
+$(CLIENTS)/.installed: $(CLIENTS_TESTS)/requirements.txt $(CLIENTS_TESTS)/package.json
+	@command -v npm >/dev/null || { echo "node 20 or later and npm are needed: apt-get install nodejs npm"; exit 1; }
+	@echo "==> building $(CLIENTS) with the clients (a minute, once)"
+	@$(PYTHON) -m venv $(CLIENTS) && echo '*' > $(CLIENTS)/.gitignore
+	$(CLIENTS)/bin/python -m pip install --progress-bar on -r $(CLIENTS_TESTS)/requirements.txt -e .
+	npm install --prefix $(CLIENTS_TESTS) --ignore-scripts --no-package-lock --no-audit --no-fund
+	@echo '*' > $(CLIENTS_TESTS)/node_modules/.gitignore
+	@touch $@
+
+test-clients: $(CLIENTS)/.installed  ## unmodified clients through the proxy, or CLIENTS_UPSTREAM=URL CLIENTS_MODEL=NAME
+	$(CLIENTS)/bin/python -m pytest $(CLIENTS_TESTS)
+
 lint: $(READY)  ## ruff and the import floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -74,4 +88,4 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(LLAMA) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+	rm -rf $(VENV) $(VLLM) $(LLAMA) $(CLIENTS) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

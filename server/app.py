@@ -219,8 +219,8 @@ class Generation:
         except ApiError as refused:
             error, status = refused, refused.status
             if completion is None:
-                model = self._telemetry.model_label(parsed.model if parsed else None)
-                self._telemetry.count("requests", 1, model, self._endpoint, "rejected")
+                label = self._telemetry.model_label(exchange.model)
+                self._telemetry.count("requests", 1, label, self._endpoint, "rejected")
             await _refuse(refused, exchange, receive, send)
         except asyncio.CancelledError:  # the server stops, and the request was not even complete
             error, status = shutting_down(), 503
@@ -237,6 +237,8 @@ class Generation:
             body = _decode(exchange.raw)
         except (ValueError, msgspec.MsgspecError, RecursionError) as error:
             raise invalid(f"the body is not valid JSON: {error}", code="invalid_json") from None
+        model = body.get("model") if isinstance(body, dict) else None
+        exchange.model = model if isinstance(model, str) else None
         return parse(engine.requests, self._endpoint, body, exchange)
 
     async def _whole(self, completion: Completion, exchange: Exchange, send: Send) -> None:

@@ -64,7 +64,7 @@ class UpstreamRefusalError(ApiError):
             type=kind if isinstance(kind, str) else "upstream_error",
             retry_after=retry_after,
         )
-        self._error = error
+        self._error = {"message": self.message, "type": self.type, "param": None, "code": None, **error}
 
     def body(self) -> dict[str, Any]:
         return {"error": self._error}

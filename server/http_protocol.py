@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from server.errors import ApiError
@@ -24,6 +25,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._in_head = True
+        self._resuming = False
+        self._first_parser = self.parser
         self._head_bytes = 0
         self._stuck: asyncio.TimerHandle | None = None
         self._slow: asyncio.TimerHandle | None = None
@@ -35,13 +38,21 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
         if self._in_head:
             self._head_bytes += len(data)
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._refuse(ApiError(400, "this is not a valid HTTP request", code="invalid_http"))
+        except httptools.HttpParserUpgrade as offer:
+            self._decline_upgrade(data[offer.args[0] :])
         if self._in_head and self._head_bytes > self.max_header_bytes:
             self._refuse_head_size()
 
     def on_message_begin(self) -> None:
+        if self._resuming:
+            return
         super().on_message_begin()
         self._in_head = True
         self._head_bytes = 0
@@ -49,6 +60,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._await_head()
 
     def on_headers_complete(self) -> None:
+        if self._resuming:
+            return
         self._in_head = False
         self._settle()
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -61,8 +74,35 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self.cycle = _Refused()  # type: ignore[assignment]
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(ApiError(400, "this is not a valid HTTP request", code="invalid_http"))
+    def on_url(self, url: bytes) -> None:
+        if not self._resuming:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._resuming:
+            super().on_header(name, value)
+
+    def on_message_complete(self) -> None:
+        if self.parser is self._first_parser and self.parser.should_upgrade() and self._has_body():
+            return  # the parser takes what follows for another protocol's: the body is still to come
+        super().on_message_complete()
+
+    def _has_body(self) -> bool:
+        return any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """A client that offers another protocol (Java's offers HTTP/2) gets its answer in this one. The parser cannot go on after
+        an offer, so another one does, from the end of the head."""
+        framing = [header for header in self.headers if header[0] in (b"content-length", b"transfer-encoding")]
+        has_body = self._has_body()
+        self.parser = httptools.HttpRequestParser(self)
+        if has_body:
+            self._resuming = True
+            head = b"POST / HTTP/1.1\r\n" + b"".join(b"%b: %b\r\n" % header for header in framing) + b"\r\n"
+            self.parser.feed_data(head)
+            self._resuming = False
+        if rest:
+            self.data_received(rest)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -114,6 +154,9 @@ class _Refused:
 
     response_complete = True
     keep_alive = False
+
+    def __init__(self) -> None:
+        self.message_event = asyncio.Event()
 
 
 def _ambiguous(headers: list[tuple[bytes, bytes]]) -> str | None:

@@ -114,6 +114,7 @@ class Exchange:
     raw: bytes = b""
     query: bytes = b""
     engine_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    model: str | None = None
     upstream: str | None = None
     upstream_status: str | None = None
 
@@ -336,6 +337,7 @@ def parse(requests: Requests, endpoint: Endpoint, body: object, exchange: Exchan
     return request
 
 
+_MAX_SHOWN = 12
 _RANGES = {
     "greater_than_equal": ("≥", "ge"),
     "greater_than": (">", "gt"),
@@ -362,7 +364,9 @@ def _one_line(error: ValidationError) -> ApiError:
         message = first["msg"].removeprefix("Input should be ").replace("a valid dictionary or instance of Message", "an object")
         message = "must be " + message if message != first["msg"] else message[0].lower() + message[1:]
     shown = repr(first["input"])
-    return invalid(f"{name}: {message}, got {shown if len(shown) <= 80 else shown[:77] + '...'}", name)
+    if len(shown) > _MAX_SHOWN:  # what a reader said belongs into no error
+        shown = f"something of type {type(first['input']).__name__}"
+    return invalid(f"{name}: {message}, got {shown}", name)
 
 
 def new_id(endpoint: Endpoint) -> str:

@@ -208,6 +208,9 @@ def _supervise(settings: Settings, load: Load, listeners: list[socket.socket]) -
     def forward(sig: int, frame: FrameType | None) -> None:
         nonlocal stopping
         stopping = stopping or sig != signal.SIGHUP
+        if stopping:
+            for listener in listeners:  # what is held open here would go on taking connections that nobody answers
+                listener.close()
         for pid in workers:
             os.kill(pid, signal.SIGTERM if sig == signal.SIGINT else sig)
 

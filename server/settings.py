@@ -253,5 +253,5 @@ def _one_line(error: ValidationError, flags: dict[str, Any], config_path: str | 
     if first["type"] == "extra_forbidden":
         known = UpstreamSettings.model_fields if inside else Settings.model_fields
         return f"{where}: unknown setting; there is: {', '.join(known)}"
-    shown = "" if "key" in where else f", got {first['input']!r}"
+    shown = "" if "key" in where or "@" in str(first["input"]) else f", got {first['input']!r}"
     return f"{where}: {message[0].lower()}{message[1:]}{shown}"

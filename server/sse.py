@@ -118,6 +118,15 @@ def read_json(data: bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def as_text(data: bytes) -> bytes:
+    """`data`, with U+FFFD for bytes that are no UTF-8: clients give up on those."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "replace").encode()
+    return data
+
+
 def write_json(value: Any) -> bytes:
     """JSON on one line."""
     try:

@@ -15,7 +15,7 @@ from server.channel import Channel, Editing
 from server.engines.base import USED
 from server.errors import ApiError, UpstreamRefusalError, upstream_failed
 from server.schema import Endpoint, estimate_tokens, usage
-from server.sse import DONE, Event, encode, read_json, write_json
+from server.sse import DONE, Event, as_text, encode, read_json, write_json
 from server.telemetry import ChannelName
 
 # What every chunk of an answer carries, those that are made here too.
@@ -186,7 +186,7 @@ class _ChoiceState:
         no_answer = "reasoning" in cut_names and names == {"reasoning"}
         if unfinished_call or no_answer or ("content" in cut_names and self._editing.wants_json):
             return "length"
-        return given or "stop"
+        return given if given and given != "length" else "stop"
 
 
 @dataclass(slots=True)
@@ -306,6 +306,8 @@ class ChatAnswer:
             view = _view(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             view = None  # the end, an error, or something unusual
+            data = as_text(data)
+            event = Event(data, event.name)
         fed = self._feed_plain(view) if view is not None else None
         if fed is not None:
             self._learn_frame(event, fed)
@@ -393,6 +395,7 @@ class ChatAnswer:
         return self._write(self._release()) + encode(write_json(error.body()))
 
     def whole(self, body: bytes) -> bytes:
+        body = as_text(body)
         response = _read(body)
         choices = _choices(response, "the upstream's answer has no choices")
         if isinstance(response.get("usage"), dict):
@@ -466,6 +469,8 @@ def _read(data: bytes) -> dict[str, Any]:
 def _choices(chunk: Chunk, otherwise: str) -> list[Choice]:
     choices = chunk.get("choices")
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise upstream_failed(otherwise)
+    if any(not isinstance(choice.get(name), dict | None) for choice in choices for name in ("delta", "message")):
         raise upstream_failed(otherwise)
     return choices
 

@@ -17,7 +17,7 @@ from server.engines.http_client import BrokenError, ConnectError, Headers, HttpC
 from server.errors import ApiError, UpstreamRefusalError, model_not_found, upstream_failed
 from server.schema import FORWARDED, Exchange, GenerationRequest, Requests
 from server.settings import Settings, UpstreamSettings
-from server.sse import EventTooLongError, SSEDecoder, read_json
+from server.sse import EventTooLongError, SSEDecoder, read_json, write_json
 from server.telemetry import Telemetry
 
 _PATHS = {
@@ -52,6 +52,7 @@ class Upstream:
         self._patterns = settings.models
         self._url = settings.url
         self._key = settings.key
+        self._secret = self._key.encode() if self._key and len(self._key) >= 8 else b""
         self._pass_on_keys = pass_on_keys and self._key is None
         self._timeouts = timeouts
         self._telemetry = telemetry
@@ -101,9 +102,9 @@ class Upstream:
             raise upstream_failed(f"the upstream {self.name} did not answer: {error}", 504) from None
         except ConnectError as error:
             self._set_up(False)
+            self._probed_at = float("-inf")  # it may be back before long
             raise upstream_failed(f"the upstream {self.name} cannot be reached: {error}") from None
         except BrokenError as error:
-            self._set_up(False)
             raise upstream_failed(f"the upstream {self.name} did not answer: {error}") from None
         except asyncio.CancelledError:
             code = "cancelled"
@@ -114,8 +115,7 @@ class Upstream:
 
     def without_key(self, text: bytes) -> bytes:
         """`text` without the key for this server, which its error messages may quote."""
-        key = self._key.encode() if self._key else b""
-        return text.replace(key, b"***") if len(key) >= 8 else text
+        return text.replace(self._secret, b"***") if self._secret and self._secret in text else text
 
     def close(self) -> None:
         """Closes connections as soon as their answers have ended."""
@@ -225,7 +225,7 @@ class UpstreamEngine:
                 if received is None:
                     await response.more()
                     continue
-                events = decoder.feed(received)
+                events = decoder.feed(upstream.without_key(received))
                 done = bool(events) and events[-1].data == b"[DONE]"
                 if events:
                     yield events
@@ -308,7 +308,6 @@ async def _refusal(response: Response, upstream: Upstream) -> ApiError:
     received = b""
     while len(received) < _MAX_REFUSAL_BYTES and (part := await response.read()):
         received += part
-    received = upstream.without_key(received)
     retry_after = response.header(b"retry-after")
     seconds = retry_after.decode("latin-1") if retry_after else None
     try:
@@ -316,10 +315,11 @@ async def _refusal(response: Response, upstream: Upstream) -> ApiError:
     except ValueError:
         body = None
     if isinstance(body, dict):
+        body = read_json(upstream.without_key(write_json(body)))  # written anew: it may have stood there escaped
         error = body.get("error", body)  # some send the error without its envelope
-        if isinstance(error, dict):
+        if isinstance(error, dict) and isinstance(error.get("message"), str):
             return UpstreamRefusalError(response.status, error, seconds)
-    text = received[:200].decode("utf-8", "replace").strip()
+    text = upstream.without_key(received)[:200].decode("utf-8", "replace").strip()
     message = f"the upstream answered {response.status}" + (f": {text}" if text else "")
     return UpstreamRefusalError(
         response.status, {"message": message, "type": "upstream_error", "param": None, "code": None}, seconds

@@ -45,7 +45,7 @@ def test_told_twice_it_ends_every_answer_with_an_error_and_exits_0() -> None:
                 while "dedup_streams_in_progress" not in (numbers := metrics(url)) or numbers["dedup_streams_in_progress"] < 2:
                     time.sleep(0.05)
                 server.send_signal(signal.SIGTERM)
-                assert b"waits up to 10 s for 2 requests" in server.stdout.readline() + server.stdout.readline()
+                assert b"waits up to 30 s for 2 requests" in server.stdout.readline() + server.stdout.readline()
                 server.send_signal(signal.SIGTERM)
                 (streamed, stream), (status, whole) = (answer.result(30) for answer in asked)
             assert server.wait(30) == 0

@@ -71,14 +71,14 @@ def test_an_upstream_that_is_not_there_is_a_502() -> None:
 
 def test_an_upstream_that_says_nothing_is_a_504(mock: Upstream) -> None:
     with (
-        proxy(mock.url, idle_timeout_seconds=0.3) as url,
+        proxy(mock.url, first_token_timeout_seconds=0.3, idle_timeout_seconds=0.3) as url,
         openai.OpenAI(base_url=url + "/v1", api_key="k", max_retries=0, timeout=20) as client,
     ):
         with pytest.raises(openai.InternalServerError) as raised:
             client.chat.completions.create(model="silent", messages=ASK)
         assert raised.value.status_code == 504
         stream = client.chat.completions.create(model="stall", messages=ASK, stream=True)
-        with pytest.raises(openai.APIError, match="nothing for too long"):
+        with pytest.raises(openai.APIError, match="said nothing for 0.3 s"):
             list(stream)
 
 

@@ -352,7 +352,7 @@ async def test_a_whole_response_is_filtered_too() -> None:
     response = msgspec.json.decode(await collected.collect())
     one = response["choices"][0]
     assert one["message"]["content"].count(LOOP.strip()) == 1
-    assert (one["finish_reason"], one["stop_reason"], response["usage"]) == ("length", "repetition_detected", usage)
+    assert (one["finish_reason"], one["stop_reason"], response["usage"]) == ("stop", "repetition_detected", usage)
 
 
 async def test_text_completions() -> None:
