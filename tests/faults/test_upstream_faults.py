@@ -78,7 +78,7 @@ def test_an_upstream_that_says_nothing_is_a_504(mock: Upstream) -> None:
             client.chat.completions.create(model="silent", messages=ASK)
         assert raised.value.status_code == 504
         stream = client.chat.completions.create(model="stall", messages=ASK, stream=True)
-        with pytest.raises(openai.APIError, match="said nothing for 0.3 s"):
+        with pytest.raises(openai.APIError, match=r"said nothing for 0\.3 s"):
             list(stream)
 
 
