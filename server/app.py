@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 import msgspec
@@ -146,7 +146,8 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
         return _json_response(200, {"name": "dedup", "version": package_version(), "models": names, "routes": routes})
 
     if isinstance(engine, UpstreamEngine):
-        app.router.routes.append(Route("/v1/{path:path}", PassThrough(started, app), methods=_METHODS))
+        own = {*paths, "/v1/models"}
+        app.router.routes.append(Route("/v1/{path:path}", PassThrough(started, app, own), methods=_METHODS))
     return app
 
 
@@ -265,11 +266,14 @@ class Generation:
 class PassThrough:
     """Everything else that an upstream has: request and answer go through untouched."""
 
-    def __init__(self, started: Callable[[], Service], app: FastAPI) -> None:
+    def __init__(self, started: Callable[[], Service], app: FastAPI, own: Collection[str]) -> None:
         self._started = started
         self._app = app
+        self._own = own  # paths that this server answers itself
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in self._own:
+            raise HTTPException(405, headers={"Allow": "GET, HEAD" if scope["path"] == "/v1/models" else "POST"})
         exchange = _exchange(scope)
         began, status = time.perf_counter(), 200
         error: ApiError | None = None

@@ -47,7 +47,7 @@ def _generation(requests: Requests, endpoint: Endpoint) -> dict[str, Any]:
                 "description": "The answer",
                 "content": {
                     "application/json": {"schema": {"type": "object"}},
-                    "text/event-stream": {"schema": {"type": "string"}},
+                    "text/event-stream": {},
                 },
             },
             "default": {"description": "What is wrong", "content": {"application/json": {"schema": _ERROR}}},

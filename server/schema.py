@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from dedup.config import Policy
@@ -66,10 +66,30 @@ def _content(value: object) -> object:
     return value
 
 
+def _integral(value: object) -> object:
+    """In JSON 2.0 is an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _object(value: object) -> object:
     if value is not None and not isinstance(value, dict | BaseModel):
         raise PydanticCustomError("object", "must be an object")
     return value
+
+
+# What the checks by hand take, for the OpenAPI document.
+_STRING = {"type": "string"}
+_TOKENS = {"type": "array", "items": {"type": "integer"}, "minItems": 1}
+_PROMPT_SCHEMA = {
+    "anyOf": [
+        _STRING,
+        {"type": "array", "items": _STRING, "minItems": 1, "maxItems": _MAX_PROMPTS},
+        _TOKENS,
+        {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}, "minItems": 1, "maxItems": _MAX_PROMPTS},
+    ]
+}
+_CONTENT_SCHEMA = {"anyOf": [_STRING, {"type": "array", "items": {"type": "object"}}, {"type": "null"}]}
+_OBJECT_SCHEMA = {"type": ["object", "null"]}
 
 
 class _Strict(BaseModel):
@@ -92,7 +112,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     role: str
-    content: Annotated[Any, BeforeValidator(_content)] = None
+    content: Annotated[Any, BeforeValidator(_content), WithJsonSchema(_CONTENT_SCHEMA)] = None
 
     @property
     def text(self) -> str:
@@ -179,8 +199,8 @@ class _ChoicesRequest(GenerationRequest):
     """What chat and text completions have in common."""
 
     stream_options: Annotated[StreamOptions | None, BeforeValidator(_object)] = None
-    n: Annotated[int, Field(ge=1, le=128)] | None = None
-    response_format: Annotated[Any, BeforeValidator(_object)] = None
+    n: Annotated[int, Field(ge=1, le=128), BeforeValidator(_integral)] | None = None
+    response_format: Annotated[Any, BeforeValidator(_object), WithJsonSchema(_OBJECT_SCHEMA)] = None
 
     @property
     def num_choices(self) -> int:
@@ -207,7 +227,9 @@ class _ChoicesRequest(GenerationRequest):
 
 
 class ChatRequest(_ChoicesRequest):
-    messages: Annotated[list[Message], BeforeValidator(_messages)]
+    messages: Annotated[
+        list[Message], BeforeValidator(_messages), Field(json_schema_extra={"minItems": 1, "maxItems": _MAX_MESSAGES})
+    ]
 
     @property
     def endpoint(self) -> Endpoint:
@@ -227,7 +249,9 @@ class ChatRequest(_ChoicesRequest):
 
 
 class CompletionRequest(_ChoicesRequest):
-    prompt: Annotated[Any, BeforeValidator(_prompt)]  # str | list[str] | list[int] | list[list[int]]
+    prompt: Annotated[
+        Any, BeforeValidator(_prompt), WithJsonSchema(_PROMPT_SCHEMA)
+    ]  # str | list[str] | list[int] | list[list[int]]
 
     @property
     def endpoint(self) -> Endpoint:

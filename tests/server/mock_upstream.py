@@ -46,6 +46,52 @@ class Upstream:
             self.hung_up.set()
             raise
 
+    async def respond(self, request: web.Request) -> web.StreamResponse:
+        self.bodies.append(await request.json())
+        part = {"type": "output_text", "text": NOVEL, "annotations": []}
+        item = {"id": "i", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+        response = {"id": "r", "object": "response", "status": "completed", "model": "novel", "output": [item]}
+        if self.bodies[-1].get("stream"):
+            place = {"item_id": "i", "output_index": 0, "content_index": 0}
+            return await self._events(
+                request,
+                {"type": "response.created", "sequence_number": 0, "response": {**response, "status": "in_progress", "output": []}},
+                {"type": "response.output_text.delta", "sequence_number": 1, **place, "delta": NOVEL},
+                {"type": "response.output_text.done", "sequence_number": 2, **place, "text": NOVEL},
+                {"type": "response.completed", "sequence_number": 3, "response": response},
+            )
+        return web.json_response(response)
+
+    async def say(self, request: web.Request) -> web.StreamResponse:
+        self.bodies.append(await request.json())
+        if self.bodies[-1].get("stream"):
+            return await self._events(
+                request,
+                {"type": "message_start", "message": {"id": "m", "role": "assistant", "content": [], "usage": {"input_tokens": 3}}},
+                {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+                {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": NOVEL}},
+                {"type": "content_block_stop", "index": 0},
+                {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 9}},
+                {"type": "message_stop"},
+            )
+        content = [{"type": "text", "text": NOVEL}]
+        return web.json_response(
+            {"id": "m", "type": "message", "role": "assistant", "content": content, "stop_reason": "end_turn"}
+        )
+
+    async def _events(self, request: web.Request, *events: dict[str, Any]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for one in events:
+            await response.write(b"event: " + one["type"].encode() + b"\n" + event(one))
+        return response
+
+    async def echo(self, request: web.Request) -> web.Response:
+        """The request itself, for what is passed through untouched."""
+        body = await request.read()
+        seen = {"X-Method": request.method, "X-Path": request.raw_path, "X-Kind": request.headers.get("Content-Type", "")}
+        return web.Response(body=body, status=201, headers={**seen, "Content-Type": "application/octet-stream"})
+
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         model = body.get("model", "novel")
         if model == "unknown":
@@ -64,7 +110,7 @@ class Upstream:
         text = LOOP * 200 if model == "loop" else NOVEL
         chat = request.path.endswith("chat/completions")
         if not body.get("stream"):
-            return web.json_response(whole(model, text, chat, body.get("n", 1)))
+            return web.json_response(whole(model, text, chat, int(body.get("n") or 1)))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         if model == "malformed":
@@ -77,7 +123,7 @@ class Upstream:
             await response.write(event(piece(model, NOVEL, chat)))
             await asyncio.sleep(60)
         for at in range(0, len(text), 6):
-            for choice in range(body.get("n", 1)):
+            for choice in range(int(body.get("n") or 1)):
                 await response.write(event(piece(model, text[at : at + 6], chat, choice)))
             if model in ("reset", "truncated") and at > 60:
                 if model == "reset":
@@ -86,7 +132,7 @@ class Upstream:
                 return response
             if model == "loop":
                 await asyncio.sleep(0.002)
-        for choice in range(body.get("n", 1)):
+        for choice in range(int(body.get("n") or 1)):
             await response.write(event(piece(model, "", chat, choice, "stop")))
         if (body.get("stream_options") or {}).get("include_usage"):
             await response.write(event({**piece(model, "", chat), "choices": [], "usage": USAGE}))
@@ -127,6 +173,9 @@ def upstream() -> Iterator[Upstream]:
         app.router.add_get("/v1/models", mock.models)
         app.router.add_post("/v1/chat/completions", mock.generate)
         app.router.add_post("/v1/completions", mock.generate)
+        app.router.add_post("/v1/responses", mock.respond)
+        app.router.add_post("/v1/messages", mock.say)
+        app.router.add_route("*", "/v1/{path:embeddings|files/.*}", mock.echo)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.5)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
