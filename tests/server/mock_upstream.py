@@ -55,7 +55,11 @@ class Upstream:
             place = {"item_id": "i", "output_index": 0, "content_index": 0}
             return await self._events(
                 request,
-                {"type": "response.created", "sequence_number": 0, "response": {**response, "status": "in_progress", "output": []}},
+                {
+                    "type": "response.created",
+                    "sequence_number": 0,
+                    "response": {**response, "status": "in_progress", "output": []},
+                },
                 {"type": "response.output_text.delta", "sequence_number": 1, **place, "delta": NOVEL},
                 {"type": "response.output_text.done", "sequence_number": 2, **place, "text": NOVEL},
                 {"type": "response.completed", "sequence_number": 3, "response": response},
@@ -67,7 +71,10 @@ class Upstream:
         if self.bodies[-1].get("stream"):
             return await self._events(
                 request,
-                {"type": "message_start", "message": {"id": "m", "role": "assistant", "content": [], "usage": {"input_tokens": 3}}},
+                {
+                    "type": "message_start",
+                    "message": {"id": "m", "role": "assistant", "content": [], "usage": {"input_tokens": 3}},
+                },
                 {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
                 {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": NOVEL}},
                 {"type": "content_block_stop", "index": 0},
@@ -197,7 +204,7 @@ def upstream() -> Iterator[Upstream]:
 
 
 @contextmanager
-def proxy(upstream_url: str, **flags: Any) -> Iterator[str]:
+def proxy(upstream_url: str | None, **flags: Any) -> Iterator[str]:
     """Our server in front of `upstream_url`; gives its address."""
     settings = load(upstream=upstream_url, **flags)
     telemetry = Telemetry()
