@@ -11,7 +11,7 @@ CLIENTS_TESTS := tests/external/clients
 LLAMA := .venv-llama
 LLAMA_PYTHON ?= $(LLAMA)/bin/python
 
-.PHONY: serve test fuzz test-promtool test-llama-cpp test-vllm test-clients lint types check clean help
+.PHONY: serve test fuzz test-promtool test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,7 +57,8 @@ $(LLAMA)/.installed:
 	@echo "==> building $(LLAMA) with llama.cpp's library (it takes a C++ compiler and cmake, and 6 to 20 minutes, once)"
 	@$(PYTHON) -m venv $(LLAMA)
 	@echo '*' > $(LLAMA)/.gitignore
-	$(LLAMA)/bin/python -m pip install --progress-bar on -c constraints.txt llama-cpp-python==0.3.36 pytest pytest-asyncio numpy -e .
+	$(LLAMA)/bin/python -m pip install --progress-bar on -c constraints.txt \
+		'llama-cpp-python[server]==0.3.36' gguf safetensors pytest pytest-asyncio numpy -e .
 	@touch $@
 
 test-llama-cpp: $(if $(filter $(LLAMA)/%,$(LLAMA_PYTHON)),$(LLAMA)/.installed)  ## check DRY against llama.cpp's own, or LLAMA_PYTHON=/path/to/python
@@ -76,6 +77,14 @@ $(CLIENTS)/.installed: $(CLIENTS_TESTS)/requirements.txt $(CLIENTS_TESTS)/packag
 
 test-clients: $(CLIENTS)/.installed  ## unmodified clients through the proxy, or CLIENTS_UPSTREAM=URL CLIENTS_MODEL=NAME
 	$(CLIENTS)/bin/python -m pytest $(CLIENTS_TESTS)
+
+test-clients-vllm: $(CLIENTS)/.installed $(if $(filter $(VLLM)/%,$(VLLM_PYTHON)),$(VLLM)/.installed)  ## the clients, with a real vLLM behind the proxy
+	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_NO_USAGE_STATS=1 CLIENTS_SERVER="$(VLLM_PYTHON) -m vllm.entrypoints.openai.api_server \
+		--model server/demo_model --served-model-name demo --host 127.0.0.1 --max-model-len 1024 --enforce-eager --port" \
+		$(CLIENTS)/bin/python -m pytest $(CLIENTS_TESTS)
+
+test-clients-llama-cpp: $(CLIENTS)/.installed $(if $(filter $(LLAMA)/%,$(LLAMA_PYTHON)),$(LLAMA)/.installed)  ## the clients, with llama.cpp's server behind the proxy
+	CLIENTS_SERVER="$(LLAMA_PYTHON) -m tests.external.llama_server" $(CLIENTS)/bin/python -m pytest $(CLIENTS_TESTS)
 
 lint: $(READY)  ## ruff and the import floors
 	$(BIN)/ruff check .

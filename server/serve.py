@@ -114,9 +114,7 @@ async def _serve(
         reloader = Reloader(app, load, telemetry)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.begin)
         gc.collect()
-        # What is there now stays, and what a stream allocates goes by itself: looking through both again and again is for nothing.
-        gc.freeze()
-        gc.set_threshold(2_000, 20, 50)
+        gc.freeze()  # what is there now stays: looking through it again and again is for nothing
         if greets:
             _greet(settings, listener.getsockname()[1])
         if not await engine.ready():

@@ -21,7 +21,7 @@ Headers = list[tuple[bytes, bytes]]
 _MAX_IDLE_SECONDS = 4.0  # uvicorn, and so vLLM, closes an idle connection after 5
 _MAX_IDLE_CONNECTIONS = 1024
 _MAX_HEAD_BYTES = 64 * 1024
-_PAUSE_BYTES = 256 * 1024  # what may wait for a slow reader
+_PAUSE_BYTES = 64 * 1024  # what may wait for a slow reader
 _SKIP_SECONDS = 1.0
 _INFLATE_BYTES = 256 * 1024  # at a time: a decompression bomb must not go off in one read
 

@@ -1,11 +1,13 @@
 """The proxy under test and what stands behind it: the scripted upstream, or a real server.
 
-CLIENTS_UPSTREAM and CLIENTS_MODEL name a real one (vLLM, llama.cpp, ... with the demo model): then only what any server does is
+CLIENTS_UPSTREAM and CLIENTS_MODEL name a real one (vLLM, llama.cpp, ... with the demo model), or CLIENTS_SERVER is a command that starts
+one, given a port: then only what any server does is
 tested; tests of the script are left out.
 """
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -14,12 +16,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.demo_server import serving
+from tests.demo_server import free_port, serving
 from tests.external.clients import upstream as script
 
 PROMPT = "She had not slept since the night when her brother disappeared."
@@ -27,6 +30,7 @@ SHORT = 24  # tokens: the demo model has not begun to loop
 LONG = 256
 
 REAL_UPSTREAM = os.environ.get("CLIENTS_UPSTREAM", "").rstrip("/")
+SERVER = os.environ.get("CLIENTS_SERVER", "")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if REAL_UPSTREAM:
+    if REAL_UPSTREAM or SERVER:
         for item in items:
             if item.get_closest_marker("scripted"):
                 item.add_marker(pytest.mark.skip(reason="a scenario of the scripted upstream; CLIENTS_UPSTREAM is a real server"))
@@ -68,6 +72,23 @@ class Target:
     def upstream_text(self, model: str, max_tokens: int) -> str:
         answer = self.ask_upstream("completions", model=model, prompt=PROMPT, max_tokens=max_tokens)
         return str(answer["choices"][0]["text"])
+
+    @cached_property
+    def gives_stream_usage(self) -> bool:
+        """Whether the server itself, asked past the proxy, ends a stream with usage: llama-cpp-python's does not."""
+        messages = [{"role": "user", "content": PROMPT}]
+        asked = {"model": self.novel, "messages": messages, "max_tokens": 2, "stream": True}
+        data = json.dumps({**asked, "stream_options": {"include_usage": True}}).encode()
+        headers = {"Content-Type": "application/json", "Authorization": "Bearer none"}
+        with urllib.request.urlopen(urllib.request.Request(f"{self.upstream_url}/chat/completions", data, headers)) as response:
+            return b'"total_tokens"' in response.read()
+
+    @cached_property
+    def takes_max_completion_tokens(self) -> bool:
+        """Whether the server itself obeys OpenAI's newer name for max_tokens: llama-cpp-python's does not."""
+        messages = [{"role": "user", "content": PROMPT}]
+        answer = self.ask_upstream("chat/completions", model=self.novel, messages=messages, max_completion_tokens=3)
+        return self.scripted or answer["usage"]["completion_tokens"] <= 4
 
     def require_several_choices(self) -> None:
         """Skips where the server itself, asked past the proxy, gives one choice for n = 2."""
@@ -123,12 +144,34 @@ def _scripted_upstream() -> Iterator[str]:
         process.stdout.close()
 
 
+@contextmanager
+def _real_upstream() -> Iterator[str]:
+    if not SERVER:
+        yield REAL_UPSTREAM
+        return
+    port = free_port()
+    process = subprocess.Popen([*shlex.split(SERVER), str(port)])
+    url = f"http://127.0.0.1:{port}/v1"
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{url}/models", timeout=2).close()
+                break
+            except OSError:
+                assert process.poll() is None, "the server has ended"
+                time.sleep(0.5)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 @pytest.fixture(scope="session")
 def target() -> Iterator[Target]:
-    if REAL_UPSTREAM:
-        model = os.environ["CLIENTS_MODEL"]
-        with serving("--upstream", REAL_UPSTREAM) as url:
-            yield Target(f"{url}/v1", REAL_UPSTREAM, model, model, scripted=False)
+    if REAL_UPSTREAM or SERVER:
+        model = os.environ.get("CLIENTS_MODEL", "demo")
+        with _real_upstream() as upstream_url, serving("--upstream", upstream_url) as url:
+            yield Target(f"{url}/v1", upstream_url, model, model, scripted=False)
         return
     with _scripted_upstream() as upstream_url, serving("--upstream", upstream_url) as url:
         yield Target(f"{url}/v1", upstream_url, "novel", "loop", scripted=True)

@@ -23,6 +23,7 @@ def test_the_ai_sdk_suite_passes(target: Target) -> None:
         "novel": target.novel,
         "loop": target.loop,
         "scripted": target.scripted,
+        "givesStreamUsage": target.gives_stream_usage,
         "prompt": PROMPT,
         "short": SHORT,
         "long": LONG,

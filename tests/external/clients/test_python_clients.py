@@ -87,6 +87,8 @@ class TestOpenAI:
     def test_a_stream_ends_with_usage_that_was_asked_for(self, client: openai.OpenAI, target: Target) -> None:
         stream_options: Any = {"include_usage": True}
         chunks = list(client.chat.completions.create(model=target.novel, stream=True, stream_options=stream_options, **ASKED))
+        if not target.gives_stream_usage:
+            pytest.skip("the upstream gives no usage in a stream")
         assert not chunks[-1].choices
         usage = chunks[-1].usage
         assert usage
@@ -428,6 +430,8 @@ class TestLangChain:
     @staticmethod
     def llm(target: Target, model: str, **options: Any) -> ChatOpenAI:
         options = {"temperature": 0, "max_tokens": SHORT, "max_retries": 0, **options}
+        if not target.takes_max_completion_tokens:  # which is what this client makes of max_tokens
+            options["extra_body"] = {"max_tokens": options["max_tokens"]}
         return ChatOpenAI(model=model, base_url=target.url, api_key="none", **options)
 
     def test_invoke_gives_the_upstreams_answer_and_usage(self, target: Target) -> None:
@@ -442,9 +446,11 @@ class TestLangChain:
         assert len(chunks) > 3
         answer = joined(chunks)
         assert answer.content == target.upstream_chat(target.novel, SHORT)
-        assert answer.usage_metadata
-        assert answer.usage_metadata["total_tokens"] > 0
+        if target.gives_stream_usage:
+            assert answer.usage_metadata
+            assert answer.usage_metadata["total_tokens"] > 0
         if target.scripted:
+            assert answer.usage_metadata
             assert (answer.usage_metadata["input_tokens"], answer.usage_metadata["output_tokens"]) == USAGE
 
     async def test_ainvoke_and_astream_give_the_same(self, target: Target) -> None:
@@ -567,7 +573,7 @@ class TestLlamaIndex:
         llm = self.llm(target, target.novel, additional_kwargs={"stream_options": {"include_usage": True}})
         parts = list(llm.stream_chat(self.messages))
         assert parts[-1].message.content == target.upstream_chat(target.novel, SHORT)
-        assert parts[-1].raw.usage.total_tokens > 0
+        assert not target.gives_stream_usage or parts[-1].raw.usage.total_tokens > 0
 
     async def test_achat_and_astream_chat_give_the_same(self, target: Target) -> None:
         llm = self.llm(target, target.novel)
