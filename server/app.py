@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection
@@ -34,7 +35,8 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 _LINGER_SECONDS = 2.0
-_MAX_LOGGED_CHARS = 2000
+_MAX_LOGGED_BYTES = 2000
+_REQUEST_ID = re.compile(rb"[\w.:-]{1,128}")
 _PATHS: dict[str, Endpoint] = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
@@ -91,32 +93,31 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
         if not starting.done() or starting.exception():
             raise ApiError(503, "the engine is not ready yet", type="server_error", code="not_ready", retry_after="1")
 
-    def started() -> Service:
-        require_started()
+    def authorized(request: Request) -> Service:
         service: Service = app.state.service
+        service.keys.check(request.scope["headers"])
+        require_started()
         return service
 
     paths = {path: endpoint for path, endpoint in _PATHS.items() if endpoint in engine.requests}
     for path, endpoint in paths.items():
-        generation = Generation(endpoint, started, app, telemetry, tracer)
+        generation = Generation(endpoint, require_started, app, telemetry, tracer)
         app.direct["POST", path] = generation
         app.router.routes.append(Route(path, generation, methods=["POST"]))
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
-        service = _authorized(app, request)
-        require_started()
-        await service.engine.ready()  # an upstream's list may have changed
-        listed = [_described(name, service.engine) for name in service.engine.models]
+        engine = authorized(request).engine
+        await engine.ready()  # an upstream's list may have changed
+        listed = [_described(name, engine) for name in engine.models]
         return _json_response(200, {"object": "list", "data": listed})
 
     @app.get("/v1/models/{name:path}")
     async def model(request: Request, name: str) -> Response:
-        service = _authorized(app, request)
-        require_started()
-        if name not in service.engine.models:
-            raise model_not_found(name, service.engine.models)
-        return _json_response(200, _described(name, service.engine))
+        engine = authorized(request).engine
+        if name not in engine.models:
+            raise model_not_found(name, engine.models)
+        return _json_response(200, _described(name, engine))
 
     @app.head("/health/live")
     @app.get("/health/live")
@@ -126,7 +127,8 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
     @app.head("/health/ready")
     @app.get("/health/ready")
     async def ready() -> Response:
-        if not await started().engine.ready():
+        require_started()
+        if not await app.state.service.engine.ready():
             raise ApiError(503, "the engine does not answer", type="server_error", code="not_ready", retry_after="1")
         return _json_response(200, {"status": "ok"})
 
@@ -147,12 +149,12 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
 
     if isinstance(engine, UpstreamEngine):
         own = {*paths, "/v1/models"}
-        app.router.routes.append(Route("/v1/{path:path}", PassThrough(started, app, own), methods=_METHODS))
+        app.router.routes.append(Route("/v1/{path:path}", PassThrough(require_started, app, own), methods=_METHODS))
     return app
 
 
 class App(FastAPI):
-    """Takes the generation endpoints past the middleware, which would cost a third of each chunk."""
+    """Takes the generation endpoints past the middleware, each of which would wrap `send` once more for every chunk."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -189,28 +191,25 @@ class Generation:
     its reader leaves, even before its first token."""
 
     def __init__(
-        self, endpoint: Endpoint, started: Callable[[], Service], app: FastAPI, telemetry: Telemetry, tracer: Tracer
+        self, endpoint: Endpoint, require_started: Callable[[], None], app: FastAPI, telemetry: Telemetry, tracer: Tracer
     ) -> None:
         self._endpoint: Endpoint = endpoint
-        self._started = started
+        self._require_started = require_started
         self._app = app
         self._telemetry = telemetry
         self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = time.perf_counter()
         exchange = _exchange(scope)
+        service: Service = self._app.state.service
         parsed: GenerationRequest | None = None
-        status = 200
         completion: Completion | None = None
         error: ApiError | None = None
-        caller: str | None = None
         try:
-            service: Service = self._app.state.service
-            caller = _admit(service, scope, exchange)
+            _admit(service, scope, exchange)
             exchange.raw = await read_body(receive, exchange, service.settings)
             parsed = self._parse(service.engine, exchange)
-            service = self._started()
+            self._require_started()
             service.engine.validate(parsed)
             with service.streams.one():
                 completion = Completion(parsed, service.engine, service.settings.policy, self._telemetry)
@@ -218,20 +217,24 @@ class Generation:
                     async with _Watch(receive, completion.leave):
                         await (self._stream if parsed.stream else self._whole)(completion, exchange, send)
         except ApiError as refused:
-            error, status = refused, refused.status
+            error = refused
             if completion is None:
                 label = self._telemetry.model_label(exchange.model)
                 self._telemetry.count("requests", 1, label, self._endpoint, "rejected")
-            await _refuse(refused, exchange, receive, send)
+            await _refuse(error, exchange, receive, send)
         except asyncio.CancelledError:  # the server stops, and the request was not even complete
-            error, status = shutting_down(), 503
+            error = shutting_down()
             await _refuse(error, exchange, receive, send)
         except Exception:
             _log.exception("request_id=%s: the server failed", exchange.request_id)
-            error, status = ApiError(500, "the server failed", type="server_error"), 500
+            error = ApiError(500, "the server failed", type="server_error")
             await _refuse(error, exchange, receive, send)
         finally:
-            _log_generation(scope, exchange, began, status, parsed, completion, error, caller, self._app.state.service.settings)
+            more = completion.report() if completion else {"outcome": "rejected"}
+            if parsed and service.settings.log_prompts:
+                more["request"] = exchange.raw[:_MAX_LOGGED_BYTES].decode("utf-8", "replace")
+            stream = bool(parsed.stream) if parsed else None
+            _log_exchange(scope, exchange, error.status if error else 200, error, stream=stream, **more)
 
     def _parse(self, engine: Engine, exchange: Exchange) -> GenerationRequest:
         try:
@@ -266,8 +269,8 @@ class Generation:
 class PassThrough:
     """Everything else that an upstream has: request and answer go through untouched."""
 
-    def __init__(self, started: Callable[[], Service], app: FastAPI, own: Collection[str]) -> None:
-        self._started = started
+    def __init__(self, require_started: Callable[[], None], app: FastAPI, own: Collection[str]) -> None:
+        self._require_started = require_started
         self._app = app
         self._own = own  # paths that this server answers itself
 
@@ -275,22 +278,22 @@ class PassThrough:
         if scope["path"] in self._own:
             raise HTTPException(405, headers={"Allow": "GET, HEAD" if scope["path"] == "/v1/models" else "POST"})
         exchange = _exchange(scope)
-        began, status = time.perf_counter(), 200
+        service: Service = self._app.state.service
+        status = 200
         error: ApiError | None = None
         try:
-            service: Service = self._app.state.service
             _admit(service, scope, exchange)
             exchange.raw = await read_body(receive, exchange, service.settings)
-            engine = self._started().engine
-            assert isinstance(engine, UpstreamEngine)
+            self._require_started()
+            assert isinstance(service.engine, UpstreamEngine)
             path = _safe_path(scope)
             with service.streams.one():
-                status = await self._forward(engine, path, exchange, scope, receive, send)
+                status = await self._forward(service.engine, path, exchange, scope, receive, send)
         except ApiError as refused:
             error, status = refused, refused.status
             await _refuse(refused, exchange, receive, send)
         finally:
-            _log_exchange(scope, exchange, began, status, error)
+            _log_exchange(scope, exchange, status, error)
 
     async def _forward(
         self, engine: UpstreamEngine, path: str, exchange: Exchange, scope: Scope, receive: Receive, send: Send
@@ -373,22 +376,15 @@ async def read_body(receive: Receive, exchange: Exchange, settings: Settings) ->
 def _exchange(scope: Scope) -> Exchange:
     headers = scope["headers"]
     given = next((value for name, value in headers if name == b"x-request-id"), b"")
-    request_id = given.decode("latin-1") if given and len(given) <= 128 and given.isalnum() | (b"-" in given) else ""
-    return Exchange(request_id=request_id or uuid.uuid4().hex, headers=headers, query=scope["query_string"])
+    request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return Exchange(request_id=request_id, began=time.perf_counter(), headers=headers, query=scope["query_string"])
 
 
-def _admit(service: Service, scope: Scope, exchange: Exchange) -> str | None:
-    """Who asks, if it is known by a key. Raises `ApiError` (401, 429)."""
-    caller = service.keys.check(exchange.headers)
+def _admit(service: Service, scope: Scope, exchange: Exchange) -> None:
+    """Notes who asks. Raises `ApiError` (401, 429)."""
+    exchange.caller = service.keys.check(exchange.headers)
     client = scope.get("client")
-    service.rate.take(caller or (client[0] if client else ""))
-    return caller
-
-
-def _authorized(app: FastAPI, request: Request) -> Service:
-    service: Service = app.state.service
-    service.keys.check(request.scope["headers"])
-    return service
+    service.rate.take(exchange.caller or (client[0] if client else ""))
 
 
 def _safe_path(scope: Scope) -> str:
@@ -463,7 +459,7 @@ async def _failed(request: Request, error: Exception) -> Response:
     return _json_response(500, ApiError(500, "the server failed", type="server_error").body())
 
 
-def _log_exchange(scope: Scope, exchange: Exchange, began: float, status: int, error: ApiError | None, **more: Any) -> None:
+def _log_exchange(scope: Scope, exchange: Exchange, status: int, error: ApiError | None, **more: Any) -> None:
     client = scope.get("client")
     log_request(
         request_id=exchange.request_id,
@@ -471,32 +467,11 @@ def _log_exchange(scope: Scope, exchange: Exchange, began: float, status: int, e
         path=scope["path"],
         status=status,
         client=client[0] if client else None,
+        key=exchange.caller,
+        model=exchange.model,
         upstream=exchange.upstream,
         upstream_status=exchange.upstream_status,
-        ms=round((time.perf_counter() - began) * 1000, 1),
+        ms=round((time.perf_counter() - exchange.began) * 1000, 1),
         error=error.code or error.type if error else None,
         **more,
     )
-
-
-def _log_generation(
-    scope: Scope,
-    exchange: Exchange,
-    began: float,
-    status: int,
-    request: GenerationRequest | None,
-    completion: Completion | None,
-    error: ApiError | None,
-    caller: str | None,
-    settings: Settings,
-) -> None:
-    more: dict[str, Any] = {"key": caller}
-    if request is not None:
-        more |= {"model": request.model, "stream": bool(request.stream)}
-        if settings.log_prompts:
-            more["request"] = exchange.raw[:_MAX_LOGGED_CHARS].decode("utf-8", "replace")
-    if completion is not None:
-        more |= completion.report()
-    else:
-        more["outcome"] = "rejected"
-    _log_exchange(scope, exchange, began, status, error, **more)

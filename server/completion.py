@@ -42,11 +42,11 @@ def answer_for(request: GenerationRequest, policy: Policy) -> Answer:
 
 
 class Completion:
-    """One request on its way. `stream` or `collect` once; closing either stops the engine at once."""
+    """One request on its way. `stream` or `collect` once; cancelling either stops the engine at once."""
 
     def __init__(self, request: GenerationRequest, engine: Engine, policy: Policy, telemetry: Telemetry) -> None:
         self.outcome: Outcome = "client_gone"  # unless something better becomes of it
-        self.started_at = self.ended_at = time.perf_counter()
+        self.started_at = time.perf_counter()
         self.first_text_at: float | None = None
         self._request = request
         self._engine = engine
@@ -182,9 +182,8 @@ class Completion:
     def _push(self) -> None:
         """Counts what became of the request."""
         telemetry, label, answer = self._telemetry, self._label, self.answer
-        self.ended_at = time.perf_counter()
         telemetry.count("requests", 1, label, self._request.endpoint, self.outcome)
-        telemetry.observe("request_duration_seconds", self.ended_at - self.started_at, label)
+        telemetry.observe("request_duration_seconds", time.perf_counter() - self.started_at, label)
         if self.first_text_at is not None:
             telemetry.observe("time_to_first_token_seconds", self.first_text_at - self.started_at, label)
         channels = answer.channels

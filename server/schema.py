@@ -124,12 +124,15 @@ class Message(BaseModel):
 
 @dataclass(slots=True)
 class Exchange:
-    """What is known of a request and its answer beside their JSON. headers: the client's, names in lower case. raw: its body.
+    """What is known of a request and its answer beside their JSON. caller: whose key it came with, by a name that tells nothing of the key.
+    began: when it came, on the clock of `time.perf_counter`. headers: the client's, names in lower case. raw: its body.
 
     The engine notes what the client or the log may want to know of its own exchange.
     """
 
     request_id: str = ""
+    caller: str | None = None
+    began: float = 0.0
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     raw: bytes = b""
     query: bytes = b""

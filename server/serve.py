@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dedup.server")
 
-DEMO_MODEL = Path(__file__).parent / "demo_model"
-
 _KEEP_ALIVE_SECONDS = 75  # longer than clients' own, so that they close first
 _GOODBYE_SECONDS = 1  # of the grace period; enough to send what was held and the error
 _RESTART_SECONDS = 1.0
@@ -276,7 +274,7 @@ def _engine(settings: Settings, telemetry: "Telemetry") -> "Engine":
 
         return UpstreamEngine(settings, telemetry)
     try:
-        from server.engines.local import LocalEngine
+        from server.engines.local import DEMO_MODEL, LocalEngine
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] in ("torch", "transformers", "accelerate"):
             raise StartupError(

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings import SettingsError as EnvironmentError_
+from pydantic_settings import SettingsError as SourceError
 
 from dedup.config import Policy
 from server.errors import StartupError
@@ -221,7 +221,7 @@ def load(config_path: str | Path | None = None, **flags: Any) -> Settings:
         return Sourced(**flags)
     except ValidationError as error:
         raise SettingsError(_one_line(error, flags, config_path)) from None
-    except EnvironmentError_ as error:  # a list or a table in the environment that is not JSON
+    except SourceError as error:  # a list or a table in the environment that is not JSON
         raise SettingsError(str(error)) from None
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from server.answers.report import summary
+from server.answers.body import read_object
+from server.answers.report import is_unusable, summary
 from server.channel import Channel, Editing
 from server.engines.base import USED
 from server.errors import ApiError, UpstreamRefusalError, upstream_failed
@@ -180,11 +181,8 @@ class _ChoiceState:
 
     def _finish_reason(self, given: str | None) -> str:
         """`length` where what was cut is unusable, so that no client takes it for complete."""
-        names = {channel.name for channel in self.channels}
-        cut_names = {channel.name for channel in self.channels if channel.cut}
-        unfinished_call = "tool_arguments" in cut_names or (given is None and "tool_arguments" in names)
-        no_answer = "reasoning" in cut_names and names == {"reasoning"}
-        if unfinished_call or no_answer or ("content" in cut_names and self._editing.wants_json):
+        call_is_open = given is None and any(channel.name == "tool_arguments" for channel in self.channels)
+        if is_unusable(self.channels, self._editing, call_is_open):
             return "length"
         return given if given and given != "length" else "stop"
 
@@ -205,7 +203,7 @@ def _frame_of(data: bytes, fed: _Fed) -> _Frame | None:
     before, found, after = data.partition(text)
     if not found or text in after or not before.endswith((b'"content":', b'"content": ', b'"text":', b'"text": ')):
         return None
-    chunk = _read(data)
+    chunk = read_object(data)
     choice = chunk["choices"][0]
     holder = choice if "text" in choice else choice["delta"]
     holder["text" if "text" in choice else "content"] = ""
@@ -368,7 +366,7 @@ class ChatAnswer:
         if event.data == b"[DONE]":
             self._done = True
             return [], True
-        chunk = _read(event.data)
+        chunk = read_object(event.data)
         if error := chunk.get("error") or (chunk if chunk.get("object") == "error" else None):
             raise UpstreamRefusalError(502, error if isinstance(error, dict) else {"message": str(error)})
         choices = _choices(chunk, "the upstream sent a chunk without choices")
@@ -396,7 +394,7 @@ class ChatAnswer:
 
     def whole(self, body: bytes) -> bytes:
         body = as_text(body)
-        response = _read(body)
+        response = read_object(body)
         choices = _choices(response, "the upstream's answer has no choices")
         if isinstance(response.get("usage"), dict):
             self._note_usage(response["usage"])
@@ -454,16 +452,6 @@ class ChatAnswer:
     @staticmethod
     def _write(chunks: list[Chunk]) -> bytes:
         return b"".join([encode(write_json(chunk)) for chunk in chunks])
-
-
-def _read(data: bytes) -> dict[str, Any]:
-    try:
-        value = read_json(data)
-    except ValueError:
-        raise upstream_failed("the upstream sent something that is not JSON") from None
-    if not isinstance(value, dict):
-        raise upstream_failed("the upstream sent JSON that is not an object")
-    return value
 
 
 def _choices(chunk: Chunk, otherwise: str) -> list[Choice]:

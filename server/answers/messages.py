@@ -221,10 +221,8 @@ class MessagesAnswer:
 
     def _stop_reason(self, given: object) -> object:
         """`max_tokens` where what was cut is unusable, so that no client takes it for complete."""
-        cut_names = {channel.name for channel in self.channels if channel.cut}
-        open_call = any("input_json_delta" in block.texts for block in self._open.values())
-        no_answer = "reasoning" in cut_names and {channel.name for channel in self.channels} == {"reasoning"}
-        return "max_tokens" if "tool_arguments" in cut_names or open_call or no_answer else given or "end_turn"
+        call_is_open = any("input_json_delta" in block.texts for block in self._open.values())
+        return "max_tokens" if report.is_unusable(self.channels, self._editing, call_is_open) else given or "end_turn"
 
     def _summary(self) -> Message:
         return report.summary(self._editing.policy, self.channels)

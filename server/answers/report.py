@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from server.channel import Channel
+from server.channel import Channel, Editing
+
+
+def is_unusable(channels: Sequence[Channel], editing: Editing, call_is_open: bool) -> bool:
+    """Whether a cut left something that no client may take for complete: half a tool call, half of JSON, thoughts and no answer."""
+    names = {channel.name for channel in channels}
+    cut_names = {channel.name for channel in channels if channel.cut}
+    if "tool_arguments" in cut_names or call_is_open:
+        return True
+    return ("reasoning" in cut_names and names == {"reasoning"}) or ("content" in cut_names and editing.wants_json)
 
 
 def summary(policy: str, channels: Sequence[Channel]) -> dict[str, Any]:

@@ -318,15 +318,9 @@ class ResponsesAnswer:
 
     def _is_unusable(self) -> bool:
         """Whether the cut left something that no client may take for complete."""
-        names = {channel.name for channel in self.channels}
-        cut_names = {channel.name for channel in self.channels if channel.cut}
-        unfinished_call = "tool_arguments" in cut_names or any(
-            text.kind.channel == "tool_arguments" and not text.done
-            for item in self._items.values()
-            for text in item.texts.values()
-        )
-        no_answer = "reasoning" in cut_names and names == {"reasoning"}
-        return unfinished_call or no_answer or ("content" in cut_names and self._editing.wants_json)
+        texts = [text for item in self._items.values() for text in item.texts.values()]
+        call_is_open = any(text.kind.channel == "tool_arguments" and not text.done for text in texts)
+        return report.is_unusable(self.channels, self._editing, call_is_open)
 
     # Where a text is said again
 

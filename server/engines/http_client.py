@@ -1,7 +1,7 @@
 """An HTTP/1.1 client for answers that come in many small pieces: one read, one hand-over, no copy between.
 
 What it is for decides what it does: keep-alive, TLS, chunked bodies, back-pressure, deadlines, hanging up at once. It follows no
-redirect, keeps no cookie, knows no proxy and asks for no compression. Measured in docs/proxy.md beside aiohttp and httpx.
+redirect, keeps no cookie, knows no proxy and asks for no compression. Measured beside others in docs/proxy.md.
 """
 
 import asyncio

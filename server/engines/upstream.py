@@ -95,7 +95,8 @@ class Upstream:
             response = await self._client.request(method, path + query, self._headers(exchange, as_it_is), body)
             code = str(response.status)
             self._set_up(response.status < 500)
-            exchange.engine_headers = [header for header in response.headers if header[0] not in _own(response.headers)]
+            own = _own(response.headers)
+            exchange.engine_headers = [header for header in response.headers if header[0] not in own]
             return response
         except TimeoutError as error:
             code = "timeout"

@@ -30,26 +30,12 @@ from tests.faults.raw_upstream import (
     chunked,
     finish,
     novel,
-    raw_upstream,
     say,
-    trap,
 )
 
 HEADER_TIMEOUT, BODY_TIMEOUT = 0.5, 0.5
 MAX_BODY, MAX_HEADER = 1_000_000, 16 * 1024
 POST = "POST /v1/chat/completions HTTP/1.1\r\nHost: proxy.test\r\n"
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[RawUpstream]:
-    with raw_upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
-def evil() -> Iterator[Trap]:
-    with trap() as evil:
-        yield evil
 
 
 @pytest.fixture(scope="module")

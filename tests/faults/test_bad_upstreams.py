@@ -29,7 +29,6 @@ from tests.faults.raw_upstream import (
     raw_upstream,
     replies,
     say,
-    trap,
     whole,
 )
 from tests.server import mock_upstream
@@ -41,18 +40,6 @@ CHINESE = "河水在夜里涨了起来,到了早上,桥已经不见了。村里�
 MAX_MEMORY_BYTES = 400 * 1024 * 1024
 
 Play = Callable[..., Reply]
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[RawUpstream]:
-    with raw_upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
-def evil() -> Iterator[Trap]:
-    with trap() as evil:
-        yield evil
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.demo_server import clean_environment
 from tests.faults.proxy import Proxy, chat_request, proxy, read_reply
-from tests.faults.raw_upstream import RawUpstream, raw_upstream
+from tests.faults.raw_upstream import RawUpstream
 
 
 def children(pid: int) -> list[int]:
@@ -32,14 +31,8 @@ def wait_for_log(front: Proxy, words: str) -> None:
     raise AssertionError(f"{words!r} is not in the log: {front.log}")
 
 
-@pytest.fixture(scope="module")
-def mock() -> Iterator[RawUpstream]:
-    with raw_upstream() as upstream:
-        yield upstream
-
-
-def test_workers_share_a_port_and_each_tells_of_all(mock: RawUpstream) -> None:
-    with proxy(mock.url, workers=2) as front:
+def test_workers_share_a_port_and_each_tells_of_all(upstream: RawUpstream) -> None:
+    with proxy(upstream.url, workers=2) as front:
         assert len(children(front.process.pid)) == 2
         for _ in range(40):
             assert front.post("ok").status == 200
@@ -50,8 +43,8 @@ def test_workers_share_a_port_and_each_tells_of_all(mock: RawUpstream) -> None:
         assert counted(front, "dedup_build_info") == 1
 
 
-def test_a_worker_that_dies_is_started_again_and_what_it_counted_stays(mock: RawUpstream) -> None:
-    with proxy(mock.url, workers=2) as front:
+def test_a_worker_that_dies_is_started_again_and_what_it_counted_stays(upstream: RawUpstream) -> None:
+    with proxy(upstream.url, workers=2) as front:
         for _ in range(10):
             assert front.post("ok").status == 200
         victim = children(front.process.pid)[0]
@@ -73,13 +66,13 @@ def start_configured(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_a_reload_changes_what_comes_and_drops_no_stream(mock: RawUpstream, tmp_path: Path) -> None:
+def test_a_reload_changes_what_comes_and_drops_no_stream(upstream: RawUpstream, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("first-key\n")
-    with proxy(mock.url, api_keys_file=keys) as front:
+    with proxy(upstream.url, api_keys_file=keys) as front:
         with front.connected() as connection:
             connection.sendall(chat_request("timed", True, "Authorization: Bearer first-key"))
-            assert mock.seen["timed"].asked.wait(5)
+            assert upstream.seen["timed"].asked.wait(5)
             keys.write_text("# changed\nsecond-key\n")
             front.process.send_signal(signal.SIGHUP)
             wait_for_log(front, "reloaded")
@@ -114,8 +107,8 @@ def test_check_config_says_what_is_wrong(tmp_path: Path, text: str, code: int, w
     assert code == 0 or said.count("\n") == 1
 
 
-def test_json_logs_are_json_and_say_nothing_of_what_is_said(mock: RawUpstream) -> None:
-    with proxy(mock.url, log_format="json") as front:
+def test_json_logs_are_json_and_say_nothing_of_what_is_said(upstream: RawUpstream) -> None:
+    with proxy(upstream.url, log_format="json") as front:
         assert front.post("ok", content="a-word-of-the-prompt").status == 200
         wait_for_log(front, '"path":"/v1/chat/completions"')
         lines = [json.loads(line) for line in front.log.splitlines() if line.startswith("{")]

@@ -18,19 +18,12 @@ from tests.faults.raw_upstream import (
     event,
     finish,
     head,
-    raw_upstream,
     replies,
     say,
 )
 
 CLIENT_KEY, UPSTREAM_KEY, PROMPT = "sk-client-SECRET", "sk-upstream-SECRET", "PROMPT-SECRET"
 BEARER = f"Authorization: Bearer {CLIENT_KEY}"
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[RawUpstream]:
-    with raw_upstream() as upstream:
-        yield upstream
 
 
 @pytest.fixture(scope="module")

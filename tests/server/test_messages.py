@@ -12,7 +12,8 @@ from dedup.config import Policy
 from server.answers.messages import MessagesAnswer, messages_editing
 from server.channel import Editing
 from server.errors import ApiError, shutting_down, upstream_failed
-from server.sse import Event, SSEDecoder, encode
+from server.sse import Event, encode
+from tests.server.played import PlayedEvents, event
 
 LOOP = "I am going round and round in circles here. "
 NOVEL = "The river rose in the night, and by morning the bridge was gone. Nobody in the village had heard it fall."
@@ -68,30 +69,15 @@ def stream(*blocks: Block, stop_reason: str = "end_turn") -> list[Message]:
     return messages
 
 
-def event(message: Message) -> Event:
-    return Event(json.dumps(message).encode(), message["type"].encode())
-
-
-class Played:
-    """What the reader gets for what an engine sends."""
-
+class Played(PlayedEvents):
     def __init__(self, messages: list[Message], editing: Editing | None = None, error: ApiError | None = None) -> None:
         self.answer = MessagesAnswer(editing or Editing("balanced"))
-        self.sent = b"".join(encode(one.data, one.name) for one in map(event, messages))
-        self.bytes = b"".join(self.answer.feed(event(message)) for message in messages)
-        self.bytes += self.answer.fail(error) if error else self.answer.end()
-        self.events = SSEDecoder().feed(self.bytes)
-        self.messages = [json.loads(event.data) for event in self.events]
+        super().__init__(self.answer, messages, error)
         assert [event.name.decode() for event in self.events] == [message["type"] for message in self.messages]
 
     def text(self, kind: str = "text_delta", index: int = 0) -> str:
         deltas = [m["delta"] for m in self.messages if m["type"] == "content_block_delta" and m["index"] == index]
         return "".join(delta[FIELDS[kind]] for delta in deltas if delta["type"] == kind)
-
-    @property
-    def types(self) -> list[str]:
-        kinds = [message["type"] for message in self.messages]
-        return [kind for at, kind in enumerate(kinds) if kinds[at - 1 : at] != [kind]]
 
     @property
     def ending(self) -> Message:

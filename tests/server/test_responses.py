@@ -14,7 +14,8 @@ from dedup.config import Policy
 from server.answers.responses import ResponsesAnswer, responses_editing
 from server.channel import Editing
 from server.errors import ApiError, upstream_failed
-from server.sse import Event, SSEDecoder, encode
+from server.sse import Event, encode
+from tests.server.played import PlayedEvents, event
 
 LOOP = "I am going round and round in circles here. "
 NOVEL = "The river rose in the night, and by morning the bridge was gone. Nobody in the village had heard it fall."
@@ -151,25 +152,10 @@ def stream(*parts: Iterable[Message], last: Message | None = None) -> list[Messa
     return [{**message, "sequence_number": number} for number, message in enumerate(messages)]
 
 
-def event(message: Message) -> Event:
-    return Event(json.dumps(message).encode(), message["type"].encode())
-
-
-class Played:
-    """What the reader gets for what an engine sends."""
-
+class Played(PlayedEvents):
     def __init__(self, messages: list[Message], editing: Editing | None = None, error: ApiError | None = None) -> None:
         self.answer = ResponsesAnswer(editing or Editing("balanced"))
-        self.sent = b"".join(encode(one.data, one.name) for one in map(event, messages))
-        self.bytes = b"".join(self.answer.feed(event(message)) for message in messages)
-        self.bytes += self.answer.fail(error) if error else self.answer.end()
-        self.events = SSEDecoder().feed(self.bytes)
-        self.messages = [json.loads(event.data) for event in self.events]
-
-    @property
-    def types(self) -> list[str]:
-        kinds = [message["type"].removeprefix("response.") for message in self.messages]
-        return [kind for at, kind in enumerate(kinds) if kinds[at - 1 : at] != [kind]]
+        super().__init__(self.answer, messages, error)
 
     def deltas(self, kind: str = "output_text") -> str:
         return "".join(message["delta"] for message in self.messages if message["type"] == f"response.{kind}.delta")
