@@ -1,4 +1,4 @@
-"""What does it cost to read a stream of small pieces with this project's HTTP client, with aiohttp and with httpx?
+"""What does it cost to read a stream of small pieces with this project's HTTP client and with aiohttp?
 
     python benchmarks/http_clients.py
 
@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
-import httpx
 import uvloop
 from tqdm import tqdm
 
@@ -64,10 +63,7 @@ async def _measure(read: Read) -> float:
 async def compare(port: int, rounds: int) -> dict[str, float]:
     url = f"http://127.0.0.1:{port}/v1"
     own = HttpClient(url, Timeouts(10, 60, 60))
-    async with (
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
-        httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=60) as client,
-    ):
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def read_own() -> int:
             response, size = await own.request("GET", "/stream", []), 0
@@ -79,13 +75,9 @@ async def compare(port: int, rounds: int) -> dict[str, float]:
             async with session.get(f"{url}/stream") as response:
                 return sum([len(received) async for received in response.content.iter_any()])
 
-        async def read_httpx() -> int:
-            async with client.stream("GET", f"{url}/stream") as response:
-                return sum([len(received) async for received in response.aiter_raw()])
-
-        spent: dict[str, list[float]] = {"own": [], "aiohttp": [], "httpx": []}
+        spent: dict[str, list[float]] = {"own": [], "aiohttp": []}
         for _ in tqdm(range(rounds), unit=" rounds", desc="http_clients"):
-            for name, read in (("own", read_own), ("aiohttp", read_aiohttp), ("httpx", read_httpx)):
+            for name, read in (("own", read_own), ("aiohttp", read_aiohttp)):
                 spent[name].append(await _measure(read))
     own.close()
     return {name: statistics.median(values) for name, values in spent.items()}
