@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 import msgspec
@@ -17,11 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dedup.segmenter import load_punkt
 from server.auth import Keys
-from server.completion import Completion
+from server.completion import Completion, Write
 from server.engines.base import Engine
 from server.engines.http_client import BrokenError
 from server.engines.upstream import UpstreamEngine, answer_headers
 from server.errors import ApiError, invalid, model_not_found, shutting_down
+from server.http_protocol import WRITE_BODY
 from server.limits import RateLimit, StreamLimit
 from server.logs import log_request
 from server.openapi import document
@@ -215,7 +216,7 @@ class Generation:
                 completion = Completion(parsed, service.engine, service.settings.policy, self._telemetry)
                 with self._tracer.span(parsed, completion):
                     async with _Watch(receive, completion.leave):
-                        await (self._stream if parsed.stream else self._whole)(completion, exchange, send)
+                        await (self._stream if parsed.stream else self._whole)(completion, exchange, scope, send)
         except ApiError as refused:
             error = refused
             if completion is None:
@@ -245,22 +246,32 @@ class Generation:
         exchange.model = model if isinstance(model, str) else None
         return parse(engine.requests, self._endpoint, body, exchange)
 
-    async def _whole(self, completion: Completion, exchange: Exchange, send: Send) -> None:
+    async def _whole(self, completion: Completion, exchange: Exchange, scope: Scope, send: Send) -> None:
         body = await completion.collect()
         await _send_whole(send, 200, body, [(b"content-type", b"application/json"), *_headers(exchange)])
 
-    async def _stream(self, completion: Completion, exchange: Exchange, send: Send) -> None:
-        begun = False
+    async def _stream(self, completion: Completion, exchange: Exchange, scope: Scope, send: Send) -> None:
+        write_body: Write | None = scope.get("extensions", {}).get(WRITE_BODY)
+        begin: asyncio.Future[None] | None = None
 
-        async def write(events: bytes) -> None:
-            nonlocal begun
-            if not begun:  # until now a refusal could still be a status
-                begun = True
-                headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-                headers += [(b"x-accel-buffering", b"no"), *_headers(exchange)]
-                await send({"type": "http.response.start", "status": 200, "headers": _clean(headers)})
+        async def start(events: bytes) -> None:
+            headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+            headers += [(b"x-accel-buffering", b"no"), *_headers(exchange)]
+            await send({"type": "http.response.start", "status": 200, "headers": _clean(headers)})
+            await go_on(events)
+
+        async def go_on(events: bytes) -> None:
             if events:
                 await send({"type": "http.response.body", "body": events, "more_body": True})
+
+        def write(events: bytes) -> Awaitable[None] | None:
+            nonlocal begin
+            if begin is None:  # until now a refusal could still be a status
+                begin = asyncio.ensure_future(start(events))
+                return begin
+            if write_body is not None and begin.done():
+                return write_body(events)
+            return asyncio.ensure_future(go_on(events))
 
         await completion.stream(write)
         await send({"type": "http.response.body", "body": b"", "more_body": False})

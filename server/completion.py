@@ -1,13 +1,13 @@
 """A request's life: what an engine sends goes through the API's own answer to the reader, and what became of it is counted.
 
-engine -> events -> Answer -> bytes -> reader
+engine -> events -> Answer -> bytes -> reader, all in the engine's own call of `take`: no task is woken for a chunk.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from typing import Any
 
 from dedup.config import Policy
@@ -17,13 +17,16 @@ from server.answers.merged import Merged
 from server.answers.messages import MessagesAnswer, messages_editing
 from server.answers.responses import ResponsesAnswer, responses_editing
 from server.channel import Editing
-from server.engines.base import Engine, Events
+from server.engines.base import Engine, EnoughError, Events
 from server.errors import ApiError, shutting_down, upstream_failed
 from server.schema import ChatRequest, CompletionRequest, GenerationRequest, estimate_tokens
 from server.sse import encode, write_json
 from server.telemetry import Outcome, Telemetry
 
 _log = logging.getLogger("dedup.server")
+
+# Sends bytes to the reader; what it returns is to be awaited before more is sent: the reader is slow.
+Write = Callable[[bytes], Awaitable[None] | None]
 
 
 def answer_for(request: GenerationRequest, policy: Policy) -> Answer:
@@ -61,38 +64,45 @@ class Completion:
         what was held, and an error."""
         self._gone = True
 
-    async def stream(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+    async def stream(self, write: Write) -> None:
         """Writes the answer as server-sent events. Raises `ApiError` only before the first `write`; later errors are events.
 
         An empty write says that the answer has begun, while its text is still held.
         """
         answer = self.answer
         begun = False
+        unwritten = b""  # it goes with the last events
+
+        def take(events: Events) -> Awaitable[None] | None:  # one read, one decode, one write
+            nonlocal begun, unwritten
+            given, failure = self._feed(events)
+            if failure is not None or answer.over:
+                unwritten = given
+                raise failure or EnoughError
+            if given or not begun:
+                begun = True
+                return write(given)
+            return None
+
         self._telemetry.add("streams_in_progress", 1, self._label)
         try:
-            async with aclosing(self._engine.generate(self._request)) as source:
-                async for events in source:  # one read, one decode, one write
-                    given, failure = self._feed(events)
-                    if given or (not begun and failure is None):
-                        begun = True
-                        await write(given)
-                    if failure:
-                        raise failure
-                    if answer.over:
-                        break
+            with contextlib.suppress(EnoughError):
+                await self._engine.generate(self._request, take)
             if not answer.complete and not answer.over:
                 raise upstream_failed("the upstream's stream ended before the answer did")
-            last = answer.end()
+            last = unwritten + answer.end()
             self.outcome = "cut" if answer.cut else "upstream_error" if answer.failed else "ok"
         except (Exception, asyncio.CancelledError) as failure:
+            begun = begun or bool(unwritten)
             error = self._explain(failure, begun)
             if not begun:
                 raise error from None
-            last = answer.fail(error)
+            last = unwritten + answer.fail(error)
         finally:
             self._telemetry.add("streams_in_progress", -1, self._label)
             self._push()
-        await write(last)
+        if (pause := write(last)) is not None:
+            await pause
 
     async def collect(self) -> bytes:
         """The answer as one response. Raises `ApiError`."""
@@ -127,15 +137,18 @@ class Completion:
         answer = self.answer
         assert isinstance(answer, ChatAnswer)
         merged = Merged(self._request.endpoint)
-        async with aclosing(self._engine.generate(self._request)) as source:
-            async for events in source:
-                for event in events:
-                    if event.data:
-                        for chunk in answer.chunks(event):
-                            merged.add(chunk)
-                self._note_text()
-                if answer.over:
-                    break
+
+        def take(events: Events) -> None:
+            for event in events:
+                if event.data:
+                    for chunk in answer.chunks(event):
+                        merged.add(chunk)
+            self._note_text()
+            if answer.over:
+                raise EnoughError
+
+        with contextlib.suppress(EnoughError):
+            await self._engine.generate(self._request, take)
         if not answer.complete and not answer.over:
             raise upstream_failed("the upstream's stream ended before the answer did")
         for chunk in answer.last_chunks():

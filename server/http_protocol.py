@@ -2,13 +2,18 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from server.errors import ApiError
 from server.sse import write_json
+
+# The name of an ASGI extension: a function that sends a part of a chunked body at once, and returns what to await while the client is
+# slow. `send` does the same, at the price of a message, a coroutine and a task to run it, each of them dearer than the part.
+WRITE_BODY = "dedup.write_body"
 
 # What uvicorn says of requests and answers that are broken off on purpose.
 _EXPECTED = ("Invalid HTTP request", "without completing response", "Unsupported upgrade", "No supported WebSocket")
@@ -71,6 +76,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(ApiError(400, reason, code="invalid_http"))
         elif not self.transport.is_closing():
             super().on_headers_complete()
+            self.scope["extensions"] = {WRITE_BODY: _body_writer(self.cycle)}  # type: ignore[dict-item]
             return
         self.cycle = _Refused()  # type: ignore[assignment]
 
@@ -147,6 +153,17 @@ class GuardedProtocol(HttpToolsProtocol):
             head += b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
             self.transport.write(head + body)
         self.transport.close()
+
+
+def _body_writer(cycle: RequestResponseCycle) -> Callable[[bytes], Awaitable[None] | None]:
+    transport, flow = cycle.transport, cycle.flow
+
+    def write_body(part: bytes) -> Awaitable[None] | None:
+        if part and not cycle.disconnected:
+            transport.write(b"%x\r\n%b\r\n" % (len(part), part))
+        return flow.drain() if flow.write_paused and not cycle.disconnected else None
+
+    return write_body
 
 
 class _Refused:

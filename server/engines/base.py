@@ -1,15 +1,20 @@
 """What an engine promises: it turns a request into an answer in the API's own form, streamed or whole."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from server.schema import GenerationRequest, Requests
 from server.sse import Event
 
 Events = list[Event]  # that came at once, in order
+Take = Callable[[Events], Awaitable[None] | None]
 
 # The name of an event with which an engine that counts says what was used until then (`usage`); it does not reach the reader.
 USED = b"dedup.used"
+
+
+class EnoughError(Exception):
+    """Raised by the taker of an answer's events: what may still come is not wanted."""
 
 
 class Engine(Protocol):
@@ -38,10 +43,11 @@ class Engine(Protocol):
         a 404, else it is a 400."""
         ...
 
-    def generate(self, request: GenerationRequest) -> AsyncGenerator[Events, None]:
-        """Yields the answer's events; raises `server.errors.ApiError` before the first, or in mid-stream when the engine fails.
+    async def generate(self, request: GenerationRequest, take: Take) -> None:
+        """Gives `take` the answer's events as they come, up to its end. What `take` returns is awaited before more is given: the
+        reader is slow. Raises `server.errors.ApiError` before the first event, or later when the engine fails; and what `take` raises.
 
-        Closing the generator (`aclose`, cancellation) stops the generation at once and frees what it holds.
+        Cancelling it, and whatever `take` raises, stops the generation at once and frees what it holds.
         """
         ...
 

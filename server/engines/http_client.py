@@ -9,7 +9,7 @@ import ssl
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import httptools
 
 Headers = list[tuple[bytes, bytes]]
+Take = Callable[[bytes], Awaitable[None] | None]
 
 _MAX_IDLE_SECONDS = 4.0  # uvicorn, and so vLLM, closes an idle connection after 5
 _MAX_IDLE_CONNECTIONS = 1024
@@ -80,6 +81,19 @@ class Response:
             if inflated := self._inflate(inflater, received):
                 return inflated
         return self._inflate(inflater, inflater.unconsumed_tail)
+
+    async def pour(self, take: Take) -> None:
+        """Gives `take` the body as it comes, straight from the socket's callback: to wake a task for each piece costs more than the
+        piece does. What `take` returns is awaited before more is read. Raises `BrokenError`, `TimeoutError` and what `take` raises.
+        """
+        while (received := self.take()) != b"":
+            if received is not None:
+                if (pause := take(received)) is not None:
+                    await pause
+            elif self._inflater is None and self._connection is not None:
+                await self._connection.pour(take)
+            else:
+                await self.more()
 
     def take_raw(self) -> bytes | None:
         """Like `take`, but compressed as it came."""
@@ -229,6 +243,8 @@ class _Connection(asyncio.Protocol):
         self._num_received = 0
         self._paused = False
         self._skipping = False
+        self._taker: Take | None = None
+        self._pause: Awaitable[None] | None = None
 
     @property
     def usable(self) -> bool:
@@ -270,6 +286,17 @@ class _Connection(asyncio.Protocol):
         self._waiter = self._loop.create_future()
         return self._waiter
 
+    async def pour(self, take: Take) -> None:
+        """Gives `take` what comes, until it says that the reader is slow, the answer ends or something fails."""
+        self._taker = take
+        try:
+            await self.more()
+        finally:
+            self._taker = None
+        if self._pause is not None:
+            pause, self._pause = self._pause, None
+            await pause
+
     def skip(self) -> None:
         """Drops the rest of the answer, if it comes soon and is short; else the connection."""
         if self._done:
@@ -310,10 +337,25 @@ class _Connection(asyncio.Protocol):
             self._fail(BrokenError(f"it does not speak HTTP: {error}"))
         if not self._head_done and self._head_bytes > _MAX_HEAD_BYTES:
             self._fail(BrokenError(f"its head is longer than {_MAX_HEAD_BYTES} bytes"))
+        if self._taker is not None and self._received:
+            self._hand_over(self._taker)
+            if self._taker is not None and not self._done:
+                return
         if self._num_received > _PAUSE_BYTES and not self._paused and self._transport:
             self._paused = True
             self._transport.pause_reading()
         self._wake()
+
+    def _hand_over(self, take: Take) -> None:
+        received = self._received[0] if len(self._received) == 1 else b"".join(self._received)
+        self._received.clear()
+        self._num_received = 0
+        try:
+            self._pause = take(received)
+        except Exception as error:  # for the task that pours
+            self._fail(error)
+        if self._pause is not None:
+            self._taker = None  # what comes until then waits
 
     def _skip(self, data: bytes) -> None:
         self._num_received = 0

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from dedup.logits.hf import TextStream, apply_to
 from dedup.logits.history import TokenHistory
 from dedup.logits.temperature import current_temperature
 from dedup.logits.tokens import TokenSets, token_sets
-from server.engines.base import USED, Events
+from server.engines.base import USED, Events, Take
 from server.engines.checkpoint import is_local, require_checkpoint
 from server.errors import ApiError, StartupError, invalid, model_not_found, shutting_down, unsupported
 from server.schema import (
@@ -210,7 +210,7 @@ class LocalEngine:
     async def whole(self, request: GenerationRequest) -> bytes | None:
         return None
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Events, None]:
+    async def generate(self, request: GenerationRequest, take: Take) -> None:
         """As `Engine.generate`. Without `max_tokens` an answer may fill what the prompt leaves of the context."""
         assert isinstance(request, SampledChatRequest | SampledCompletionRequest)
         prompts = await asyncio.to_thread(self._prompts, request)
@@ -249,7 +249,8 @@ class LocalEngine:
                 if isinstance(item, BaseException):
                     log.error("generation failed", exc_info=item)
                     raise ApiError(500, "the model failed on this request", type="server_error", code="engine_error")
-                yield item
+                if (pause := take(item)) is not None:
+                    await pause
         finally:
             gone.set()
             future.cancel()

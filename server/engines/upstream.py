@@ -6,13 +6,13 @@ Requests go on as they came and answers come back as they are; which server gets
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Awaitable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
 
-from server.engines.base import Events
+from server.engines.base import Take
 from server.engines.http_client import BrokenError, ConnectError, Headers, HttpClient, Response, Timeouts
 from server.errors import ApiError, UpstreamRefusalError, model_not_found, upstream_failed
 from server.schema import FORWARDED, Exchange, GenerationRequest, Requests
@@ -208,29 +208,32 @@ class UpstreamEngine:
         """Refuses only a model that no upstream has: what an upstream cannot do, it says itself."""
         self._route(request.model)
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Events, None]:
+    async def generate(self, request: GenerationRequest, take: Take) -> None:
         upstream, model = self._route(request.model)
         changes: dict[str, Any] = {"model": model} if model != request.model else {}
         if not request.stream:
             changes |= {"stream": True, "stream_options": {"include_usage": True}}
         response = await upstream.ask("POST", _PATHS[request.endpoint], request.exchange, request.forwarded(**changes))
+        decoder = SSEDecoder()
         done = False
+
+        def decode(received: bytes) -> Awaitable[None] | None:
+            nonlocal done
+            events = decoder.feed(upstream.without_key(received))
+            if not events:
+                return None
+            done = events[-1].data == b"[DONE]"
+            return take(events)
+
         try:
             if response.status != 200:
                 raise await _refusal(response, upstream)
             content_type = _content_type(response)
             if content_type != "text/event-stream":
                 raise upstream_failed(f"the upstream answered a streaming request with {content_type}")
-            decoder = SSEDecoder()
-            while (received := response.take()) != b"":
-                if received is None:
-                    await response.more()
-                    continue
-                events = decoder.feed(upstream.without_key(received))
-                done = bool(events) and events[-1].data == b"[DONE]"
-                if events:
-                    yield events
-            yield decoder.flush()
+            await response.pour(decode)
+            if pause := take(decoder.flush()):
+                await pause
         except TimeoutError as error:
             raise upstream_failed(f"the upstream's stream stopped: {error}", 504) from None
         except BrokenError as error:

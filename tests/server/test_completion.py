@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
@@ -12,7 +11,7 @@ from dedup.filter import RepetitionFilter
 from server.answers.chat import ChatAnswer
 from server.channel import Editing
 from server.completion import Completion
-from server.engines.base import Events
+from server.engines.base import Take
 from server.errors import ApiError, upstream_failed
 from server.schema import FORWARDED, GenerationRequest, Requests, parse
 from server.sse import Event, SSEDecoder
@@ -48,15 +47,17 @@ class ScriptedEngine:
         is_whole = isinstance(first, dict) and any("message" in choice for choice in first["choices"])
         return msgspec.json.encode(first) if is_whole else None
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Events, None]:
+    async def generate(self, request: GenerationRequest, take: Take) -> None:
         try:
             for item in self.script:
                 if isinstance(item, Exception):
                     raise item
                 self.yielded += 1
-                yield [Event(msgspec.json.encode(item))]
+                if pause := take([Event(msgspec.json.encode(item))]):
+                    await pause
                 await asyncio.sleep(0)
-            yield [Event(b"[DONE]")]
+            if pause := take([Event(b"[DONE]")]):
+                await pause
         finally:
             self.closed = True
 
@@ -105,7 +106,7 @@ async def written(played: Completion) -> list[bytes]:
     """All that is written of an answer."""
     events: list[bytes] = []
 
-    async def write(part: bytes) -> None:
+    def write(part: bytes) -> None:
         events.append(part)
 
     await played.stream(write)
@@ -249,7 +250,7 @@ async def test_a_reader_that_leaves_closes_the_engine() -> None:
     left, engine, telemetry = completion(in_pieces(NOVEL))
     begun = asyncio.Event()
 
-    async def write(part: bytes) -> None:
+    def write(part: bytes) -> None:
         begun.set()
 
     streaming = asyncio.create_task(left.stream(write))
@@ -268,7 +269,7 @@ async def test_a_server_that_stops_ends_the_stream_with_an_error() -> None:
 
     begun = asyncio.Event()
 
-    async def write(part: bytes) -> None:
+    def write(part: bytes) -> None:
         events.append(part)
         begun.set()
 

@@ -22,7 +22,7 @@ from server.engines import local
 from server.engines.base import USED, Events
 from server.engines.local import DEMO_MODEL, LocalEngine, Sampling, choose, hub_answers
 from server.errors import ApiError, StartupError
-from server.schema import SAMPLED, parse
+from server.schema import SAMPLED, GenerationRequest, parse
 from tests.demo_server import serving
 from tests.server.tiny_model import CONTEXT, make_it_say, save_tiny_model, tiny_config
 
@@ -283,12 +283,26 @@ def chunks_of(events: Events) -> list[dict[str, Any]]:
 async def complete(engine: LocalEngine, prompt: Any = "the cat sat", **parameters: Any) -> list[Chunk]:
     request = parse(SAMPLED, "completions", {"prompt": prompt, **parameters})
     engine.validate(request)
-    return [chunk async for events in engine.generate(request) for chunk in chunks_of(events)]
+    chunks: list[Chunk] = []
+    await generate(engine, request, chunks)
+    return chunks
 
 
-async def drain(answer: AsyncIterator[Events], into: list[Chunk]) -> None:
-    async for events in answer:
-        into += chunks_of(events)
+async def generate(engine: LocalEngine, request: GenerationRequest, into: list[Chunk]) -> None:
+    await engine.generate(request, lambda events: into.extend(chunks_of(events)))
+
+
+async def begun(engine: LocalEngine, chunks: list[Chunk]) -> "asyncio.Task[None]":
+    """A request whose first chunk has come."""
+    first = asyncio.Event()
+
+    def take(events: Events) -> None:
+        chunks.extend(chunks_of(events))
+        first.set()
+
+    running = asyncio.create_task(engine.generate(parse(SAMPLED, "completions", {"prompt": "the"}), take))
+    await first.wait()
+    return running
 
 
 def texts_of(chunks: list[Chunk]) -> dict[int, str]:
@@ -345,7 +359,8 @@ async def test_chat_opens_each_choice_with_its_role(engine: LocalEngine) -> None
     engine._tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     request = parse(SAMPLED, "chat", {"messages": [{"role": "user", "content": "the cat"}], "n": 2, "max_tokens": 3})
     engine.validate(request)
-    chunks = [chunk async for events in engine.generate(request) for chunk in chunks_of(events)]
+    chunks: list[Chunk] = []
+    await generate(engine, request, chunks)
     assert [chunk["choices"][0]["delta"] for chunk in chunks[:2]] == [{"role": "assistant", "content": ""}] * 2
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
 
@@ -397,15 +412,15 @@ async def test_a_reader_that_leaves_frees_the_worker_and_one_that_waits_never_st
     engine = LocalEngine(str(tiny), max_concurrent=1)
     await engine.start()
     make_it_say(engine, engine._tokenizer(" cat" * 50)["input_ids"], seconds_per_token=0.1)
-    running = engine.generate(parse(SAMPLED, "completions", {"prompt": "the"}))
-    await anext(running)
+    running = await begun(engine, [])
     waiting = asyncio.ensure_future(complete(engine))
     await asyncio.sleep(0.05)
     waiting.cancel()
-    await running.aclose()
-    begun = time.monotonic()
+    running.cancel()
+    began = time.monotonic()
     assert finish_of(await complete(engine, max_tokens=1)) == ["length"]
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - began < 1
+    assert running.cancelled()
     await engine.stop()
 
 
@@ -413,13 +428,12 @@ async def test_a_server_that_stops_ends_an_answer_with_an_error_and_never_as_if_
     engine = LocalEngine(str(tiny))
     await engine.start()
     make_it_say(engine, engine._tokenizer(" cat" * 50)["input_ids"], seconds_per_token=0.02)
-    running = engine.generate(parse(SAMPLED, "completions", {"prompt": "the"}))
-    await anext(running)
+    chunks: list[Chunk] = []
+    running = await begun(engine, chunks)
     await asyncio.wait_for(engine.stop(), 1)
-    rest: list[Chunk] = []
     with pytest.raises(ApiError, match="shutting down"):
-        await drain(running, rest)
-    assert not finish_of(rest)
+        await running
+    assert not finish_of(chunks)
     with pytest.raises(ApiError, match="shutting down"):
         await complete(engine)
 
