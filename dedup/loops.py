@@ -110,7 +110,7 @@ class LoopDetector:
         self._ends: list[int] = []  # where each token ends
         self._end = 0
         self._tail = ""  # the end of it, as text
-        self._pairs: dict[tuple[str, str], int] = {}  # -> number of the last token
+        self._pairs: dict[str, int] = {}  # two tokens, with \0 between -> number of the second, where they stood last
         self._num_counted = 0  # tokens in the tables of 3-grams
         self._grams: Grams | None = None  # as they stand; counted while enough of what is said is not new
         self._said: Grams | None = None  # folded; counted while enough pairs stood before
@@ -194,7 +194,7 @@ class LoopDetector:
             end += len(token)
             seen.append(token)
             ends.append(end)
-            pair = (last, token)
+            pair = f"{last}\0{token}"  # unlike a tuple, nothing for the garbage collector to look through
             last = token
             if (known := pairs.setdefault(pair, number)) != number:
                 pairs[pair] = number

@@ -340,11 +340,14 @@ class _Watch:
 
     async def __aenter__(self) -> "_Watch":
         self._task = asyncio.current_task()
-        self._watching = asyncio.create_task(self._until_gone())
+        self._watching: asyncio.Task[None] | None = asyncio.create_task(self._until_gone())
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        self._watching.cancel()
+        if self._watching:
+            self._watching.cancel()
+        # Its traceback holds this object: without a way back, all of the request is freed now and not by the garbage collector.
+        self._watching = self._on_leave = None
         task, self._task = self._task, None
         if self.gone and task is not None:
             task.uncancel()

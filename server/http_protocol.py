@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from server.errors import ApiError
 from server.sse import write_json
@@ -76,7 +77,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(ApiError(400, reason, code="invalid_http"))
         elif not self.transport.is_closing():
             super().on_headers_complete()
-            self.scope["extensions"] = {WRITE_BODY: _body_writer(self.cycle)}  # type: ignore[dict-item]
+            self.scope["extensions"] = {WRITE_BODY: _body_writer(self.transport, self.flow)}  # type: ignore[dict-item]
             return
         self.cycle = _Refused()  # type: ignore[assignment]
 
@@ -155,13 +156,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def _body_writer(cycle: RequestResponseCycle) -> Callable[[bytes], Awaitable[None] | None]:
-    transport, flow = cycle.transport, cycle.flow
-
+def _body_writer(transport: asyncio.Transport, flow: FlowControl) -> Callable[[bytes], Awaitable[None] | None]:
     def write_body(part: bytes) -> Awaitable[None] | None:
-        if part and not cycle.disconnected:
+        if part and not transport.is_closing():
             transport.write(b"%x\r\n%b\r\n" % (len(part), part))
-        return flow.drain() if flow.write_paused and not cycle.disconnected else None
+        return flow.drain() if flow.write_paused else None
 
     return write_body
 
