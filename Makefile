@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+COMPILED := $(VENV)/.compiled
 VLLM := .venv-vllm
 VLLM_PYTHON ?= $(VLLM)/bin/python
 
@@ -24,18 +25,23 @@ $(READY): pyproject.toml constraints.txt
 	@while sleep 3; do printf .; done & dots=$$!; trap 'kill $$dots; echo' EXIT; trap 'exit 130' INT TERM; \
 		$(BIN)/python -m pip install -qq --upgrade pip \
 		&& $(BIN)/python -m pip install -qq -c constraints.txt -e '.[local,dev]'
+	@touch $@ && touch $(COMPILED)
+
+$(COMPILED): $(READY) setup.py $(wildcard dedup/*.py)
+	@echo "==> compiling the filter, which has changed"
+	@$(BIN)/python setup.py -q build_ext --inplace
 	@touch $@
 
-serve: $(READY)  ## serve the bundled demo model on http://127.0.0.1:8000
+serve: $(COMPILED)  ## serve the bundled demo model on http://127.0.0.1:8000
 	@$(BIN)/dedup serve
 
-test: $(READY)  ## run the tests
+test: $(COMPILED)  ## run the tests
 	$(BIN)/python -m pytest
 
-fuzz: $(READY)  ## the filter's promises, for ten minutes and more
+fuzz: $(COMPILED)  ## the filter's promises, for ten minutes and more
 	FUZZ_EXAMPLES=12000 $(BIN)/python -m pytest tests/test_promises.py
 
-test-promtool: $(READY)  ## check /metrics with Prometheus' own tool
+test-promtool: $(COMPILED)  ## check /metrics with Prometheus' own tool
 	@command -v promtool >/dev/null || { echo "promtool is needed: apt-get install prometheus"; exit 1; }
 	$(BIN)/python -m pytest tests/external/test_promtool.py
 
@@ -97,4 +103,4 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(LLAMA) $(CLIENTS) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+	rm -rf $(VENV) $(VLLM) $(LLAMA) $(CLIENTS) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info dedup/*.so

@@ -64,12 +64,8 @@ class RepetitionFilter:
         self._recent_from = 0  # offset in what stays
         self._certain = ""  # stays, but the follower may find that it is a loop's second copy
         self._loops_removed: list[Removal] = []
-        self._skipping = self._ended = self._flushed = False
-
-    @property
-    def ended(self) -> bool:
-        """Whether the text was cut at a loop: what is fed from then on is dropped."""
-        return self._ended
+        self.ended = False  # cut at a loop: what is fed from then on is dropped
+        self._skipping = self._flushed = False
 
     @property
     def removed(self) -> list[Removal]:
@@ -82,7 +78,7 @@ class RepetitionFilter:
     @property
     def held_chars(self) -> int:
         """Characters fed that were neither given out nor removed yet."""
-        if not self._cuts or self._ended:
+        if not self._cuts or self.ended:
             return 0
         held = len(self._certain) + (self._sentences.held_chars if self._sentences else 0)
         return held if self._skipping else held + len(self._unpassed)
@@ -103,27 +99,28 @@ class RepetitionFilter:
         """The text that can be given to the reader now. Raises ValueError after `flush`."""
         if self._flushed:
             raise ValueError("feed after flush: a RepetitionFilter filters one text")
-        self.chars_in += len(delta)
+        size = len(delta)
+        self.chars_in += size
         if not self._measures:
-            self.chars_out += len(delta)
+            self.chars_out += size
             return delta
         self._uncounted.append(delta)
         if self.chars_in - self._num_counted >= BLOCK_CHARS:
             self._count()
         given = ""
-        if len(delta) <= BLOCK_CHARS and not self._ended:
+        if size <= BLOCK_CHARS and not self.ended:
             self._unpassed += delta
             self._detector.push(delta)
             given = self._advance()
         else:
-            for at in range(0, len(delta), BLOCK_CHARS):
-                if self._ended:
+            for at in range(0, size, BLOCK_CHARS):
+                if self.ended:
                     break
                 block = delta[at : at + BLOCK_CHARS]
                 self._unpassed += block
                 self._detector.push(block)
                 given += self._advance()
-        if self._ended:
+        if self.ended:
             self._drop_loop(self.chars_in)
         return self._give(given, delta)
 
@@ -132,17 +129,17 @@ class RepetitionFilter:
         if self._flushed:
             return ""
         self._flushed = True
-        if not self._measures or self._ended:
+        if not self._measures or self.ended:
             return ""
         self._detector.flush()
         given = [self._advance()]
-        if not self._skipping and not self._ended:
+        if not self._skipping and not self.ended:
             given.append(self._pass(self.chars_in))
-            if self._sentences and not self._ended:
+            if self._sentences and not self.ended:
                 given += self._follow(self._sentences.flush())
-        if not self._ended:
+        if not self.ended:
             given.append(self._finish_following())
-        if self._ended or self._skipping:
+        if self.ended or self._skipping:
             self._drop_loop(self.chars_in)
         return self._give("".join(given), "")
 
@@ -178,7 +175,7 @@ class RepetitionFilter:
         while change := self._detector.next_change():
             if isinstance(change, LoopEvent):
                 given += self._on_loop(change)
-                if self._ended:
+                if self.ended:
                     return given
             else:
                 self._on_loop_end(change.at)
@@ -194,13 +191,13 @@ class RepetitionFilter:
             return ""
         cut_at = max(self._passed, _cut_at(event, self._detector))
         given = [self._pass(cut_at)]
-        if self._sentences and not self._ended:
+        if self._sentences and not self.ended:
             given += self._follow(self._sentences.cut(event.onset + event.period))
-            if not self._ended:
+            if not self.ended:
                 cut_at = self._sentences.end
-        if not self._ended:
+        if not self.ended:
             given.append(self._finish_following())
-        if not self._ended:
+        if not self.ended:
             self.loop = self.loop or event
             self._begin_drop(cut_at, event.onset)
         return "".join(given)
@@ -211,7 +208,7 @@ class RepetitionFilter:
             self._sentences.removed = [removal for removal in self._sentences.removed if removal.start < cut_at]
         self._loops_removed.append(Removal(cut_at, cut_at, "loop", onset))
         if self.config.on_loop == "cut":
-            self._ended = True
+            self.ended = True
             self._unpassed = self._certain = ""
         else:
             self._skipping = True
@@ -265,7 +262,7 @@ class RepetitionFilter:
                 self._num_stay += len(text)
                 self._recent.append(text)
             given.append(text)
-            if self._ended:
+            if self.ended:
                 break
         if self._num_stay - self._recent_from > 2 * self._reach:
             self._shorten_recent()
@@ -282,7 +279,7 @@ class RepetitionFilter:
                 self._followed_from = self._recent_from
                 self._follower.feed(self._recent[0])
         given = []
-        while text and self._follower and not self._ended:
+        while text and self._follower and not self.ended:
             size = min(len(text), self._follow_until - self._num_stay)
             piece, text = text[:size], text[size:]
             self._num_stay += size
@@ -295,7 +292,7 @@ class RepetitionFilter:
                     self._follow_until += BLOCK_CHARS
                 else:
                     self._follower = None
-        if not self._ended:
+        if not self.ended:
             self._num_stay += len(text)
             self._recent.append(text)
             given.append(text)
@@ -330,7 +327,7 @@ class RepetitionFilter:
             return ""
         self._follower.flush()
         given = self._release(self._follower)
-        if not self._ended:
+        if not self.ended:
             given, self._certain = given + self._certain, ""
         return given
 

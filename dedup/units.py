@@ -26,7 +26,7 @@ def fold(text: str) -> str:
 
 def units(text: str) -> list[str]:
     """The words of `text`, folded."""
-    return _UNIT.findall(text.casefold() if _ONLY_CASE.fullmatch(text) else fold(text))
+    return _UNIT.findall(text.casefold() if text.isascii() or _ONLY_CASE.fullmatch(text) else fold(text))
 
 
 def digits_folded(unit: str) -> str:

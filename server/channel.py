@@ -60,7 +60,7 @@ class Channel:
         began = time.perf_counter()
         try:
             given = text_filter.feed(text)
-            held = text_filter.held_chars
+            held = text_filter.held_chars if self._held or given != text else 0
         except Exception:
             return self._give_up(text)
         ended = time.perf_counter()

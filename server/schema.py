@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -158,7 +159,7 @@ class GenerationRequest(BaseModel):
     def endpoint(self) -> Endpoint:
         raise NotImplementedError
 
-    @property
+    @cached_property  # pydantic takes its time to find a private attribute
     def exchange(self) -> Exchange:
         return self._exchange
 
@@ -168,8 +169,9 @@ class GenerationRequest(BaseModel):
 
     def forwarded(self, **changes: Any) -> bytes:
         """The body for an upstream: the very bytes that came, unless something in it is for this server alone or to be changed."""
-        if "repetition" not in self._body and self._exchange.raw and all(self._body.get(k) == v for k, v in changes.items()):
-            return self._exchange.raw
+        body, raw = self._body, self.exchange.raw
+        if "repetition" not in body and raw and all(body.get(name) == value for name, value in changes.items()):
+            return raw
         try:
             return msgspec.json.encode({**self.body(), **changes})
         except (ValueError, OverflowError, msgspec.MsgspecError) as error:

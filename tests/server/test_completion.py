@@ -285,15 +285,16 @@ async def test_a_filter_that_raises_costs_the_reader_nothing(monkeypatch: pytest
     text = NOVEL + " " + NOVEL[:40]
     fed = 0
 
-    class Failing(RepetitionFilter):
-        def feed(self, delta: str) -> str:
-            nonlocal fed
-            fed += 1
-            if fed == len(text) // 5:
-                raise RuntimeError("a fault of ours")
-            return super().feed(delta)
+    feed = RepetitionFilter.feed
 
-    monkeypatch.setattr("server.channel.RepetitionFilter", Failing)
+    def fails(self: RepetitionFilter, delta: str) -> str:
+        nonlocal fed
+        fed += 1
+        if fed == len(text) // 5:
+            raise RuntimeError("a fault of ours")
+        return feed(self, delta)
+
+    monkeypatch.setattr(RepetitionFilter, "feed", fails)
     played, _, telemetry = await play([*in_pieces(text), chunk(finish_reason="stop")])
     assert played.text() == text
     assert played.done
