@@ -74,6 +74,8 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
             telemetry.learn(engine.models)
 
         app.state.starting = asyncio.create_task(start())
+        if settings.workers > 1:  # no connection may come to a worker that cannot answer while another can
+            await asyncio.wait({app.state.starting})
         try:
             yield
         finally:

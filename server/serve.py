@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from server.engines.checkpoint import require_checkpoint
 from server.errors import StartupError
@@ -58,8 +58,8 @@ def run(load: Load) -> None:
             listener.close()
 
 
-def _work(settings: Settings, load: Load, listener: socket.socket, *, greets: bool = True) -> None:
-    """Serves in this process. Raises `StartupError`."""
+def _work(settings: Settings, load: Load, listener: socket.socket, *, greets: bool = True, supervisor: int | None = None) -> None:
+    """Serves in this process. Raises `StartupError`. supervisor: a pipe that ends with the process that watches over this one."""
     import uvicorn
 
     from server.app import create_app
@@ -82,7 +82,7 @@ def _work(settings: Settings, load: Load, listener: socket.socket, *, greets: bo
         timeout_graceful_shutdown=settings.grace_seconds,  # type: ignore[arg-type]
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serve(config, app, listener, settings, engine, load, telemetry, greets))
+        runner.run(_serve(config, app, listener, settings, engine, load, telemetry, greets, supervisor))
 
 
 async def _serve(
@@ -94,9 +94,14 @@ async def _serve(
     load: Load,
     telemetry: "Telemetry",
     greets: bool,
+    supervisor: int | None,
 ) -> None:
     """Raises `StartupError` when the engine does not start."""
     server = _server(config)
+    if (
+        supervisor is not None
+    ):  # without it, a worker would go on taking a share of the port's connections, whoever else listens there
+        asyncio.get_running_loop().add_reader(supervisor, server.stop)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not serving.done() and not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
@@ -122,17 +127,20 @@ async def _serve(
         raise failure if isinstance(failure, StartupError) else StartupError(f"the engine did not start: {failure}")
 
 
-def _server(config: "uvicorn.Config") -> "uvicorn.Server":
+def _server(config: "uvicorn.Config") -> Any:
     import uvicorn
 
     class Server(uvicorn.Server):
         """Told to stop, waits for the requests in progress; breaks them off, each with an error, before uvicorn drops them, or when
         told twice. Signals are not raised again when all is done, as uvicorn would: an end in order exits 0."""
 
+        def stop(self) -> None:
+            self.should_exit = True
+
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if self.should_exit:
                 asyncio.get_running_loop().call_soon_threadsafe(self._break_off)
-            self.should_exit = True
+            self.stop()
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             grace = self.config.timeout_graceful_shutdown or 0
@@ -198,6 +206,8 @@ def _supervise(settings: Settings, load: Load, listeners: list[socket.socket]) -
     """Keeps a worker alive at each listener; all of them count into one directory, so that each can tell `/metrics` of all."""
     directory = tempfile.mkdtemp(prefix="dedup-metrics-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+    _preload()
+    ends_with_supervisor, supervisor = os.pipe()
     stopping = False
     workers: dict[int, int] = {}  # process id to listener
 
@@ -215,7 +225,8 @@ def _supervise(settings: Settings, load: Load, listeners: list[socket.socket]) -
         if pid == 0:
             for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(sig, signal.SIG_DFL)
-            os._exit(_worker(settings, load, listeners, number))
+            os.close(supervisor)
+            os._exit(_worker(settings, load, listeners, number, ends_with_supervisor))
         workers[pid] = number
 
     for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -246,13 +257,25 @@ def _supervise(settings: Settings, load: Load, listeners: list[socket.socket]) -
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _worker(settings: Settings, load: Load, listeners: list[socket.socket], number: int) -> int:
+def _preload() -> None:
+    """What every worker needs, once: they start at once and share its memory."""
+    import server.app
+    import server.engines.upstream
+    import server.http_protocol  # noqa: F401
+    from dedup.segmenter import load_punkt
+
+    load_punkt()
+    gc.collect()
+    gc.freeze()
+
+
+def _worker(settings: Settings, load: Load, listeners: list[socket.socket], number: int, supervisor: int) -> int:
     """A worker's whole life; its exit code."""
     for other in range(len(listeners)):
         if other != number:
             listeners[other].close()
     try:
-        _work(settings, load, listeners[number], greets=number == 0)
+        _work(settings, load, listeners[number], greets=number == 0, supervisor=supervisor)
     except StartupError as error:
         print(f"dedup: error: {error}", file=sys.stderr, flush=True)
         return _CANNOT_START
@@ -322,7 +345,8 @@ def _listen(host: str, port: int, num_listeners: int) -> list[socket.socket]:
             if num_listeners > 1:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind(address)
-            listener.listen(2048)
+            if num_listeners == 1:  # else each begins when its worker is ready
+                listener.listen(2048)
             listener.setblocking(False)
     except OSError as error:
         for listener in listeners:

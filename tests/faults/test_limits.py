@@ -14,7 +14,7 @@ from tests.faults.proxy import Proxy, Reading, chat_body, chat_request, http_req
 from tests.faults.raw_upstream import NOVEL, TIMED_TEXT, raw_upstream
 
 MAX_MODEL_LABELS = 110
-NUM_MODELS = 2_000
+NUM_MODELS = 10_000
 
 
 def test_more_answers_at_a_time_than_allowed_are_a_429() -> None:

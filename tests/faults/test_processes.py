@@ -54,10 +54,20 @@ def test_a_worker_that_dies_is_started_again_and_what_it_counted_stays(upstream:
             if len(children(front.process.pid)) == 2:
                 break
             time.sleep(0.05)
-        time.sleep(1.0)
         for _ in range(20):
             assert front.post("ok").status == 200
         assert counted(front, "dedup_requests_total") == 30
+
+
+def test_workers_do_not_outlive_the_process_that_watches_over_them(upstream: RawUpstream) -> None:
+    with proxy(upstream.url, workers=2) as front:
+        workers = children(front.process.pid)
+        front.process.kill()
+        for _ in range(200):
+            if not any(Path(f"/proc/{worker}").exists() for worker in workers):
+                break
+            time.sleep(0.05)
+        assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
 def start_configured(tmp_path: Path, text: str) -> Path:
