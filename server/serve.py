@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from server.engines.checkpoint import require_checkpoint
 from server.errors import StartupError
@@ -98,10 +98,14 @@ async def _serve(
 ) -> None:
     """Raises `StartupError` when the engine does not start."""
     server = _server(config)
-    if (
-        supervisor is not None
-    ):  # without it, a worker would go on taking a share of the port's connections, whoever else listens there
-        asyncio.get_running_loop().add_reader(supervisor, server.stop)
+    if supervisor is not None:
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:  # else it would go on taking a share of the port's connections, whoever else listens there
+            loop.remove_reader(supervisor)
+            server.should_exit = True
+
+        loop.add_reader(supervisor, stop)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not serving.done() and not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
@@ -127,20 +131,17 @@ async def _serve(
         raise failure if isinstance(failure, StartupError) else StartupError(f"the engine did not start: {failure}")
 
 
-def _server(config: "uvicorn.Config") -> Any:
+def _server(config: "uvicorn.Config") -> "uvicorn.Server":
     import uvicorn
 
     class Server(uvicorn.Server):
         """Told to stop, waits for the requests in progress; breaks them off, each with an error, before uvicorn drops them, or when
         told twice. Signals are not raised again when all is done, as uvicorn would: an end in order exits 0."""
 
-        def stop(self) -> None:
-            self.should_exit = True
-
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if self.should_exit:
                 asyncio.get_running_loop().call_soon_threadsafe(self._break_off)
-            self.stop()
+            self.should_exit = True
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             grace = self.config.timeout_graceful_shutdown or 0
