@@ -9,18 +9,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from queue import Queue
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
-from numpy.typing import NDArray
 from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.generation.continuous_batching.requests import RequestState
 from transformers.generation.continuous_batching.utils import get_device_and_memory_breakdown
 
 from server.engines import paged_attention
 from server.engines.paged_attention import Layout, Span
+from server.engines.sampling import Scores
 
 TESTED = ("5.23",)  # transformers' versions: what is used here is nobody's promise
 
@@ -31,7 +31,6 @@ END = 2**31 - 1  # the token, in no vocabulary, by which the engine is told that
 
 log = logging.getLogger("dedup")
 
-Scores = NDArray[np.float32]
 # What a sequence makes of its scores for the next token, shape (vocabulary,), changed in place: the token, or None, and it ends.
 Step = Callable[[Scores], int | None]
 OnEnd = Callable[[BaseException | None], None]
@@ -74,6 +73,8 @@ class Batcher:
         self._stopping = False
         self._sequences: dict[str, Sequence] = {}  # all that have not ended, by their id
         self._number = 0
+        self._asked: Queue[RequestState] = Queue()
+        self._cancelled: Queue[str] = Queue()
         require_batchable(model)
         self._attention = model.config._attn_implementation
         try:
@@ -109,7 +110,7 @@ class Batcher:
             self._number += 1
             sequence = Sequence(str(self._number), len(prompt), step, on_end)
             self._sequences[sequence.request_id] = sequence
-            self._processor.input_queue.put(_state(sequence.request_id, prompt))
+            self._asked.put(_state(sequence.request_id, prompt))
         self._wake.set()
         return sequence
 
@@ -120,7 +121,7 @@ class Batcher:
                 return
             sequence.ended = True
             self._sequences.pop(sequence.request_id, None)
-            self._processor.cancel_queue.put(sequence.request_id)
+            self._cancelled.put(sequence.request_id)
         self._wake.set()
 
     def stop(self) -> None:
@@ -164,6 +165,7 @@ class Batcher:
         manager.output_router = _Nowhere()
         self._model.set_attn_implementation(paged_attention.NAME)
         processor = manager._create_batch_processor()
+        processor.input_queue, processor.cancel_queue = self._asked, self._cancelled
         processor.model_runner._sample = self._choose
         return processor
 
@@ -178,7 +180,7 @@ class Batcher:
             except Exception as error:
                 log.exception("a decoding step failed; all sequences in it fail, and the engine starts anew")
                 self._restart(error)
-        self._end_all(EngineFailedError("the engine is stopped"))
+        self._fail_all("the engine is stopped")
 
     def _advance(self) -> bool:
         """One step. False if there is nothing to do."""
@@ -232,32 +234,26 @@ class Batcher:
         except Exception:
             log.exception("a sequence's end could not be told")
 
-    def _end_all(self, error: BaseException) -> None:
+    def _fail_all(self, message: str, cause: BaseException | None = None) -> None:
         with self._lock:
             sequences = list(self._sequences.values())
         for sequence in sequences:
+            error = EngineFailedError(message)  # each its own: raised in several threads, one would gather their tracebacks
+            error.__cause__ = cause
             self._end(sequence, error)
 
     def _restart(self, error: Exception) -> None:
-        """A fresh engine: what the old one holds may be half done. Sequences that come meanwhile go to the old one and fail too."""
-        failed = EngineFailedError(f"the model failed: {type(error).__name__}: {error}")
-        failed.__cause__ = error
-        self._end_all(failed)
+        """A fresh engine: what the old one holds may be half done. Sequences that come meanwhile are the new one's first."""
+        message = f"the model failed: {type(error).__name__}: {error}"
+        self._fail_all(message, error)
         while not self._stopping:
             try:
-                processor = self._start()
-                break
+                self._processor = self._start()
+                return
             except Exception:
                 log.exception("the engine could not be started anew; it is tried again in a second")
-                self._end_all(failed)
+                self._fail_all(message, error)
                 time.sleep(1)
-        else:
-            return
-        with self._lock:
-            late, self._sequences = list(self._sequences.values()), {}
-            self._processor = processor
-        for sequence in late:
-            self._end(sequence, failed)
 
     @torch.inference_mode()
     def _probe(self) -> None:
@@ -276,7 +272,7 @@ class Batcher:
 
         sequence = Sequence("probe", len(tokens), step, failed.append)
         self._sequences["probe"] = sequence
-        self._processor.input_queue.put(_state("probe", tokens))
+        self._asked.put(_state("probe", tokens))
         while not sequence.ended:
             if not self._advance():
                 raise UnbatchableError("the engine does not decode")

@@ -71,7 +71,7 @@ def paged_attention(
     num_heads, num_key_heads, size = query.shape[1], key.shape[1], query.shape[3]
     if layout.is_decoding:
         # One query sees all keys: the heads that share a key stand in the place of its queries, and nothing is repeated.
-        rows = query[0].transpose(0, 1).reshape(-1, num_key_heads, num_heads // num_key_heads, size).split(1)
+        rows = query[0].transpose(0, 1).reshape(-1, num_key_heads, num_heads // num_key_heads, size).chunk(len(layout.spans))
         attend = _capped if softcap else scaled_dot_product_attention
         more: dict[str, Any] = {"softcap": softcap} if softcap else {}
         parts = [attend(row, k, v, scale=scaling, **more) for row, k, v in zip(rows, keys, values, strict=True)]

@@ -1,0 +1,397 @@
+"""Continuous batching: every family's tokens are `generate`'s, and what one sequence does is nobody else's business."""
+
+import gc
+import inspect
+import threading
+import time
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BartConfig,
+    BloomConfig,
+    Gemma2Config,
+    Glm4Config,
+    GPT2Config,
+    GPTJConfig,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+    T5Config,
+)
+from transformers.generation.continuous_batching.continuous_api import ContinuousBatchProcessor
+from transformers.generation.continuous_batching.model_runner import ModelRunner
+
+from dedup.config import DecodingConfig
+from dedup.logits.hf import logits_processors
+from dedup.logits.history import TokenHistory
+from dedup.logits.processors import apply
+from server.engines import batching
+from server.engines.batching import Batcher, EngineFailedError, Scores, UnbatchableError
+from server.engines.sampling import choose
+
+VOCABULARY = 300
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": VOCABULARY}
+GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
+WINDOW = {"sliding_window": 16}
+PLAIN = DecodingConfig()
+ALL = DecodingConfig(
+    repetition_penalty=1.1,
+    frequency_penalty=0.1,
+    presence_penalty=0.1,
+    no_repeat_ngram_size=3,
+    dry_multiplier=0.8,
+    dry_sequence_breakers=(),
+    lz_penalty=0.2,
+)
+FAMILIES: dict[str, PreTrainedConfig] = {
+    "llama": LlamaConfig(**SIZES, **GROUPED),
+    "qwen2": Qwen2Config(**SIZES, num_key_value_heads=2),
+    "qwen3": Qwen3Config(**SIZES, **GROUPED),
+    "gemma2": Gemma2Config(**SIZES, **GROUPED, **WINDOW, query_pre_attn_scalar=8, attn_logit_softcapping=0.1),
+    "mistral": MistralConfig(**SIZES, **GROUPED, **WINDOW),
+    "gpt2": GPT2Config(**SIZES, n_positions=128),
+    "glm4": Glm4Config(**SIZES, **GROUPED, pad_token_id=0),
+}
+# These go to `generate`.
+REFUSED: dict[str, tuple[PreTrainedConfig, str]] = {
+    "bloom": (BloomConfig(**SIZES), "attention of its own"),
+    "gptj": (GPTJConfig(n_embd=32, n_layer=2, n_head=4, rotary_dim=8, vocab_size=VOCABULARY), "attention of its own"),
+    "mamba": (MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=VOCABULARY), "a state"),
+    "t5": (T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=VOCABULARY), "encoder-decoder"),
+    "bart": (
+        BartConfig(d_model=32, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=32, decoder_ffn_dim=32, vocab_size=VOCABULARY),
+        "encoder-decoder",
+    ),
+}
+
+
+def build(config: PreTrainedConfig) -> Any:
+    """Of random weights, large enough that what came before matters."""
+    torch.manual_seed(0)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model = kind.from_config(config).eval()
+    with torch.no_grad():
+        for weights in model.parameters():
+            if weights.ndim > 1:
+                weights.mul_(5)
+    return model
+
+
+def prompt(length: int, seed: int = 0) -> list[int]:
+    random = Random(seed)
+    return [random.randrange(3, VOCABULARY) for _ in range(length)]
+
+
+class Answer:
+    """A sequence that is asked for and collects what comes."""
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        tokens: list[int],
+        limit: int = 40,
+        config: DecodingConfig = PLAIN,
+        sampling: dict[str, float] | None = None,
+        on_step: Callable[[int], None] = lambda number: None,
+    ) -> None:
+        self.tokens: list[int] = []
+        self.error: BaseException | None = None
+        self._history = TokenHistory(tokens, config.no_repeat_ngram_size)
+        self._limit = limit
+        self._config = config
+        self._sampling = {"temperature": 0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **(sampling or {})}
+        self._random = Random(len(tokens))
+        self._on_step = on_step
+        self._ended = threading.Event()
+        self.sequence = batcher.submit(tokens, self._step, self._end)
+
+    def _step(self, scores: Scores) -> int | None:
+        self._on_step(len(self.tokens))
+        apply(self._config, self._history, scores)
+        token = choose(scores, random=self._random, **self._sampling)  # type: ignore[arg-type]
+        self._history.append(token)
+        self.tokens.append(token)
+        return token if len(self.tokens) < self._limit else None
+
+    def _end(self, error: BaseException | None) -> None:
+        self.error = error
+        self._ended.set()
+
+    def wait(self) -> list[int]:
+        assert self._ended.wait(60)
+        if self.error is not None:
+            raise self.error
+        return self.tokens
+
+
+def fail_at(number: int) -> Callable[[int], None]:
+    def on_step(at: int) -> None:
+        if at == number:
+            raise RuntimeError("a processor's own fault")
+
+    return on_step
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def free_share(batcher: Batcher) -> float:
+    """Of the pages, those that no sequence holds; what is only kept for the next one with the same beginning counts as free."""
+    cache = batcher._processor.cache
+    cache.evict_cached_blocks()
+    cache.pool.try_to_free_sectors()
+    return float(cache.compute_free_capacity())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return build(FAMILIES["llama"])
+
+
+@pytest.fixture
+def batcher(model: Any) -> Iterator[Batcher]:
+    batcher = Batcher(model, max_concurrent=16, context=1024)
+    yield batcher
+    batcher.stop()
+
+
+def expected(model: Any, tokens: list[int], limit: int, config: DecodingConfig) -> list[int]:
+    inputs = torch.tensor([tokens])
+    options: dict[str, Any] = {"max_new_tokens": limit, "do_sample": False, "eos_token_id": VOCABULARY, "pad_token_id": 0}
+    processors = logits_processors(config, prompt_length=len(tokens))
+    row = model.generate(inputs, attention_mask=torch.ones_like(inputs), logits_processor=processors, **options)[0]
+    return [int(token) for token in row[len(tokens) :]]
+
+
+@pytest.mark.parametrize("config", [PLAIN, ALL], ids=["plain", "all"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_says_what_generate_says(family: str, config: DecodingConfig) -> None:
+    model = build(FAMILIES[family])
+    prompts = [prompt(length) for length in (1, 5, 20, 33)]
+    wanted = [expected(model, tokens, 40, config) for tokens in prompts]
+    batcher = Batcher(model, max_concurrent=3, context=128)
+    answers = [Answer(batcher, tokens, 40, config) for tokens in prompts]
+    assert [answer.wait() for answer in answers] == wanted
+    batcher.stop()
+    assert expected(model, prompts[1], 40, config) == wanted[1]  # the model is as it was
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_what_cannot_be_batched_is_refused_and_left_as_it_was(family: str) -> None:
+    config, reason = REFUSED[family]
+    model = build(config)
+    attention = model.config._attn_implementation
+    with pytest.raises(UnbatchableError, match=reason):
+        Batcher(model, max_concurrent=2, context=64)
+    assert model.config._attn_implementation == attention
+
+
+def test_a_model_that_answers_otherwise_in_the_engine_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(FAMILIES["llama"])
+    right = batching.paged_attention.scaled_dot_product_attention
+    monkeypatch.setattr(
+        batching.paged_attention, "scaled_dot_product_attention", lambda *given, **more: right(*given, **more) * 1.01
+    )
+    with pytest.raises(UnbatchableError, match="not the model's"):
+        Batcher(model, max_concurrent=2, context=64)
+
+
+def test_what_is_used_of_transformers_is_still_there() -> None:
+    """An upgrade that moves one of these has to be looked at; then the version goes into `TESTED`."""
+    assert transformers.__version__.startswith(tuple(f"{version}." for version in batching.TESTED))
+    assert list(inspect.signature(ModelRunner._sample).parameters) == ["self", "scores", "output_ids"]
+    for method in (ContinuousBatchProcessor.prepare_next_batch, ContinuousBatchProcessor.update_batch):
+        assert list(inspect.signature(method).parameters) == ["self"]
+    assert list(inspect.signature(ContinuousBatchProcessor._generation_step).parameters) == ["self", "model"]
+
+
+SETTINGS: list[tuple[DecodingConfig, dict[str, float]]] = [
+    (PLAIN, {}),
+    (ALL, {}),
+    (PLAIN, {"temperature": 1.0}),
+    (ALL, {"temperature": 0.7, "top_p": 0.9}),
+    (DecodingConfig(repetition_penalty=1.3), {"temperature": 1.2, "top_k": 20}),
+    (DecodingConfig(no_repeat_ngram_size=2), {"temperature": 0.9, "min_p": 0.05}),
+    (DecodingConfig(frequency_penalty=0.5), {"temperature": 1.0, "top_k": 50, "top_p": 0.8, "min_p": 0.01}),
+    (DecodingConfig(dry_multiplier=1.0, dry_sequence_breakers=()), {"temperature": 0.5}),
+]
+
+
+def test_a_sequence_is_the_same_alone_and_among_others(batcher: Batcher) -> None:
+    asked = [(prompt(3 + 5 * number, number), *SETTINGS[number % len(SETTINGS)]) for number in range(24)]
+    alone = [Answer(batcher, tokens, 40, config, sampling).wait() for tokens, config, sampling in asked]
+    together = [Answer(batcher, tokens, 40, config, sampling) for tokens, config, sampling in asked]
+    assert [answer.wait() for answer in together] == alone
+    assert len({tuple(tokens) for tokens in alone}) == 24
+
+
+def test_one_that_raises_fails_alone(batcher: Batcher) -> None:
+    alone = Answer(batcher, prompt(9)).wait()
+    broken = [Answer(batcher, prompt(9), on_step=fail_at(number)) for number in (0, 1, 7)]
+    whole = Answer(batcher, prompt(9))
+    for answer in broken:
+        with pytest.raises(RuntimeError, match="own fault"):
+            answer.wait()
+    assert whole.wait() == alone
+    wait_until(lambda: free_share(batcher) == 1)
+
+
+def test_an_end_that_cannot_be_told_harms_nobody(batcher: Batcher) -> None:
+    def on_end(error: BaseException | None) -> None:
+        raise RuntimeError("the loop is closed")
+
+    batcher.submit(prompt(5), lambda scores: None, on_end)
+    assert len(Answer(batcher, prompt(5)).wait()) == 40
+
+
+def test_those_who_leave_free_their_places_and_the_one_who_stays_is_untouched(batcher: Batcher) -> None:
+    alone = Answer(batcher, prompt(9), 200).wait()
+    steps = threading.Semaphore(0)
+    for _ in range(20):
+        leaving = [Answer(batcher, prompt(12, number), 1000, on_step=lambda _: steps.release()) for number in range(15)]
+        staying = Answer(batcher, prompt(9), 200)
+        for _ in range(40):
+            assert steps.acquire(timeout=10)
+        for answer in leaving:
+            batcher.cancel(answer.sequence)
+        said = [len(answer.tokens) for answer in leaving]
+        wait_until(lambda: len(batcher._processor.scheduler.active_requests) <= 1, 1)
+        assert staying.wait() == alone
+        assert all(len(answer.tokens) <= before + 1 for answer, before in zip(leaving, said, strict=True))
+        assert not any(answer._ended.is_set() for answer in leaving)
+        batcher.cancel(staying.sequence)  # no harm: it has ended
+    assert batcher.num_active == 0
+    wait_until(lambda: free_share(batcher) == 1)
+
+
+def test_one_that_waits_is_cancelled_before_it_begins(model: Any) -> None:
+    batcher = Batcher(model, max_concurrent=1, context=1024)
+    running = Answer(batcher, prompt(5), 300)
+    waiting = Answer(batcher, prompt(5))
+    batcher.cancel(waiting.sequence)
+    assert len(running.wait()) == 300
+    assert waiting.tokens == []
+    batcher.stop()
+
+
+def test_nothing_is_kept_of_what_is_over(batcher: Batcher) -> None:
+    def live() -> int:
+        gc.collect()
+        return sum(type(each) in (batching.Sequence, batching.RequestState) for each in gc.get_objects())
+
+    Answer(batcher, prompt(5), 2).wait()
+    before = live()
+    for _ in range(50):
+        Answer(batcher, prompt(5), 2).wait()
+        batcher.cancel(Answer(batcher, prompt(5), 500).sequence)
+    wait_until(lambda: not batcher._processor.scheduler.has_pending_requests())
+    wait_until(lambda: live() <= before + 2)
+
+
+def test_after_a_fatal_error_those_in_flight_hear_of_it_and_the_next_are_served(
+    model: Any, batcher: Batcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = Answer(batcher, prompt(9)).wait()
+    forward = model.forward
+    calls = []
+    all_asked = threading.Event()
+
+    def broken(*given: Any, **more: Any) -> Any:
+        assert all_asked.wait(10)
+        calls.append(1)
+        if len(calls) == 5:
+            raise RuntimeError("out of memory")
+        return forward(*given, **more)
+
+    monkeypatch.setattr(model, "forward", broken)
+    answers = [Answer(batcher, prompt(9, number)) for number in range(20)]
+    all_asked.set()
+    for answer in answers:
+        with pytest.raises(EngineFailedError, match="out of memory"):
+            answer.wait()
+    assert Answer(batcher, prompt(9)).wait() == alone
+    assert batcher.num_active == 0
+    assert "starts anew" in caplog.text
+
+
+def test_a_long_prompt_is_read_in_pieces_while_others_go_on(model: Any) -> None:
+    tokens = prompt(3 * batching.STEP_TOKENS + 7)
+    wanted = expected(model, tokens, 20, ALL), expected(model, prompt(4), 60, ALL)
+    batcher = Batcher(model, max_concurrent=4, context=2048)
+    short = Answer(batcher, prompt(4), 60, ALL)
+    long = [Answer(batcher, tokens, 20, ALL) for _ in range(2)]
+    assert [answer.wait() for answer in long] == [wanted[0]] * 2
+    assert short.wait() == wanted[1]
+    assert Answer(batcher, tokens, 20, ALL).wait() == wanted[0]  # from pages that are kept
+    batcher.stop()
+
+
+def test_where_pages_run_out_a_sequence_waits_and_says_the_same(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Batcher, "_size", lambda self, context: (3 * batching.PAGE, 3))
+    batcher = Batcher(model, max_concurrent=4, context=1024)
+    assert batcher.context == 3 * batching.PAGE
+    alone = Answer(batcher, prompt(100), 400, ALL).wait()
+    together = [Answer(batcher, prompt(100), 400, ALL) for _ in range(4)]
+    assert [answer.wait() for answer in together] == [alone] * 4
+    wait_until(lambda: free_share(batcher) == 1)
+    batcher.stop()
+
+
+def test_memory_is_sized_from_the_machine(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = 2 * 2 * 2 * 8 * 4 * batching.PAGE  # keys and values, layers, heads, size, bytes
+    batcher = Batcher(model, max_concurrent=16, context=1000)
+    assert 16 * 4 * page <= batcher.cache_bytes <= 18 * 4 * page
+    assert batcher.context == 1000
+    batcher.stop()
+    free = int(2.5 * page / batching.MEMORY_SHARE)
+    monkeypatch.setattr(batching, "get_device_and_memory_breakdown", lambda: (None, free, 0, 0))
+    batcher = Batcher(model, max_concurrent=16, context=1000)
+    assert batcher.context == 2 * batching.PAGE
+    batcher.stop()
+    monkeypatch.setattr(batching, "get_device_and_memory_breakdown", lambda: (None, page, 0, 0))
+    with pytest.raises(UnbatchableError, match="no memory"):
+        Batcher(model, max_concurrent=16, context=1000)
+
+
+def test_a_prompt_that_fills_the_context_is_refused_and_an_answer_that_does_is_ended(batcher: Batcher) -> None:
+    for length in (0, 1024, 5000):
+        with pytest.raises(ValueError, match="1 to 1023"):
+            Answer(batcher, prompt(length))
+    last = Answer(batcher, prompt(1000), 24)
+    assert len(last.wait()) == 24
+    over = Answer(batcher, prompt(1000), 100)
+    with pytest.raises(ValueError, match="1024"):
+        over.wait()
+
+
+def test_what_runs_when_it_is_stopped_ends_with_an_error(model: Any) -> None:
+    batcher = Batcher(model, max_concurrent=2, context=1024)
+    answers = [Answer(batcher, prompt(5), 900) for _ in range(4)]
+    batcher.stop()
+    for answer in answers:
+        with pytest.raises(EngineFailedError, match="stopped"):
+            answer.wait()
+    with pytest.raises(EngineFailedError, match="stopped"):
+        Answer(batcher, prompt(5))
