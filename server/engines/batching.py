@@ -5,6 +5,7 @@ request its own processors, its own random generator or an error of its own: its
 raises ends all. So `ModelRunner._sample`, the one place where scores become tokens, is replaced; it gives each sequence its scores.
 """
 
+import gc
 import logging
 import threading
 import time
@@ -79,7 +80,8 @@ class Batcher:
         self._attention = model.config._attn_implementation
         try:
             self.context, self._num_pages = self._size(context)
-            self._processor = self._start()
+            self._processor: Any = self._start()
+            self.cache_bytes = int(self._processor.cache.cache_tensor.nbytes)
             self._probe()
         except UnbatchableError:
             model.set_attn_implementation(self._attention)
@@ -89,10 +91,6 @@ class Batcher:
             raise UnbatchableError(f"{type(error).__name__}: {error}") from error
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
         self._thread.start()
-
-    @property
-    def cache_bytes(self) -> int:
-        return int(self._processor.cache.cache_tensor.nbytes)
 
     @property
     def num_active(self) -> int:
@@ -245,7 +243,10 @@ class Batcher:
     def _restart(self, error: Exception) -> None:
         """A fresh engine: what the old one holds may be half done. Sequences that come meanwhile are the new one's first."""
         message = f"the model failed: {type(error).__name__}: {error}"
+        error.__traceback__ = None  # its frames hold the old engine's tensors, and there may be no memory for two
         self._fail_all(message, error)
+        self._processor = None
+        gc.collect()
         while not self._stopping:
             try:
                 self._processor = self._start()

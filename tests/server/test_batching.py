@@ -4,6 +4,7 @@ import gc
 import inspect
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
@@ -334,6 +335,27 @@ def test_after_a_fatal_error_those_in_flight_hear_of_it_and_the_next_are_served(
     assert Answer(batcher, prompt(9)).wait() == alone
     assert batcher.num_active == 0
     assert "starts anew" in caplog.text
+
+
+def test_an_engine_that_failed_leaves_nothing_behind(model: Any, batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching.log, "exception", lambda message: None)  # pytest keeps what is logged, with its traceback
+    forward = model.forward
+    failures: list[RuntimeError] = []
+
+    def broken(*given: Any, **more: Any) -> Any:
+        failures.append(RuntimeError("out of memory"))
+        raise failures[-1]
+
+    engines = []
+    for _ in range(3):
+        engines.append(weakref.ref(batcher._processor.cache))
+        monkeypatch.setattr(model, "forward", broken)
+        with pytest.raises(EngineFailedError, match="out of memory"):
+            Answer(batcher, prompt(9)).wait()
+        monkeypatch.setattr(model, "forward", forward)
+        assert len(Answer(batcher, prompt(9)).wait()) == 40
+    gc.collect()
+    assert [engine() for engine in engines] == [None] * 3
 
 
 def test_a_long_prompt_is_read_in_pieces_while_others_go_on(model: Any) -> None:
