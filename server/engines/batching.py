@@ -89,6 +89,8 @@ class Batcher:
         except Exception as error:  # transformers says no to a model in many ways
             model.set_attn_implementation(self._attention)
             raise UnbatchableError(f"{type(error).__name__}: {error}") from error
+        tokens, megabytes = self._num_pages * PAGE, self.cache_bytes / 1e6
+        log.info("batching: %d sequences at once, %d tokens of keys and values in %.0f MB", max_concurrent, tokens, megabytes)
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
         self._thread.start()
 
