@@ -136,25 +136,31 @@ def compare(bench: Bench, scenarios: list[str], targets: list[str], repeats: int
 
 
 def compare_workers(bench: Bench, numbers: list[int], repeats: int) -> None:
-    """Saturated; as many client and upstream processes as there are cores left for them, so that they do not bound it."""
+    """Saturated; as many client and upstream processes as there are cores left for them, so that they do not bound it. Where they
+    share the workers' cores they do, when answers are streamed: those that are not cost the proxy far more than them."""
     proxy_cores, cores = split_cores(max(numbers))
     processes = max(1, min(4, len(cores) // 2)) if cores != proxy_cores else 1
-    load = Load(128 * processes, 384 * processes, n=400)
+    loads = {
+        "streamed, chunks": Load(128 * processes, 384 * processes, n=400),
+        "not streamed, answers": Load(256 * processes, 4000 * processes, n=100, stream=False),
+    }
     with upstream(cores, num_processes=processes) as upstream_port:
         for _ in range(repeats):
             for number in numbers:
                 with started("dedup", upstream_port, proxy_cores, "--workers", str(number)) as (port, pid):
                     warm_up(port, cores)
-                    bench.measure("workers", f"{number} workers", load, port, pid, cores, processes)
-    print("\n| workers | chunks/s | of the first row | CPU µs a chunk | RSS, MiB |\n| --- | --- | --- | --- | --- |")
-    rates = {number: bench.median("workers", f"{number} workers", "rate") or 0.0 for number in numbers}
-    for number in numbers:
-        cpu, rss = (bench.median("workers", f"{number} workers", name) for name in ("cpu", "rss"))
-        print(f"| {number} | {rates[number]:,.0f} | {rates[number] / rates[numbers[0]]:.2f}x | {cpu:.1f} | {rss:.0f} |")
+                    for name, load in loads.items():
+                        bench.measure(name, f"{number} workers", load, port, pid, cores, processes)
+    print("\n| | workers | a second | of the first row | CPU µs each | RSS, MiB |\n| --- | --- | --- | --- | --- | --- |")
+    for name in loads:
+        rates = {number: bench.median(name, f"{number} workers", "rate") or 0.0 for number in numbers}
+        for number in numbers:
+            cpu, rss = (bench.median(name, f"{number} workers", value) for value in ("cpu", "rss"))
+            print(
+                f"| {name} | {number} | {rates[number]:,.0f} | {rates[number] / rates[numbers[0]]:.2f}x | {cpu:.1f} | {rss:.0f} |"
+            )
     if cores == proxy_cores or len(cores) < max(numbers):
-        print(
-            f"\nOnly {len(cores | proxy_cores)} cores: workers, upstream and client share them, so this says nothing of more workers."
-        )
+        print(f"\nOnly {len(cores | proxy_cores)} cores, which workers, upstream and client share.")
 
 
 def scale(bench: Bench, streams: int, targets: list[str]) -> None:
