@@ -27,6 +27,7 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 _MAX_STOPS = 16
 _MAX_MESSAGES = 16_384
 _MAX_PROMPTS = 2048
+MAX_LOGPROBS = 20
 
 
 def _stop(value: object) -> object:
@@ -67,6 +68,17 @@ def _content(value: object) -> object:
     return value
 
 
+def _logit_bias(value: object) -> object:
+    if value is None:
+        return value
+    if not isinstance(value, dict) or not all(key.isdigit() for key in value):
+        raise PydanticCustomError("logit_bias", "must be an object of token ids and numbers")
+    for bias in value.values():
+        if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
+            raise PydanticCustomError("logit_bias", "must have numbers from -100 to 100")
+    return value
+
+
 def _integral(value: object) -> object:
     """In JSON 2.0 is an integer."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -91,6 +103,11 @@ _PROMPT_SCHEMA = {
 }
 _CONTENT_SCHEMA = {"anyOf": [_STRING, {"type": "array", "items": {"type": "object"}}, {"type": "null"}]}
 _OBJECT_SCHEMA = {"type": ["object", "null"]}
+_LOGIT_BIAS_SCHEMA = {
+    "type": ["object", "null"],
+    "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+    "propertyNames": {"pattern": "^[0-9]+$"},
+}
 
 
 class _Strict(BaseModel):
@@ -287,7 +304,10 @@ class Sampling(BaseModel):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     stop: Annotated[Any, BeforeValidator(_stop)] = None
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    truncate: bool | None = None
     seed: int | None = None
+    logit_bias: Annotated[Any, BeforeValidator(_logit_bias), WithJsonSchema(_LOGIT_BIAS_SCHEMA)] = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
@@ -310,6 +330,11 @@ class Sampling(BaseModel):
         return self.max_completion_tokens or self.max_tokens
 
     @property
+    def num_logprobs(self) -> int | None:
+        """How many alternatives of each token its log-probability comes with; None: not even its own."""
+        raise NotImplementedError
+
+    @property
     def stop_strings(self) -> list[str]:
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return [string for string in stop if string]
@@ -318,9 +343,23 @@ class Sampling(BaseModel):
 class SampledChatRequest(Sampling, ChatRequest):
     """A chat request for an engine of our own."""
 
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return self.top_logprobs or 0 if self.logprobs else None
+
 
 class SampledCompletionRequest(Sampling, CompletionRequest):
     """A text completion request for an engine of our own."""
+
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    echo: bool | None = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return self.logprobs
 
 
 SampledRequest = SampledChatRequest | SampledCompletionRequest

@@ -162,8 +162,18 @@ class Reloader:
     """Puts new settings in force. Requests in progress end as they began; what is wrong changes nothing."""
 
     # What the process was started with.
-    _FIXED: tuple[str, ...] = ("host", "port", "workers", "model", "model_name", "device", "max_concurrent", "log_format")
-    _FIXED += ("max_header_bytes", "header_timeout_seconds", "grace_seconds")
+    _FIXED: tuple[str, ...] = (
+        "host",
+        "port",
+        "workers",
+        "model",
+        "model_name",
+        "device",
+        "dtype",
+        "max_concurrent",
+        "log_format",
+    )
+    _FIXED += ("trust_remote_code", "max_header_bytes", "header_timeout_seconds", "grace_seconds")
 
     def __init__(self, app: "FastAPI", load: Load, telemetry: "Telemetry") -> None:
         self._app = app
@@ -305,7 +315,14 @@ def _engine(settings: Settings, telemetry: "Telemetry") -> "Engine":
                 f'a model in this process needs {error.name}: pip install "dedup-llm[local]", or use --upstream URL'
             ) from None
         raise
-    return LocalEngine(settings.model or str(DEMO_MODEL), settings.model_name, settings.max_concurrent, settings.device)
+    return LocalEngine(
+        settings.model or str(DEMO_MODEL),
+        settings.model_name,
+        settings.max_concurrent,
+        settings.device,
+        settings.dtype,
+        settings.trust_remote_code,
+    )
 
 
 def _limited(settings: Settings) -> Settings:

@@ -73,7 +73,9 @@ class Settings(BaseSettings):
     workers: processes that share the port; in front of an upstream only.
 
     model: a directory or a name on the Hugging Face hub; None is the bundled demo model. model_name: what clients call it.
-    max_concurrent: requests the model in this process answers at once; the others wait.
+    max_concurrent: answers the model in this process generates at once; the others wait. Without it 16, or 4 of a model that cannot be
+    decoded in batches. dtype: of the weights; without it float32 on the CPU, and on a GPU what the checkpoint says. trust_remote_code:
+    lets the checkpoint run code of its own.
 
     upstream: base URL of an OpenAI-compatible API that answers instead of a model in this process; no path means `/v1`.
     upstream_api_key(_file): sent to the upstream; without it, and without keys of its own, clients' own keys are passed on.
@@ -97,8 +99,10 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     model: str | None = None
     model_name: str | None = None
-    max_concurrent: Annotated[int, Field(ge=1)] = 4
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
     device: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+    trust_remote_code: bool = False
     upstream: str | None = None
     upstream_api_key: SecretStr | None = None
     upstream_api_key_file: Path | None = None

@@ -9,7 +9,6 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable
 from queue import Queue
 from typing import Any
 
@@ -20,8 +19,8 @@ from transformers.generation.continuous_batching.requests import RequestState
 from transformers.generation.continuous_batching.utils import get_device_and_memory_breakdown
 
 from server.engines import paged_attention
+from server.engines.decoding import EngineFailedError, OnEnd, Scores, Step
 from server.engines.paged_attention import Layout, Span
-from server.engines.sampling import Scores
 
 TESTED = ("5.23",)  # transformers' versions: what is used here is nobody's promise
 
@@ -32,17 +31,9 @@ END = 2**31 - 1  # the token, in no vocabulary, by which the engine is told that
 
 log = logging.getLogger("dedup")
 
-# What a sequence makes of its scores for the next token, shape (vocabulary,), changed in place: the token, or None, and it ends.
-Step = Callable[[Scores], int | None]
-OnEnd = Callable[[BaseException | None], None]
-
 
 class UnbatchableError(Exception):
     """The model cannot be decoded in batches; `generate` has to do."""
-
-
-class EngineFailedError(Exception):
-    """The model failed in a step, and with it all sequences that were in it."""
 
 
 class Sequence:

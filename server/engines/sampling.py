@@ -7,9 +7,8 @@ import math
 from random import Random
 
 import numpy as np
-from numpy.typing import NDArray
 
-Scores = NDArray[np.float32]
+from server.engines.decoding import Scores
 
 GREEDY_BELOW = 1e-5  # a temperature so low leaves only the best token, and dividing by it overflows
 

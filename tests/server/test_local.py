@@ -16,15 +16,15 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, MambaConfig, T5Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, MambaConfig
 
-from server.engines import local
 from server.engines.base import USED, Events
-from server.engines.local import DEMO_MODEL, LocalEngine, Sampling, choose, hub_answers
+from server.engines.loading import hub_answers
+from server.engines.local import DEMO_MODEL, LocalEngine
 from server.errors import ApiError, StartupError
 from server.schema import SAMPLED, GenerationRequest, parse
 from tests.demo_server import serving
-from tests.server.tiny_model import CONTEXT, make_it_say, save_tiny_model, tiny_config
+from tests.server.tiny_model import CONTEXT, make_it_say, said_by, save_tiny_model, tiny_config
 
 ENGLISH = "She had not slept since the night when her brother disappeared."
 CHINESE = "夜深了，屋里只点着一盏灯。"
@@ -119,7 +119,10 @@ def test_a_prompt_that_is_surely_too_long_is_not_tokenized(client: openai.OpenAI
         ("prompt", "x", "prompt"),
         ("stream_options", {"include_usage": True, "zzz": 1}, "stream_options.zzz"),
         ("max_completion_tokens", 7, "max_completion_tokens"),
-        ("logprobs", True, "logprobs"),
+        ("logprobs", 3, "logprobs"),
+        ("top_logprobs", 3, "top_logprobs"),
+        ("echo", True, "echo"),
+        ("suffix", "x", "suffix"),
         ("model", "", "''"),
     ],
 )
@@ -187,7 +190,9 @@ def test_every_parameter_against_repetition_does_something(client: openai.OpenAI
 @pytest.mark.parametrize(
     ("parameters", "named"),
     [
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"logit_bias": {"99999": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"extra": {"encoder_no_repeat_ngram_size": 2}}, "encoder_no_repeat_ngram_size"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
         ({"extra": {"mirostat": 2}}, "mirostat"),
         ({"max_tokens": 0}, "max_tokens"),
@@ -230,17 +235,10 @@ def test_a_client_that_leaves_frees_its_place(client: openai.OpenAI, url: str) -
     pytest.fail("a generation goes on without a reader")
 
 
-def test_no_finite_score_is_an_error_and_never_token_0() -> None:
-    sampling = Sampling(temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, penalties=None)  # type: ignore[arg-type]
-    for wrong in (float("-inf"), float("nan")):
-        with pytest.raises(ApiError):
-            choose(torch.full((8,), wrong), sampling, 1.0, torch.Generator())
-
-
 async def test_a_model_without_a_chat_template_says_how_to_give_one() -> None:
     engine = LocalEngine(str(DEMO_MODEL))
     await engine.start()
-    engine._tokenizer.chat_template = None
+    engine.loaded.tokenizer.chat_template = None
     with pytest.raises(ApiError, match="chat template"):
         engine.validate(parse(SAMPLED, "chat", {"messages": [{"role": "user", "content": "Hello"}]}))
     engine.validate(parse(SAMPLED, "completions", {"prompt": "Hello"}))
@@ -318,21 +316,15 @@ def finish_of(chunks: list[Chunk]) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["llama", "mamba"])
-async def test_greedy_is_generate_token_for_token(kind: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_greedy_is_generate_token_for_token(kind: str, tiny: Path, tmp_path: Path) -> None:
     if kind == "mamba":  # keeps its state under another name than attention does
         tiny = save_tiny_model(tmp_path, tiny_config(MambaConfig, state_size=4))
     tokenizer, model = AutoTokenizer.from_pretrained(tiny), AutoModelForCausalLM.from_pretrained(tiny)
     prompt = tokenizer("the dog sat", return_tensors="pt")["input_ids"]
     expected = model.generate(prompt, max_new_tokens=30, do_sample=False)[0, prompt.shape[1] :].tolist()
-    made = []
-
-    def spy(*arguments: Any) -> int:
-        made.append(choose(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(local, "choose", spy)
     engine = LocalEngine(str(tiny))
     await engine.start()
+    made = said_by(engine)
     chunks = await complete(engine, "the dog sat", max_tokens=30, temperature=0)
     await engine.stop()
     assert made == expected
@@ -356,7 +348,7 @@ async def test_choices_of_several_prompts_are_numbered_prompt_by_prompt(engine: 
 
 
 async def test_chat_opens_each_choice_with_its_role(engine: LocalEngine) -> None:
-    engine._tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    engine.loaded.tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     request = parse(SAMPLED, "chat", {"messages": [{"role": "user", "content": "the cat"}], "n": 2, "max_tokens": 3})
     engine.validate(request)
     chunks: list[Chunk] = []
@@ -376,14 +368,14 @@ async def test_chat_opens_each_choice_with_its_role(engine: LocalEngine) -> None
 )
 async def test_from_a_stop_string_on_nothing_appears(engine: LocalEngine, stop: str | list[str], expected: str) -> None:
     text = "the cat sat on the mat"
-    make_it_say(engine, engine._tokenizer(text)["input_ids"])
+    make_it_say(engine, engine.loaded.tokenizer(text)["input_ids"])
     chunks = await complete(engine, stop=stop, max_tokens=40)
     assert texts_of(chunks)[0] == expected
     assert finish_of(chunks) == ["stop"]
 
 
 async def test_a_character_is_never_split(engine: LocalEngine) -> None:
-    tokens = engine._tokenizer(MULTIBYTE)["input_ids"]
+    tokens = engine.loaded.tokenizer(MULTIBYTE)["input_ids"]
     assert len(tokens) > len(MULTIBYTE)  # a token a byte
     make_it_say(engine, tokens)
     chunks = await complete(engine)
@@ -394,7 +386,7 @@ async def test_a_character_is_never_split(engine: LocalEngine) -> None:
 
 
 async def test_an_answer_ends_at_max_tokens_or_at_the_context(engine: LocalEngine) -> None:
-    make_it_say(engine, engine._tokenizer(" cat" * 100)["input_ids"])
+    make_it_say(engine, engine.loaded.tokenizer(" cat" * 100)["input_ids"])
     for asked, expected in (({"max_tokens": 7}, 7), ({}, CONTEXT - 2), ({"max_tokens": 1000}, CONTEXT - 2)):
         chunks = await complete(engine, [5, 6], **asked)
         assert finish_of(chunks) == ["length"]
@@ -411,7 +403,7 @@ async def test_a_prompt_that_fills_the_context_is_refused(engine: LocalEngine) -
 async def test_a_reader_that_leaves_frees_the_worker_and_one_that_waits_never_starts(tiny: Path) -> None:
     engine = LocalEngine(str(tiny), max_concurrent=1)
     await engine.start()
-    make_it_say(engine, engine._tokenizer(" cat" * 50)["input_ids"], seconds_per_token=0.1)
+    make_it_say(engine, engine.loaded.tokenizer(" cat" * 50)["input_ids"], seconds_per_token=0.1)
     running = await begun(engine, [])
     waiting = asyncio.ensure_future(complete(engine))
     await asyncio.sleep(0.05)
@@ -427,7 +419,7 @@ async def test_a_reader_that_leaves_frees_the_worker_and_one_that_waits_never_st
 async def test_a_server_that_stops_ends_an_answer_with_an_error_and_never_as_if_complete(tiny: Path) -> None:
     engine = LocalEngine(str(tiny))
     await engine.start()
-    make_it_say(engine, engine._tokenizer(" cat" * 50)["input_ids"], seconds_per_token=0.02)
+    make_it_say(engine, engine.loaded.tokenizer(" cat" * 50)["input_ids"], seconds_per_token=0.02)
     chunks: list[Chunk] = []
     running = await begun(engine, chunks)
     await asyncio.wait_for(engine.stop(), 1)
@@ -447,7 +439,7 @@ async def test_a_temperature_next_to_nothing_is_greedy(engine: LocalEngine) -> N
 
 
 async def test_a_part_that_is_no_text_is_refused(engine: LocalEngine) -> None:
-    engine._tokenizer.chat_template = "{{ messages[0].content }}"
+    engine.loaded.tokenizer.chat_template = "{{ messages[0].content }}"
     image = {"type": "image_url", "image_url": {"url": "data:,"}}
     request = parse(
         SAMPLED, "chat", {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]}
@@ -491,10 +483,6 @@ def _encoder(folder: Path) -> None:
     tiny_config(BertConfig, architectures=["BertForMaskedLM"]).save_pretrained(folder)
 
 
-def _encoder_decoder(folder: Path) -> None:
-    T5Config().save_pretrained(folder)
-
-
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -504,9 +492,8 @@ def _encoder_decoder(folder: Path) -> None:
         (_with_half_the_file, "cannot be loaded"),
         (_without_a_layer, r"incomplete.*layers\.1"),
         (_without_tokenizer, "no tokenizer"),
-        (_with_code_of_its_own, "custom code"),
+        (_with_code_of_its_own, "--trust-remote-code"),
         (_encoder, r"encoder-only model \(BertForMaskedLM\) and cannot generate text"),
-        (_encoder_decoder, "encoder-decoder"),
     ],
 )
 def test_a_model_that_cannot_be_served_is_refused_in_one_line(tiny: Path, tmp_path: Path, spoil: Any, said: str) -> None:

@@ -16,7 +16,7 @@ def test_flags_over_environment_over_file_over_defaults(tmp_path: Path, monkeypa
     monkeypatch.setenv("DEDUP_PORT", "2")
     monkeypatch.setenv("DEDUP_POLICY", "strict")
     settings = load(path, policy="off", model=None)
-    assert (settings.host, settings.port, settings.policy, settings.max_concurrent) == ("0.0.0.0", 2, "off", 4)
+    assert (settings.host, settings.port, settings.policy, settings.max_concurrent) == ("0.0.0.0", 2, "off", None)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Tiny models made on the fly, and one that says what a test wants it to say."""
 
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from server.engines.choice import Choice
+from server.engines.decoding import OnEnd, Scores, Step
 from server.engines.local import LocalEngine
 
 CONTEXT = 64
@@ -42,14 +44,39 @@ def save_tiny_model(folder: Path, config: PreTrainedConfig | None = None) -> Pat
 
 def make_it_say(engine: LocalEngine, tokens: list[int], seconds_per_token: float = 0) -> None:
     """From now on the engine's model gives these tokens, then its end token."""
-    size = len(engine._tokenizer)
+    decoder, end = engine.loaded.decoder, engine.loaded.end_tokens[0]
+    submit = decoder.submit
 
-    def forward(input_ids: torch.Tensor, past_key_values: Any = None, **options: Any) -> CausalLMOutputWithPast:
-        time.sleep(seconds_per_token)
-        step = past_key_values or 0
-        logits = torch.full((*input_ids.shape, size), -10.0)
-        logits[..., tokens[step] if step < len(tokens) else engine._tokenizer.eos_token_id] = 10.0
-        return CausalLMOutputWithPast(logits=logits, past_key_values=step + 1)
+    def scripted(prompt: list[int], step: Step, on_end: OnEnd) -> Any:
+        left = iter(tokens)
 
-    engine._model.forward = forward
-    engine._forward_options = {}
+        def said(scores: Scores) -> int | None:
+            time.sleep(seconds_per_token)
+            scores[:] = -10
+            scores[next(left, end)] = 10
+            return step(scores)
+
+        return submit(prompt, said, on_end)
+
+    decoder.submit = scripted  # type: ignore[method-assign]
+
+
+def said_by(engine: LocalEngine) -> list[int]:
+    """The tokens that the engine's model says from now on, as one list."""
+    said: list[int] = []
+    put = Choice.put
+
+    def noted(choice: Choice, token: int) -> str:
+        said.append(token)
+        return put(choice, token)
+
+    decoder = engine.loaded.decoder
+    submit = decoder.submit
+
+    def watched(prompt: list[int], step: Step, on_end: OnEnd) -> Any:
+        choice = step.args[0]  # type: ignore[attr-defined]
+        choice.put = functools.partial(noted, choice)
+        return submit(prompt, step, on_end)
+
+    decoder.submit = watched  # type: ignore[method-assign]
+    return said
