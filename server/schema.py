@@ -79,6 +79,12 @@ def _logit_bias(value: object) -> object:
     return value
 
 
+def _long_input(value: object) -> object:
+    if isinstance(value, bool):
+        return {} if value else None
+    return _object(value)
+
+
 def _integral(value: object) -> object:
     """In JSON 2.0 is an integer."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -118,6 +124,15 @@ class RepetitionOptions(_Strict):
     """What a request changes for itself."""
 
     policy: Policy | None = None
+
+
+class LongInput(_Strict):
+    """How a prompt longer than the context is cut into pieces: each begins with up to `overlap` tokens of the one before, and stands
+    between `before` and `after`, such as "Summarize: "."""
+
+    overlap: Annotated[int, Field(ge=0)] = 64
+    before: str = ""
+    after: str = ""
 
 
 class StreamOptions(BaseModel):
@@ -356,6 +371,7 @@ class SampledCompletionRequest(Sampling, CompletionRequest):
 
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: bool | None = None
+    long_input: Annotated[LongInput | None, BeforeValidator(_long_input)] = None
 
     @property
     def num_logprobs(self) -> int | None:

@@ -7,36 +7,30 @@ history, penalties and random generator, so requests do not change each other; o
 """
 
 import asyncio
-import functools
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dedup.config import DecodingConfig
-from dedup.logits.history import TokenHistory
 from dedup.logits.tokens import TokenSets, token_sets
-from server.engines.base import USED, Events, Take
-from server.engines.choice import Choice, Sampling, TokenLogprob, bias_of
+from server.engines.answering import Answer, LongAnswer, SampledAnswer
+from server.engines.base import Events, Take
+from server.engines.choice import Sampling, bias_of
 from server.engines.decoding import EngineFailedError
 from server.engines.loading import Dtype, LoadedModel, load
-from server.engines.prompts import Prompt, PromptReader
+from server.engines.prompts import PromptReader
 from server.engines.sampling import GREEDY_BELOW, NoTokenError
 from server.errors import ApiError, invalid, model_not_found, shutting_down, unsupported
 from server.schema import (
     SAMPLED,
-    ChatRequest,
-    ChunkMaker,
     GenerationRequest,
     Message,
     Requests,
     SampledChatRequest,
     SampledCompletionRequest,
     SampledRequest,
-    usage,
 )
-from server.sse import Event, write_json
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo_model"
 
@@ -46,7 +40,7 @@ log = logging.getLogger("dedup")
 _SAMPLING = {"temperature", "top_p", "top_k", "min_p", "logit_bias", "seed", "stop", "min_tokens", "n"}
 _PENALTIES = {field for field in DecodingConfig.__dataclass_fields__ if field != "temperature"}
 _SUPPORTED = _PENALTIES | _SAMPLING | {"model", "messages", "prompt", "stream", "stream_options", "user", "repetition"}
-_SUPPORTED |= {"max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "echo", "truncate"}
+_SUPPORTED |= {"max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "echo", "truncate", "long_input"}
 _SUPPORTED |= {"metadata", "prompt_cache_key", "safety_identifier", "service_tier"}  # for the provider's own books
 # What clients send as a matter of course, with the values that ask for nothing.
 _ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
@@ -134,11 +128,7 @@ class LocalEngine:
         if isinstance(request, SampledChatRequest):
             self._validate_chat(request)
         else:
-            for name in ("top_logprobs",):
-                if request.sent.get(name):
-                    raise unsupported(name, "it belongs to the chat endpoint; here logprobs is the number")
-            if request.echo and request.logprobs is not None:
-                raise unsupported("echo", "with logprobs it would need those of the prompt, which are not worked out")
+            self._validate_completion(request)
         if request.sent.get("encoder_no_repeat_ngram_size") and self.loaded.start_token is None:
             raise unsupported("encoder_no_repeat_ngram_size", f"{self._name} has no encoder")
 
@@ -150,8 +140,21 @@ class LocalEngine:
             raise unsupported("messages", "the local engine reads text only, no other parts")
         if request.top_logprobs and not request.logprobs:
             raise invalid("top_logprobs needs logprobs to be true", "top_logprobs")
-        if request.sent.get("echo"):
-            raise unsupported("echo", "it belongs to the completions endpoint")
+        for name in ("echo", "long_input"):
+            if request.sent.get(name):
+                raise unsupported(name, "it belongs to the completions endpoint")
+
+    def _validate_completion(self, request: SampledCompletionRequest) -> None:
+        if request.sent.get("top_logprobs"):
+            raise unsupported("top_logprobs", "it belongs to the chat endpoint; here logprobs is the number")
+        if request.echo and request.logprobs is not None:
+            raise unsupported("echo", "with logprobs it would need those of the prompt, which are not worked out")
+        if request.long_input is not None:
+            if not isinstance(request.prompt, str):
+                raise invalid("long_input takes a prompt that is one string", "prompt")
+            for name in ("n", "echo", "truncate", "logprobs"):
+                if request.sent.get(name) not in (None, False, 1):
+                    raise unsupported(name, "it does not go with long_input")
 
     async def whole(self, request: GenerationRequest) -> bytes | None:
         return None
@@ -167,7 +170,8 @@ class LocalEngine:
             raise invalid(str(error), str(error).split(" ", 1)[0]) from None
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[Events | BaseException | None] = asyncio.Queue()
-        answer = _Answer(request, self._name, loaded, sampling, prompts)
+        is_long = isinstance(request, SampledCompletionRequest) and request.long_input
+        answer: Answer = (LongAnswer if is_long else SampledAnswer)(request, self._name, loaded, sampling, prompts)
 
         def send(item: Events | BaseException | None) -> None:
             loop.call_soon_threadsafe(queue.put_nowait, item)
@@ -175,8 +179,7 @@ class LocalEngine:
         events = answer.begin()
         sequences: list[Any] = []
         try:
-            for choice, prompt in answer.choices:
-                step = functools.partial(answer.step, choice, send)
+            for prompt, step in answer.sequences(send):
                 sequences.append(loaded.decoder.submit(prompt, step, send))
             left = len(sequences)
             while left:
@@ -242,91 +245,6 @@ class LocalEngine:
                 self._token_sets.clear()
             self._token_sets[config] = token_sets(config, self.loaded.tokenizer)
         return self._token_sets[config]
-
-
-class _Answer:
-    """All choices of a request, and the events that tell of them."""
-
-    def __init__(
-        self, request: SampledRequest, name: str, loaded: LoadedModel, sampling: Sampling, prompts: list[Prompt]
-    ) -> None:
-        self.choices: list[tuple[Choice, list[int]]] = []
-        self._request = request
-        self._make = ChunkMaker(request.endpoint, name)
-        self._tokenizer = loaded.tokenizer
-        self._used = usage(sum(len(prompt.tokens) for prompt in prompts), 0)
-        self._num_truncated = sum(prompt.num_truncated for prompt in prompts)
-        self._offsets: dict[int, int] = {}  # characters of each choice that log-probabilities were given for
-        num_choices = request.n or 1
-        for number, prompt in enumerate(prompts):
-            for index in range(number * num_choices, (number + 1) * num_choices):
-                self.choices.append((self._choice(index, prompt.tokens, loaded, sampling), prompt.tokens))
-
-    def _choice(self, index: int, prompt: list[int], loaded: LoadedModel, sampling: Sampling) -> Choice:
-        size = sampling.penalties.no_repeat_ngram_size
-        history, encoder = TokenHistory(prompt, size), None
-        room = loaded.context - len(prompt)
-        if loaded.start_token is not None:
-            history, room = TokenHistory([loaded.start_token], size), loaded.context - 1
-            if sampling.penalties.encoder_no_repeat_ngram_size:
-                encoder = TokenHistory(prompt, sampling.penalties.encoder_no_repeat_ngram_size)
-        limit = min(self._request.max_output_tokens or room, room)
-        return Choice(index, loaded.tokenizer, sampling, history, limit, encoder)
-
-    def begin(self) -> Events:
-        """What is there before the first token."""
-        if isinstance(self._request, ChatRequest):
-            return [self._event(self._make.role(choice.index)) for choice, _ in self.choices]
-        if self._request.echo:
-            texts = ((choice, self._tokenizer.decode(prompt, skip_special_tokens=True)) for choice, prompt in self.choices)
-            return [self._event(self._make.text(choice.index, text)) for choice, text in texts]
-        return []
-
-    def step(self, choice: Choice, send: Callable[[Events], None], scores: Any) -> int | None:
-        """A step of one choice, in the decoder's thread."""
-        token = choice.choose(scores)
-        text = choice.put(token)
-        self._used["completion_tokens"] += 1
-        self._used["total_tokens"] += 1
-        if text or choice.finish_reason:
-            chunk = self._make.text(choice.index, text, choice.finish_reason)
-            if self._request.num_logprobs is not None:
-                chunk["choices"][0]["logprobs"] = self._logprobs(choice)
-            send([Event(write_json(self._used), USED), self._event(chunk)])
-        return None if choice.finish_reason else token
-
-    def end(self) -> Events:
-        """What is left to say when all choices have ended."""
-        if not (self._request.wants_usage or not self._request.stream):
-            return []
-        return [self._event(self._make.usage(self._used["prompt_tokens"], self._used["completion_tokens"]))]
-
-    def _event(self, chunk: dict[str, Any]) -> Event:
-        if self._num_truncated:
-            chunk["truncated_prompt_tokens"] = self._num_truncated
-        return Event(write_json(chunk))
-
-    def _logprobs(self, choice: Choice) -> dict[str, Any]:
-        taken = choice.take_logprobs()
-        if self._request.endpoint == "chat":
-            return {"content": [_chat_logprob(one) for one in taken], "refusal": None}
-        offsets = []
-        for one in taken:
-            offsets.append(self._offsets.get(choice.index, 0))
-            self._offsets[choice.index] = offsets[-1] + len(one.text)
-        return {
-            "tokens": [one.text for one in taken],
-            "token_logprobs": [one.logprob for one in taken],
-            "top_logprobs": [dict(one.top) for one in taken] if self._request.num_logprobs else None,
-            "text_offset": offsets,
-        }
-
-
-def _chat_logprob(one: TokenLogprob) -> dict[str, Any]:
-    def told(text: str, logprob: float) -> dict[str, Any]:
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode("utf-8", "replace"))}
-
-    return {**told(one.text, one.logprob), "top_logprobs": [told(*each) for each in one.top]}
 
 
 def _has_more_than_text(message: Message) -> bool:

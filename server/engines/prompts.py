@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.engines.loading import LoadedModel, first_line
+from server.engines.long_input import split
 from server.errors import ApiError, invalid
-from server.schema import ChatRequest, SampledChatRequest, SampledCompletionRequest, SampledRequest
+from server.schema import ChatRequest, LongInput, SampledChatRequest, SampledCompletionRequest, SampledRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class PromptReader:
 
     def read(self, request: SampledRequest) -> list[Prompt]:
         """The prompts: one, or as many as a completion request has. Raises `ApiError` (400)."""
+        if isinstance(request, SampledCompletionRequest) and request.long_input:
+            return self._pieces(request, request.long_input)
         name = "messages" if isinstance(request, SampledChatRequest) else "prompt"
         longest = self._loaded.context - 1  # an answer has a token at least
         prompts = []
@@ -38,6 +41,28 @@ class PromptReader:
             else:
                 raise self._too_long(str(len(tokens)), name)
         return prompts
+
+    def _pieces(self, request: SampledCompletionRequest, long: LongInput) -> list[Prompt]:
+        """A long text's pieces, each with room for its answer: what `max_tokens` says, else half of the context."""
+        assert isinstance(request.prompt, str)
+        context, is_encoder_decoder = self._loaded.context, self._loaded.start_token is not None
+        for_answer = 0 if is_encoder_decoder else request.max_output_tokens or context // 2
+        around = len(self._encode(long.before + long.after))
+        room = context - 1 - for_answer - around
+        try:
+            pieces = split(request.prompt, lambda text: len(self._encode(text)) - len(self._encode("")), room, long.overlap)
+        except ValueError as error:
+            message = (
+                f"long_input: {error}; of {context} tokens {for_answer} are for the answer, {around} stand around each piece"
+            )
+            raise invalid(message, "long_input") from None
+        tokens = [self._encode(long.before + piece + long.after) for piece in pieces or [""]]
+        if max(map(len, tokens)) >= context:
+            raise self._too_long(str(max(map(len, tokens))), "long_input")
+        return [Prompt(piece or [self._first_token()]) for piece in tokens]
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, verbose=False)["input_ids"])
 
     def _tokens(self, request: SampledRequest) -> list[list[int]]:
         if isinstance(request, ChatRequest):
