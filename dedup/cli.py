@@ -1,7 +1,8 @@
-"""The command line: `dedup serve | filter | score`."""
+"""The command line: `dedup serve | generate | filter | score`."""
 
 import codecs
 import json
+import logging
 import math
 import os
 import re
@@ -22,6 +23,7 @@ from dedup.metrics import repetition_metrics
 from dedup.segmenter import load_punkt
 
 READ_BYTES = 64 * 1024
+DTYPES = ["auto", "float32", "bfloat16", "float16"]
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # how surrogateescape marks a byte that is not UTF-8
 
 Row = dict[str, Any]
@@ -32,7 +34,8 @@ Row = dict[str, Any]
 def main() -> None:
     """Stops language models from repeating themselves.
 
-    `dedup serve` puts an OpenAI-compatible server in front of a model; `dedup filter` cleans texts; `dedup score` measures them.
+    `dedup serve` puts an OpenAI-compatible server in front of a model; `dedup generate` asks one about a text of any length;
+    `dedup filter` cleans texts; `dedup score` measures them.
     """
 
 
@@ -43,6 +46,10 @@ def main() -> None:
 @click.option(
     "--upstream", metavar="URL", help="An OpenAI-compatible server to stand in front of, e.g. http://127.0.0.1:8001/v1."
 )
+@click.option("--device", metavar="DEVICE", help="Where the model runs: cpu, cuda, mps.  [default: the best there is]")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Of the weights.  [default: float32 on the CPU, else the checkpoint's]")
+@click.option("--max-concurrent", type=int, help="Answers the model generates at once.  [default: 16; 4 if it cannot batch]")
+@click.option("--trust-remote-code", is_flag=True, default=None, help="Let the checkpoint run code of its own.")
 @click.option("--policy", type=click.Choice(POLICIES), help="What is done about repetition.  [default: balanced]")
 @click.option("--workers", type=int, help="Processes that share the port, in front of an upstream.  [default: 1]")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Settings; flags and DEDUP_* variables win.")
@@ -75,6 +82,44 @@ def serve(config: Path | None, check_config: bool, **flags: Any) -> None:
     except StartupError as error:
         click.echo(f"dedup: error: {error}", err=True)
         sys.exit(1)
+
+
+@main.command()
+@click.option("--model", metavar="PATH_OR_HUB_ID", required=True, help="A Hugging Face model.")
+@click.option("--before", default="", metavar="TEXT", help='Stands before the text, such as "summarize: ".')
+@click.option("--after", default="", metavar="TEXT", help="Stands after it.")
+@click.option("--overlap", default=64, show_default=True, help="Tokens that pieces of a long text have in common.")
+@click.option("--max-tokens", type=int, help="Of the answer to a piece.  [default: half of the context]")
+@click.option("--temperature", type=float, default=0.0, show_default=True)
+@click.option("--seed", type=int)
+@click.option("--device", metavar="DEVICE", help="Where the model runs: cpu, cuda, mps.  [default: the best there is]")
+@click.option("--policy", type=click.Choice(POLICIES), default="balanced", show_default=True, help="What is removed.")
+def generate(model: str, device: str | None, policy: Any, **parameters: Any) -> None:
+    """Asks a model about a text: standard input to standard output.
+
+    \b
+    dedup generate --model t5-small --before "summarize: " < report.txt
+
+    A text longer than the model's context is cut between paragraphs, or sentences, into pieces that overlap; the answers to them
+    become one text, in which nothing is said twice.
+    """
+    if not (find_spec("torch") and find_spec("transformers")):
+        raise click.ClickException('this needs torch and transformers: pip install "dedup-llm[local]"')
+    from server.errors import ApiError, StartupError
+    from server.generate import generate as run
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+    def write(part: str) -> None:
+        sys.stdout.buffer.write(part.encode("utf-8", "replace"))
+        sys.stdout.buffer.flush()
+
+    with _quiet_pipe():
+        text = "".join(text for text, _ in _text_of_stdin())
+        try:
+            run(model, device, policy, text, parameters, write)
+        except (ApiError, StartupError) as error:
+            raise click.ClickException(str(error)) from None
 
 
 @main.command("filter")

@@ -30,6 +30,7 @@ MEMORY_SHARE = 0.4  # of what is free when the model is loaded
 END = 2**31 - 1  # the token, in no vocabulary, by which the engine is told that a sequence ends
 
 log = logging.getLogger("dedup")
+logging.getLogger("ContinuousBatchingLogger").setLevel(logging.WARNING)  # it tells on standard error what `log` tells here
 
 
 class UnbatchableError(Exception):
