@@ -12,7 +12,7 @@ CLIENTS_TESTS := tests/external/clients
 LLAMA := .venv-llama
 LLAMA_PYTHON ?= $(LLAMA)/bin/python
 
-.PHONY: serve test fuzz test-promtool test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp lint types check clean help
+.PHONY: serve test fuzz soak test-promtool test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,9 @@ test: $(COMPILED)  ## run the tests
 
 fuzz: $(COMPILED)  ## the filter's promises, for ten minutes and more
 	FUZZ_EXAMPLES=12000 $(BIN)/python -m pytest tests/test_promises.py
+
+soak: $(COMPILED)  ## the local engine at capacity, with faults and cancels, for ten minutes and more
+	$(BIN)/python -m pytest -s tests/external/test_soak.py
 
 test-promtool: $(COMPILED)  ## check /metrics with Prometheus' own tool
 	@command -v promtool >/dev/null || { echo "promtool is needed: apt-get install prometheus"; exit 1; }

@@ -178,7 +178,11 @@ class Batcher:
         """One step. False if there is nothing to do."""
         processor = self._processor
         if not processor.prepare_next_batch():
-            return bool(processor.scheduler.has_pending_requests())
+            scheduler = processor.scheduler
+            if not scheduler.active_requests:
+                # Set when pages ran out, and taken back only when a request finishes: the last one may have been cancelled.
+                scheduler.block_new_requests = False
+            return bool(scheduler.has_pending_requests())
         spans, start = [], 0
         for future in processor.inputs_and_outputs.requests_in_batch:
             state, num_tokens = future.state, future.query_length

@@ -82,7 +82,7 @@ class Choice:
         if self.num_tokens < sampling.min_tokens and sampling.end_tokens:
             scores[list(sampling.end_tokens)] = -np.inf
         temperature = sampling.temperature
-        if sampling.varying is not None:
+        if sampling.varying is not None and np.isfinite(scores.max()):
             temperature = current_temperature(self._history, scores, sampling.varying)
         token = choose(scores, temperature, sampling.top_k, sampling.top_p, sampling.min_p, self._random)
         if raw is not None:

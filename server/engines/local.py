@@ -187,14 +187,16 @@ class LocalEngine:
                     await pause
                 events = []
                 item: Events | BaseException | None = await queue.get()
-                while True:  # all that has come: a loop that is behind catches up
-                    if isinstance(item, BaseException):
-                        raise item
+                while not isinstance(item, BaseException):
                     left -= item is None
                     events += item or []
                     if queue.empty():
                         break
-                    item = queue.get_nowait()
+                    item = queue.get_nowait()  # all that has come: a loop that is behind catches up
+                else:
+                    if events and (pause := take(events)) is not None:  # what was said before the failure is not lost
+                        await pause
+                    raise item
             if (pause := take(events + answer.end())) is not None:
                 await pause
         except EngineFailedError as error:

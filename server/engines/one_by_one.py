@@ -34,7 +34,10 @@ class OneByOne:
         sequence = Sequence(step, on_end)
         if self._stopping.is_set():
             raise EngineFailedError("the engine is stopped")
-        self._pool.submit(self._decode, sequence, prompt)
+        try:
+            self._pool.submit(self._decode, sequence, prompt)
+        except RuntimeError:  # it was stopped just now
+            raise EngineFailedError("the engine is stopped") from None
         return sequence
 
     def cancel(self, sequence: Sequence) -> None:
