@@ -215,7 +215,7 @@ class Generation:
             self._require_started()
             service.engine.validate(parsed)
             with service.streams.one():
-                completion = Completion(parsed, service.engine, service.settings.policy, self._telemetry)
+                completion = Completion(parsed, service.engine, service.settings.policy, self._telemetry, service.settings.heal)
                 with self._tracer.span(parsed, completion):
                     async with _Watch(receive, completion.leave):
                         await (self._stream if parsed.stream else self._whole)(completion, exchange, scope, send)

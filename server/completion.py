@@ -17,8 +17,9 @@ from server.answers.merged import Merged
 from server.answers.messages import MessagesAnswer, messages_editing
 from server.answers.responses import ResponsesAnswer, responses_editing
 from server.channel import Editing
-from server.engines.base import Engine, EnoughError, Events
+from server.engines.base import Engine, EnoughError, Events, Take
 from server.errors import ApiError, shutting_down, upstream_failed
+from server.healing import Healer
 from server.schema import ChatRequest, CompletionRequest, GenerationRequest, estimate_tokens
 from server.sse import encode, write_json
 from server.telemetry import Outcome, Telemetry
@@ -29,7 +30,7 @@ _log = logging.getLogger("dedup.server")
 Write = Callable[[bytes], Awaitable[None] | None]
 
 
-def answer_for(request: GenerationRequest, policy: Policy) -> Answer:
+def answer_for(request: GenerationRequest, policy: Policy, heals: bool = False) -> Answer:
     """The answer in the form that the request's endpoint has."""
     if isinstance(request, ChatRequest | CompletionRequest):
         return ChatAnswer(
@@ -38,6 +39,7 @@ def answer_for(request: GenerationRequest, policy: Policy) -> Answer:
             num_choices=request.num_choices,
             wants_usage=request.wants_usage or not request.stream,
             prompt_tokens=request.estimated_prompt_tokens,
+            heals=heals,
         )
     if request.endpoint == "messages":
         return MessagesAnswer(messages_editing(request.body(), policy))
@@ -47,7 +49,9 @@ def answer_for(request: GenerationRequest, policy: Policy) -> Answer:
 class Completion:
     """One request on its way. `stream` or `collect` once; cancelling either stops the engine at once."""
 
-    def __init__(self, request: GenerationRequest, engine: Engine, policy: Policy, telemetry: Telemetry) -> None:
+    def __init__(
+        self, request: GenerationRequest, engine: Engine, policy: Policy, telemetry: Telemetry, heal: bool = False
+    ) -> None:
         self.outcome: Outcome = "client_gone"  # unless something better becomes of it
         self.started_at = time.perf_counter()
         self.first_text_at: float | None = None
@@ -55,7 +59,10 @@ class Completion:
         self._engine = engine
         self._telemetry = telemetry
         chosen = request.repetition.policy if request.repetition else None
-        self.answer = answer_for(request, chosen or policy)
+        heals = Healer.heals(request, engine, heal)
+        self.answer = answer_for(request, chosen or policy, heals)
+        self._healer = Healer(request, engine) if heals else None
+        self._healed_at: float | None = None  # when the first loop ended
         self._label = telemetry.model_label(request.model or (engine.models[0] if engine.models else None))
         self._gone = False
 
@@ -86,12 +93,9 @@ class Completion:
 
         self._telemetry.add("streams_in_progress", 1, self._label)
         try:
-            with contextlib.suppress(EnoughError):
-                await self._engine.generate(self._request, take)
-            if not answer.complete and not answer.over:
-                raise upstream_failed("the upstream's stream ended before the answer did")
+            await self._generate(take)
             last = unwritten + answer.end()
-            self.outcome = "cut" if answer.cut else "upstream_error" if answer.failed else "ok"
+            self.outcome = self._outcome()
         except (Exception, asyncio.CancelledError) as failure:
             begun = begun or bool(unwritten)
             error = self._explain(failure, begun)
@@ -110,7 +114,7 @@ class Completion:
         try:
             body = await self._engine.whole(self._request)
             response = await self._merged() if body is None else self.answer.whole(body)
-            self.outcome = "cut" if self.answer.cut else "upstream_error" if self.answer.failed else "ok"
+            self.outcome = self._outcome()
             return response
         except (Exception, asyncio.CancelledError) as failure:
             raise self._explain(failure, begun=False) from None
@@ -147,15 +151,28 @@ class Completion:
             if answer.over:
                 raise EnoughError
 
-        with contextlib.suppress(EnoughError):
-            await self._engine.generate(self._request, take)
-        if not answer.complete and not answer.over:
-            raise upstream_failed("the upstream's stream ended before the answer did")
+        await self._generate(take)
         for chunk in answer.last_chunks():
             merged.add(chunk)
         response = merged.response()
         response["usage"] = response.get("usage") or answer.usage()
         return write_json(response)
+
+    async def _generate(self, take: Take) -> None:
+        """The answer, to its end; one that loops goes on differently where it can."""
+        answer, healer = self.answer, self._healer
+        request: GenerationRequest | None = self._request
+        while request is not None:
+            with contextlib.suppress(EnoughError):
+                await self._engine.generate(request, take)
+            if not answer.complete and not answer.over:
+                raise upstream_failed("the upstream's stream ended before the answer did")
+            if healer is None or not isinstance(answer, ChatAnswer) or not answer.waits:
+                return
+            request = healer.next(answer.said, answer.looped, answer.num_tokens)
+            if request is not None:
+                self._healed_at = self._healed_at or time.perf_counter()
+                answer.resume()
 
     def _feed(self, events: Events) -> tuple[bytes, ApiError | None]:
         """What the reader gets for what came at once: what stands before a failure is not lost by it."""
@@ -174,6 +191,13 @@ class Completion:
         if self.first_text_at is None:
             self._note_text()
         return given, None
+
+    def _outcome(self) -> Outcome:
+        if self.answer.cut:
+            return "cut"
+        if self.answer.failed:
+            return "upstream_error"
+        return "healed" if self._healed_at is not None else "ok"
 
     def _explain(self, failure: BaseException, begun: bool) -> ApiError:
         """The error that the reader gets; raises `failure` itself where nobody reads on."""

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
-Outcome = Literal["ok", "cut", "upstream_error", "client_gone", "rejected"]
+Outcome = Literal["ok", "cut", "healed", "upstream_error", "client_gone", "rejected"]
 ChannelName = Literal["content", "reasoning", "tool_arguments"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
