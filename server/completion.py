@@ -78,11 +78,12 @@ class Completion:
         """
         answer = self.answer
         begun = False
-        unwritten = b""  # it goes with the last events
+        unwritten = b""  # it goes with what comes next
 
         def take(events: Events) -> Awaitable[None] | None:  # one read, one decode, one write
             nonlocal begun, unwritten
             given, failure = self._feed(events)
+            given, unwritten = unwritten + given, b""
             if failure is not None or answer.over:
                 unwritten = given
                 raise failure or EnoughError
@@ -172,7 +173,7 @@ class Completion:
             request = healer.next(answer.said, answer.looped, answer.num_tokens)
             if request is not None:
                 self._healed_at = self._healed_at or time.perf_counter()
-                answer.resume()
+                answer.resume(request.said[len(answer.said) :])
 
     def _feed(self, events: Events) -> tuple[bytes, ApiError | None]:
         """What the reader gets for what came at once: what stands before a failure is not lost by it."""

@@ -53,8 +53,8 @@ class Healer:
             return None
         rung = self.attempts
         self.attempts += 1
-        if rung == MAX_ATTEMPTS - 1 and said.strip():  # what a model says in a new paragraph owes least to the one before
-            said = said.rstrip() + _BREAK
+        if rung == MAX_ATTEMPTS - 1:  # what a model says in a new paragraph owes least to the one before
+            said += "\n" * max(0, len(_BREAK) - (len(said) - len(said.rstrip("\n"))))
         changes: dict[str, Any] = {**left, "seed": self._seed(rung)}
         wanted = _LADDER[rung] | (_STRONGER[rung] if self._engine.has_all_methods else {})
         for name, value in wanted.items():

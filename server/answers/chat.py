@@ -97,6 +97,7 @@ class _ChoiceState:
         self.ended = False
         self.waits = False  # cut at a loop, and may yet go on
         self._heals = heals
+        self._begins_with = ""  # goes before the next text
         self.channels: list[Channel] = []
         self.last: tuple[str, Channel] | None = None  # the field and the channel that text went to last
         self._open: dict[_Key, Channel] = {}
@@ -126,6 +127,9 @@ class _ChoiceState:
         edited = False
         for name, key, holder, slot in _texts(choice):
             text = holder[slot]
+            if self._begins_with and name == "content":
+                text, self._begins_with = self._begins_with + text, ""
+                edited = True
             if name != "reasoning":
                 filtered.before += self.release("reasoning")  # it has ended: an answer follows
             channel = self._channel(name, key)
@@ -172,8 +176,9 @@ class _ChoiceState:
         """The content that the reader got."""
         return "".join(part for channel in self.channels if channel.name == "content" for part in channel.given or ())
 
-    def resume(self) -> None:
+    def resume(self, begins_with: str) -> None:
         """Goes on behind a cut."""
+        self._begins_with = begins_with
         for channel in self.channels:
             if channel.cut:
                 channel.resume()
@@ -341,11 +346,11 @@ class ChatAnswer:
         loop = next((channel.filter.loop for state in self._choices.values() for channel in state.channels if channel.cut), None)
         return said[-loop.period :] if loop and loop.kind != "near" else ""
 
-    def resume(self) -> None:
-        """What is fed from here on is another stream of events, which goes on with the text in the loop's stead."""
+    def resume(self, begins_with: str = "") -> None:
+        """What is fed from here on is another stream of events, which goes on with the text in the loop's stead, behind `begins_with`."""
         for state in self._choices.values():
             if state.waits:
-                state.resume()
+                state.resume(begins_with)
         self._used_before = self.num_tokens
         self.input_tokens = self._prompt_tokens if self.input_tokens is None else self.input_tokens
         self.over = self._done = False
