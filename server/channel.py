@@ -49,7 +49,8 @@ class Channel:
         self.bytes_in = 0
         self.flushed = False
         self.failed = False  # the filter raised: from there on text passes as it is
-        self.given: list[str] | None = None  # what the reader got, where somebody wants to know: a list, to be filled
+        self.given: list[str] | None = None  # what the reader got; kept where somebody wants to know, else None
+        self.fed: list[str] = []  # what came; kept likewise
         self.healed: list[LoopEvent] = []  # loops that ended, and the text went on
         self.discarded_chars = 0  # generated in them, and given to nobody
         self._held: deque[tuple[int, float, str]] = deque()  # (characters fed until then, when, text), of what is not let go yet
@@ -76,7 +77,14 @@ class Channel:
             self._let_go = text_filter.chars_in
         if self.given is not None:
             self.given.append(given)
+            self.fed.append(text)
         return given
+
+    @property
+    def looped(self) -> str:
+        """What came of the loop at which the text was cut, and was given to nobody."""
+        last = self.filter.removed[-1] if self.filter.removed else None
+        return "".join(self.fed)[last.start : last.end] if last and last.kind == "loop" else ""
 
     def resume(self) -> None:
         """Goes on behind a cut, with what is said in the loop's stead."""

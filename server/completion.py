@@ -20,6 +20,7 @@ from server.channel import Editing
 from server.engines.base import Engine, EnoughError, Events, Take
 from server.errors import ApiError, shutting_down, upstream_failed
 from server.healing import Healer
+from server.incidents import IncidentLog
 from server.schema import ChatRequest, CompletionRequest, GenerationRequest, estimate_tokens
 from server.sse import encode, write_json
 from server.telemetry import Outcome, Telemetry
@@ -30,7 +31,7 @@ _log = logging.getLogger("dedup.server")
 Write = Callable[[bytes], Awaitable[None] | None]
 
 
-def answer_for(request: GenerationRequest, policy: Policy, heals: bool = False) -> Answer:
+def answer_for(request: GenerationRequest, policy: Policy, heals: bool = False, keeps: bool = False) -> Answer:
     """The answer in the form that the request's endpoint has."""
     if isinstance(request, ChatRequest | CompletionRequest):
         return ChatAnswer(
@@ -40,6 +41,7 @@ def answer_for(request: GenerationRequest, policy: Policy, heals: bool = False) 
             wants_usage=request.wants_usage or not request.stream,
             prompt_tokens=request.estimated_prompt_tokens,
             heals=heals,
+            keeps=keeps,
         )
     if request.endpoint == "messages":
         return MessagesAnswer(messages_editing(request.body(), policy))
@@ -50,8 +52,16 @@ class Completion:
     """One request on its way. `stream` or `collect` once; cancelling either stops the engine at once."""
 
     def __init__(
-        self, request: GenerationRequest, engine: Engine, policy: Policy, telemetry: Telemetry, heal: bool = False
+        self,
+        request: GenerationRequest,
+        engine: Engine,
+        policy: Policy,
+        telemetry: Telemetry,
+        *,
+        heal: bool = False,
+        incidents: IncidentLog | None = None,
     ) -> None:
+        """heal: unless the request says otherwise. incidents: where loops are told of."""
         self.outcome: Outcome = "client_gone"  # unless something better becomes of it
         self.started_at = time.perf_counter()
         self.first_text_at: float | None = None
@@ -60,9 +70,12 @@ class Completion:
         self._telemetry = telemetry
         chosen = request.repetition.policy if request.repetition else None
         heals = Healer.heals(request, engine, heal)
-        self.answer = answer_for(request, chosen or policy, heals)
+        self.answer = answer_for(request, chosen or policy, heals, incidents is not None)
         self._healer = Healer(request, engine) if heals else None
-        self._healed_at: float | None = None  # when the first loop ended
+        self._incidents = incidents
+        self._first_loop: tuple[str, str] | None = None  # what had been said, what was thrown away
+        self._looped_at: float | None = None  # when a loop was found, until there is new text
+        self._heal_seconds = 0.0
         self._label = telemetry.model_label(request.model or (engine.models[0] if engine.models else None))
         self._gone = False
 
@@ -170,10 +183,12 @@ class Completion:
                 raise upstream_failed("the upstream's stream ended before the answer did")
             if healer is None or not isinstance(answer, ChatAnswer) or not answer.waits:
                 return
-            request = healer.next(answer.said, answer.looped, answer.num_tokens)
+            said, looped = answer.said, answer.looped
+            self._first_loop = self._first_loop or (said, looped)
+            request = healer.next(said, looped, answer.num_tokens)
             if request is not None:
-                self._healed_at = self._healed_at or time.perf_counter()
-                answer.resume(request.said[len(answer.said) :])
+                self._looped_at = self._looped_at or time.perf_counter()
+                answer.resume(request.said[len(said) :])
 
     def _feed(self, events: Events) -> tuple[bytes, ApiError | None]:
         """What the reader gets for what came at once: what stands before a failure is not lost by it."""
@@ -191,6 +206,9 @@ class Completion:
                 break
         if self.first_text_at is None:
             self._note_text()
+        if given and self._looped_at is not None:
+            self._heal_seconds += time.perf_counter() - self._looped_at
+            self._looped_at = None
         return given, None
 
     def _outcome(self) -> Outcome:
@@ -198,7 +216,7 @@ class Completion:
             return "cut"
         if self.answer.failed:
             return "upstream_error"
-        return "healed" if self._healed_at is not None else "ok"
+        return "healed" if self._healer and self._healer.attempts else "ok"
 
     def _explain(self, failure: BaseException, begun: bool) -> ApiError:
         """The error that the reader gets; raises `failure` itself where nobody reads on."""
@@ -213,6 +231,27 @@ class Completion:
         self.outcome = "rejected" if not begun and failure.status < 500 else "upstream_error"
         return failure
 
+    def _tell_of_loop(self) -> None:
+        """Writes the answer's first loop into the incident log."""
+        answer, request = self.answer, self._request
+        if self._incidents is None or not isinstance(answer, ChatAnswer):
+            return
+        if self._first_loop is None and not answer.cut:
+            return
+        kept, looped = self._first_loop or (answer.said, answer.looped)
+        self._incidents.write(
+            {
+                "request_id": request.exchange.request_id,
+                "endpoint": request.endpoint,
+                "outcome": self.outcome,
+                "attempts": self._healer.attempts if self._healer else 0,
+                "request": request.body(),
+                "kept": kept,
+                "looped": looped,
+                "healed": answer.said[len(kept) :] if self.outcome == "healed" else None,
+            }
+        )
+
     def _note_text(self) -> None:
         if self.first_text_at is None and any(channel.filter.chars_out for channel in self.answer.channels):
             self.first_text_at = time.perf_counter()
@@ -224,6 +263,11 @@ class Completion:
         telemetry.observe("request_duration_seconds", time.perf_counter() - self.started_at, label)
         if self.first_text_at is not None:
             telemetry.observe("time_to_first_token_seconds", self.first_text_at - self.started_at, label)
+        if self._healer and self._healer.attempts:
+            telemetry.count("heal_attempts", self._healer.attempts, label)
+            telemetry.count("heal_discarded_chars", sum(channel.discarded_chars for channel in answer.channels), label)
+            telemetry.observe("heal_seconds", self._heal_seconds, label)
+        self._tell_of_loop()
         channels = answer.channels
         if not channels:
             return  # nothing was generated

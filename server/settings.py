@@ -95,6 +95,7 @@ class Settings(BaseSettings):
     first_token_timeout_seconds: from the request to an answer's first byte. idle_timeout_seconds: how long an upstream may then say
     nothing, and a client take nothing. header_ and body_timeout_seconds: until a client must have sent its request.
     grace_seconds: how long answers in progress may take to end when the server is told to stop.
+    incident_log: a file that tells of every loop, with what was asked and said; it and the one before it hold incident_log_max_bytes each.
     log_prompts: writes the beginning of each request into the log, which otherwise shows nothing of what is said.
     """
 
@@ -132,6 +133,8 @@ class Settings(BaseSettings):
     grace_seconds: Annotated[float, Field(ge=2, allow_inf_nan=False)] = 30.0
     log_format: Literal["text", "json"] = "text"
     log_prompts: bool = False
+    incident_log: Path | None = None
+    incident_log_max_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
 
     _file_keys: tuple[str, ...] = PrivateAttr(default=())
 

@@ -93,10 +93,11 @@ class _Fed:
 class _ChoiceState:
     """One choice of an answer: its channels, and how it ends."""
 
-    def __init__(self, index: int, is_chat: bool, editing: Editing, heals: bool) -> None:
+    def __init__(self, index: int, is_chat: bool, editing: Editing, heals: bool, keeps: bool) -> None:
         self.ended = False
         self.waits = False  # cut at a loop, and may yet go on
         self._heals = heals
+        self._keeps = keeps
         self._begins_with = ""  # goes before the next text
         self.channels: list[Channel] = []
         self.last: tuple[str, Channel] | None = None  # the field and the channel that text went to last
@@ -189,7 +190,7 @@ class _ChoiceState:
         if channel is None or channel.flushed:
             channel = self._open[key] = self._editing.channel(name)
             self.channels.append(channel)
-            if self._heals:
+            if self._keeps:
                 channel.given = []
         self.last = (key[0], channel)
         return channel
@@ -290,6 +291,7 @@ def _carries(choice: Choice) -> bool:
 class ChatAnswer:
     """See `server.answers.base`. wants_usage: a streamed answer ends with its usage. prompt_tokens: an estimate, used after a cut.
     heals: at a loop in its content it `waits`: to be resumed with what an engine says in the loop's stead, or to end.
+    keeps: `said` and `looped` are wanted in any case.
     """
 
     def __init__(
@@ -301,6 +303,7 @@ class ChatAnswer:
         wants_usage: bool = False,
         prompt_tokens: int = 0,
         heals: bool = False,
+        keeps: bool = False,
     ) -> None:
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
@@ -310,6 +313,7 @@ class ChatAnswer:
         self._wants_usage = wants_usage
         self._prompt_tokens = prompt_tokens
         self._heals = heals and num_choices == 1
+        self._keeps = keeps or self._heals
         self._resumed = False
         self._used_before = 0  # output tokens of the attempts before this one
         self._choices: dict[int, _ChoiceState] = {}
@@ -336,15 +340,13 @@ class ChatAnswer:
 
     @property
     def said(self) -> str:
-        """The content that the reader of an answer that heals got."""
+        """The content that the reader got, of an answer that keeps it."""
         return "".join(state.said for state in self._choices.values())
 
     @property
     def looped(self) -> str:
-        """The beginning of what a loop that it was cut at would have said once more."""
-        said = self.said
-        loop = next((channel.filter.loop for state in self._choices.values() for channel in state.channels if channel.cut), None)
-        return said[-loop.period :] if loop and loop.kind != "near" else ""
+        """What came of the loop that the answer was cut at, and was given to nobody, if the answer keeps that."""
+        return "".join(channel.looped for channel in self.channels if channel.cut)
 
     def resume(self, begins_with: str = "") -> None:
         """What is fed from here on is another stream of events, which goes on with the text in the loop's stead, behind `begins_with`."""
@@ -503,7 +505,7 @@ class ChatAnswer:
         index = index if isinstance(index, int) else position
         state = self._choices.get(index)
         if state is None:
-            state = self._choices[index] = _ChoiceState(index, self._is_chat, self._editing, self._heals)
+            state = self._choices[index] = _ChoiceState(index, self._is_chat, self._editing, self._heals, self._keeps)
         return state
 
     def _filter(self, chunk: Chunk, choices: list[Choice], fed: _Fed | None) -> tuple[list[Chunk], bool]:

@@ -4,6 +4,7 @@ Requests go on as they came and answers come back as they are; which server gets
 """
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Awaitable, Mapping
@@ -19,6 +20,8 @@ from server.schema import FORWARDED, ChatRequest, CompletionRequest, Exchange, G
 from server.settings import GoesOn, Settings, UpstreamSettings
 from server.sse import EventTooLongError, SSEDecoder, read_json, write_json
 from server.telemetry import Telemetry
+
+_log = logging.getLogger("dedup.server")
 
 _PATHS = {
     "chat": "/chat/completions",
@@ -190,6 +193,7 @@ class UpstreamEngine:
         self._upstreams = [Upstream(one, timeouts, pass_on_keys, telemetry) for one in settings.all_upstreams]
         self._aliases: Mapping[str, str] = settings.aliases
         self._streams_always = settings.stream_upstream
+        self._heals = settings.heal
         telemetry.learn(self.models)
 
     @property
@@ -208,6 +212,11 @@ class UpstreamEngine:
 
     async def start(self) -> None:
         await self.ready()
+        for upstream in self._upstreams if self._heals else ():
+            if upstream.up and all(upstream.goes_on(model) == "no" for model in upstream.models or [""]):
+                _log.info(
+                    "%s is not known to go on with an answer: in chat, loops are cut and not healed (goes_on)", upstream.name
+                )
 
     async def stop(self) -> None:
         for upstream in self._upstreams:

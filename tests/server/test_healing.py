@@ -1,6 +1,7 @@
 """Healing: an answer that loops goes on differently from where the loop began, and its reader notices nothing but an answer."""
 
 import asyncio
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -8,9 +9,11 @@ import msgspec
 import pytest
 
 from dedup import RepetitionFilter
+from dedup.pairs import preference_pair
 from server.completion import Completion
 from server.engines.base import Take
 from server.healing import MAX_ATTEMPTS, Healer
+from server.incidents import IncidentLog
 from server.schema import FORWARDED, ChatRequest, GenerationRequest, Requests, parse
 from server.sse import Event
 from server.telemetry import Telemetry
@@ -69,10 +72,12 @@ class LoopingEngine:
         take([Event(msgspec.json.encode(said) if said else b"[DONE]")])
 
 
-async def healed(engine: LoopingEngine, **body: Any) -> tuple[Played, list[bytes], Completion, Telemetry]:
+async def healed(
+    engine: LoopingEngine, incidents: IncidentLog | None = None, **body: Any
+) -> tuple[Played, list[bytes], Completion, Telemetry]:
     request = parse(FORWARDED, "chat", {"messages": [{"role": "user", "content": "Hello"}], "model": "m", "stream": True, **body})
     telemetry = Telemetry(["m"])
-    completion = Completion(request, engine, "balanced", telemetry, heal=True)  # type: ignore[arg-type]
+    completion = Completion(request, engine, "balanced", telemetry, heal=True, incidents=incidents)  # type: ignore[arg-type]
     written: list[bytes] = []
     await completion.stream(written.append)
     return Played(written), written, completion, telemetry
@@ -176,3 +181,39 @@ def test_a_request_that_asks_for_more_keeps_it() -> None:
     sent = going_on[1].body()  # type: ignore[union-attr]
     assert (sent["temperature"], sent["frequency_penalty"], sent["no_repeat_ngram_size"]) == (1.5, 2.0, 2)
     assert sent["dry_multiplier"] > 0
+
+
+async def test_a_loop_is_told_of_and_becomes_a_preference_pair(tmp_path: Path) -> None:
+    incidents = IncidentLog(tmp_path / "loops.jsonl", 1 << 20)
+    played, _, _, _ = await healed(LoopingEngine(3, 1), incidents)
+    cut, _, _, _ = await healed(LoopingEngine(4, 99), incidents)
+    await healed(LoopingEngine(5, 0), incidents)
+    told = [msgspec.json.decode(line) for line in (tmp_path / "loops.jsonl").read_bytes().splitlines()]
+    assert [one["outcome"] for one in told] == ["healed", "cut"]
+    assert told[0]["kept"] + told[0]["healed"] == played.text()
+    assert cut.text().startswith(told[1]["kept"])
+    assert told[1]["healed"] is None
+    assert told[0]["request"]["messages"] == [{"role": "user", "content": "Hello"}]
+    assert (tmp_path / "loops.jsonl").stat().st_mode & 0o077 == 0
+    pair = preference_pair(told[0])
+    assert pair is not None
+    assert pair["chosen"] == [{"role": "assistant", "content": played.text()}]
+    assert pair["rejected"][0]["content"] == told[0]["kept"] + told[0]["looped"]
+    assert RepetitionFilter().feed(pair["rejected"][0]["content"]) != pair["rejected"][0]["content"]
+    assert preference_pair(told[1]) is None
+    with pytest.raises(ValueError, match="incident log"):
+        preference_pair({"text": NOVEL})
+
+
+def test_an_incident_log_is_bounded_and_its_failure_fails_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = IncidentLog(tmp_path / "loops.jsonl", 4096)
+    for number in range(100):
+        log.write({"kept": NOVEL, "number": number})
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["loops.jsonl", "loops.jsonl.1"]
+    assert all(file.stat().st_size <= 4096 for file in files)
+    assert msgspec.json.decode(files[0].read_bytes().splitlines()[-1])["number"] == 99
+    lost = IncidentLog(tmp_path / "missing" / "loops.jsonl", 4096)
+    for _ in range(3):
+        lost.write({"kept": NOVEL})
+    assert len([record for record in caplog.records if "cannot be written" in record.message]) == 1
