@@ -11,19 +11,19 @@ from server.schema import ChatRequest, CompletionRequest, GenerationRequest
 
 MAX_ATTEMPTS = 4
 _BREAK = "\n\n"
-# What each rung adds; a request that asks for more keeps it.
+# What each rung adds; a request that asks for more keeps it. DRY and n-gram bans leave alone what does not repeat; a frequency penalty,
+# which drives a model away from its own words, is for servers that have neither.
 _LADDER: tuple[dict[str, float], ...] = (
+    {"temperature": 0.5, "dry_multiplier": 0.8, "min_tokens": 8},
+    {"temperature": 0.7, "dry_multiplier": 0.8, "no_repeat_ngram_size": 8, "min_tokens": 8},
+    {"temperature": 0.8, "dry_multiplier": 1.2, "no_repeat_ngram_size": 6, "min_tokens": 8},
+    {"temperature": 0.9, "dry_multiplier": 1.6, "no_repeat_ngram_size": 4, "min_tokens": 8},
+)
+_LADDER_ELSEWHERE: tuple[dict[str, float], ...] = (
     {"temperature": 0.7, "frequency_penalty": 0.3, "min_tokens": 8},
     {"temperature": 0.9, "frequency_penalty": 0.6, "min_tokens": 8},
     {"temperature": 1.0, "frequency_penalty": 1.0, "min_tokens": 8},
     {"temperature": 1.1, "frequency_penalty": 1.5, "min_tokens": 8},
-)
-# The methods that not every server has, where the engine says that it has them.
-_STRONGER: tuple[dict[str, float], ...] = (
-    {"dry_multiplier": 0.8},
-    {"dry_multiplier": 0.8, "no_repeat_ngram_size": 6},
-    {"dry_multiplier": 1.2, "no_repeat_ngram_size": 4},
-    {"dry_multiplier": 1.6, "no_repeat_ngram_size": 3},
 )
 
 
@@ -56,7 +56,7 @@ class Healer:
         if rung == MAX_ATTEMPTS - 1:  # what a model says in a new paragraph owes least to the one before
             said += "\n" * max(0, len(_BREAK) - (len(said) - len(said.rstrip("\n"))))
         changes: dict[str, Any] = {**left, "seed": self._seed(rung)}
-        wanted = _LADDER[rung] | (_STRONGER[rung] if self._engine.has_all_methods else {})
+        wanted = (_LADDER if self._engine.has_all_methods else _LADDER_ELSEWHERE)[rung]
         for name, value in wanted.items():
             given = self._given(name)
             changes[name] = value if given is None else _stronger(name, given, value)

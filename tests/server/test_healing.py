@@ -179,8 +179,8 @@ def test_a_request_that_asks_for_more_keeps_it() -> None:
     going_on = healer.next("a", "b", 0), healer.next("a", "b", 0)
     assert all(again is not None for again in going_on)
     sent = going_on[1].body()  # type: ignore[union-attr]
-    assert (sent["temperature"], sent["frequency_penalty"], sent["no_repeat_ngram_size"]) == (1.5, 2.0, 2)
-    assert sent["dry_multiplier"] > 0
+    assert (sent["temperature"], sent["dry_multiplier"], sent["no_repeat_ngram_size"]) == (1.5, 2.0, 2)
+    assert sent["min_tokens"] > 0
 
 
 async def test_a_loop_is_told_of_and_becomes_a_preference_pair(tmp_path: Path) -> None:
