@@ -176,11 +176,12 @@ def test_a_request_that_asks_for_more_keeps_it() -> None:
     request = parse(FORWARDED, "chat", body)
     assert isinstance(request, ChatRequest)
     healer = Healer(request, engine)  # type: ignore[arg-type]
-    going_on = healer.next("a", "b", 0), healer.next("a", "b", 0)
-    assert all(again is not None for again in going_on)
-    sent = going_on[1].body()  # type: ignore[union-attr]
-    assert (sent["temperature"], sent["dry_multiplier"], sent["no_repeat_ngram_size"]) == (1.5, 2.0, 2)
-    assert sent["min_tokens"] > 0
+    going_on = [healer.next("a", "b", 0) for _ in range(2)]
+    sent = [again.body() for again in going_on if again is not None]
+    assert [(body["temperature"], body["dry_multiplier"]) for body in sent] == [(1.5, 2.0)] * 2
+    assert sent[1]["no_repeat_ngram_size"] == 2
+    assert sent[1]["frequency_penalty"] == 2.0
+    assert sent[1]["min_tokens"] > 0
 
 
 async def test_a_loop_is_told_of_and_becomes_a_preference_pair(tmp_path: Path) -> None:
