@@ -171,6 +171,7 @@ def test_a_request_that_asks_for_more_keeps_it() -> None:
         "messages": [{"role": "user", "content": NOVEL}],
         "temperature": 1.5,
         "frequency_penalty": 2.0,
+        "dry_multiplier": 2.0,
         "no_repeat_ngram_size": 2,
     }
     request = parse(FORWARDED, "chat", body)
