@@ -14,10 +14,10 @@ _BREAK = "\n\n"
 # What each rung adds; a request that asks for more keeps it. DRY and n-gram bans leave alone what does not repeat; a frequency penalty,
 # which drives a model away from its own words, is for servers that have neither.
 _LADDER: tuple[dict[str, float], ...] = (
-    {"temperature": 0.5, "dry_multiplier": 0.8, "min_tokens": 8},
-    {"temperature": 0.7, "dry_multiplier": 0.8, "no_repeat_ngram_size": 8, "min_tokens": 8},
-    {"temperature": 0.8, "dry_multiplier": 1.2, "no_repeat_ngram_size": 6, "min_tokens": 8},
-    {"temperature": 0.9, "dry_multiplier": 1.6, "no_repeat_ngram_size": 4, "min_tokens": 8},
+    {"temperature": 0.2, "dry_multiplier": 0.8},
+    {"temperature": 0.4, "dry_multiplier": 0.8, "no_repeat_ngram_size": 8},
+    {"temperature": 0.7, "dry_multiplier": 1.2, "no_repeat_ngram_size": 6},
+    {"temperature": 0.9, "dry_multiplier": 1.6, "no_repeat_ngram_size": 4},
 )
 _LADDER_ELSEWHERE: tuple[dict[str, float], ...] = (
     {"temperature": 0.7, "frequency_penalty": 0.3, "min_tokens": 8},

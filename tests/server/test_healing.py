@@ -182,7 +182,6 @@ def test_a_request_that_asks_for_more_keeps_it() -> None:
     assert [(body["temperature"], body["dry_multiplier"]) for body in sent] == [(1.5, 2.0)] * 2
     assert sent[1]["no_repeat_ngram_size"] == 2
     assert sent[1]["frequency_penalty"] == 2.0
-    assert sent[1]["min_tokens"] > 0
 
 
 async def test_a_loop_is_told_of_and_becomes_a_preference_pair(tmp_path: Path) -> None:
