@@ -20,10 +20,10 @@ _LADDER: tuple[dict[str, float], ...] = (
     {"temperature": 0.9, "dry_multiplier": 1.6, "no_repeat_ngram_size": 4},
 )
 _LADDER_ELSEWHERE: tuple[dict[str, float], ...] = (
-    {"temperature": 0.7, "frequency_penalty": 0.3, "min_tokens": 8},
-    {"temperature": 0.9, "frequency_penalty": 0.6, "min_tokens": 8},
-    {"temperature": 1.0, "frequency_penalty": 1.0, "min_tokens": 8},
-    {"temperature": 1.1, "frequency_penalty": 1.5, "min_tokens": 8},
+    {"temperature": 0.2, "frequency_penalty": 0.2},
+    {"temperature": 0.5, "frequency_penalty": 0.4},
+    {"temperature": 0.8, "frequency_penalty": 0.8},
+    {"temperature": 1.0, "frequency_penalty": 1.2},
 )
 
 
@@ -53,7 +53,7 @@ class Healer:
             return None
         rung = self.attempts
         self.attempts += 1
-        if rung == MAX_ATTEMPTS - 1:  # what a model says in a new paragraph owes least to the one before
+        if rung == MAX_ATTEMPTS - 1 or not self._engine.has_all_methods:  # what a model says in a new paragraph owes least to the one before
             said += "\n" * max(0, len(_BREAK) - (len(said) - len(said.rstrip("\n"))))
         changes: dict[str, Any] = {**left, "seed": self._seed(rung)}
         wanted = (_LADDER if self._engine.has_all_methods else _LADDER_ELSEWHERE)[rung]

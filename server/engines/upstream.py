@@ -328,12 +328,20 @@ class UpstreamEngine:
 
 def _going_on(request: GenerationRequest, goes_on: GoesOn) -> dict[str, Any]:
     """What makes a server go on with what `request` has said."""
+    # vLLM's ban of a phrase: it would open one more copy of the loop.
+    banned = {"bad_words": [_opening(request.avoided)]} if goes_on == "continue_final_message" and request.avoided.strip() else {}
     if isinstance(request, CompletionRequest):
-        return {"prompt": request.prompt + request.said}
+        return {"prompt": request.prompt + request.said, **banned}
     messages = [*request.body()["messages"], {"role": "assistant", "content": request.said}]
     if goes_on == "assistant_message":
         return {"messages": messages}
-    return {"messages": messages, "add_generation_prompt": False, "continue_final_message": True}
+    return {"messages": messages, "add_generation_prompt": False, "continue_final_message": True, **banned}
+
+
+def _opening(text: str) -> str:
+    """The first words of a text; in scripts without spaces, the first characters."""
+    words = text.split()
+    return " ".join(words[:3]) if len(words[0]) < 24 and len(words) > 1 else words[0][:4]
 
 
 async def read_whole(response: Response) -> bytes:

@@ -145,7 +145,7 @@ async def test_the_ladder_is_climbed_the_same_way_every_time() -> None:
     assert asked[0][0][1] == asked[1][0][1]
     engines = [LoopingEngine(5, 9), LoopingEngine(5, 9)]
     for engine in engines:
-        await healed(engine, temperature=0.2, max_tokens=4000)
+        await healed(engine, temperature=0.1, max_tokens=4000)
     bodies = [[request.body() for request in engine.asked] for engine in engines]
     assert bodies[0] == bodies[1]
     temperatures = [body["temperature"] for body in bodies[0]]
