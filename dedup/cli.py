@@ -1,4 +1,4 @@
-"""The command line: `dedup serve | generate | filter | score`."""
+"""The command line: `dedup serve | generate | filter | score | export-pairs`."""
 
 import codecs
 import json
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from dedup.config import POLICIES, FilterConfig
 from dedup.filter import RepetitionFilter
 from dedup.metrics import repetition_metrics
+from dedup.pairs import preference_pair
 from dedup.segmenter import load_punkt
 
 READ_BYTES = 64 * 1024
@@ -166,6 +167,31 @@ def score(jsonl: bool) -> None:
         sys.exit(_each_line(repetition_metrics) if jsonl else _print_scores())
 
 
+@main.command("export-pairs")
+def export_pairs() -> None:
+    """Makes preference pairs for training (DPO) of an incident log: standard input to standard output.
+
+    \b
+    DEDUP_INCIDENT_LOG=loops.jsonl dedup serve ...
+    dedup export-pairs < loops.jsonl > pairs.jsonl      # {"prompt", "chosen", "rejected"} a line
+    """
+    failed = False
+    with _quiet_pipe():
+        for number, line in enumerate(sys.stdin.buffer, 1):
+            if not line.strip():
+                continue
+            try:
+                pair = preference_pair(_object(line))
+            except ValueError as error:
+                _complain(number, str(error))
+                failed = True
+                continue
+            if pair is not None:
+                sys.stdout.buffer.write(_encode(pair) + b"\n")
+        sys.stdout.buffer.flush()
+    sys.exit(int(failed))
+
+
 def _complain(number: int, what: str) -> None:
     tqdm.write(f"line {number}: {what}", file=sys.stderr)
 
@@ -191,6 +217,13 @@ def _each_line(answer: Callable[[str], Row]) -> int:
 
 def _decode(line: bytes) -> Row:
     """The object in `line`, which has a string `text`. Raises ValueError that says what is wrong."""
+    row = _object(line)
+    if not isinstance(row.get("text"), str):
+        raise ValueError('must be an object with a string "text"')
+    return row
+
+
+def _object(line: bytes) -> Row:
     try:
         row = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -202,7 +235,7 @@ def _decode(line: bytes) -> Row:
             raise ValueError(f"invalid JSON: {error.msg} (character {error.pos + 1})") from None
         except RecursionError:
             raise ValueError("invalid JSON: nested too deeply") from None
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+    if not isinstance(row, dict):
         raise ValueError('must be an object with a string "text"')
     return row
 

@@ -124,6 +124,22 @@ class RepetitionFilter:
             self._drop_loop(self.chars_in)
         return self._give(given, delta)
 
+    def resume(self) -> None:
+        """Goes on behind a cut: the next text comes in the loop's stead, and another loop will be another `loop`. What was said counts.
+
+        Raises ValueError where nothing was cut.
+        """
+        if not self.ended:
+            raise ValueError("resume without a cut: the text goes on as it is")
+        self.ended = False
+        self.loop = None
+        self._detector.start_over()
+        self._passed = self.chars_in
+        self._follower = None
+        if self._sentences:
+            self._sentences.restart(self.chars_in)
+            self._num_removals = len(self._sentences.removed)
+
     def flush(self) -> str:
         """The rest of the text; nothing when called again."""
         if self._flushed:

@@ -160,6 +160,19 @@ class LoopDetector:
             self._tokens = [*self._tokens[self._at :], *map(chr, symbols)]
             self._at = 0
 
+    def start_over(self) -> None:
+        """What is fed from here on does not go on with what was fed before: it is only compared with it. The loop has ended."""
+        rest = "".join(self._tokens[self._at :]) + self._unfinished
+        if rest:
+            self._seen.append(rest)
+            self._end += len(rest)
+            self._ends.append(self._end)
+        self._tokens, self._at, self._unfinished = [], 0, ""
+        self._tail = ""
+        self._run = self.event = None
+        self._hits.clear()
+        self._grams = self._said = None
+
     def flush(self) -> None:
         """No more symbols will come: the last token is whole."""
         self._flushed = True

@@ -23,6 +23,7 @@ from server.engines.http_client import BrokenError
 from server.engines.upstream import UpstreamEngine, answer_headers
 from server.errors import ApiError, invalid, model_not_found, shutting_down
 from server.http_protocol import WRITE_BODY
+from server.incidents import IncidentLog
 from server.limits import RateLimit, StreamLimit
 from server.logs import log_request
 from server.openapi import document
@@ -56,6 +57,8 @@ class Service:
         self.keys = Keys(settings.client_keys)
         self.rate = RateLimit(settings.requests_per_minute, time.monotonic)
         self.streams = streams
+        path = settings.incident_log
+        self.incidents = IncidentLog(path, settings.incident_log_max_bytes) if path else None
 
 
 def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None = None, tracer: Tracer | None = None) -> FastAPI:
@@ -215,7 +218,10 @@ class Generation:
             self._require_started()
             service.engine.validate(parsed)
             with service.streams.one():
-                completion = Completion(parsed, service.engine, service.settings.policy, self._telemetry)
+                settings = service.settings
+                completion = Completion(
+                    parsed, service.engine, settings.policy, self._telemetry, heal=settings.heal, incidents=service.incidents
+                )
                 with self._tracer.span(parsed, completion):
                     async with _Watch(receive, completion.leave):
                         await (self._stream if parsed.stream else self._whole)(completion, exchange, scope, send)

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from dedup.config import FilterConfig, Policy
 from dedup.filter import RepetitionFilter
+from dedup.loops import LoopEvent
 from server.telemetry import ChannelName, Telemetry
 
 _log = logging.getLogger("dedup.server")
@@ -48,6 +49,10 @@ class Channel:
         self.bytes_in = 0
         self.flushed = False
         self.failed = False  # the filter raised: from there on text passes as it is
+        self.given: list[str] | None = None  # what the reader got; kept where somebody wants to know, else None
+        self.fed: list[str] = []  # what came; kept likewise
+        self.healed: list[LoopEvent] = []  # loops that ended, and the text went on
+        self.discarded_chars = 0  # generated in them, and given to nobody
         self._held: deque[tuple[int, float, str]] = deque()  # (characters fed until then, when, text), of what is not let go yet
         self._let_go = 0  # characters fed that were given out or removed
 
@@ -70,7 +75,23 @@ class Channel:
             self._release(text_filter.chars_in - held, ended)
         else:
             self._let_go = text_filter.chars_in
+        if self.given is not None:
+            self.given.append(given)
+            self.fed.append(text)
         return given
+
+    @property
+    def looped(self) -> str:
+        """What came of the loop at which the text was cut, and was given to nobody."""
+        last = self.filter.removed[-1] if self.filter.removed else None
+        return "".join(self.fed)[last.start : last.end] if last and last.kind == "loop" else ""
+
+    def resume(self) -> None:
+        """Goes on behind a cut, with what is said in the loop's stead."""
+        if self.filter.loop:
+            self.healed.append(self.filter.loop)
+            self.discarded_chars += self.filter.removed[-1].end - self.filter.removed[-1].start
+        self.filter.resume()
 
     def flush(self) -> str:
         """The rest, at the text's end; nothing when called again."""
@@ -86,6 +107,8 @@ class Channel:
         ended = time.perf_counter()
         self.overhead += ended - began
         self._release(self.filter.chars_in, ended)
+        if self.given is not None:
+            self.given.append(given)
         return given
 
     @property
@@ -105,6 +128,9 @@ class Channel:
         telemetry.count("removed_chars", numbers["removed_chars"], model, self.name)
         if self.filter.config.policy != "off" and self.filter.chars_in:
             telemetry.observe("repetition_ratio", numbers["rep_4"], model, self.name)
+        for healed in self.healed:
+            telemetry.count("loops", 1, model, self.name, healed.kind, "healed")
+            telemetry.observe("loop_detection_chars", healed.detected_at - healed.onset, model)
         if loop := self.filter.loop:
             telemetry.count("loops", 1, model, self.name, loop.kind, "cut" if self.cut else "flagged")
             telemetry.observe("loop_detection_chars", loop.detected_at - loop.onset, model)

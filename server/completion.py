@@ -17,8 +17,10 @@ from server.answers.merged import Merged
 from server.answers.messages import MessagesAnswer, messages_editing
 from server.answers.responses import ResponsesAnswer, responses_editing
 from server.channel import Editing
-from server.engines.base import Engine, EnoughError, Events
+from server.engines.base import Engine, EnoughError, Events, Take
 from server.errors import ApiError, shutting_down, upstream_failed
+from server.healing import Healer
+from server.incidents import IncidentLog
 from server.schema import ChatRequest, CompletionRequest, GenerationRequest, estimate_tokens
 from server.sse import encode, write_json
 from server.telemetry import Outcome, Telemetry
@@ -29,7 +31,7 @@ _log = logging.getLogger("dedup.server")
 Write = Callable[[bytes], Awaitable[None] | None]
 
 
-def answer_for(request: GenerationRequest, policy: Policy) -> Answer:
+def answer_for(request: GenerationRequest, policy: Policy, heals: bool = False, keeps: bool = False) -> Answer:
     """The answer in the form that the request's endpoint has."""
     if isinstance(request, ChatRequest | CompletionRequest):
         return ChatAnswer(
@@ -38,6 +40,8 @@ def answer_for(request: GenerationRequest, policy: Policy) -> Answer:
             num_choices=request.num_choices,
             wants_usage=request.wants_usage or not request.stream,
             prompt_tokens=request.estimated_prompt_tokens,
+            heals=heals,
+            keeps=keeps,
         )
     if request.endpoint == "messages":
         return MessagesAnswer(messages_editing(request.body(), policy))
@@ -47,7 +51,17 @@ def answer_for(request: GenerationRequest, policy: Policy) -> Answer:
 class Completion:
     """One request on its way. `stream` or `collect` once; cancelling either stops the engine at once."""
 
-    def __init__(self, request: GenerationRequest, engine: Engine, policy: Policy, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        engine: Engine,
+        policy: Policy,
+        telemetry: Telemetry,
+        *,
+        heal: bool = False,
+        incidents: IncidentLog | None = None,
+    ) -> None:
+        """heal: unless the request says otherwise. incidents: where loops are told of."""
         self.outcome: Outcome = "client_gone"  # unless something better becomes of it
         self.started_at = time.perf_counter()
         self.first_text_at: float | None = None
@@ -55,7 +69,13 @@ class Completion:
         self._engine = engine
         self._telemetry = telemetry
         chosen = request.repetition.policy if request.repetition else None
-        self.answer = answer_for(request, chosen or policy)
+        heals = Healer.heals(request, engine, heal)
+        self.answer = answer_for(request, chosen or policy, heals, incidents is not None)
+        self._healer = Healer(request, engine) if heals else None
+        self._incidents = incidents
+        self._first_loop: tuple[str, str] | None = None  # what had been said, what was thrown away
+        self._looped_at: float | None = None  # when a loop was found, until there is new text
+        self._heal_seconds = 0.0
         self._label = telemetry.model_label(request.model or (engine.models[0] if engine.models else None))
         self._gone = False
 
@@ -71,11 +91,12 @@ class Completion:
         """
         answer = self.answer
         begun = False
-        unwritten = b""  # it goes with the last events
+        unwritten = b""  # it goes with what comes next
 
         def take(events: Events) -> Awaitable[None] | None:  # one read, one decode, one write
             nonlocal begun, unwritten
             given, failure = self._feed(events)
+            given, unwritten = unwritten + given, b""
             if failure is not None or answer.over:
                 unwritten = given
                 raise failure or EnoughError
@@ -86,12 +107,9 @@ class Completion:
 
         self._telemetry.add("streams_in_progress", 1, self._label)
         try:
-            with contextlib.suppress(EnoughError):
-                await self._engine.generate(self._request, take)
-            if not answer.complete and not answer.over:
-                raise upstream_failed("the upstream's stream ended before the answer did")
+            await self._generate(take)
             last = unwritten + answer.end()
-            self.outcome = "cut" if answer.cut else "upstream_error" if answer.failed else "ok"
+            self.outcome = self._outcome()
         except (Exception, asyncio.CancelledError) as failure:
             begun = begun or bool(unwritten)
             error = self._explain(failure, begun)
@@ -110,7 +128,7 @@ class Completion:
         try:
             body = await self._engine.whole(self._request)
             response = await self._merged() if body is None else self.answer.whole(body)
-            self.outcome = "cut" if self.answer.cut else "upstream_error" if self.answer.failed else "ok"
+            self.outcome = self._outcome()
             return response
         except (Exception, asyncio.CancelledError) as failure:
             raise self._explain(failure, begun=False) from None
@@ -147,15 +165,30 @@ class Completion:
             if answer.over:
                 raise EnoughError
 
-        with contextlib.suppress(EnoughError):
-            await self._engine.generate(self._request, take)
-        if not answer.complete and not answer.over:
-            raise upstream_failed("the upstream's stream ended before the answer did")
+        await self._generate(take)
         for chunk in answer.last_chunks():
             merged.add(chunk)
         response = merged.response()
         response["usage"] = response.get("usage") or answer.usage()
         return write_json(response)
+
+    async def _generate(self, take: Take) -> None:
+        """The answer, to its end; one that loops goes on differently where it can."""
+        answer, healer = self.answer, self._healer
+        request: GenerationRequest | None = self._request
+        while request is not None:
+            with contextlib.suppress(EnoughError):
+                await self._engine.generate(request, take)
+            if not answer.complete and not answer.over:
+                raise upstream_failed("the upstream's stream ended before the answer did")
+            if healer is None or not isinstance(answer, ChatAnswer) or not answer.waits:
+                return
+            said, looped = answer.said, answer.looped
+            self._first_loop = self._first_loop or (said, looped)
+            request = healer.next(said, looped, answer.num_tokens)
+            if request is not None:
+                self._looped_at = self._looped_at or time.perf_counter()
+                answer.resume(request.said[len(said) :])
 
     def _feed(self, events: Events) -> tuple[bytes, ApiError | None]:
         """What the reader gets for what came at once: what stands before a failure is not lost by it."""
@@ -173,7 +206,17 @@ class Completion:
                 break
         if self.first_text_at is None:
             self._note_text()
+        if given and self._looped_at is not None:
+            self._heal_seconds += time.perf_counter() - self._looped_at
+            self._looped_at = None
         return given, None
+
+    def _outcome(self) -> Outcome:
+        if self.answer.cut:
+            return "cut"
+        if self.answer.failed:
+            return "upstream_error"
+        return "healed" if self._healer and self._healer.attempts else "ok"
 
     def _explain(self, failure: BaseException, begun: bool) -> ApiError:
         """The error that the reader gets; raises `failure` itself where nobody reads on."""
@@ -188,6 +231,27 @@ class Completion:
         self.outcome = "rejected" if not begun and failure.status < 500 else "upstream_error"
         return failure
 
+    def _tell_of_loop(self) -> None:
+        """Writes the answer's first loop into the incident log."""
+        answer, request = self.answer, self._request
+        if self._incidents is None or not isinstance(answer, ChatAnswer):
+            return
+        if self._first_loop is None and not answer.cut:
+            return
+        kept, looped = self._first_loop or (answer.said, answer.looped)
+        self._incidents.write(
+            {
+                "request_id": request.exchange.request_id,
+                "endpoint": request.endpoint,
+                "outcome": self.outcome,
+                "attempts": self._healer.attempts if self._healer else 0,
+                "request": request.body(),
+                "kept": kept,
+                "looped": looped,
+                "healed": answer.said[len(kept) :] if self.outcome == "healed" else None,
+            }
+        )
+
     def _note_text(self) -> None:
         if self.first_text_at is None and any(channel.filter.chars_out for channel in self.answer.channels):
             self.first_text_at = time.perf_counter()
@@ -199,6 +263,11 @@ class Completion:
         telemetry.observe("request_duration_seconds", time.perf_counter() - self.started_at, label)
         if self.first_text_at is not None:
             telemetry.observe("time_to_first_token_seconds", self.first_text_at - self.started_at, label)
+        if self._healer and self._healer.attempts:
+            telemetry.count("heal_attempts", self._healer.attempts, label)
+            telemetry.count("heal_discarded_chars", sum(channel.discarded_chars for channel in answer.channels), label)
+            telemetry.observe("heal_seconds", self._heal_seconds, label)
+        self._tell_of_loop()
         channels = answer.channels
         if not channels:
             return  # nothing was generated

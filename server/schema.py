@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, WithJsonSchema
@@ -124,6 +124,7 @@ class RepetitionOptions(_Strict):
     """What a request changes for itself."""
 
     policy: Policy | None = None
+    heal: bool | None = None
 
 
 class LongInput(_Strict):
@@ -186,6 +187,8 @@ class GenerationRequest(BaseModel):
 
     _body: dict[str, Any] = PrivateAttr(default_factory=dict)
     _exchange: Exchange = PrivateAttr(default_factory=Exchange)
+    _said: str = PrivateAttr(default="")
+    _avoided: str = PrivateAttr(default="")
 
     @property
     def endpoint(self) -> Endpoint:
@@ -195,6 +198,25 @@ class GenerationRequest(BaseModel):
     def exchange(self) -> Exchange:
         return self._exchange
 
+    @property
+    def said(self) -> str:
+        """What the answer has said already: the engine is to go on from there."""
+        return self._said
+
+    @property
+    def avoided(self) -> str:
+        """What is not to be said next: the beginning of what would be one more copy of a loop."""
+        return self._avoided
+
+    def going_on(self, said: str, avoided: str, **changes: Any) -> Self:
+        """The same request, with other values, for an answer that has said `said` and should not go on with `avoided`."""
+        again = self.model_copy(update=changes)
+        again._avoided = avoided
+        again._body = {**self._body, **changes}
+        again._exchange = self._exchange
+        again._said = said
+        return again
+
     def body(self) -> dict[str, Any]:
         """The JSON body as the client sent it, less what is meant for this server alone."""
         return {name: value for name, value in self._body.items() if name != "repetition"}
@@ -202,7 +224,12 @@ class GenerationRequest(BaseModel):
     def forwarded(self, **changes: Any) -> bytes:
         """The body for an upstream: the very bytes that came, unless something in it is for this server alone or to be changed."""
         body, raw = self._body, self.exchange.raw
-        if "repetition" not in body and raw and all(body.get(name) == value for name, value in changes.items()):
+        if (
+            not self._said
+            and "repetition" not in body
+            and raw
+            and all(body.get(name) == value for name, value in changes.items())
+        ):
             return raw
         try:
             return msgspec.json.encode({**self.body(), **changes})

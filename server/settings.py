@@ -18,6 +18,7 @@ __all__ = ["Settings", "SettingsError", "StartupError", "load"]
 
 _PREFIX = "DEDUP_"
 
+GoesOn = Literal["continue_final_message", "assistant_message", "no"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -29,7 +30,9 @@ class UpstreamSettings(BaseModel):
     """One of several upstreams.
 
     name: in metrics and logs; without it, the URL's host. models: the names it is asked for, `*` and `?` as in file names; without them,
-    what it lists itself. api_key_env, api_key_file: where its key stands.
+    what it lists itself. api_key_env, api_key_file: where its key stands. goes_on: how it is asked to go on with an answer in chat, for
+    healing: `continue_final_message` (vLLM, SGLang), `assistant_message` (llama.cpp and others that go on with a last message of the
+    assistant's), `no`; without it, as its list of models tells what it is.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,6 +40,7 @@ class UpstreamSettings(BaseModel):
     url: str
     name: str | None = None
     models: tuple[str, ...] = ()
+    goes_on: GoesOn | None = None
     api_key_env: str | None = None
     api_key_file: Path | None = None
 
@@ -82,6 +86,8 @@ class Settings(BaseSettings):
     upstreams: several of them, told apart by the model that is asked for. aliases: other names for models.
     stream_upstream: answers that are not streamed are streamed from the upstream all the same, so that a loop in them ends there.
 
+    heal: an answer that loops goes on differently from where the loop began, with an engine that can do that.
+
     api_keys(_file): keys that clients must come with; none lets everyone in. In the environment: separated by commas; in the file: a
     line each. requests_per_minute: for each key, or for each address where there are no keys.
     max_streams: answers in progress at once; without it, as many as the limit of open files allows. All limits are a process's own.
@@ -89,6 +95,7 @@ class Settings(BaseSettings):
     first_token_timeout_seconds: from the request to an answer's first byte. idle_timeout_seconds: how long an upstream may then say
     nothing, and a client take nothing. header_ and body_timeout_seconds: until a client must have sent its request.
     grace_seconds: how long answers in progress may take to end when the server is told to stop.
+    incident_log: a file that tells of every loop, with what was asked and said; it and the one before it hold incident_log_max_bytes each.
     log_prompts: writes the beginning of each request into the log, which otherwise shows nothing of what is said.
     """
 
@@ -113,6 +120,7 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = None
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     policy: Policy = "balanced"
+    heal: bool = True
     max_streams: Annotated[int, Field(ge=1)] | None = None
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     max_header_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024
@@ -125,6 +133,8 @@ class Settings(BaseSettings):
     grace_seconds: Annotated[float, Field(ge=2, allow_inf_nan=False)] = 30.0
     log_format: Literal["text", "json"] = "text"
     log_prompts: bool = False
+    incident_log: Path | None = None
+    incident_log_max_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
 
     _file_keys: tuple[str, ...] = PrivateAttr(default=())
 

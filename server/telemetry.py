@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
-Outcome = Literal["ok", "cut", "upstream_error", "client_gone", "rejected"]
+Outcome = Literal["ok", "cut", "healed", "upstream_error", "client_gone", "rejected"]
 ChannelName = Literal["content", "reasoning", "tool_arguments"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -100,8 +100,12 @@ class Telemetry:
         counter("removed_chars", "Characters removed as repetition.", "model", "channel")
         counter("loops", "Repetition loops found.", "model", "channel", "kind", "action")
         counter("tokens", "Tokens; estimated where an engine does not report them.", "model", "type")
+        counter("heal_attempts", "Times that an answer went on differently after a loop.", "model")
+        counter("heal_discarded_chars", "Characters generated in loops that were healed.", "model")
         counter("filter_failures", "Texts that passed unfiltered because the filter failed.", "model")
         counter("upstream_requests", "Requests sent to the upstream by its status code, or error.", "upstream", "code")
+        text = "Time from a loop's detection to the next text, of all attempts of a response."
+        histogram("heal_seconds", text, _SECONDS, "model")
         text = "Share of repeated 4-grams in a response before filtering."
         histogram("repetition_ratio", text, _RATIOS, "model", "channel")
         histogram("loop_detection_chars", "Characters between a loop's onset and its detection.", _CHARS, "model")

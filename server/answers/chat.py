@@ -93,8 +93,12 @@ class _Fed:
 class _ChoiceState:
     """One choice of an answer: its channels, and how it ends."""
 
-    def __init__(self, index: int, is_chat: bool, editing: Editing) -> None:
+    def __init__(self, index: int, is_chat: bool, editing: Editing, heals: bool, keeps: bool) -> None:
         self.ended = False
+        self.waits = False  # cut at a loop, and may yet go on
+        self._heals = heals
+        self._keeps = keeps
+        self._begins_with = ""  # goes before the next text
         self.channels: list[Channel] = []
         self.last: tuple[str, Channel] | None = None  # the field and the channel that text went to last
         self._open: dict[_Key, Channel] = {}
@@ -124,6 +128,9 @@ class _ChoiceState:
         edited = False
         for name, key, holder, slot in _texts(choice):
             text = holder[slot]
+            if self._begins_with and name == "content":
+                text, self._begins_with = self._begins_with + text, ""
+                edited = True
             if name != "reasoning":
                 filtered.before += self.release("reasoning")  # it has ended: an answer follows
             channel = self._channel(name, key)
@@ -139,8 +146,9 @@ class _ChoiceState:
         if not edited or last or _carries(choice):
             filtered.kept.append(choice)
         if self.cut and not last:
-            filtered.after += self.release()
-            filtered.after.append(self._cut_short())
+            self.waits = self._heals and {channel.name for channel in self.channels} == {"content"}
+            if not self.waits:
+                filtered.after += self.end_short()
         elif self.cut:
             choice.update(self._report(finish_reason))
         elif last and any(channel.filter.removed for channel in self.channels):
@@ -159,11 +167,31 @@ class _ChoiceState:
                 held.append({"index": self._index, **_delta(key, text), "logprobs": None, "finish_reason": None})
         return held
 
+    def end_short(self) -> list[Choice]:
+        """How the choice ends at a loop."""
+        self.waits = False
+        return [*self.release(), self._cut_short()]
+
+    @property
+    def said(self) -> str:
+        """The content that the reader got."""
+        return "".join(part for channel in self.channels if channel.name == "content" for part in channel.given or ())
+
+    def resume(self, begins_with: str) -> None:
+        """Goes on behind a cut."""
+        self._begins_with = begins_with
+        for channel in self.channels:
+            if channel.cut:
+                channel.resume()
+        self.ended = self.waits = False
+
     def _channel(self, name: ChannelName, key: _Key) -> Channel:
         channel = self._open.get(key)
         if channel is None or channel.flushed:
             channel = self._open[key] = self._editing.channel(name)
             self.channels.append(channel)
+            if self._keeps:
+                channel.given = []
         self.last = (key[0], channel)
         return channel
 
@@ -261,10 +289,21 @@ def _carries(choice: Choice) -> bool:
 
 
 class ChatAnswer:
-    """See `server.answers.base`. wants_usage: a streamed answer ends with its usage. prompt_tokens: an estimate, used after a cut."""
+    """See `server.answers.base`. wants_usage: a streamed answer ends with its usage. prompt_tokens: an estimate, used after a cut.
+    heals: at a loop in its content it `waits`: to be resumed with what an engine says in the loop's stead, or to end.
+    keeps: `said` and `looped` are wanted in any case.
+    """
 
     def __init__(
-        self, endpoint: Endpoint, editing: Editing, *, num_choices: int = 1, wants_usage: bool = False, prompt_tokens: int = 0
+        self,
+        endpoint: Endpoint,
+        editing: Editing,
+        *,
+        num_choices: int = 1,
+        wants_usage: bool = False,
+        prompt_tokens: int = 0,
+        heals: bool = False,
+        keeps: bool = False,
     ) -> None:
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
@@ -273,6 +312,10 @@ class ChatAnswer:
         self._num_choices = num_choices
         self._wants_usage = wants_usage
         self._prompt_tokens = prompt_tokens
+        self._heals = heals and num_choices == 1
+        self._keeps = keeps or self._heals
+        self._resumed = False
+        self._used_before = 0  # output tokens of the attempts before this one
         self._choices: dict[int, _ChoiceState] = {}
         self._head: Chunk = {}  # the fields every chunk of the answer has: id, created, model
         self._usage: dict[str, Any] | None = None
@@ -291,6 +334,39 @@ class ChatAnswer:
         return any(state.cut for state in self._choices.values())
 
     @property
+    def waits(self) -> bool:
+        """Whether it was cut at a loop and can be resumed."""
+        return any(state.waits for state in self._choices.values())
+
+    @property
+    def said(self) -> str:
+        """The content that the reader got, of an answer that keeps it."""
+        return "".join(state.said for state in self._choices.values())
+
+    @property
+    def looped(self) -> str:
+        """What came of the loop that the answer was cut at, and was given to nobody, if the answer keeps that."""
+        return "".join(channel.looped for channel in self.channels if channel.cut)
+
+    def resume(self, begins_with: str = "") -> None:
+        """What is fed from here on is another stream of events, which goes on with the text in the loop's stead, behind `begins_with`."""
+        for state in self._choices.values():
+            if state.waits:
+                state.resume(begins_with)
+        self._used_before = self.num_tokens
+        self.input_tokens = self._prompt_tokens if self.input_tokens is None else self.input_tokens
+        self.over = self._done = False
+        self._resumed = True
+        self._frame, self._frames_left = None, 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Generated so far; estimated where the engine did not say."""
+        if self.output_tokens is not None:
+            return self.output_tokens
+        return estimate_tokens(sum(state.bytes_in for state in self._choices.values()))
+
+    @property
     def complete(self) -> bool:
         return self._done or (bool(self._choices) and all(state.ended for state in self._choices.values()))
 
@@ -306,7 +382,7 @@ class ChatAnswer:
             view = None  # the end, an error, or something unusual
             data = as_text(data)
             event = Event(data, event.name)
-        fed = self._feed_plain(view) if view is not None else None
+        fed = self._feed_plain(view) if view is not None and not self._resumed else None
         if fed is not None:
             self._learn_frame(event, fed)
             if not fed.changed:
@@ -370,21 +446,28 @@ class ChatAnswer:
         if error := chunk.get("error") or (chunk if chunk.get("object") == "error" else None):
             raise UpstreamRefusalError(502, error if isinstance(error, dict) else {"message": str(error)})
         choices = _choices(chunk, "the upstream sent a chunk without choices")
+        if self._resumed:
+            chunk.update({name: value for name, value in self._head.items() if name in chunk})
+            choices = chunk["choices"] = [choice for choice in choices if _goes_on(choice)]
+            if not choices and not chunk.get("usage"):
+                return [], True
         if isinstance(chunk.get("usage"), dict):
             self._note_usage(chunk["usage"])
             self._usage_given = True
         if not choices:
-            return [chunk], False
+            return [chunk], self._resumed
         if not self._head:
             self._head = {name: chunk[name] for name in _HEAD if name in chunk}
-        return self._filter(chunk, choices, fed)
+        chunks, changed = self._filter(chunk, choices, fed)
+        return chunks, changed or self._resumed
 
     def end(self) -> bytes:
         return self._write(self.last_chunks()) + DONE
 
     def last_chunks(self) -> list[Chunk]:
         """Held text of choices that never finished; after a cut the usage, if it was asked for and can no longer come."""
-        last = self._release()
+        waiting = [choice for state in self._choices.values() if state.waits for choice in state.end_short()]
+        last = [{**self._head, "choices": [choice]} for choice in waiting] + self._release()
         if self.cut and self._wants_usage and not self._usage_given:
             last.append({**self._head, "choices": [], "usage": self.usage()})
         return last
@@ -408,10 +491,12 @@ class ChatAnswer:
         """As the engine reported it; estimated, and saying so, where it did not."""
         if self._usage:
             return self._usage
-        output_tokens = estimate_tokens(sum(state.bytes_in for state in self._choices.values()))
-        return {**usage(self._prompt_tokens, output_tokens), "estimated": True}
+        return {**usage(self._prompt_tokens, self.num_tokens), "estimated": True}
 
     def _note_usage(self, reported: dict[str, Any]) -> None:
+        """Of an answer that was resumed, all attempts count; what each began with was said already."""
+        if self._used_before and (given := _count(reported, "completion_tokens")) is not None:
+            reported.update(usage(self.input_tokens or 0, self._used_before + given))
         self._usage = reported
         self.input_tokens, self.output_tokens = _count(reported, "prompt_tokens"), _count(reported, "completion_tokens")
 
@@ -420,7 +505,7 @@ class ChatAnswer:
         index = index if isinstance(index, int) else position
         state = self._choices.get(index)
         if state is None:
-            state = self._choices[index] = _ChoiceState(index, self._is_chat, self._editing)
+            state = self._choices[index] = _ChoiceState(index, self._is_chat, self._editing, self._heals, self._keeps)
         return state
 
     def _filter(self, chunk: Chunk, choices: list[Choice], fed: _Fed | None) -> tuple[list[Chunk], bool]:
@@ -452,6 +537,14 @@ class ChatAnswer:
     @staticmethod
     def _write(chunks: list[Chunk]) -> bytes:
         return b"".join([encode(write_json(chunk)) for chunk in chunks])
+
+
+def _goes_on(choice: Choice) -> bool:
+    """Whether a choice's part of a chunk is more than the role with which a stream begins: the reader has that already."""
+    delta = choice.get("delta")
+    return (
+        bool(choice.get("finish_reason")) or not isinstance(delta, dict) or any(delta[name] for name in delta if name != "role")
+    )
 
 
 def _choices(chunk: Chunk, otherwise: str) -> list[Choice]:

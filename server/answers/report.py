@@ -23,7 +23,9 @@ def summary(policy: str, channels: Sequence[Channel]) -> dict[str, Any]:
     loop = None
     if looping and looping.filter.loop:
         loop = {"channel": looping.name, **asdict(looping.filter.loop)}
+    healed = [loop for channel in measured for loop in channel.healed]
     return {
+        **({"healed": [asdict(loop) for loop in healed]} if healed else {}),
         "policy": policy,
         "loop": loop,
         "removed_chars": sum(int(channel.filter.metrics()["removed_chars"]) for channel in measured),

@@ -51,6 +51,15 @@ class Engine(Protocol):
         """
         ...
 
+    @property
+    def has_all_methods(self) -> bool:
+        """Whether it obeys every parameter against repetition that this project has."""
+        ...
+
+    def can_go_on(self, request: GenerationRequest) -> bool:
+        """Whether it can go on with an answer that has said something already (`request.said`)."""
+        ...
+
     async def whole(self, request: GenerationRequest) -> bytes | None:
         """The answer in one piece; None where the engine wants to be asked to `generate` it and its chunks be put together."""
         ...

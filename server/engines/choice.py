@@ -13,8 +13,12 @@ from dedup.logits.history import TokenHistory
 from dedup.logits.processors import apply
 from dedup.logits.temperature import current_temperature
 from dedup.logits.tokens import TokenSets
+from dedup.segmenter import is_terminated
 from server.engines.decoding import Scores
 from server.engines.sampling import choose
+
+_MAX_SENTENCE = 128  # tokens for which an answer that goes on must not end within a sentence
+_TAIL = 24  # characters that tell whether a sentence has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class Sampling:
     min_tokens: int
     num_logprobs: int | None
     seed: int | None
+    goes_on_from: str = ""  # what the answer has said already: then it does not end within a sentence
+    avoided: Sequence[int] = ()  # not the first token
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,7 @@ class Choice:
         self._encoder = encoder
         self._limit = limit
         self._stream = TextStream(tokenizer)
+        self._tail = ""  # of the text
         self._held = ""  # may be the beginning of a stop string
         seed = sampling.seed
         self._random = Random() if seed is None else Random(seed * 1_000_003 + index)  # noqa: S311 - it samples words
@@ -79,7 +86,9 @@ class Choice:
         if sampling.bias is not None:
             scores[sampling.bias[0]] += sampling.bias[1]
         apply(sampling.penalties, self._history, scores, sampling.token_sets, self._encoder)
-        if self.num_tokens < sampling.min_tokens and sampling.end_tokens:
+        if self.num_tokens == 0 and sampling.avoided:
+            scores[list(sampling.avoided)] = -np.inf
+        if sampling.end_tokens and (self.num_tokens < sampling.min_tokens or self._is_within_a_sentence()):
             scores[list(sampling.end_tokens)] = -np.inf
         temperature = sampling.temperature
         if sampling.varying is not None and np.isfinite(scores.max()):
@@ -99,9 +108,14 @@ class Choice:
         elif self.num_tokens >= self._limit:
             self.finish_reason = "length"
         text = "" if ends else self._stream.put(token)
+        self._tail = (self._tail + text)[-_TAIL:]
         if self.finish_reason:
             text += self._stream.flush()
         return self._until_stop(text)
+
+    def _is_within_a_sentence(self) -> bool:
+        said = self._sampling.goes_on_from
+        return bool(said) and self.num_tokens < _MAX_SENTENCE and not is_terminated((said + self._tail).rstrip())
 
     def take_logprobs(self) -> list[TokenLogprob]:
         """Those of the text given out now."""

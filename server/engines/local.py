@@ -36,6 +36,8 @@ DEMO_MODEL = Path(__file__).parent.parent / "demo_model"
 
 log = logging.getLogger("dedup")
 
+_TAIL_CHARS = 64  # of what was said, to tell whether a sentence has ended
+
 # The sampling parameters that `DecodingConfig` does not have.
 _SAMPLING = {"temperature", "top_p", "top_k", "min_p", "logit_bias", "seed", "stop", "min_tokens", "n"}
 _PENALTIES = {field for field in DecodingConfig.__dataclass_fields__ if field != "temperature"}
@@ -156,6 +158,18 @@ class LocalEngine:
                 if request.sent.get(name) not in (None, False, 1):
                     raise unsupported(name, "it does not go with long_input")
 
+    @property
+    def has_all_methods(self) -> bool:
+        return True
+
+    def can_go_on(self, request: GenerationRequest) -> bool:
+        assert isinstance(request, SampledChatRequest | SampledCompletionRequest)
+        if self.loaded.start_token is not None:
+            return False
+        if isinstance(request, SampledCompletionRequest):
+            return not (request.echo or request.long_input) and request.num_choices == 1
+        return request.num_choices == 1
+
     async def whole(self, request: GenerationRequest) -> bytes | None:
         return None
 
@@ -239,7 +253,17 @@ class LocalEngine:
             min_tokens=request.min_tokens or 0,
             num_logprobs=request.num_logprobs,
             seed=request.seed,
+            goes_on_from=request.said[-_TAIL_CHARS:],
+            avoided=self._first_tokens(request.avoided),
         )
+
+    def _first_tokens(self, text: str) -> tuple[int, ...]:
+        """The tokens with which `text` may begin, after a space or without."""
+        words = text.strip()
+        encoded = [
+            self.loaded.tokenizer(given, add_special_tokens=False)["input_ids"] for given in (words, " " + words, "\n" + words)
+        ]
+        return tuple({tokens[0] for tokens in encoded if tokens}) if words else ()
 
     def _token_sets_of(self, config: DecodingConfig) -> TokenSets:
         if config not in self._token_sets:

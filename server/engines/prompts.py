@@ -72,7 +72,10 @@ class PromptReader:
             except Exception as error:  # a template is a program of its own and says no in any way it likes
                 raise invalid(f"messages: the chat template refuses them: {first_line(error)}", "messages") from None
             self._require_short(text, "messages", request)
-            return [self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] or [self._first_token()]]
+            return [
+                self._tokenizer(text + request.said, add_special_tokens=False, verbose=False)["input_ids"]
+                or [self._first_token()]
+            ]
         assert isinstance(request, SampledCompletionRequest)
         given: Any = request.prompt
         one = isinstance(given, str) or (given and isinstance(given[0], int))
@@ -80,7 +83,10 @@ class PromptReader:
         for prompt in [given] if one else given:
             if isinstance(prompt, str):
                 self._require_short(prompt, "prompt", request)
-            ids = self._tokenizer(prompt, verbose=False)["input_ids"] if isinstance(prompt, str) else prompt
+            if isinstance(prompt, str):
+                ids = self._tokenizer(prompt + request.said, verbose=False)["input_ids"]
+            else:
+                ids = prompt + (self._tokenizer(request.said, add_special_tokens=False)["input_ids"] if request.said else [])
             if any(not 0 <= token < len(self._tokenizer) for token in ids):
                 raise invalid(f"prompt: token ids must be from 0 to {len(self._tokenizer) - 1}", "prompt")
             tokens.append(ids or [self._first_token()])

@@ -4,6 +4,7 @@ Requests go on as they came and answers come back as they are; which server gets
 """
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Awaitable, Mapping
@@ -15,16 +16,24 @@ import msgspec
 from server.engines.base import Take
 from server.engines.http_client import BrokenError, ConnectError, Headers, HttpClient, Response, Timeouts
 from server.errors import ApiError, UpstreamRefusalError, model_not_found, upstream_failed
-from server.schema import FORWARDED, Exchange, GenerationRequest, Requests
-from server.settings import Settings, UpstreamSettings
+from server.schema import FORWARDED, ChatRequest, CompletionRequest, Exchange, GenerationRequest, Requests
+from server.settings import GoesOn, Settings, UpstreamSettings
 from server.sse import EventTooLongError, SSEDecoder, read_json, write_json
 from server.telemetry import Telemetry
+
+_log = logging.getLogger("dedup.server")
 
 _PATHS = {
     "chat": "/chat/completions",
     "completions": "/completions",
     "responses": "/responses",
     "messages": "/messages",
+}
+# By what a server says in its list of models of who owns them.
+_GOES_ON: dict[str, GoesOn] = {
+    "vllm": "continue_final_message",
+    "sglang": "continue_final_message",
+    "llamacpp": "assistant_message",
 }
 _MODELS_FRESH_SECONDS = 5.0
 _PROBE_TIMEOUT_SECONDS = 3.0
@@ -52,6 +61,7 @@ class Upstream:
         self._patterns = settings.models
         self._url = settings.url
         self._key = settings.key
+        self._goes_on = settings.goes_on
         self._secret = self._key.encode() if self._key and len(self._key) >= 8 else b""
         self._pass_on_keys = pass_on_keys and self._key is None
         self._timeouts = timeouts
@@ -65,6 +75,12 @@ class Upstream:
         if self._patterns:
             return model is not None and any(fnmatchcase(model, pattern) for pattern in self._patterns)
         return model in self.models
+
+    def goes_on(self, model: str | None) -> GoesOn:
+        """How it is asked to go on with an answer: as the configuration says, or as its list of models tells what it is."""
+        if self._goes_on is not None:
+            return self._goes_on
+        return _GOES_ON.get(str(self.described.get(model or "", {}).get("owned_by")), "no")
 
     @property
     def serves_any(self) -> bool:
@@ -177,6 +193,7 @@ class UpstreamEngine:
         self._upstreams = [Upstream(one, timeouts, pass_on_keys, telemetry) for one in settings.all_upstreams]
         self._aliases: Mapping[str, str] = settings.aliases
         self._streams_always = settings.stream_upstream
+        self._heals = settings.heal
         telemetry.learn(self.models)
 
     @property
@@ -195,6 +212,11 @@ class UpstreamEngine:
 
     async def start(self) -> None:
         await self.ready()
+        for upstream in self._upstreams if self._heals else ():
+            if upstream.up and all(upstream.goes_on(model) == "no" for model in upstream.models or [""]):
+                _log.info(
+                    "%s is not known to go on with an answer: in chat, loops are cut and not healed (goes_on)", upstream.name
+                )
 
     async def stop(self) -> None:
         for upstream in self._upstreams:
@@ -213,6 +235,8 @@ class UpstreamEngine:
         changes: dict[str, Any] = {"model": model} if model != request.model else {}
         if not request.stream:
             changes |= {"stream": True, "stream_options": {"include_usage": True}}
+        if request.said:
+            changes |= _going_on(request, upstream.goes_on(model))
         response = await upstream.ask("POST", _PATHS[request.endpoint], request.exchange, request.forwarded(**changes))
         decoder = SSEDecoder()
         done = False
@@ -245,6 +269,18 @@ class UpstreamEngine:
                 response.finish()
             else:
                 response.close()  # hangs up, unless the answer was read to its end
+
+    @property
+    def has_all_methods(self) -> bool:
+        return False
+
+    def can_go_on(self, request: GenerationRequest) -> bool:
+        if isinstance(request, CompletionRequest):
+            return isinstance(request.prompt, str) and request.num_choices == 1
+        if not isinstance(request, ChatRequest) or request.num_choices > 1 or request.wants_json:
+            return False
+        upstream, model = self._route(request.model)
+        return upstream.goes_on(model) != "no"
 
     async def whole(self, request: GenerationRequest) -> bytes | None:
         if self._streams_always and request.endpoint in ("chat", "completions"):
@@ -288,6 +324,24 @@ class UpstreamEngine:
         if model is None:
             return self._upstreams[0], None
         raise model_not_found(model, self.models)
+
+
+def _going_on(request: GenerationRequest, goes_on: GoesOn) -> dict[str, Any]:
+    """What makes a server go on with what `request` has said."""
+    # vLLM's ban of a phrase: it would open one more copy of the loop.
+    banned = {"bad_words": [_opening(request.avoided)]} if goes_on == "continue_final_message" and request.avoided.strip() else {}
+    if isinstance(request, CompletionRequest):
+        return {"prompt": request.prompt + request.said, **banned}
+    messages = [*request.body()["messages"], {"role": "assistant", "content": request.said}]
+    if goes_on == "assistant_message":
+        return {"messages": messages}
+    return {"messages": messages, "add_generation_prompt": False, "continue_final_message": True, **banned}
+
+
+def _opening(text: str) -> str:
+    """The first words of a text; in scripts without spaces, the first characters."""
+    words = text.split()
+    return " ".join(words[:3]) if len(words[0]) < 24 and len(words) > 1 else words[0][:4]
 
 
 async def read_whole(response: Response) -> bytes:

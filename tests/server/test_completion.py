@@ -41,6 +41,10 @@ class ScriptedEngine:
     def validate(self, request: GenerationRequest) -> None: ...
 
     requests: Requests = FORWARDED
+    has_all_methods = False
+
+    def can_go_on(self, request: GenerationRequest) -> bool:
+        return False
 
     async def whole(self, request: GenerationRequest) -> bytes | None:
         first = self.script[0]

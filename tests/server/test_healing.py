@@ -1,0 +1,220 @@
+"""Healing: an answer that loops goes on differently from where the loop began, and its reader notices nothing but an answer."""
+
+import asyncio
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from dedup import RepetitionFilter
+from dedup.pairs import preference_pair
+from server.completion import Completion
+from server.engines.base import Take
+from server.healing import MAX_ATTEMPTS, Healer
+from server.incidents import IncidentLog
+from server.schema import FORWARDED, ChatRequest, GenerationRequest, Requests, parse
+from server.sse import Event
+from server.telemetry import Telemetry
+from tests.server.test_completion import NOVEL, Played, chunk, count
+
+SYLLABLES = "ba ke lo min ster ru tan vel gor shi ple dan wick ous ter mo fen ly cra bond".split()
+
+
+def novel(random: Random) -> str:
+    """Some sentences that nobody said before, in words of English or characters of Chinese."""
+    sentences = []
+    for _ in range(random.randrange(2, 6)):
+        if random.random() < 0.4:
+            sentences.append("".join(chr(random.randrange(0x4E00, 0x9FA5)) for _ in range(random.randrange(6, 25))) + "。")
+        else:
+            words = ["".join(random.choices(SYLLABLES, k=random.randrange(1, 4))) for _ in range(random.randrange(4, 12))]
+            sentences.append(" ".join(words).capitalize() + random.choice([". ", "! ", ".\n", ".\n\n"]))
+    return "".join(sentences)
+
+
+class LoopingEngine:
+    """Says something new, and then the same for ever, as often as `num_loops` says; then it ends."""
+
+    requests: Requests = FORWARDED
+    has_all_methods = False
+    models = ("m",)
+
+    def __init__(self, seed: int, num_loops: int, can_go_on: bool = True) -> None:
+        self.random = Random(seed)
+        self.num_loops = num_loops
+        self.asked: list[GenerationRequest] = []
+        self._can_go_on = can_go_on
+
+    def can_go_on(self, request: GenerationRequest) -> bool:
+        return self._can_go_on
+
+    async def whole(self, request: GenerationRequest) -> bytes | None:
+        return None
+
+    async def generate(self, request: GenerationRequest, take: Take) -> None:
+        self.asked.append(request)
+        random = self.random
+        text = (" " if request.said and not request.said[-1].isspace() else "") + novel(random)
+        unit = ""
+        if len(self.asked) <= self.num_loops:
+            unit = novel(random)[: random.choice([7, 30, 90, 200])] + random.choice([" ", "\n", ". ", "。"])
+        pieces = [text[at : at + 5] for at in range(0, len(text), 5)] + ([unit] * 400 if unit.strip() else [])
+        self._say(take, chunk(role="assistant", content=""))
+        for piece in pieces:
+            self._say(take, {**chunk(content=piece), "id": f"c{len(self.asked)}"})
+            await asyncio.sleep(0)
+        self._say(take, {**chunk(finish_reason="stop"), "id": f"c{len(self.asked)}"})
+        self._say(take, None)
+
+    def _say(self, take: Take, said: dict[str, Any] | None) -> None:
+        take([Event(msgspec.json.encode(said) if said else b"[DONE]")])
+
+
+async def healed(
+    engine: LoopingEngine, incidents: IncidentLog | None = None, **body: Any
+) -> tuple[Played, list[bytes], Completion, Telemetry]:
+    request = parse(FORWARDED, "chat", {"messages": [{"role": "user", "content": "Hello"}], "model": "m", "stream": True, **body})
+    telemetry = Telemetry(["m"])
+    completion = Completion(request, engine, "balanced", telemetry, heal=True, incidents=incidents)  # type: ignore[arg-type]
+    written: list[bytes] = []
+    await completion.stream(written.append)
+    return Played(written), written, completion, telemetry
+
+
+@pytest.mark.parametrize("block", range(10))
+async def test_what_the_reader_sees_is_one_answer(block: int) -> None:
+    """Wherever an engine loops, however often: the pieces that were sent are one text that does not loop, each attempt went on from
+    what had been sent by then, and the answer ends once, within a bounded number of attempts."""
+    for seed in range(block * 100, block * 100 + 100):
+        engine = LoopingEngine(seed, num_loops=seed % 7)
+        played, _, completion, telemetry = await healed(engine)
+        text = played.text()
+        assert played.error is None, seed
+        assert played.done, seed
+        finish = played.finish()
+        assert len({one["id"] for one in played.chunks}) == 1, seed
+        assert sum("role" in one["delta"] for one in played.choices) == 1, seed
+        assert len(engine.asked) <= MAX_ATTEMPTS + 1
+        for request in engine.asked[1:]:
+            assert text.startswith(request.said.rstrip()), seed
+        again = RepetitionFilter()
+        assert again.feed(text) + again.flush() == text, seed
+        assert again.loop is None, seed
+        loops = len(engine.asked) - 1
+        outcome = "cut" if "stop_reason" in finish else "healed" if loops else "ok"
+        assert count(telemetry, "requests_total", model="m", endpoint="chat", outcome=outcome) == 1, seed
+        assert outcome != "cut" or loops == MAX_ATTEMPTS, seed
+        assert completion.outcome == outcome
+
+
+async def test_an_engine_that_always_loops_ends_at_a_clean_cut() -> None:
+    engine = LoopingEngine(1, num_loops=99)
+    played, _, _, telemetry = await healed(engine)
+    assert len(engine.asked) == MAX_ATTEMPTS + 1
+    finish = played.finish()
+    assert finish["finish_reason"] == "stop"
+    assert finish["stop_reason"] == "repetition_detected"
+    assert len(finish["repetition"]["healed"]) == MAX_ATTEMPTS
+    assert finish["repetition"]["loop"]
+    samples = {"healed": 0.0, "cut": 0.0}
+    for metric in telemetry.registry.collect():
+        for sample in metric.samples:
+            if sample.name == "dedup_loops_total":
+                samples[sample.labels["action"]] += sample.value
+    assert samples == {"healed": MAX_ATTEMPTS, "cut": 1}
+
+
+@pytest.mark.parametrize(("body", "can_go_on"), [({"repetition": {"heal": False}}, True), ({}, False)])
+async def test_where_it_is_off_or_cannot_be_the_answer_is_cut(body: dict[str, Any], can_go_on: bool) -> None:
+    engine = LoopingEngine(1, num_loops=1, can_go_on=can_go_on)
+    played, _, _, _ = await healed(engine, **body)
+    assert len(engine.asked) == 1
+    assert played.finish()["stop_reason"] == "repetition_detected"
+
+
+async def test_without_a_loop_not_a_byte_changes() -> None:
+    for seed in range(20):
+        on, off = [await healed(LoopingEngine(seed, 0), repetition={"heal": heal}) for heal in (True, False)]
+        assert b"".join(on[1]) == b"".join(off[1])
+
+
+async def test_the_ladder_is_climbed_the_same_way_every_time() -> None:
+    asked = [(await healed(LoopingEngine(5, 9)), LoopingEngine(5, 9)) for _ in range(2)]
+    assert asked[0][0][1] == asked[1][0][1]
+    engines = [LoopingEngine(5, 9), LoopingEngine(5, 9)]
+    for engine in engines:
+        await healed(engine, temperature=0.1, max_tokens=4000)
+    bodies = [[request.body() for request in engine.asked] for engine in engines]
+    assert bodies[0] == bodies[1]
+    temperatures = [body["temperature"] for body in bodies[0]]
+    assert temperatures == sorted(temperatures)
+    assert len(set(temperatures)) == len(temperatures)
+    limits = [body["max_tokens"] for body in bodies[0]]
+    assert limits == sorted(limits, reverse=True)
+    assert len({body.get("seed") for body in bodies[0]}) == len(bodies[0])
+    assert engines[0].asked[-1].said.endswith("\n\n")
+
+
+async def test_tokens_that_are_used_up_are_not_asked_for_again() -> None:
+    engine = LoopingEngine(5, 9)
+    played, _, _, _ = await healed(engine, max_tokens=60)
+    assert len(engine.asked) == 1
+    assert played.finish()["stop_reason"] == "repetition_detected"
+
+
+def test_a_request_that_asks_for_more_keeps_it() -> None:
+    engine = LoopingEngine(1, 1)
+    engine.has_all_methods = True
+    body = {
+        "messages": [{"role": "user", "content": NOVEL}],
+        "temperature": 1.5,
+        "frequency_penalty": 2.0,
+        "dry_multiplier": 2.0,
+        "no_repeat_ngram_size": 2,
+    }
+    request = parse(FORWARDED, "chat", body)
+    assert isinstance(request, ChatRequest)
+    healer = Healer(request, engine)  # type: ignore[arg-type]
+    going_on = [healer.next("a", "b", 0) for _ in range(2)]
+    sent = [again.body() for again in going_on if again is not None]
+    assert [(body["temperature"], body["dry_multiplier"]) for body in sent] == [(1.5, 2.0)] * 2
+    assert sent[1]["no_repeat_ngram_size"] == 2
+    assert sent[1]["frequency_penalty"] == 2.0
+
+
+async def test_a_loop_is_told_of_and_becomes_a_preference_pair(tmp_path: Path) -> None:
+    incidents = IncidentLog(tmp_path / "loops.jsonl", 1 << 20)
+    played, _, _, _ = await healed(LoopingEngine(3, 1), incidents)
+    cut, _, _, _ = await healed(LoopingEngine(4, 99), incidents)
+    await healed(LoopingEngine(5, 0), incidents)
+    told = [msgspec.json.decode(line) for line in (tmp_path / "loops.jsonl").read_bytes().splitlines()]
+    assert [one["outcome"] for one in told] == ["healed", "cut"]
+    assert told[0]["kept"] + told[0]["healed"] == played.text()
+    assert cut.text().startswith(told[1]["kept"])
+    assert told[1]["healed"] is None
+    assert told[0]["request"]["messages"] == [{"role": "user", "content": "Hello"}]
+    assert (tmp_path / "loops.jsonl").stat().st_mode & 0o077 == 0
+    pair = preference_pair(told[0])
+    assert pair is not None
+    assert pair["chosen"] == [{"role": "assistant", "content": played.text()}]
+    assert pair["rejected"][0]["content"] == told[0]["kept"] + told[0]["looped"]
+    assert RepetitionFilter().feed(pair["rejected"][0]["content"]) != pair["rejected"][0]["content"]
+    assert preference_pair(told[1]) is None
+    with pytest.raises(ValueError, match="incident log"):
+        preference_pair({"text": NOVEL})
+
+
+def test_an_incident_log_is_bounded_and_its_failure_fails_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = IncidentLog(tmp_path / "loops.jsonl", 4096)
+    for number in range(100):
+        log.write({"kept": NOVEL, "number": number})
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["loops.jsonl", "loops.jsonl.1"]
+    assert all(file.stat().st_size <= 4096 for file in files)
+    assert msgspec.json.decode(files[0].read_bytes().splitlines()[-1])["number"] == 99
+    lost = IncidentLog(tmp_path / "missing" / "loops.jsonl", 4096)
+    for _ in range(3):
+        lost.write({"kept": NOVEL})
+    assert len([record for record in caplog.records if "cannot be written" in record.message]) == 1
