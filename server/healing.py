@@ -53,7 +53,8 @@ class Healer:
             return None
         rung = self.attempts
         self.attempts += 1
-        if rung == MAX_ATTEMPTS - 1 or not self._engine.has_all_methods:  # what a model says in a new paragraph owes least to the one before
+        # What a model says in a new paragraph owes least to the one before.
+        if rung == MAX_ATTEMPTS - 1 or not self._engine.has_all_methods:
             said += "\n" * max(0, len(_BREAK) - (len(said) - len(said.rstrip("\n"))))
         changes: dict[str, Any] = {**left, "seed": self._seed(rung)}
         wanted = (_LADDER if self._engine.has_all_methods else _LADDER_ELSEWHERE)[rung]
