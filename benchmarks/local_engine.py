@@ -11,7 +11,8 @@ http       `transformers serve --continuous-batching` (greedy, for it knows none
 isolation  24 requests of 8 settings, one after the other and 16 at once: is each text the same, and how many times faster is it?
 
 The first two with a Llama of 21M random parameters (float32), which is made for it; all answers have the same number of tokens. The last
-with the demo model. The sides take turns; tokens/s are medians of the rounds, ratios medians of each round's ratio. Fails if a text differs.
+with the demo model. The sides take turns; tokens/s are medians of the rounds, ratios medians of each round's ratio. Fails if a text
+differs.
 """
 
 import argparse
@@ -42,19 +43,12 @@ LEVELS = (1, 4, 16)
 NUM_TOKENS = 48  # of each answer
 OF_BATCHING, OF_GENERATE_AT_16, OF_TRANSFORMERS_SERVE, OF_ALONE = 0.9, 3.5, 1.0, 2.0  # what is to be reached
 
-SAMPLING = {"temperature": 0.8, "top_k": 50, "top_p": 0.95, "min_p": 0.02, "seed": 1}
+CUTS = {"top_k": 50, "top_p": 0.95, "min_p": 0.02}
 PENALTIES = {"repetition_penalty": 1.1, "presence_penalty": 0.2, "frequency_penalty": 0.2, "no_repeat_ngram_size": 3}
-ALL_ON: dict[str, Any] = {**SAMPLING, **PENALTIES, "dry_multiplier": 0.8, "lz_penalty": 0.5}
-SETTINGS: list[dict[str, Any]] = [
-    {"temperature": 0},
-    {**ALL_ON, "temperature": 0},
-    ALL_ON,
-    SAMPLING,
-    {"temperature": 1.2, "top_k": 20, "repetition_penalty": 1.3, "seed": 2},
-    {"temperature": 0.9, "min_p": 0.05, "no_repeat_ngram_size": 2, "seed": 3},
-    {"temperature": 1.0, "top_p": 0.8, "frequency_penalty": 0.5, "seed": 4},
-    {"temperature": 0.5, "dry_multiplier": 1.0, "lz_penalty": 1.0, "seed": 5},
-]
+LOOPS = {"dry_multiplier": 0.8, "lz_penalty": 0.5}
+ALL = {**CUTS, **PENALTIES, **LOOPS}
+GREEDY, WARM = {"temperature": 0, "seed": 1}, {"temperature": 0.8, "seed": 1}
+SETTINGS = [{**temperature, **methods} for temperature in (GREEDY, WARM) for methods in (CUTS, PENALTIES, LOOPS, ALL)]
 
 Ask = Callable[[str], Awaitable[int]]  # a prompt: the tokens of its answer
 
@@ -92,7 +86,7 @@ class Rates:
     """Tokens a second of each side, by round."""
 
     def __init__(self, name: str, num_runs: int) -> None:
-        self._bar = tqdm(total=num_runs, unit="run", desc=name)
+        self.bar = tqdm(total=num_runs, unit="run", desc=name)
         self._rates: dict[tuple[Any, ...], list[float]] = {}
 
     async def measure(self, ask: Ask, number: int, *side: Any) -> None:
@@ -103,10 +97,7 @@ class Rates:
         if set(counts) != {NUM_TOKENS}:
             sys.exit(f"FAILED: answers of {counts} tokens instead of {NUM_TOKENS}")
         self._rates.setdefault(side, []).append(sum(counts) / seconds)
-        self._bar.update()
-
-    def end(self) -> None:
-        self._bar.close()
+        self.bar.update()
 
     def shown(self, *side: Any) -> str:
         return f"{statistics.median(self._rates[side]):.0f}"
@@ -163,13 +154,6 @@ async def answer(engine: LocalEngine, prompt: str, settings: dict[str, Any]) -> 
     return text, chunks[-1]["usage"]["completion_tokens"]
 
 
-def by_engine(engine: LocalEngine, settings: dict[str, Any]) -> Ask:
-    async def ask(prompt: str) -> int:
-        return (await answer(engine, prompt, settings))[1]
-
-    return ask
-
-
 def by_http(session: aiohttp.ClientSession, port: int, settings: dict[str, Any]) -> Ask:
     async def ask(prompt: str) -> int:
         body = {"prompt": prompt, "max_tokens": NUM_TOKENS, **settings}
@@ -188,7 +172,14 @@ async def process(path: str, args: argparse.Namespace) -> None:
     engine = LocalEngine(path)
     await engine.start()
     batching, manager = by_batching(path)
-    ours = {name: by_engine(engine, {**ALL_ON, **more}) for name, more in (("greedy", {"temperature": 0}), ("sampled", {}))}
+
+    def by_engine(settings: dict[str, Any]) -> Ask:
+        async def ask(prompt: str) -> int:
+            return (await answer(engine, prompt, settings))[1]
+
+        return ask
+
+    ours = {"greedy": by_engine({**GREEDY, **ALL}), "sampled": by_engine({**WARM, **ALL})}
     generate, sides = by_generate(path), {"batching": batching, **ours}
     for ask in (generate, *sides.values()):
         await at_once(4, [lambda ask=ask: ask("Warm up.")] * 4)
@@ -197,7 +188,7 @@ async def process(path: str, args: argparse.Namespace) -> None:
         await rates.measure(generate, 1, "generate")
         for number, name in itertools.product(LEVELS, sides):
             await rates.measure(sides[name], number, name, number)
-    rates.end()
+    rates.bar.close()
     manager.stop(block=True, timeout=10)
     await engine.stop()
     heads = ["of continuous batching: greedy", "sampled", "of generate: greedy", "sampled"]
@@ -217,7 +208,7 @@ async def http(path: str, args: argparse.Namespace) -> None:
     theirs = [args.transformers_python, "-c", code, "serve", path, "--host", "127.0.0.1", "--port", str(port)]
     theirs += ["--continuous-batching", "--cb-num-blocks", "64", "--cb-max-batch-tokens", "512"]
     ours = [sys.executable, "-m", "dedup.cli", "serve", "--model", path, "--port", str(our_port)]
-    our_settings = {**ALL_ON, "min_tokens": NUM_TOKENS, "stream_options": {"include_usage": True}}
+    our_settings = {**WARM, **ALL, "min_tokens": NUM_TOKENS, "stream_options": {"include_usage": True}}
     with ExitStack() as stack:
         stack.enter_context(running(theirs, port, "/health", cores))
         stack.enter_context(running(ours, our_port, "/health/ready", cores))
@@ -231,7 +222,7 @@ async def http(path: str, args: argparse.Namespace) -> None:
             rates = Rates("http", args.rounds * len(LEVELS) * len(sides))
             for _, number, side in itertools.product(range(args.rounds), LEVELS, sides):
                 await rates.measure(sides[side], number, *side, number)
-            rates.end()
+            rates.bar.close()
     rows = [["answers", "clients", "transformers serve", "dedup serve", "ratio"]]
     for is_stream, number in itertools.product((False, True), LEVELS):
         pair = ("theirs", is_stream, number), ("ours", is_stream, number)

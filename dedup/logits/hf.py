@@ -255,10 +255,12 @@ class TextStream:
         if text == self._given and not self._num_held:
             self._tokens.pop()  # a special token, of no use as context
             return ""
-        if text.endswith(REPLACEMENT) and self._num_held < MAX_HALF_CHARACTER:
+        if not text.endswith(REPLACEMENT):
+            return self._give(text)
+        if self._num_held < MAX_HALF_CHARACTER:
             self._num_held += 1
             return ""
-        return self._give(text)
+        return self._give_stray(text)
 
     def flush(self) -> str:
         """What is left, half a character as U+FFFD."""
@@ -277,6 +279,15 @@ class TextStream:
         if len(self._tokens) >= MAX_CONTEXT // 2:
             self._forget()
         return new
+
+    def _give_stray(self, text: str) -> str:
+        """More tokens wait than a character has bytes: all but those that may still begin one."""
+        for size in range(MAX_HALF_CHARACTER, 0, -1):
+            before = self._decode(self._tokens[:-size])
+            if before + REPLACEMENT == text and before.startswith(self._given):
+                new, self._given, self._num_held = before[len(self._given) :], before, size
+                return new
+        return self._give(text)
 
     def _forget(self) -> None:
         """Keeps a few tokens: the next word gets its space by them. They must not begin inside a character."""

@@ -44,13 +44,16 @@ class SampledAnswer:
         self._request = request
         self._make = ChunkMaker(request.endpoint, name)
         self._tokenizer = loaded.tokenizer
+        self._texts = loaded.texts
         self._num_prompt_tokens = sum(len(prompt.tokens) for prompt in prompts)
         self._num_truncated = sum(prompt.num_truncated for prompt in prompts)
         self._offsets: dict[int, int] = {}  # characters of each choice that log-probabilities were given for
         num_choices = request.n or 1
         for number, prompt in enumerate(prompts):
             for index in range(number * num_choices, (number + 1) * num_choices):
-                self.choices.append((_choice(request, index, prompt.tokens, loaded, sampling), prompt.tokens))
+                number_in_prompt = index % num_choices
+                choice = _choice(request, index, number_in_prompt, prompt.tokens, loaded, sampling)
+                self.choices.append((choice, prompt.tokens))
 
     def sequences(self, send: Send) -> list[tuple[list[int], Step]]:
         return [(prompt, functools.partial(self._step, choice, send)) for choice, prompt in self.choices]
@@ -89,7 +92,7 @@ class SampledAnswer:
     def _logprobs(self, choice: Choice) -> dict[str, Any]:
         taken = choice.take_logprobs()
         if self._request.endpoint == "chat":
-            return {"content": [_chat_logprob(one) for one in taken], "refusal": None}
+            return {"content": [self._chat_logprob(one) for one in taken], "refusal": None}
         offsets = []
         for one in taken:
             offsets.append(self._offsets.get(choice.index, 0))
@@ -97,9 +100,18 @@ class SampledAnswer:
         return {
             "tokens": [one.text for one in taken],
             "token_logprobs": [one.logprob for one in taken],
-            "top_logprobs": [dict(one.top) for one in taken] if self._request.num_logprobs else None,
+            "top_logprobs": [self._told(one.top) for one in taken] if self._request.num_logprobs else None,
             "text_offset": offsets,
         }
+
+    def _told(self, top: list[tuple[int, float]]) -> dict[str, float]:
+        return {self._texts.text_of(token): logprob for token, logprob in top}
+
+    def _chat_logprob(self, one: TokenLogprob) -> dict[str, Any]:
+        def told(token: int, logprob: float) -> dict[str, Any]:
+            return {"token": self._texts.text_of(token), "logprob": logprob, "bytes": list(self._texts.bytes_of(token))}
+
+        return {**told(one.token, one.logprob), "top_logprobs": [told(*each) for each in one.top]}
 
 
 class LongAnswer:
@@ -112,7 +124,9 @@ class LongAnswer:
         self._request = request
         self._make = ChunkMaker(request.endpoint, name)
         self._prompts = [prompt.tokens for prompt in prompts]
-        self._choices = [_choice(request, number, tokens, loaded, sampling) for number, tokens in enumerate(self._prompts)]
+        self._choices = [
+            _choice(request, number, number, tokens, loaded, sampling) for number, tokens in enumerate(self._prompts)
+        ]
         self._texts = [""] * len(prompts)
         self._said = ""
         self._num_given = 0
@@ -152,7 +166,9 @@ class LongAnswer:
         return usage(sum(map(len, self._prompts)), sum(choice.num_tokens for choice in self._choices))
 
 
-def _choice(request: SampledRequest, index: int, prompt: list[int], loaded: LoadedModel, sampling: Sampling) -> Choice:
+def _choice(
+    request: SampledRequest, index: int, number: int, prompt: list[int], loaded: LoadedModel, sampling: Sampling
+) -> Choice:
     size = sampling.penalties.no_repeat_ngram_size
     history, encoder = TokenHistory(prompt, size), None
     room = loaded.context - len(prompt)
@@ -161,11 +177,4 @@ def _choice(request: SampledRequest, index: int, prompt: list[int], loaded: Load
         if sampling.penalties.encoder_no_repeat_ngram_size:
             encoder = TokenHistory(prompt, sampling.penalties.encoder_no_repeat_ngram_size)
     limit = min(request.max_output_tokens or room, room)
-    return Choice(index, loaded.tokenizer, sampling, history, limit, encoder)
-
-
-def _chat_logprob(one: TokenLogprob) -> dict[str, Any]:
-    def told(text: str, logprob: float) -> dict[str, Any]:
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode("utf-8", "replace"))}
-
-    return {**told(one.text, one.logprob), "top_logprobs": [told(*each) for each in one.top]}
+    return Choice(index, number, loaded.tokenizer, loaded.texts, sampling, history, limit, encoder)

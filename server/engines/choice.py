@@ -16,6 +16,7 @@ from dedup.logits.tokens import TokenSets
 from dedup.segmenter import is_terminated
 from server.engines.decoding import Scores
 from server.engines.sampling import choose
+from server.engines.token_text import TokenTexts
 
 _MAX_SENTENCE = 128  # tokens for which an answer that goes on must not end within a sentence
 _TAIL = 24  # characters that tell whether a sentence has ended
@@ -49,16 +50,20 @@ class TokenLogprob:
     token: int
     text: str
     logprob: float
-    top: list[tuple[str, float]]
+    top: list[tuple[int, float]]
 
 
 class Choice:
-    """index: of the choice in its answer. limit: tokens it may have. encoder: what an encoder-decoder read."""
+    """index: of the choice in its answer. number: of the choice among those of its prompt. limit: tokens it may have. encoder: what an
+    encoder-decoder read.
+    """
 
     def __init__(
         self,
         index: int,
+        number: int,
         tokenizer: Any,
+        texts: TokenTexts,
         sampling: Sampling,
         history: TokenHistory,
         limit: int,
@@ -68,7 +73,7 @@ class Choice:
         self.finish_reason: str | None = None
         self.logprobs: list[TokenLogprob] = []  # of the tokens whose text is not given out yet
         self.num_tokens = 0
-        self._tokenizer = tokenizer
+        self._texts = texts
         self._sampling = sampling
         self._history = history
         self._encoder = encoder
@@ -76,8 +81,8 @@ class Choice:
         self._stream = TextStream(tokenizer)
         self._tail = ""  # of the text
         self._held = ""  # may be the beginning of a stop string
-        seed = sampling.seed
-        self._random = Random() if seed is None else Random(seed * 1_000_003 + index)  # noqa: S311 - it samples words
+        # Of several prompts each has its text by the seed and its own choice alone.
+        self._random = Random() if sampling.seed is None else Random(f"{sampling.seed} {number}")  # noqa: S311 - it samples words
 
     def choose(self, scores: Scores) -> int:
         """The next token, from its scores, shape (vocabulary,), which are changed. Raises `NoTokenError`."""
@@ -105,6 +110,7 @@ class Choice:
         ends = token in self._sampling.end_tokens
         if ends:
             self.finish_reason = "stop"
+            self.logprobs = self.logprobs[:-1]  # it is no part of the text
         elif self.num_tokens >= self._limit:
             self.finish_reason = "length"
         text = "" if ends else self._stream.put(token)
@@ -130,27 +136,30 @@ class Choice:
         found = [at for at in (text.find(string) for string in stop) if at >= 0]
         if found:
             self.finish_reason, self._held = "stop", ""
+            self._forget_logprobs(len(text) - min(found))
             return text[: min(found)]
         held = 0 if self.finish_reason else max(_overlap(text, string) for string in stop)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]
 
+    def _forget_logprobs(self, num_chars: int) -> None:
+        """Of the tokens that begin in the last `num_chars` characters, which are cut off."""
+        while self.logprobs and (num_chars := num_chars - len(self.logprobs[-1].text)) >= 0:
+            self.logprobs.pop()
+
     def _logprob(self, token: int, raw: Scores, num_top: int) -> TokenLogprob:
         logprobs = raw.astype(np.float64) - raw.max()
         logprobs -= np.log(np.exp(logprobs).sum())
         best = np.argsort(-logprobs, kind="stable")[:num_top] if num_top else ()
-        top = [(self._text_of(int(one)), float(logprobs[one])) for one in best]
-        return TokenLogprob(token, self._text_of(token), float(logprobs[token]), top)
-
-    def _text_of(self, token: int) -> str:
-        return str(self._tokenizer.decode([token]))
+        top = [(int(one), float(logprobs[one])) for one in best]
+        return TokenLogprob(token, self._texts.text_of(token), float(logprobs[token]), top)
 
 
 def bias_of(given: Mapping[str, float] | None, size: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Scores] | None:
     """A request's `logit_bias` for a vocabulary of `size`. Raises ValueError."""
     if not given:
         return None
-    tokens = [int(token) for token in given]
+    tokens = [int(token[:9]) for token in given]
     if max(tokens) >= size:
         raise ValueError(f"logit_bias has token {max(tokens)}; the last is {size - 1}")
     return np.array(tokens), np.array(list(given.values()), np.float32)

@@ -18,6 +18,7 @@ from server.engines.batching import Batcher, UnbatchableError
 from server.engines.checkpoint import is_local, require_checkpoint
 from server.engines.decoding import Decoder
 from server.engines.one_by_one import OneByOne
+from server.engines.token_text import TokenTexts
 from server.errors import StartupError
 
 HUB_TIMEOUT_SECONDS = 5.0
@@ -44,6 +45,7 @@ class LoadedModel:
     context: int
     defaults: GenerationConfig
     end_tokens: tuple[int, ...]
+    texts: TokenTexts
     longest_token: int  # characters
     start_token: int | None
 
@@ -111,6 +113,7 @@ def prepare(model: Any, tokenizer: Any, max_concurrent: int | None = None) -> Lo
         context,
         defaults,
         end_tokens=(ends,) if isinstance(ends, int) else tuple(ends or ()),
+        texts=TokenTexts(tokenizer),
         longest_token=max(map(len, tokenizer.get_vocab())),
         start_token=start_token,
     )

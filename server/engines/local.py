@@ -121,6 +121,8 @@ class LocalEngine:
         other = "prompt" if request.endpoint == "chat" else "messages"
         if other in request.sent:
             raise unsupported(other, f"it belongs to the other endpoint, not to {request.endpoint}")
+        if request.max_output_tokens and (request.min_tokens or 0) > request.max_output_tokens:
+            raise invalid(f"min_tokens: must be ≤ {request.max_output_tokens}, the most there may be", "min_tokens")
         limits = (request.max_tokens, request.max_completion_tokens)
         if None not in limits and limits[0] != limits[1]:
             raise invalid("max_tokens and max_completion_tokens are the same limit; got two values", "max_tokens")
@@ -234,7 +236,8 @@ class LocalEngine:
 
         sent = request.sent
         penalties = {name: sent[name] for name in _PENALTIES if name in sent}
-        penalties.setdefault("repetition_penalty", value("repetition_penalty", 1.0))
+        for name, otherwise in (("repetition_penalty", 1.0), ("no_repeat_ngram_size", 0)):
+            penalties.setdefault(name, value(name, otherwise))
         asked = DecodingConfig(**penalties)
         temperature = value("temperature", 1.0)
         varies = asked.dynatemp_range or asked.repetition_temperature

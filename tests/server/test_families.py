@@ -264,7 +264,6 @@ async def test_a_quantised_checkpoint_is_loaded_as_its_config_says(
     checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """BitNet: weights of -1, 0, 1, the one kind that needs no further package."""
-    monkeypatch.setattr(torch._dynamo.config, "disable", True)  # compiling takes half a minute, and changes nothing
     folder = tmp_path / "bitnet"
     shutil.copytree(checkpoints / "Llama", folder)
     settings = json.loads((folder / "config.json").read_text())

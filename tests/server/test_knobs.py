@@ -24,6 +24,7 @@ from server.completion import Completion
 from server.engines.base import USED, Events
 from server.engines.decoding import OnEnd, Scores, Step
 from server.engines.local import _ASKS_NOTHING, _SUPPORTED, LocalEngine
+from server.engines.token_text import TokenTexts
 from server.errors import ApiError
 from server.schema import SAMPLED, Endpoint, GenerationRequest, SampledChatRequest, SampledCompletionRequest, Sampling, parse
 from server.telemetry import Telemetry
@@ -831,7 +832,7 @@ async def test_tokens_that_begin_with_a_space_show_it(engine: LocalEngine, monke
     spaced = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
     spaced.pre_tokenizer, spaced.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=spaced, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
-    loaded = replace(engine.loaded, tokenizer=tokenizer)
+    loaded = replace(engine.loaded, tokenizer=tokenizer, texts=TokenTexts(tokenizer))
     monkeypatch.setattr(engine, "_loaded", loaded)
     answer = await say(engine, 4, 5, prompt=[3], logprobs=1)
     told = [token for choice in answer.choices for token in choice["logprobs"]["tokens"]]

@@ -81,7 +81,7 @@ def test_streamed_and_not_are_the_same_text(client: openai.OpenAI, prompt: str) 
 
 
 def test_a_looping_answer_is_cut_and_says_so(client: openai.OpenAI) -> None:
-    extra = {"repetition": {"policy": "balanced"}}
+    extra = {"repetition": {"policy": "balanced", "heal": False}}
     choices = [
         ask(client, prompt, extra, max_tokens=256, temperature=0).choices[0] for prompt in (ENGLISH, CHINESE, "春天到了。")
     ]
@@ -96,7 +96,7 @@ def test_a_looping_answer_is_cut_and_says_so(client: openai.OpenAI) -> None:
 def test_usage_comes_where_it_is_asked_for_and_is_true_after_a_cut(client: openai.OpenAI, policy: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL)
     asked = {"prompt": f"<|bos|>{ENGLISH}\n", "max_tokens": 256, "temperature": 0, "model": "demo", "stream": True}
-    extra = {"repetition": {"policy": policy}}
+    extra = {"repetition": {"policy": policy, "heal": False}}
     plain = list(client.completions.create(**asked, extra_body=extra))
     assert all(len(chunk.choices) == 1 and chunk.usage is None for chunk in plain)
     last = list(client.completions.create(**asked, extra_body=extra, stream_options={"include_usage": True}))[-1]

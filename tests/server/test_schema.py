@@ -30,7 +30,7 @@ CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
         ("messages", ["hi"], ["messages.0: must be an object"]),
         ("stream", "yes", ["stream", "boolean"]),
         ("repetition", {"policy": "loud"}, ["repetition.policy", "balanced"]),
-        ("repetition", {"heal": True}, ["repetition.heal", "unknown"]),
+        ("repetition", {"cure": True}, ["repetition.cure", "unknown"]),
         ("messages", [], ["messages: must be 1 to 16384 messages, got 0"]),
         ("messages", [{"content": "x"}], ["messages.0.role", "required"]),
     ],
