@@ -32,7 +32,8 @@ GREEDY: dict[str, Any] = {"temperature": 0}
 OFF = {"repetition": {"policy": "off"}}
 SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no help: policy `off`": (GREEDY, OFF),
-    "filter: policy `balanced`": (GREEDY, {"repetition": {"policy": "balanced"}}),
+    "filter: policy `balanced`, cut": (GREEDY, {"repetition": {"policy": "balanced", "heal": False}}),
+    "filter: policy `balanced`, healed": (GREEDY, {"repetition": {"policy": "balanced"}}),
     "processor: `no_repeat_ngram_size` 4": (GREEDY, {**OFF, "no_repeat_ngram_size": 4}),
     "processor: DRY 0.8": (GREEDY, {**OFF, "dry_multiplier": 0.8}),
     "no help, sampled at temperature 0.9": ({"temperature": 0.9, "seed": 0}, OFF),

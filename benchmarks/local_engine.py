@@ -40,7 +40,7 @@ from server.engines.local import DEMO_MODEL, LocalEngine
 from server.schema import SAMPLED, parse
 
 LEVELS = (1, 4, 16)
-NUM_TOKENS = 48  # of each answer
+NUM_TOKENS = 40  # of each answer
 OF_BATCHING, OF_GENERATE_AT_16, OF_TRANSFORMERS_SERVE, OF_ALONE = 0.9, 3.5, 1.0, 2.0  # what is to be reached
 
 CUTS = {"top_k": 50, "top_p": 0.95, "min_p": 0.02}

@@ -260,9 +260,7 @@ async def test_on_the_cpu_a_checkpoint_in_half_precision_is_decoded_in_full(chec
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, as it makes ready to compile
-async def test_a_quantised_checkpoint_is_loaded_as_its_config_says(
-    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_quantised_checkpoint_is_loaded_as_its_config_says(checkpoints: Path, tmp_path: Path) -> None:
     """BitNet: weights of -1, 0, 1, the one kind that needs no further package."""
     folder = tmp_path / "bitnet"
     shutil.copytree(checkpoints / "Llama", folder)
