@@ -214,9 +214,7 @@ class UpstreamEngine:
         await self.ready()
         for upstream in self._upstreams if self._heals else ():
             if upstream.up and all(upstream.goes_on(model) == "no" for model in upstream.models or [""]):
-                _log.info(
-                    "%s is not known to go on with an answer: in chat, loops are cut and not healed (goes_on)", upstream.name
-                )
+                _log.info("%s is not known to go on with an answer: loops are cut and not healed (goes_on)", upstream.name)
 
     async def stop(self) -> None:
         for upstream in self._upstreams:
@@ -275,9 +273,9 @@ class UpstreamEngine:
         return False
 
     def can_go_on(self, request: GenerationRequest) -> bool:
-        if isinstance(request, CompletionRequest):
-            return isinstance(request.prompt, str) and request.num_choices == 1
-        if not isinstance(request, ChatRequest) or request.num_choices > 1 or request.wants_json:
+        if not isinstance(request, ChatRequest | CompletionRequest) or request.num_choices > 1 or request.wants_json:
+            return False
+        if isinstance(request, CompletionRequest) and not isinstance(request.prompt, str):
             return False
         upstream, model = self._route(request.model)
         return upstream.goes_on(model) != "no"
