@@ -21,11 +21,12 @@ def clean_environment() -> dict[str, str]:
 
 
 @contextmanager
-def serving(*arguments: str) -> Iterator[str]:
-    """`dedup serve` with these arguments, ready; gives its base URL. Ends it as an operator would, with SIGTERM."""
+def serving(*arguments: str, **settings: str) -> Iterator[str]:
+    """`dedup serve` with these arguments, and settings in its environment, ready; gives its base URL. Ends it as an operator would, with SIGTERM."""
     port = free_port()
+    environment = clean_environment() | {f"DEDUP_{name.upper()}": value for name, value in settings.items()}
     command = [sys.executable, "-m", "dedup.cli", "serve", "--port", str(port), *arguments]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_environment())
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):

@@ -170,7 +170,8 @@ def _real_upstream() -> Iterator[str]:
 def target() -> Iterator[Target]:
     if REAL_UPSTREAM or SERVER:
         model = os.environ.get("CLIENTS_MODEL", "demo")
-        with _real_upstream() as upstream_url, serving("--upstream", upstream_url) as url:
+        # What a client sees of a cut is asked here; vLLM's answers would be healed.
+        with _real_upstream() as upstream_url, serving("--upstream", upstream_url, heal="false") as url:
             yield Target(f"{url}/v1", upstream_url, model, model, scripted=False)
         return
     with _scripted_upstream() as upstream_url, serving("--upstream", upstream_url) as url:
