@@ -22,7 +22,8 @@ def clean_environment() -> dict[str, str]:
 
 @contextmanager
 def serving(*arguments: str, **settings: str) -> Iterator[str]:
-    """`dedup serve` with these arguments, and settings in its environment, ready; gives its base URL. Ends it as an operator would, with SIGTERM."""
+    """`dedup serve` with these arguments, and settings in its environment, ready; gives its base URL. Ends it as an operator would, with
+    SIGTERM."""
     port = free_port()
     environment = clean_environment() | {f"DEDUP_{name.upper()}": value for name, value in settings.items()}
     command = [sys.executable, "-m", "dedup.cli", "serve", "--port", str(port), *arguments]

@@ -9,6 +9,7 @@ import gc
 import logging
 import threading
 import time
+from collections.abc import Callable
 from queue import Queue
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers.generation.continuous_batching.utils import get_device_and_mem
 
 from server.engines import paged_attention
 from server.engines.decoding import EngineFailedError, OnEnd, Scores, Step
+from server.engines.packed import pack_linears
 from server.engines.paged_attention import Layout, Span
 
 TESTED = ("5.23",)  # transformers' versions: what is used here is nobody's promise
@@ -70,16 +72,18 @@ class Batcher:
         self._cancelled: Queue[str] = Queue()
         require_batchable(model)
         self._attention = model.config._attn_implementation
+        self._unpack: Callable[[], None] = lambda: None
         try:
             self.context, self._num_pages = self._size(context)
+            self._unpack = pack_linears(model, _free_bytes())
             self._processor: Any = self._start()
             self.cache_bytes = int(self._processor.cache.cache_tensor.nbytes)
             self._probe()
         except UnbatchableError:
-            model.set_attn_implementation(self._attention)
+            self._restore()
             raise
         except Exception as error:  # transformers says no to a model in many ways
-            model.set_attn_implementation(self._attention)
+            self._restore()
             raise UnbatchableError(f"{type(error).__name__}: {error}") from error
         tokens, megabytes = self._num_pages * PAGE, self.cache_bytes / 1e6
         log.info("batching: %d sequences at once, %d tokens of keys and values in %.0f MB", max_concurrent, tokens, megabytes)
@@ -122,6 +126,11 @@ class Batcher:
             self._stopping = True
         self._wake.set()
         self._thread.join()
+        self._restore()
+
+    def _restore(self) -> None:
+        """The model is as it was before."""
+        self._unpack()
         self._model.set_attn_implementation(self._attention)
 
     def _size(self, context: int) -> tuple[int, int]:
@@ -130,8 +139,7 @@ class Batcher:
         num_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         page_bytes = 2 * config.num_hidden_layers * num_heads * head_size * self._model.dtype.itemsize * PAGE
-        _, total, reserved, allocated = get_device_and_memory_breakdown()
-        affordable = int((total - max(reserved, allocated)) * MEMORY_SHARE) // page_bytes
+        affordable = int(_free_bytes() * MEMORY_SHARE) // page_bytes
         wanted = self._max_concurrent * -(-context // PAGE)
         num_pages = min(affordable, wanted)
         if num_pages < 1:
@@ -289,6 +297,12 @@ class Batcher:
         off = float((torch.stack(seen) - expected).abs().max()) / spread
         if not off < tolerance:
             raise UnbatchableError(f"the engine's scores are not the model's: off by {off:.2g} standard deviations")
+
+
+def _free_bytes() -> int:
+    """On the device that torch works on."""
+    _, total, reserved, allocated = get_device_and_memory_breakdown()
+    return int(total - max(reserved, allocated))
 
 
 def require_batchable(model: Any) -> None:

@@ -1,0 +1,47 @@
+"""Linear layers that are fast for a few rows at once, on the CPU.
+
+PyTorch multiplies float32 matrices with MKL, which is slow for the handful of rows that a step of decoding has: two rows take twice as long
+as one. oneDNN, which PyTorch has too, is not, once it has put the weights in an order of its own.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+_FROM_ROWS = 2  # one row is the memory's speed either way
+_MEMORY_SHARE = 0.25  # of what is free, for the weights' second copy
+
+
+def pack_linears(model: Any, free_bytes: int) -> Callable[[], None]:
+    """Gives the model's float32 linear layers weights in oneDNN's order; returns what undoes it. Where PyTorch cannot, or there is no
+    memory for it, nothing changes."""
+    layers = [
+        layer
+        for layer in model.modules()
+        if type(layer) is torch.nn.Linear and layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu"
+    ]
+    size = sum(layer.weight.nbytes for layer in layers)
+    reorder = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
+    if not layers or reorder is None or size > _MEMORY_SHARE * free_bytes:
+        return lambda: None
+    try:
+        packed = [reorder(layer.weight.detach(), 16) for layer in layers]
+    except RuntimeError:
+        return lambda: None
+    for layer, weight in zip(layers, packed, strict=True):
+        layer.forward = functools.partial(_forward, layer, weight)  # type: ignore[method-assign]
+
+    def undo() -> None:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
+
+    return undo
+
+
+def _forward(layer: torch.nn.Linear, weight: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    if rows.numel() < _FROM_ROWS * rows.shape[-1]:
+        return linear(rows, layer.weight, layer.bias)
+    return torch.ops.mkldnn._linear_pointwise(rows, weight, layer.bias, "none", [], "")  # type: ignore[no-any-return]
