@@ -7,9 +7,11 @@ import math
 from random import Random
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.engines.decoding import Scores
 
+_COLUMNS = 512
 GREEDY_BELOW = 1e-5  # a temperature so low leaves only the best token, and dividing by it overflows
 
 
@@ -28,14 +30,31 @@ def choose(scores: Scores, temperature: float, top_k: int, top_p: float, min_p: 
         raise NoTokenError("the model gave no finite score for the next token")
     if temperature < GREEDY_BELOW:
         return best
-    shifted = scores - top
+    candidates = _candidates(scores, top_k)
+    shifted = (scores if candidates is None else scores[candidates]) - top
     shifted /= temperature
     weights = np.exp(shifted, out=shifted)
     least = _least(weights, top_k, top_p, min_p)
-    tokens = (weights >= least).nonzero()[0] if least > 0 else None
-    reached = np.cumsum(weights if tokens is None else weights[tokens], dtype=np.float64)
+    tokens = candidates
+    if least > 0:
+        kept = (weights >= least).nonzero()[0]
+        weights = weights[kept]
+        tokens = kept if candidates is None else candidates[kept]
+    reached = np.cumsum(weights, dtype=np.float64)
     place = min(int(reached.searchsorted(random.random() * reached[-1], side="right")), len(reached) - 1)
     return place if tokens is None else int(tokens[place])
+
+
+def _candidates(scores: Scores, top_k: int) -> NDArray[np.intp] | None:
+    """Tokens among which the best `top_k` are, few of many; None where all may be. Goal: no exponential of a whole vocabulary.
+
+    Of the best of each of `_COLUMNS` columns, the k-th best is no better than the k-th best of all.
+    """
+    num_rows = len(scores) // _COLUMNS
+    if not 0 < top_k <= _COLUMNS or num_rows < 2:
+        return None
+    best = scores[: num_rows * _COLUMNS].reshape(num_rows, _COLUMNS).max(axis=0)
+    return (scores >= np.partition(best, _COLUMNS - top_k)[_COLUMNS - top_k]).nonzero()[0]
 
 
 def _least(weights: Scores, top_k: int, top_p: float, min_p: float) -> float:
