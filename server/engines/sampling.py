@@ -54,7 +54,9 @@ def _candidates(scores: Scores, top_k: int) -> NDArray[np.intp] | None:
     if not 0 < top_k <= _COLUMNS or num_rows < 2:
         return None
     best = scores[: num_rows * _COLUMNS].reshape(num_rows, _COLUMNS).max(axis=0)
-    return (scores >= np.partition(best, _COLUMNS - top_k)[_COLUMNS - top_k]).nonzero()[0]
+    bound = np.partition(best, _COLUMNS - top_k)[_COLUMNS - top_k]
+    candidates: NDArray[np.intp] = (scores >= bound).nonzero()[0]
+    return candidates
 
 
 def _least(weights: Scores, top_k: int, top_p: float, min_p: float) -> float:
