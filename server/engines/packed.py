@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-_FROM_ROWS = 2  # one row is the memory's speed either way
+_ROWS = range(2, 33)  # one row is the memory's speed either way; of many, oneDNN would keep a kernel for each number there is
 _MEMORY_SHARE = 0.25  # of what is free, for the weights' second copy
 
 
@@ -42,6 +42,6 @@ def pack_linears(model: Any, free_bytes: int) -> Callable[[], None]:
 
 
 def _forward(layer: torch.nn.Linear, weight: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    if rows.numel() < _FROM_ROWS * rows.shape[-1]:
+    if rows.numel() // rows.shape[-1] not in _ROWS:
         return linear(rows, layer.weight, layer.bias)
     return torch.ops.mkldnn._linear_pointwise(rows, weight, layer.bias, "none", [], "")  # type: ignore[no-any-return]
