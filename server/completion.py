@@ -5,6 +5,7 @@ engine -> events -> Answer -> bytes -> reader, all in the engine's own call of `
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -176,9 +177,24 @@ class Completion:
         """The answer, to its end; one that loops goes on differently where it can."""
         answer, healer = self.answer, self._healer
         request: GenerationRequest | None = self._request
+        resume: Callable[[], None] | None = None  # before the first that comes of an attempt
+
+        def take_attempt(events: Events) -> Awaitable[None] | None:
+            nonlocal resume
+            if resume is not None:
+                resume()
+                resume = None
+            return take(events)
+
         while request is not None:
-            with contextlib.suppress(EnoughError):
-                await self._engine.generate(request, take)
+            try:
+                with contextlib.suppress(EnoughError):
+                    await self._engine.generate(request, take_attempt)
+            except ApiError as refused:
+                if resume is None:
+                    raise
+                _log.warning("an answer that looped could not go on: %s", refused)
+                return  # it ends at the cut
             if not answer.complete and not answer.over:
                 raise upstream_failed("the upstream's stream ended before the answer did")
             if healer is None or not isinstance(answer, ChatAnswer) or not answer.waits:
@@ -188,7 +204,7 @@ class Completion:
             request = healer.next(said, looped, answer.num_tokens)
             if request is not None:
                 self._looped_at = self._looped_at or time.perf_counter()
-                answer.resume(request.said[len(said) :])
+                resume = functools.partial(answer.resume, request.said[len(said) :])
 
     def _feed(self, events: Events) -> tuple[bytes, ApiError | None]:
         """What the reader gets for what came at once: what stands before a failure is not lost by it."""

@@ -12,6 +12,7 @@ from dedup import RepetitionFilter
 from dedup.pairs import preference_pair
 from server.completion import Completion
 from server.engines.base import Take
+from server.errors import invalid
 from server.healing import MAX_ATTEMPTS, Healer
 from server.incidents import IncidentLog
 from server.schema import FORWARDED, ChatRequest, GenerationRequest, Requests, parse
@@ -218,3 +219,17 @@ def test_an_incident_log_is_bounded_and_its_failure_fails_nothing(tmp_path: Path
     for _ in range(3):
         lost.write({"kept": NOVEL})
     assert len([record for record in caplog.records if "cannot be written" in record.message]) == 1
+
+
+async def test_an_engine_that_refuses_to_go_on_leaves_a_clean_cut() -> None:
+    class Refusing(LoopingEngine):
+        async def generate(self, request: GenerationRequest, take: Take) -> None:
+            if self.asked:
+                raise invalid("the prompt is too long")
+            await super().generate(request, take)
+
+    played, _, completion, _ = await healed(Refusing(1, 9))
+    assert played.error is None
+    assert played.done
+    assert played.finish()["stop_reason"] == "repetition_detected"
+    assert completion.outcome == "cut"
