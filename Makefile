@@ -27,8 +27,9 @@ $(READY): pyproject.toml constraints.txt
 		&& $(BIN)/python -m pip install -qq -c constraints.txt -e '.[local,dev]'
 	@touch $@ && touch $(COMPILED)
 
-$(COMPILED): $(READY) setup.py $(wildcard dedup/*.py)
-	@echo "==> compiling the filter, which has changed"
+$(COMPILED): $(READY) setup.py $(wildcard dedup/*.py server/*.py server/answers/*.py server/engines/*.py)
+	@echo "==> compiling what streams go through, which has changed (a minute)"
+	@rm -rf build
 	@$(BIN)/python setup.py -q build_ext --inplace
 	@touch $@
 
@@ -106,4 +107,4 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(LLAMA) $(CLIENTS) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info dedup/*.so
+	rm -rf $(VENV) $(VLLM) $(LLAMA) $(CLIENTS) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info dedup/*.so server/*.so server/*/*.so

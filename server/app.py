@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dedup.segmenter import load_punkt
 from server.auth import Keys
-from server.completion import Completion, Write
+from server.completion import Completion
 from server.engines.base import Engine
 from server.engines.http_client import BrokenError
 from server.engines.upstream import UpstreamEngine, answer_headers
@@ -259,29 +259,23 @@ class Generation:
         await _send_whole(send, 200, body, [(b"content-type", b"application/json"), *_headers(exchange)])
 
     async def _stream(self, completion: Completion, exchange: Exchange, scope: Scope, send: Send) -> None:
-        write_body: Write | None = scope.get("extensions", {}).get(WRITE_BODY)
-        begin: asyncio.Future[None] | None = None
-
-        async def start(events: bytes) -> None:
+        async def start(events: bytes) -> None:  # until now a refusal could still be a status
             headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
             headers += [(b"x-accel-buffering", b"no"), *_headers(exchange)]
             await send({"type": "http.response.start", "status": 200, "headers": _clean(headers)})
-            await go_on(events)
+            if events:
+                await go_on(events)
 
         async def go_on(events: bytes) -> None:
-            if events:
-                await send({"type": "http.response.body", "body": events, "more_body": True})
+            await send({"type": "http.response.body", "body": events, "more_body": True})
 
-        def write(events: bytes) -> Awaitable[None] | None:
-            nonlocal begin
-            if begin is None:  # until now a refusal could still be a status
-                begin = asyncio.ensure_future(start(events))
-                return begin
-            if write_body is not None and begin.done():
-                return write_body(events)
+        def begin(events: bytes) -> Awaitable[None]:
+            return asyncio.ensure_future(start(events))
+
+        def write(events: bytes) -> Awaitable[None]:
             return asyncio.ensure_future(go_on(events))
 
-        await completion.stream(write)
+        await completion.stream(begin, scope.get("extensions", {}).get(WRITE_BODY, write))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

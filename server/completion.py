@@ -85,10 +85,11 @@ class Completion:
         what was held, and an error."""
         self._gone = True
 
-    async def stream(self, write: Write) -> None:
-        """Writes the answer as server-sent events. Raises `ApiError` only before the first `write`; later errors are events.
+    async def stream(self, begin: Write, write: Write) -> None:
+        """Writes the answer as server-sent events, the first of them with `begin`. Raises `ApiError` only before that; later errors
+        are events.
 
-        An empty write says that the answer has begun, while its text is still held.
+        `begin` may get nothing: the answer has begun, while its text is still held.
         """
         answer = self.answer
         begun = False
@@ -101,10 +102,10 @@ class Completion:
             if failure is not None or answer.over:
                 unwritten = given
                 raise failure or EnoughError
-            if given or not begun:
+            if not begun:
                 begun = True
-                return write(given)
-            return None
+                return begin(given)
+            return write(given) if given else None
 
         self._telemetry.add("streams_in_progress", 1, self._label)
         try:
@@ -112,15 +113,14 @@ class Completion:
             last = unwritten + answer.end()
             self.outcome = self._outcome()
         except (Exception, asyncio.CancelledError) as failure:
-            begun = begun or bool(unwritten)
-            error = self._explain(failure, begun)
-            if not begun:
+            error = self._explain(failure, begun or bool(unwritten))
+            if not (begun or unwritten):
                 raise error from None
             last = unwritten + answer.fail(error)
         finally:
             self._telemetry.add("streams_in_progress", -1, self._label)
             self._push()
-        if (pause := write(last)) is not None:
+        if (pause := write(last) if begun else begin(last)) is not None:
             await pause
 
     async def collect(self) -> bytes:
@@ -199,12 +199,18 @@ class Completion:
                 raise upstream_failed("the upstream's stream ended before the answer did")
             if healer is None or not isinstance(answer, ChatAnswer) or not answer.waits:
                 return
-            said, looped = answer.said, answer.looped
-            self._first_loop = self._first_loop or (said, looped)
-            request = healer.next(said, looped, answer.num_tokens)
+            said = self._said_before(answer)
+            request = healer.next(said, answer.looped, answer.num_tokens)
             if request is not None:
                 self._looped_at = self._looped_at or time.perf_counter()
                 resume = functools.partial(answer.resume, request.said[len(said) :])
+
+    def _said_before(self, answer: ChatAnswer) -> str:
+        """What the reader got until a loop; the first one is noted."""
+        said = answer.said
+        if self._first_loop is None:
+            self._first_loop = (said, answer.looped)
+        return said
 
     def _feed(self, events: Events) -> tuple[bytes, ApiError | None]:
         """What the reader gets for what came at once: what stands before a failure is not lost by it."""

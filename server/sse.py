@@ -17,11 +17,18 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-class Event(msgspec.Struct, frozen=True, gc=False):
+class Event:
     """name: of the event, empty where it has none. A comment has no data; its text, colon included, stands as the name."""
 
-    data: bytes
-    name: bytes = b""
+    def __init__(self, data: bytes, name: bytes = b"") -> None:
+        self.data = data
+        self.name = name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Event) and (self.data, self.name) == (other.data, other.name)
+
+    def __repr__(self) -> str:
+        return f"Event({self.data!r}, {self.name!r})"
 
 
 class EventTooLongError(ValueError):
@@ -41,14 +48,14 @@ class SSEDecoder:
     def feed(self, received: bytes) -> list[Event]:
         """The events that `received` completes. Raises `EventTooLongError`."""
         at_start = self._begun and not (self._rest or self._data or self._name)
-        if at_start and received[:6] == b"data: " and received[-2:] == b"\n\n" and b"\r" not in received:
+        if at_start and received[:6] == b"data: " and received[-2:] == b"\n\n" and received.find(b"\r") < 0:
             # What nearly every read is: whole events of one data line each.
             num_lines = received.count(b"\n")
             if num_lines == 2:
                 return [Event(received[6:-2])]
             parts = received[6:-2].split(b"\n\ndata: ")
             if num_lines == 2 * len(parts):
-                return list(map(Event, parts))
+                return [Event(part) for part in parts]
         events: list[Event] = []
         # What was searched before holds no line end but perhaps a last CR: a long line stays linear to search.
         search_from = max(0, len(self._rest) - 1)

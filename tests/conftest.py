@@ -1,4 +1,4 @@
-"""The tests run what is installed: the filter's compiled form, where there is one."""
+"""The tests run what is installed: the compiled form of a module, where there is one."""
 
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -9,7 +9,8 @@ import dedup
 
 
 def pytest_sessionstart() -> None:
-    for source in Path(dedup.__file__).parent.glob("*.py"):
+    root = Path(dedup.__file__).parent.parent
+    for source in [*root.glob("dedup/*.py"), *root.glob("server/**/*.py")]:
         compiled = source.with_name(f"{source.stem}__mypyc{EXTENSION_SUFFIXES[0]}")
         if compiled.exists() and compiled.stat().st_mtime < source.stat().st_mtime:
             pytest.exit(f"{source.name} is newer than its compiled form, which would be tested in its stead: run `make test`", 4)

@@ -12,6 +12,7 @@ import msgspec
 
 from server.answers.body import read_object
 from server.answers.report import is_unusable, summary
+from server.answers.view import ChunkView, read_view
 from server.channel import Channel, Editing
 from server.engines.base import USED
 from server.errors import ApiError, UpstreamRefusalError, upstream_failed
@@ -27,44 +28,8 @@ Chunk = dict[str, Any]
 _Key = tuple[str, int]  # the field of a delta, and which tool call
 
 
-class _DeltaView(msgspec.Struct):
-    content: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    refusal: Any = None
-    tool_calls: Any = None
-    function_call: Any = None
-
-
-class _ChoiceView(msgspec.Struct):
-    index: int = 0
-    delta: _DeltaView | None = None
-    text: str | None = None
-    finish_reason: str | None = None
-
-    def plain(self) -> tuple[str, str] | None:
-        """The field and the text, where the choice carries one text and nothing else that is filtered."""
-        delta = self.delta
-        if delta is None:
-            return ("text", self.text) if self.text else None
-        if delta.refusal or delta.tool_calls or delta.function_call or self.text:
-            return None
-        if delta.content:
-            return None if delta.reasoning or delta.reasoning_content else ("content", delta.content)
-        if delta.reasoning_content:
-            return None if delta.reasoning else ("reasoning_content", delta.reasoning_content)
-        return ("reasoning", delta.reasoning) if delta.reasoning else None
-
-
-class _ChunkView(msgspec.Struct):
-    choices: list[_ChoiceView]
-    usage: Any = None
-    error: Any = None
-
-
 _MAX_FRAMES = 16  # learnt; where each chunk has another, learning them costs more than it saves
 
-_view = msgspec.json.Decoder(_ChunkView).decode
 _text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -377,7 +342,7 @@ class ChatAnswer:
             if given is not None:
                 return given
         try:
-            view = _view(data)
+            view = read_view(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             view = None  # the end, an error, or something unusual
             data = as_text(data)
@@ -418,7 +383,7 @@ class ChatAnswer:
             return b"data: %b\n\n" % data
         return b"data: %b%b%b\n\n" % (frame.before, _encode(given), frame.after) if given else b""
 
-    def _feed_plain(self, view: _ChunkView) -> _Fed | None:
+    def _feed_plain(self, view: ChunkView) -> _Fed | None:
         """Feeds the text of a chunk that only goes on with the text of the chunk before."""
         if len(view.choices) != 1 or view.usage or view.error:
             return None

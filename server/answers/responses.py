@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import msgspec
-
 from dedup.config import Policy
 from server.answers import report
 from server.answers.body import read_object, said
@@ -264,7 +262,7 @@ class ResponsesAnswer:
             changed = self._report(response) or changed
             if self.cut and kind == "response.completed" and self._is_unusable():
                 message["type"] = "response.incomplete"
-                event = msgspec.structs.replace(event, name=event.name and b"response.incomplete")
+                event = Event(event.data, event.name and b"response.incomplete")
         self.over = self.cut
         return sent + self._pass(event, message, changed)
 

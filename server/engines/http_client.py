@@ -11,7 +11,7 @@ import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -188,14 +188,15 @@ class HttpClient:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeouts.connect):
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(self._keep), self._host, self._port, ssl=self._tls
-                )
+                _, connection = await loop.create_connection(self._new, self._host, self._port, ssl=self._tls)
         except TimeoutError:
             raise TimeoutError("it could not be connected to in time") from None
         except (OSError, UnicodeError) as error:
             raise ConnectError(_reason(error)) from None
-        return connection
+        return cast(_Connection, connection)
+
+    def _new(self) -> Any:
+        return _Connection(self._keep)
 
     def _take(self) -> "_Connection | None":
         oldest = time.monotonic() - _MAX_IDLE_SECONDS
@@ -216,8 +217,8 @@ class HttpClient:
         self._idle.append(connection)
 
 
-class _Connection(asyncio.Protocol):
-    """One connection; at most one exchange at a time."""
+class _Connection:
+    """One connection, as an asyncio protocol; at most one exchange at a time."""
 
     def __init__(self, keep: "Callable[[_Connection], None]") -> None:
         self._keep = keep
@@ -314,7 +315,13 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
             self._transport = None
 
-    # asyncio.Protocol
+    # asyncio.Protocol: not a base, since a compiled class would be a slow one with it
+
+    def eof_received(self) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

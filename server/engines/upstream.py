@@ -132,7 +132,7 @@ class Upstream:
 
     def without_key(self, text: bytes) -> bytes:
         """`text` without the key for this server, which its error messages may quote."""
-        return text.replace(self._secret, b"***") if self._secret and self._secret in text else text
+        return text.replace(self._secret, b"***") if self._secret else text
 
     def close(self) -> None:
         """Closes connections as soon as their answers have ended."""

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from nltk.tokenize.punkt import PunktSentenceTokenizer
 
-from dedup.filter import RepetitionFilter
 from tests.faults.proxy import Proxy, Reading, Reply, chat_request, proxy
 from tests.faults.raw_upstream import (
     DONE,
@@ -487,30 +487,30 @@ def test_what_an_answer_left_unread_is_never_the_next_ones(play: Play) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("method", ["feed", "flush"])
+@pytest.mark.parametrize("end", [" Then came Dr. Smith, and all was well.", " Then came Dr. Smith"])
 def test_a_filter_that_raises_costs_no_text_and_is_counted(
-    upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch, method: str, stream: bool
+    upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch, end: str, stream: bool
 ) -> None:
-    real, calls = getattr(RepetitionFilter, method), 0
+    """In the middle of a text, and at its end, which alone tells that Smith is the next word."""
+    asked = 0
 
-    def fails(self: RepetitionFilter, *arguments: str) -> str:
-        nonlocal calls
-        calls += 1
-        if calls == (5 if method == "feed" and stream else 1):
-            raise ZeroDivisionError
-        return str(real(self, *arguments))
+    def fails(self: PunktSentenceTokenizer, text: str) -> bool:
+        nonlocal asked
+        asked += 1
+        raise ZeroDivisionError
 
-    upstream.scripts["begun"] = replies(BEGINNING + finish() + DONE)
-    upstream.scripts["begun-whole"] = lambda exchange: exchange.answer_json(whole(BEGUN))
+    text = NOVEL + end
+    upstream.scripts["begun"] = replies(EVENT_STREAM + say(*deltas(text)) + finish() + DONE)
+    upstream.scripts["begun-whole"] = lambda exchange: exchange.answer_json(whole(text))
     with mock_upstream.proxy(upstream.url) as url:
         front = Proxy(int(url.rpartition(":")[2]), process=None, log_path=None)  # type: ignore[arg-type]
-        monkeypatch.setattr(RepetitionFilter, method, fails)
+        monkeypatch.setattr(PunktSentenceTokenizer, "text_contains_sentbreak", fails)
         if stream:
-            front.post("begun", True).check_complete(BEGUN)
+            front.post("begun", True).check_complete(text)
         else:
             reply = front.post("begun-whole")
             assert reply.status == 200
-            assert reply.text == BEGUN
-        assert calls
+            assert reply.text == text
+        assert asked
         counted = re.findall(r"^dedup_filter_failures_total(?:\{.*\})? (.*)$", front.metrics(), re.MULTILINE)
     assert sum(map(float, counted)) == 1

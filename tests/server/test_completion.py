@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from nltk.tokenize.punkt import PunktSentenceTokenizer
 
-from dedup.filter import RepetitionFilter
 from server.answers.chat import ChatAnswer
 from server.channel import Editing
 from server.completion import Completion
@@ -113,7 +113,7 @@ async def written(played: Completion) -> list[bytes]:
     def write(part: bytes) -> None:
         events.append(part)
 
-    await played.stream(write)
+    await played.stream(write, write)
     return events
 
 
@@ -257,7 +257,7 @@ async def test_a_reader_that_leaves_closes_the_engine() -> None:
     def write(part: bytes) -> None:
         begun.set()
 
-    streaming = asyncio.create_task(left.stream(write))
+    streaming = asyncio.create_task(left.stream(write, write))
     await begun.wait()
     left.leave()
     streaming.cancel()
@@ -277,7 +277,7 @@ async def test_a_server_that_stops_ends_the_stream_with_an_error() -> None:
         events.append(part)
         begun.set()
 
-    streaming = asyncio.create_task(stopped.stream(write))
+    streaming = asyncio.create_task(stopped.stream(write, write))
     await begun.wait()
     streaming.cancel()
     await streaming
@@ -286,22 +286,22 @@ async def test_a_server_that_stops_ends_the_stream_with_an_error() -> None:
 
 
 async def test_a_filter_that_raises_costs_the_reader_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = NOVEL + " " + NOVEL[:40]
-    fed = 0
+    said = "It was raining when Dr. Watson came down the stairs with his bag."
+    asked = 0
 
-    feed = RepetitionFilter.feed
-
-    def fails(self: RepetitionFilter, delta: str) -> str:
-        nonlocal fed
-        fed += 1
-        if fed == len(text) // 5:
+    def fails_at_the_second(self: PunktSentenceTokenizer, text: str) -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 2:  # while the sentence, which was said before, is held
             raise RuntimeError("a fault of ours")
-        return feed(self, delta)
+        return False
 
-    monkeypatch.setattr(RepetitionFilter, "feed", fails)
+    monkeypatch.setattr(PunktSentenceTokenizer, "text_contains_sentbreak", fails_at_the_second)
+    text = f"{said} {NOVEL} {said[:-9]}"
     played, _, telemetry = await play([*in_pieces(text), chunk(finish_reason="stop")])
     assert played.text() == text
     assert played.done
+    assert asked == 2
     assert count(telemetry, "filter_failures_total", model="m") == 1
 
 
