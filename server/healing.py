@@ -11,6 +11,8 @@ from server.schema import ChatRequest, CompletionRequest, GenerationRequest
 
 MAX_ATTEMPTS = 4
 _BREAK = "\n\n"
+_THINKING = ("<think>", "</think>")
+_MIN_TOKENS = 12  # of an attempt: a model that was kept from its loop would rather end in the middle of a sentence
 # What each rung adds; a request that asks for more keeps it. DRY and n-gram bans leave alone what does not repeat; a frequency penalty,
 # which drives a model away from its own words, is for servers that have neither.
 _LADDER: tuple[dict[str, float], ...] = (
@@ -53,11 +55,17 @@ class Healer:
             return None
         rung = self.attempts
         self.attempts += 1
+        can_avoid = self._engine.can_avoid(request)
         # What a model says in a new paragraph owes least to the one before.
-        if rung == MAX_ATTEMPTS - 1 or not self._engine.has_all_methods:
-            said += "\n" * max(0, len(_BREAK) - (len(said) - len(said.rstrip("\n"))))
+        if rung == MAX_ATTEMPTS - 1 or not can_avoid:
+            said += _BREAK[len(said) - len(said.rstrip("\n")) :]
+        if rung > 0 and said.rfind(_THINKING[0]) > said.rfind(_THINKING[1]):
+            said = said.rstrip() + f"\n{_THINKING[1]}\n\n"  # it has thought enough, and is to answer
         changes: dict[str, Any] = {**left, "seed": self._seed(rung)}
-        wanted = (_LADDER if self._engine.has_all_methods else _LADDER_ELSEWHERE)[rung]
+        if self._engine.has_all_methods:
+            wanted = _LADDER[rung]
+        else:
+            wanted = _LADDER_ELSEWHERE[rung] | ({"min_tokens": min([_MIN_TOKENS, *left.values()])} if can_avoid else {})
         for name, value in wanted.items():
             given = self._given(name)
             changes[name] = value if given is None else _stronger(name, given, value)

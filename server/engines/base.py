@@ -60,6 +60,10 @@ class Engine(Protocol):
         """Whether it can go on with an answer that has said something already (`request.said`)."""
         ...
 
+    def can_avoid(self, request: GenerationRequest) -> bool:
+        """Whether it can be kept from going on with `request.avoided`, and told not to end at once."""
+        ...
+
     async def whole(self, request: GenerationRequest) -> bytes | None:
         """The answer in one piece; None where the engine wants to be asked to `generate` it and its chunks be put together."""
         ...

@@ -164,6 +164,9 @@ class LocalEngine:
     def has_all_methods(self) -> bool:
         return True
 
+    def can_avoid(self, request: GenerationRequest) -> bool:
+        return True
+
     def can_go_on(self, request: GenerationRequest) -> bool:
         assert isinstance(request, SampledChatRequest | SampledCompletionRequest)
         if self.loaded.start_token is not None:

@@ -280,6 +280,10 @@ class UpstreamEngine:
         upstream, model = self._route(request.model)
         return upstream.goes_on(model) != "no"
 
+    def can_avoid(self, request: GenerationRequest) -> bool:
+        upstream, model = self._route(request.model)
+        return upstream.goes_on(model) == "continue_final_message"
+
     async def whole(self, request: GenerationRequest) -> bytes | None:
         if self._streams_always and request.endpoint in ("chat", "completions"):
             return None
@@ -326,8 +330,7 @@ class UpstreamEngine:
 
 def _going_on(request: GenerationRequest, goes_on: GoesOn) -> dict[str, Any]:
     """What makes a server go on with what `request` has said."""
-    # vLLM's ban of a phrase: it would open one more copy of the loop.
-    banned = {"bad_words": [_opening(request.avoided)]} if goes_on == "continue_final_message" and request.avoided.strip() else {}
+    banned = {"bad_words": _openings(request.avoided)} if goes_on == "continue_final_message" and request.avoided.strip() else {}
     if isinstance(request, CompletionRequest):
         return {"prompt": request.prompt + request.said, **banned}
     messages = [*request.body()["messages"], {"role": "assistant", "content": request.said}]
@@ -336,10 +339,12 @@ def _going_on(request: GenerationRequest, goes_on: GoesOn) -> dict[str, Any]:
     return {"messages": messages, "add_generation_prompt": False, "continue_final_message": True, **banned}
 
 
-def _opening(text: str) -> str:
-    """The first words of a text; in scripts without spaces, the first characters."""
+def _openings(text: str) -> list[str]:
+    """With what `text` begins, as vLLM bans it: the first words; in scripts without spaces the first characters, cut as a tokenizer may."""
     words = text.split()
-    return " ".join(words[:3]) if len(words[0]) < 24 and len(words) > 1 else words[0][:4]
+    if len(words) > 1 and len(words[0]) < 24:
+        return [" ".join(words[:3])]
+    return [words[0][:size] for size in range(2, 6)]
 
 
 async def read_whole(response: Response) -> bytes:

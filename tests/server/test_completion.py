@@ -43,6 +43,9 @@ class ScriptedEngine:
     requests: Requests = FORWARDED
     has_all_methods = False
 
+    def can_avoid(self, request: GenerationRequest) -> bool:
+        return False
+
     def can_go_on(self, request: GenerationRequest) -> bool:
         return False
 

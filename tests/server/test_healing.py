@@ -48,6 +48,9 @@ class LoopingEngine:
         self.asked: list[GenerationRequest] = []
         self._can_go_on = can_go_on
 
+    def can_avoid(self, request: GenerationRequest) -> bool:
+        return False
+
     def can_go_on(self, request: GenerationRequest) -> bool:
         return self._can_go_on
 
@@ -183,6 +186,33 @@ def test_a_request_that_asks_for_more_keeps_it() -> None:
     assert [(body["temperature"], body["dry_multiplier"]) for body in sent] == [(1.5, 2.0)] * 2
     assert sent[1]["no_repeat_ngram_size"] == 2
     assert sent[1]["frequency_penalty"] == 2.0
+
+
+def ladder(engine: LoopingEngine, said: str, **body: Any) -> list[ChatRequest]:
+    request = parse(FORWARDED, "chat", {"messages": [{"role": "user", "content": NOVEL}], **body})
+    healer = Healer(request, engine)  # type: ignore[arg-type]
+    return [again for _ in range(MAX_ATTEMPTS) if isinstance(again := healer.next(said, "a loop", 0), ChatRequest)]
+
+
+def test_an_engine_that_can_keep_off_the_loop_need_not_begin_a_paragraph() -> None:
+    engine = LoopingEngine(1, 1)
+    assert [again.said for again in ladder(engine, "He left.")] == ["He left.\n\n"] * MAX_ATTEMPTS
+    engine.can_avoid = lambda request: True  # type: ignore[method-assign]
+    rungs = ladder(engine, "He left.\n", max_tokens=8)
+    assert [again.said for again in rungs] == ["He left.\n"] * (MAX_ATTEMPTS - 1) + ["He left.\n\n"]
+    assert {again.body()["min_tokens"] for again in rungs} == {8}
+    assert all("min_tokens" in again.body() for again in ladder(engine, "He left."))
+
+
+def test_thinking_that_loops_again_is_closed_so_that_the_model_answers() -> None:
+    engine = LoopingEngine(1, 1)
+    engine.has_all_methods = True
+    engine.can_avoid = lambda request: True  # type: ignore[method-assign]
+    said = [again.said for again in ladder(engine, "<think>Is it nine? Wait.")]
+    assert said[0] == "<think>Is it nine? Wait."
+    assert all(one.endswith("\n</think>\n\n") for one in said[1:])
+    answered = "<think>It is nine.</think>Nine."
+    assert [again.said for again in ladder(engine, answered)] == [answered] * (MAX_ATTEMPTS - 1) + [answered + "\n\n"]
 
 
 async def test_a_loop_is_told_of_and_becomes_a_preference_pair(tmp_path: Path) -> None:
