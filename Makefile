@@ -7,12 +7,13 @@ COMPILED := $(VENV)/.compiled
 VLLM := .venv-vllm
 VLLM_PYTHON ?= $(VLLM)/bin/python
 
+TRL := .venv-trl
 CLIENTS := .venv-clients
 CLIENTS_TESTS := tests/external/clients
 LLAMA := .venv-llama
 LLAMA_PYTHON ?= $(LLAMA)/bin/python
 
-.PHONY: serve test fuzz soak test-promtool test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp lint types check clean help
+.PHONY: serve test fuzz soak test-promtool test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +49,15 @@ soak: $(COMPILED)  ## the local engine at capacity, with faults and cancels, for
 test-promtool: $(COMPILED)  ## check /metrics with Prometheus' own tool
 	@command -v promtool >/dev/null || { echo "promtool is needed: apt-get install prometheus"; exit 1; }
 	$(BIN)/python -m pytest tests/external/test_promtool.py
+
+$(TRL)/.installed:
+	@echo "==> building $(TRL) with TRL and datasets (a few minutes, once)"
+	@$(PYTHON) -m venv $(TRL) && echo '*' > $(TRL)/.gitignore
+	$(TRL)/bin/python -m pip install --progress-bar on -c constraints.txt trl==1.16.0 datasets==5.2.0 pytest pytest-asyncio -e '.[local]'
+	@touch $@
+
+test-trl: $(TRL)/.installed  ## train on exported preference pairs with TRL's DPOTrainer
+	$(TRL)/bin/python -m pytest -W default tests/external/test_trl.py
 
 $(VLLM)/.installed:
 	@echo "==> building $(VLLM) with vLLM for the CPU (it takes python3.11, a few minutes and 4 GB, once)"
@@ -107,4 +117,4 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(LLAMA) $(CLIENTS) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info dedup/*.so server/*.so server/*/*.so
+	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info dedup/*.so server/*.so server/*/*.so

@@ -27,6 +27,7 @@ class Upstream:
     """What the upstream does, told by the model asked for, and what it saw."""
 
     url: str = ""
+    owned_by: str = "nobody"
     bodies: list[dict[str, Any]] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
     traceparents: list[str | None] = field(default_factory=list)
@@ -34,7 +35,9 @@ class Upstream:
     asked: threading.Event = field(default_factory=threading.Event)
 
     async def models(self, request: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": "novel"}, {"id": "loop"}]})
+        return web.json_response(
+            {"object": "list", "data": [{"id": name, "owned_by": self.owned_by} for name in ("novel", "loop", "stutter")]}
+        )
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -117,6 +120,9 @@ class Upstream:
         if model == "silent":
             await asyncio.sleep(60)
         text = LOOP * 200 if model == "loop" else NOVEL
+        if model == "stutter":  # until it is to go on with what it has said
+            said = body["messages"][-1]["role"] == "assistant" if "messages" in body else body["prompt"] != "Hello"
+            text = " Then the carpenter came." if said else f"{NOVEL} {LOOP * 200}"
         chat = request.path.endswith("chat/completions")
         if not body.get("stream"):
             return web.json_response(whole(model, text, chat, int(body.get("n") or 1)))

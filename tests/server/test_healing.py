@@ -1,6 +1,8 @@
 """Healing: an answer that loops goes on differently from where the loop began, and its reader notices nothing but an answer."""
 
 import asyncio
+import json
+import urllib.request
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +20,7 @@ from server.incidents import IncidentLog
 from server.schema import FORWARDED, ChatRequest, GenerationRequest, Requests, parse
 from server.sse import Event
 from server.telemetry import Telemetry
+from tests.server.mock_upstream import LOOP, proxy, upstream
 from tests.server.test_completion import NOVEL, Played, chunk, count
 
 SYLLABLES = "ba ke lo min ster ru tan vel gor shi ple dan wick ous ter mo fen ly cra bond".split()
@@ -263,3 +266,43 @@ async def test_an_engine_that_refuses_to_go_on_leaves_a_clean_cut() -> None:
     assert played.done
     assert played.finish()["stop_reason"] == "repetition_detected"
     assert completion.outcome == "cut"
+
+
+def said_of(kept: str, owned_by: str) -> dict[str, Any]:
+    """How a server is asked to go on with `kept`."""
+    if owned_by == "llamacpp":
+        return {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": kept + "\n\n"}]}
+    going_on = {"add_generation_prompt": False, "continue_final_message": True, "bad_words": ["I am going"], "min_tokens": 12}
+    return {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": kept}], **going_on}
+
+
+@pytest.mark.parametrize("owned_by", ["vllm", "sglang", "llamacpp", "somebody"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_upstream_is_asked_to_go_on_as_it_can(owned_by: str, stream: bool) -> None:
+    asked = {"model": "stutter", "stream": stream, "max_tokens": 600, "messages": [{"role": "user", "content": "Hello"}]}
+    with upstream() as mock:
+        mock.owned_by = owned_by
+        with proxy(mock.url, stream_upstream=True) as url:
+            request = urllib.request.Request(
+                f"{url}/v1/chat/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=20) as response:
+                body = response.read()
+            with urllib.request.urlopen(url + "/metrics", timeout=20) as response:
+                metrics = response.read().decode()
+    if stream:
+        text = Played([event + b"\n\n" for event in body.split(b"\n\n") if event]).text()
+    else:
+        text = json.loads(body)["choices"][0]["message"]["content"]
+    if owned_by == "somebody":
+        assert len(mock.bodies) == 1
+        assert text == f"{NOVEL} {LOOP}".strip()
+        return
+    first, second = mock.bodies
+    kept = f"{NOVEL} {LOOP}".strip()
+    wanted = said_of(kept, owned_by)
+    assert {name: second[name] for name in wanted} == wanted
+    assert first["messages"] == asked["messages"]
+    assert second["max_tokens"] < 600
+    assert 'dedup_requests_total{endpoint="chat",model="stutter",outcome="healed"} 1.0' in metrics
+    assert text == kept + ("\n\n" if owned_by == "llamacpp" else "") + " Then the carpenter came."
