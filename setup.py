@@ -1,5 +1,7 @@
-"""Compiles what every piece of a stream goes through with mypyc: the same code at twice the speed. Without a C compiler it is
-installed as it is."""
+"""Compiles what every piece of a stream goes through with mypyc: the same code at twice the speed. Where that cannot be done, for want
+of a C compiler or with packages of other versions, it is installed as it is."""
+
+import sys
 
 from mypyc.build import mypycify
 from setuptools import setup
@@ -8,7 +10,11 @@ FILTER = ["filter", "forms", "grams", "loops", "metrics", "seen", "segmenter", "
 SERVER = ["sse", "channel", "answers/chat", "completion", "engines/http_client", "engines/upstream"]
 COMPILED = [f"dedup/{name}.py" for name in FILTER] + [f"server/{name}.py" for name in SERVER]
 
-extensions = mypycify(COMPILED, separate=True, opt_level="3")
+try:
+    extensions = mypycify(COMPILED, separate=True, opt_level="3")
+except (Exception, SystemExit) as failure:
+    print(f"not compiled: mypyc ended with {failure!r}", file=sys.stderr)
+    extensions = []
 for extension in extensions:
     extension.optional = True
 setup(ext_modules=extensions)
