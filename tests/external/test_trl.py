@@ -24,7 +24,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pairs")
     log = folder / "loops.jsonl"
     with serving(incident_log=str(log)) as url:
-        for prompt in PROMPTS[:16]:
+        for prompt in PROMPTS:
             asks: dict[str, Any] = {
                 "chat/completions": {"messages": [{"role": "user", "content": prompt}]},
                 "completions": {"prompt": prompt},
@@ -51,11 +51,18 @@ def test_dpo_trains_on_them(pairs: Path, tmp_path: Path, chat: bool) -> None:
     rows = [json.loads(line) for line in pairs.read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if isinstance(row["prompt"], list) is chat]
     assert len(rows) >= 3
-    model = AutoModelForCausalLM.from_pretrained(DEMO_MODEL)
+    model = AutoModelForCausalLM.from_pretrained(DEMO_MODEL, dtype="float32")
     config = DPOConfig(
-        output_dir=str(tmp_path), max_steps=6, per_device_train_batch_size=2, learning_rate=1e-4, logging_steps=1, report_to="none",
-        save_strategy="no", use_cpu=True, bf16=False, gradient_checkpointing=False,
-    )  # fmt: skip
+        output_dir=str(tmp_path),
+        max_steps=6,
+        per_device_train_batch_size=2,
+        learning_rate=1e-4,
+        logging_steps=1,
+        report_to="none",
+        save_strategy="no",
+        use_cpu=True,
+        bf16=False,
+    )
     tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL)
     trainer = DPOTrainer(model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
     trainer.train()
