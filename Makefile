@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 
 $(COMPILED): $(READY) setup.py $(wildcard dedup/*.py server/*.py server/answers/*.py server/engines/*.py)
 	@echo "==> compiling what streams go through, which has changed (a minute)"
-	@rm -rf build
+	@rm -rf build *.so dedup/*.so server/*.so server/*/*.so
 	@$(BIN)/python setup.py -q build_ext --inplace
 	@touch $@
 
@@ -117,4 +117,4 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info dedup/*.so server/*.so server/*/*.so
+	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info *.so dedup/*.so server/*.so server/*/*.so
