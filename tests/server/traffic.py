@@ -111,17 +111,20 @@ class ScriptedUpstream(Upstream):
     def __init__(self, more_models: int = 0) -> None:
         super().__init__()
         self.sent: dict[str, list[Sent]] = {}
-        self.extra = [f"model-{number}" for number in range(more_models)]  # each as good as `plain`
+        self.more_models = [f"model-{number}" for number in range(more_models)]  # which go on, if the script has it
 
     async def models(self, request: web.Request) -> web.Response:
         listed = [{"id": name, "owned_by": "vllm" if script.goes_on else "the tests"} for name, script in SCRIPTS.items()]
-        return web.json_response({"object": "list", "data": [*listed, *({"id": name} for name in self.extra)]})
+        return web.json_response(
+            {"object": "list", "data": [*listed, *({"id": name, "owned_by": "vllm"} for name in self.more_models)]}
+        )
 
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        script = SCRIPTS.get(body["model"], SCRIPTS["plain"])
+        script = SCRIPTS.get(body.get("script", body["model"]), SCRIPTS["plain"])
+        can_go_on = bool(script.goes_on)
         attempts = self.sent.setdefault(request.headers["X-Request-Id"], [])
         if attempts:
-            script = script.goes_on[len(attempts) - 1]
+            script = script.goes_on[len(attempts) - 1] if len(attempts) <= len(script.goes_on) else Script(ends=400)
         sent = Sent(body)
         attempts.append(sent)
         if script.ends == "silence":
@@ -135,7 +138,8 @@ class ScriptedUpstream(Upstream):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         with contextlib.suppress(ConnectionError):  # the server may hang up
             await response.prepare(request)
-            await self._stream(request, response, script, sent, chat)
+            hangs = can_go_on and len(script.choices[0][0][1]) > 1000  # hung up on in its loop, it never comes to tell its usage
+            await self._stream(request, response, script, sent, chat, hangs)
         return response
 
     def _whole(self, script: Script, sent: Sent, chat: bool) -> web.Response:
@@ -151,7 +155,9 @@ class ScriptedUpstream(Upstream):
         whole = {"id": "u", "object": "chat.completion", "created": 1, "model": sent.body["model"]}
         return web.json_response({**whole, "choices": choices, "usage": USAGE})
 
-    async def _stream(self, request: web.Request, response: web.StreamResponse, script: Script, sent: Sent, chat: bool) -> None:
+    async def _stream(
+        self, request: web.Request, response: web.StreamResponse, script: Script, sent: Sent, chat: bool, hangs: bool
+    ) -> None:
         unwritten: list[bytes] = []
 
         async def write(**more: Any) -> None:
@@ -168,8 +174,8 @@ class ScriptedUpstream(Upstream):
                     pieces.append(text[at : at + PIECE_CHARS])
                     said = {"delta": _delta(slot, pieces[-1], begins=at == 0)} if chat else {"text": pieces[-1]}
                     await write(choices=[{"index": index, **said, "finish_reason": None}])
-        if SCRIPTS.get(sent.body["model"], script).goes_on and len(script.choices[0][0][1]) > 1000:
-            await asyncio.sleep(1)  # it is hung up on in its loop, and never comes to tell its usage
+        if hangs:
+            await asyncio.sleep(1)
         if script.ends == "error":
             await response.write(b"".join([*unwritten, event({"error": {"message": "out of memory", "code": 500}})]))
             return
@@ -196,7 +202,8 @@ def _delta(slot: Slot, text: str, begins: bool = True) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Ask:
-    """One request. raw: its body, if it is not to be one of the API's. leaves: hangs up when the engine has sent all it will."""
+    """One request. script: what the engine shall say, if that is not what the model's name says. raw: its body, if it is not to be one
+    of the API's. leaves: hangs up when the engine has sent all it will."""
 
     model: str
     endpoint: Literal["chat", "completions"] = "chat"
@@ -206,14 +213,32 @@ class Ask:
     prompt: str = "What happened to the bridge?"
     leaves: bool = False
     raw: bytes | None = None
+    script: str | None = None
+
+    @property
+    def played(self) -> Script:
+        return SCRIPTS.get(self.script or self.model, SCRIPTS["plain"])
 
     def body(self) -> bytes:
         if self.raw is not None:
             return self.raw
-        body: dict[str, Any] = {"model": self.model, "stream": self.stream, "n": len(SCRIPTS.get(self.model, Script()).choices)}
+        body: dict[str, Any] = {"model": self.model, "stream": self.stream, "n": len(self.played.choices)}
+        body |= {"script": self.script} if self.script else {}
         body |= {"messages": [{"role": "user", "content": self.prompt}]} if self.endpoint == "chat" else {"prompt": self.prompt}
         body |= {"repetition": {"policy": self.policy}} if self.policy else {}
         return json.dumps({**body, **({"stream_options": {"include_usage": True}} if self.usage else {})}).encode()
+
+
+def every_outcome(model: str) -> list[Ask]:
+    """Requests for a model of `ScriptedUpstream.more_models` that end in every way, and make every kind of text."""
+    scripts = ("plain", "repeats-zh", "loops", "drifts", "heals", "thinks", "thinks-in-circles", "calls", "breaks", "refuses")
+    asks = [Ask(model, script=script) for script in scripts]
+    return [
+        *asks,
+        Ask(model, "completions"),
+        Ask(model, policy="watch", script="loops"),
+        Ask(model, script="stalls", leaves=True),
+    ]
 
 
 ALL_KINDS: Sequence[Ask] = (
@@ -261,7 +286,7 @@ def send(url: str, ask: Ask, engine: ScriptedUpstream, number: int) -> Exchange:
     engine.asked.clear()
     try:
         connection.request("POST", path, ask.body(), {"Content-Type": "application/json", "X-Request-Id": exchange.id})
-        if ask.leaves and SCRIPTS[ask.model].ends == "silence":
+        if ask.leaves and ask.played.ends == "silence":
             assert engine.asked.wait(10)
             return exchange
         response = connection.getresponse()
@@ -271,7 +296,7 @@ def send(url: str, ask: Ask, engine: ScriptedUpstream, number: int) -> Exchange:
             _note(exchange, body)
             exchange.done = response.status == 200
         else:
-            enough = sum(len(text) for texts in SCRIPTS[ask.model].choices for _, text in texts) if ask.leaves else None
+            enough = sum(len(text) for texts in ask.played.choices for _, text in texts) if ask.leaves else None
             _read_events(response, exchange, enough)
     finally:
         connection.close()
