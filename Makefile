@@ -12,7 +12,7 @@ CLIENTS_TESTS := tests/external/clients
 LLAMA := .venv-llama
 LLAMA_PYTHON ?= $(LLAMA)/bin/python
 
-.PHONY: serve test fuzz soak test-promtool test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp lint types check clean help
+.PHONY: serve test fuzz soak test-prometheus test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,9 +44,9 @@ fuzz: $(COMPILED)  ## the filter's promises, for ten minutes and more
 soak: $(COMPILED)  ## the local engine at capacity, with faults and cancels, for ten minutes and more
 	$(BIN)/python -m pytest -s tests/external/test_soak.py
 
-test-promtool: $(COMPILED)  ## check /metrics with Prometheus' own tool
-	@command -v promtool >/dev/null || { echo "promtool is needed: apt-get install prometheus"; exit 1; }
-	$(BIN)/python -m pytest tests/external/test_promtool.py
+test-prometheus: $(COMPILED)  ## a real Prometheus scrapes a real server: metrics, rules, alerts, dashboard
+	@command -v prometheus promtool >/dev/null || { echo "prometheus and promtool are needed: apt-get install prometheus"; exit 1; }
+	$(BIN)/python -m pytest -s tests/external/test_prometheus.py
 
 $(VLLM)/.installed:
 	@echo "==> building $(VLLM) with vLLM for the CPU (it takes python3.11, a few minutes and 4 GB, once)"
