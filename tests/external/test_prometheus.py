@@ -210,7 +210,9 @@ def test_an_alert_that_has_to_come_is_on_its_way_and_others_are_not(prometheus: 
     assert ("DedupRepetitionHigh", "loops") in alerts
     assert ("DedupErrorsHigh", "breaks") in alerts
     assert not any(model in ("plain", "plain-zh") for _, model in alerts)
-    assert {name for name, _ in alerts}.isdisjoint({"DedupUpstreamDown", "DedupNotScraped", "DedupFilterFails", "DedupOverheadHigh"})
+    assert {name for name, _ in alerts}.isdisjoint(
+        {"DedupUpstreamDown", "DedupNotScraped", "DedupFilterFails", "DedupOverheadHigh"}
+    )
 
 
 @pytest.mark.parametrize("model", [".*", "(plain|repeats-zh|loops|heals)"], ids=["all models", "some models"])
