@@ -13,7 +13,7 @@ CLIENTS_TESTS := tests/external/clients
 LLAMA := .venv-llama
 LLAMA_PYTHON ?= $(LLAMA)/bin/python
 
-.PHONY: serve test fuzz soak test-promtool test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp lint types check clean help
+.PHONY: serve test fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 
 $(COMPILED): $(READY) setup.py $(wildcard dedup/*.py server/*.py server/answers/*.py server/engines/*.py)
 	@echo "==> compiling what streams go through, which has changed (a minute)"
-	@rm -rf build *.so dedup/*.so server/*.so server/*/*.so
+	@rm -rf build dedup/*.so server/*.so server/*/*.so
 	@$(BIN)/python setup.py -q build_ext --inplace
 	@touch $@
 
@@ -46,9 +46,9 @@ fuzz: $(COMPILED)  ## the filter's promises, for ten minutes and more
 soak: $(COMPILED)  ## the local engine at capacity, with faults and cancels, for ten minutes and more
 	$(BIN)/python -m pytest -s tests/external/test_soak.py
 
-test-promtool: $(COMPILED)  ## check /metrics with Prometheus' own tool
-	@command -v promtool >/dev/null || { echo "promtool is needed: apt-get install prometheus"; exit 1; }
-	$(BIN)/python -m pytest tests/external/test_promtool.py
+test-prometheus: $(COMPILED)  ## a real Prometheus scrapes a real server: metrics, rules, alerts, dashboard
+	@command -v prometheus promtool >/dev/null || { echo "prometheus and promtool are needed: apt-get install prometheus"; exit 1; }
+	$(BIN)/python -m pytest -s tests/external/test_prometheus.py
 
 $(TRL)/.installed:
 	@echo "==> building $(TRL) with TRL and datasets (a few minutes, once)"
@@ -117,4 +117,4 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info *.so dedup/*.so server/*.so server/*/*.so
+	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info dedup/*.so server/*.so server/*/*.so

@@ -11,7 +11,7 @@ SERVER = ["sse", "channel", "answers/chat", "completion", "engines/http_client",
 COMPILED = [f"dedup/{name}.py" for name in FILTER] + [f"server/{name}.py" for name in SERVER]
 
 try:
-    extensions = mypycify(COMPILED, group_name="dedup")
+    extensions = mypycify(COMPILED, group_name="dedup.compiled")
 except (Exception, SystemExit) as failure:
     print(f"not compiled: mypyc ended with {failure!r}", file=sys.stderr)
     extensions = []

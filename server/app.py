@@ -139,7 +139,7 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
         return _json_response(200, {"status": "ok"})
 
     @app.get("/metrics")
-    async def metrics() -> Response:
+    def metrics() -> Response:  # in a thread: with many models it takes long enough for streams to falter
         return Response(telemetry.exposition(), media_type=CONTENT_TYPE)
 
     routes = [*paths, "/v1/models", "/health/live", "/health/ready", "/metrics", "/openapi.json"]

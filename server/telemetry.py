@@ -1,14 +1,16 @@
 """Every metric, declared once. What a request counted in plain numbers is pushed when it ends."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 Outcome = Literal["ok", "cut", "healed", "upstream_error", "client_gone", "rejected"]
 ChannelName = Literal["content", "reasoning", "tool_arguments"]
@@ -31,6 +33,18 @@ def package_version() -> str:
         return version("dedup-llm")
     except PackageNotFoundError:  # run from a checkout that was never installed
         return "unknown"
+
+
+class _OfAllProcesses(Collector):
+    """What all processes counted. texts: of each metric, which the files they count into do not tell."""
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        self._texts = texts
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in MultiProcessCollector(None).collect():  # type: ignore[no-untyped-call]
+            metric.documentation = self._texts[metric.name]
+            yield metric
 
 
 class Telemetry:
@@ -57,7 +71,7 @@ class Telemetry:
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self.registry)
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry.register(_OfAllProcesses({metric.name: metric.documentation for metric in self.registry.collect()}))
         return generate_latest(registry)
 
     def count(self, name: str, amount: float, *labels: str) -> None:
@@ -100,7 +114,7 @@ class Telemetry:
         counter("removed_chars", "Characters removed as repetition.", "model", "channel")
         counter("loops", "Repetition loops found.", "model", "channel", "kind", "action")
         counter("tokens", "Tokens; estimated where an engine does not report them.", "model", "type")
-        counter("heal_attempts", "Times that an answer went on differently after a loop.", "model")
+        counter("heal_attempts", "Times that an engine was asked to go on differently after a loop.", "model")
         counter("heal_discarded_chars", "Characters generated in loops that were healed.", "model")
         counter("filter_failures", "Texts that passed unfiltered because the filter failed.", "model")
         counter("upstream_requests", "Requests sent to the upstream by its status code, or error.", "upstream", "code")
@@ -111,7 +125,8 @@ class Telemetry:
         histogram("loop_detection_chars", "Characters between a loop's onset and its detection.", _CHARS, "model")
         histogram("hold_seconds", "Longest time that text of a response was held back.", _SECONDS, "model")
         histogram("overhead_seconds", "Time spent filtering a response.", _SHORT_SECONDS, "model")
-        histogram("time_to_first_token_seconds", "Time from request to the first text given out.", _SECONDS, "model")
+        text = "Time from request to the first text; not of answers that an upstream gives whole."
+        histogram("time_to_first_token_seconds", text, _SECONDS, "model")
         histogram("request_duration_seconds", "Time from request to the end of its response.", _SECONDS, "model")
         gauge("streams_in_progress", "Responses being generated now.", "livesum", "model")
         gauge("upstream_up", "Whether the upstream answered when last asked.", "livemostrecent", "upstream")

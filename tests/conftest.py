@@ -10,7 +10,7 @@ import dedup
 
 def pytest_sessionstart() -> None:
     root, suffix = Path(dedup.__file__).parent.parent, EXTENSION_SUFFIXES[0]
-    compiled = root / f"dedup__mypyc{suffix}"
+    compiled = root / "dedup" / f"compiled__mypyc{suffix}"
     for source in [*root.glob("dedup/*.py"), *root.glob("server/**/*.py")]:
         is_compiled = source.with_name(source.stem + suffix).exists()
         if is_compiled and compiled.exists() and compiled.stat().st_mtime < source.stat().st_mtime:

@@ -177,8 +177,8 @@ def whole(model: str, text: str, chat: bool, n: int) -> dict[str, Any]:
 
 
 @contextmanager
-def upstream() -> Iterator[Upstream]:
-    mock = Upstream()
+def upstream(mock: Upstream | None = None) -> Iterator[Upstream]:
+    mock = mock or Upstream()
     loop = asyncio.new_event_loop()
     started = threading.Event()
     stopping = asyncio.Event()
