@@ -47,6 +47,7 @@ class Channel:
         self.overhead = 0.0  # seconds spent in the filter
         self.longest_hold = 0.0
         self.bytes_in = 0
+        self.chars_out = 0
         self.flushed = False
         self.failed = False  # the filter raised: from there on text passes as it is
         self.given: list[str] | None = None  # what the reader got; kept where somebody wants to know, else None
@@ -60,6 +61,7 @@ class Channel:
         """What the reader gets now."""
         self.bytes_in += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
         if self.failed:
+            self.chars_out += len(text)
             return text
         text_filter = self.filter
         began = time.perf_counter()
@@ -75,6 +77,7 @@ class Channel:
             self._release(text_filter.chars_in - held, ended)
         else:
             self._let_go = text_filter.chars_in
+        self.chars_out += len(given)
         if self.given is not None:
             self.given.append(given)
             self.fed.append(text)
@@ -107,6 +110,7 @@ class Channel:
         ended = time.perf_counter()
         self.overhead += ended - began
         self._release(self.filter.chars_in, ended)
+        self.chars_out += len(given)
         if self.given is not None:
             self.given.append(given)
         return given
@@ -116,15 +120,16 @@ class Channel:
         """Whether the text has ended at a loop."""
         return self.filter.ended
 
-    def push(self, telemetry: Telemetry, model: str) -> None:
-        """Counts what became of the text."""
+    def push(self, telemetry: Telemetry, model: str, *, delivered: bool = True) -> None:
+        """Counts what became of the text. delivered: a reader got it."""
+        if delivered:
+            telemetry.count("output_chars", self.chars_out, model, self.name)
         if self.failed:
             telemetry.count("filter_failures", 1, model)
             return
         numbers = self.filter.metrics()
         for verdict in ("kept", "removed", "flagged"):
             telemetry.count("sentences", numbers[f"sentences_{verdict}"], model, self.name, verdict)
-        telemetry.count("output_chars", self.filter.chars_out, model, self.name)
         telemetry.count("removed_chars", numbers["removed_chars"], model, self.name)
         if self.filter.config.policy != "off" and self.filter.chars_in:
             telemetry.observe("repetition_ratio", numbers["rep_4"], model, self.name)
@@ -142,7 +147,9 @@ class Channel:
         rest = "".join(held for _, _, held in self._held)
         start = self._held[0][0] - len(self._held[0][2]) if self._held else self._let_go
         self._held.clear()
-        return rest[self._let_go - start :] + text
+        given = rest[self._let_go - start :] + text
+        self.chars_out += len(given)
+        return given
 
     def _release(self, num_chars: int, now: float) -> None:
         self._let_go = num_chars

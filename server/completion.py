@@ -79,6 +79,7 @@ class Completion:
         self._heal_seconds = 0.0
         self._label = telemetry.model_label(request.model or (engine.models[0] if engine.models else None))
         self._gone = False
+        self._delivered = True  # what was said; not where an error stands in the place of an answer that was not streamed
 
     def leave(self) -> None:
         """The reader is gone. Being cancelled without that means that the server stops, and ends the answer as a failure does: with
@@ -132,6 +133,7 @@ class Completion:
             self.outcome = self._outcome()
             return response
         except (Exception, asyncio.CancelledError) as failure:
+            self._delivered = False
             raise self._explain(failure, begun=False) from None
         finally:
             self._telemetry.add("streams_in_progress", -1, self._label)
@@ -147,7 +149,7 @@ class Completion:
             "ttft_ms": round((first - self.started_at) * 1000, 1) if first is not None else None,
             "input_tokens": self.answer.input_tokens,
             "output_tokens": self.answer.output_tokens,
-            "output_chars": sum(channel.filter.chars_out for channel in channels),
+            "output_chars": sum(channel.chars_out for channel in channels),
             "removed_chars": sum(int(channel.filter.chars_in - channel.filter.chars_out) for channel in channels) or None,
             "loop": f"{loop[0]}/{loop[1].kind}" if loop and loop[1] else None,
         }
@@ -162,6 +164,8 @@ class Completion:
                 if event.data:
                     for chunk in answer.chunks(event):
                         merged.add(chunk)
+                        if self._looped_at is not None:
+                            self._note_healing(self._looped_at)
             self._note_text()
             if answer.over:
                 raise EnoughError
@@ -223,14 +227,14 @@ class Completion:
             try:
                 given += answer.feed(event)
             except ApiError as error:
+                self._note_text()
                 return given, error
             if answer.over:
                 break
         if self.first_text_at is None:
             self._note_text()
         if given and self._looped_at is not None:
-            self._heal_seconds += time.perf_counter() - self._looped_at
-            self._looped_at = None
+            self._note_healing(self._looped_at)
         return given, None
 
     def _outcome(self) -> Outcome:
@@ -275,32 +279,39 @@ class Completion:
         )
 
     def _note_text(self) -> None:
-        if self.first_text_at is None and any(channel.filter.chars_out for channel in self.answer.channels):
+        if self.first_text_at is None and any(channel.chars_out for channel in self.answer.channels):
             self.first_text_at = time.perf_counter()
+
+    def _note_healing(self, looped_at: float) -> None:
+        """There is text again."""
+        self._heal_seconds += time.perf_counter() - looped_at
+        self._looped_at = None
 
     def _push(self) -> None:
         """Counts what became of the request."""
         telemetry, label, answer = self._telemetry, self._label, self.answer
         telemetry.count("requests", 1, label, self._request.endpoint, self.outcome)
         telemetry.observe("request_duration_seconds", time.perf_counter() - self.started_at, label)
-        if self.first_text_at is not None:
+        if self.first_text_at is not None and self._delivered:
             telemetry.observe("time_to_first_token_seconds", self.first_text_at - self.started_at, label)
         if self._healer and self._healer.attempts:
             telemetry.count("heal_attempts", self._healer.attempts, label)
             telemetry.count("heal_discarded_chars", sum(channel.discarded_chars for channel in answer.channels), label)
-            telemetry.observe("heal_seconds", self._heal_seconds, label)
+            if self._heal_seconds:
+                telemetry.observe("heal_seconds", self._heal_seconds, label)
         self._tell_of_loop()
         channels = answer.channels
-        if not channels:
-            return  # nothing was generated
         input_tokens, output_tokens = answer.input_tokens, answer.output_tokens
+        if not channels and output_tokens is None:
+            return  # nothing was generated
         if input_tokens is None:
             input_tokens = self._request.estimated_prompt_tokens
         if output_tokens is None:
             output_tokens = estimate_tokens(sum(channel.bytes_in for channel in channels))
         telemetry.count("tokens", input_tokens, label, "input")
         telemetry.count("tokens", output_tokens, label, "output")
-        telemetry.observe("hold_seconds", max(channel.longest_hold for channel in channels), label)
-        telemetry.observe("overhead_seconds", sum(channel.overhead for channel in channels), label)
         for channel in channels:
-            channel.push(telemetry, label)
+            channel.push(telemetry, label, delivered=self._delivered)
+        if channels:
+            telemetry.observe("hold_seconds", max(channel.longest_hold for channel in channels), label)
+            telemetry.observe("overhead_seconds", sum(channel.overhead for channel in channels), label)

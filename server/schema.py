@@ -6,7 +6,7 @@ needs to know is checked of what goes to an upstream, which knows best what it t
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
@@ -238,7 +238,8 @@ class GenerationRequest(BaseModel):
 
     @property
     def estimated_prompt_tokens(self) -> int:
-        return 0
+        prompts = [self._body.get(name) for name in ("instructions", "system", "input", "messages")]
+        return estimate_tokens(sum(_num_bytes(text) for prompt in prompts for text in _texts_in(prompt)))
 
     @property
     def sent(self) -> dict[str, Any]:
@@ -257,6 +258,18 @@ class MessagesRequest(GenerationRequest):
     @property
     def endpoint(self) -> Endpoint:
         return "messages"
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """The texts of a prompt: a string, a message with its content, a part with its text, or a list of those."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts_in(one)
+    elif isinstance(value, dict):
+        yield from _texts_in(value.get("content"))
+        yield from _texts_in(value.get("text"))
 
 
 class _ChoicesRequest(GenerationRequest):

@@ -89,6 +89,8 @@ class Truth:
         policy = ask.policy or "balanced"
         received = exchange.texts.get(place, "")
         self.counts[key("output_chars", model=model, channel=channel)] += len(received)
+        if exchange.status >= 400:  # an error stands in the answer's place: nothing was given out, but nothing removed either
+            received = fed.text
         if not ask.leaves:
             self.counts[key("removed_chars", model=model, channel=channel)] += len(fed.text) - len(received)
         if policy != "off":
@@ -100,7 +102,7 @@ class Truth:
         if policy in ("off", "loops") or channel == "tool_arguments":
             return  # in which no sentence is looked at
         sent, kept = _SENTENCE.findall(fed.text), _SENTENCE.findall(received)
-        if ask.leaves:
+        if ask.leaves or exchange.status >= 400:
             sent = kept = kept[:-1]  # of the last one nobody knows how it would have ended
         verdicts = {"kept": len(kept), "removed": len(sent) - len(kept), "flagged": 0}
         if fed.loops:  # in whose copies no sentence is looked at
@@ -276,7 +278,6 @@ def test_times_stand_to_each_other_as_they_must(counted: tuple[Truth, str]) -> N
 
 
 # A number that is wrong, and known to be: strict, so that whoever puts it right takes it out of the list.
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="counted wrongly")
 @pytest.mark.parametrize(
     ("ask", "settings"),
     [
@@ -286,7 +287,7 @@ def test_times_stand_to_each_other_as_they_must(counted: tuple[Truth, str]) -> N
         pytest.param(Ask("breaks", stream=False), {"stream_upstream": True}, id="characters of an answer that nobody got"),
     ],
 )
-def test_an_answer_that_is_counted_wrongly(ask: Ask, settings: dict[str, Any]) -> None:
+def test_an_odd_answer_is_counted_right(ask: Ask, settings: dict[str, Any]) -> None:
     truth, text = run([ask], **settings)
     measured = {one: value for kind, one, _, value in samples(text) if kind in ("total", "count")}
     assert measured == {
@@ -295,12 +296,11 @@ def test_an_answer_that_is_counted_wrongly(ask: Ask, settings: dict[str, Any]) -
     }
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="what passed unfiltered is not counted as given out")
-def test_text_that_passes_because_the_filter_failed_was_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_that_passes_because_the_filter_failed_was_given_out() -> None:
     telemetry = Telemetry(["m"])
     channel = Editing("balanced").channel("content")
     given = channel.feed("The river rose in the night. ")
-    monkeypatch.setattr(channel, "filter", None)  # nothing of it works any more
+    channel.filter.flush()  # so that it refuses what comes
     given += channel.feed("Nobody slept.")
     assert channel.failed
     channel.push(telemetry, "m")
@@ -309,9 +309,6 @@ def test_text_that_passes_because_the_filter_failed_was_given_out(monkeypatch: p
     assert measured.get(key("output_chars", model="m", channel="content")) == len(given)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="the prompt of a responses request whose answer is cut counts as no tokens"
-)
 def test_the_prompt_of_a_cut_response_is_estimated() -> None:
     request = parse(FORWARDED, "responses", {"model": "m", "input": "What happened to the bridge?"})
     assert request.estimated_prompt_tokens == _quarter(["What happened to the bridge?"])

@@ -129,7 +129,7 @@ def test_a_clients_key_for_us_is_never_passed_on(mock: Upstream, monkeypatch: py
 
 
 def test_models(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["novel", "loop"]
+    assert [model.id for model in client.models.list()] == ["novel", "loop", "stutter"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
