@@ -48,7 +48,9 @@ def read_check(body: bytes, policy: Policy) -> CheckRequest:
     except (ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise invalid(f"the body is not valid JSON: {error}", code="invalid_json") from None
     if len(request.text) > MAX_CHARS:
-        raise ApiError(413, f"the text is longer than {MAX_CHARS} characters; `dedup score` reads longer ones", code="text_too_long")
+        raise ApiError(
+            413, f"the text is longer than {MAX_CHARS} characters; `dedup score` reads longer ones", code="text_too_long"
+        )
     return msgspec.structs.replace(request, policy=request.policy or policy)
 
 

@@ -87,17 +87,16 @@ function show() {
   find("verdict").dataset.loops = checked.loop !== null;
   showMarked(find("marked"), text, checked);
   find("numbers").replaceChildren(
-    el("thead", {}, el("tr", {}, ...["metric", "value", "meaning"].map((key) => el("th", { scope: "col" }, t(key))))),
+    el("thead", {}, el("tr", {}, ...["metric", "value"].map((key) => el("th", { scope: "col" }, t(key))))),
     el("tbody", {}, ...SHOWN.map((name) => el("tr", { "data-metric": name },
-      el("th", { scope: "row" }, el("code", {}, name)),
-      el("td", {}, number(checked.metrics[name], name === "units" ? 0 : 3)),
-      el("td", {}, t(`m.${name}`))))));
+      el("th", { scope: "row" }, el("span", {}, el("code", {}, name), " ", el("small", {}, t(`m.${name}`)))),
+      el("td", {}, number(checked.metrics[name], name === "units" ? 0 : 3))))));
   redraw();
 }
 
 function verdict({ loop, removed_chars: removed, sentences, chars }) {
   const groups = new Set(sentences.map(({ group }) => group).filter((group) => group !== null)).size;
-  const what = loop && t("fact.times", { kind: t(`kind.${loop.kind}`), copies: loop.copies, period: loop.period });
+  const what = loop && t("fact.times", { kind: t(`kind.${loop.kind}`), period: number(loop.period) });
   const values = { groups: number(groups), sentences: number(sentences.length), removed: number(removed), share: percent(removed / (chars || 1)) };
   const sum = groups || removed ? t("check.sum", values) : t("check.clean", values);
   return `${loop ? t("check.loop", { what, at: number(loop.onset + 1) }) : t("check.noloop")} ${sum}`;

@@ -16,18 +16,18 @@ let timer = null;
 let visible = false;
 let goneSince = null;
 
-const milliseconds = (seconds) => `${number(seconds * 1000, seconds < 0.01 ? 2 : 0)} ms`;
-const perMinute = (value) => number(value, value < 10 && value % 1 ? 1 : 0);
+const milliseconds = (seconds) => `${(seconds * 1000).toLocaleString(document.documentElement.lang, { maximumSignificantDigits: 3 })} ms`;
+const count = (value) => number(value, value < 10 && value % 1 ? 1 : 0);
 const QUANTITIES = [
   { name: "ratio", top: 1, show: percent, of: (grown) => (grown("answers") ? grown("ratio") / grown("answers") : null) },
-  { name: "loops", top: 1, show: perMinute, of: (grown, minutes) => grown("loops") / minutes },
+  { name: "loops", top: 2, show: count, of: (grown, minutes) => grown("loops") / minutes },
   {
     name: "removed", top: 1, show: percent,
     of: (grown) => (grown("removed") + grown("output") ? grown("removed") / (grown("removed") + grown("output")) : null),
   },
   { name: "overhead", top: 0.001, show: milliseconds, of: (grown, minutes, bounds) => quantile(0.99, bounds.map((bound) => [bound, grown(`overhead<=${bound}`)])) },
-  { name: "streams", top: 1, show: (value) => number(value), of: (grown, minutes, bounds, last) => last("streams") },
-  { name: "requests", top: 1, show: perMinute, of: (grown, minutes) => grown("requests") / minutes },
+  { name: "streams", top: 2, show: count, of: (grown, minutes, bounds, last) => last("streams") },
+  { name: "requests", top: 2, show: count, of: (grown, minutes) => grown("requests") / minutes },
 ];
 const COUNTED = {
   dedup_repetition_ratio_sum: "ratio",

@@ -32,7 +32,6 @@ export function start() {
     button.addEventListener("click", () => { find("prompt").value = example; });
     return button;
   }));
-  find("heal").checked = false;
   find("key").value = sessionStorage.getItem("key") ?? "";
   find("key").addEventListener("change", () => {
     sessionStorage.setItem("key", find("key").value.trim());
@@ -249,10 +248,9 @@ class RawAnswer extends Answer {
 
   show() {
     this.sayState();
-    const { scrollTop } = this.pane;
     showMarked(this.pane, this.text, this.checked);
     if (this.thoughts) this.pane.prepend(this.thoughts);
-    this.pane.scrollTop = scrollTop;
+    this.pane.scrollTop = 0;
   }
 }
 
@@ -261,7 +259,7 @@ function tellFacts() {
   const loop = raw.checked?.loop;
   const rep4 = (answer) => (answer.checked ? number(answer.checked.metrics.rep_4, 2) : "–");
   showFacts([
-    ["loop", loop ? t("fact.times", { kind: t(`kind.${loop.kind}`), copies: loop.copies, period: loop.period }) : t("fact.none")],
+    ["loop", loop ? t("fact.times", { kind: t(`kind.${loop.kind}`), period: number(loop.period) }) : t("fact.none")],
     ["onset", loop ? t("fact.at", { at: number(loop.onset + 1) }) : "–"],
     ["saved", raw.checked ? number(raw.checked.removed_chars) : "–"],
     ["rep4", `${rep4(raw)} → ${rep4(filtered)}`],

@@ -1,7 +1,6 @@
 // Every word of the page, in both languages.
 
 const WORDS = {
-  title: ["dedup", "dedup"],
   tagline: ["Stops language models from repeating themselves", "让语言模型不再复读"],
   skip: ["Skip to the content", "跳到正文"],
   views: ["Views", "视图"],
@@ -13,7 +12,6 @@ const WORDS = {
   "theme.light": ["Light", "浅色"],
   "theme.dark": ["Dark", "深色"],
   language: ["中文", "English"],
-  "language.label": ["Switch to Chinese: 中文", "切换到英文：English"],
 
   "try.lead": [
     "The same question twice: once as the model answers, once through the filter.",
@@ -60,7 +58,7 @@ const WORDS = {
   "fact.saved": ["Characters saved", "省下字符"],
   "fact.rep4": ["rep-4, raw → filtered", "rep-4，原样 → 过滤"],
   "fact.none": ["none", "无"],
-  "fact.times": ["{kind}, {copies} copies of {period}", "{kind}，{copies} 份，每份 {period} 字符"],
+  "fact.times": ["{kind}, every {period} characters", "{kind}，每 {period} 字符一次"],
   "fact.at": ["character {at}", "第 {at} 字符"],
   "kind.exact": ["exact", "逐字"],
   "kind.near": ["near-verbatim", "近似"],
@@ -82,14 +80,12 @@ const WORDS = {
     "Tab into the marked text, then arrow keys move between repeats; Enter goes to where it was said first.",
     "用 Tab 进入带标记的文本，方向键在重复处之间移动，回车跳到首次出现处。",
   ],
-  "marks.many": ["Only the first {count} repeats can be visited.", "只能逐一访问前 {count} 处重复。"],
 
   "live.lead": ["Repetition as it happens, over the last five minutes.", "最近五分钟的重复情况。"],
   "live.waiting": ["Waiting for a second reading…", "等待第二次读数…"],
   "live.on": ["Live, every two seconds", "实时，每两秒更新"],
   "live.paused": ["Paused while hidden", "页面隐藏时暂停"],
   "live.gone": ["The server has not answered since {time}. Trying again…", "服务器自 {time} 起没有响应，正在重试…"],
-  "live.back": ["The server is back.", "服务器已恢复。"],
   "live.quiet": ["Nothing in the last five minutes", "最近五分钟没有数据"],
   "live.table": ["The last five minutes, per model", "最近五分钟，按模型"],
   "live.all": ["all models", "全部模型"],
@@ -108,8 +104,6 @@ const WORDS = {
   "chart.said": ["{title}: now {value}; highest {most} in the last five minutes", "{title}：当前 {value}；最近五分钟最高 {most}"],
   "ago": ["{minutes} min ago", "{minutes} 分钟前"],
   now: ["now", "现在"],
-  requests: ["Requests", "请求"],
-  loops: ["Loops", "循环"],
 
   "check.lead": ["Paste a text; what repeats is marked, counted and drawn.", "粘贴一段文本；重复之处会被标出、计量并画成图。"],
   text: ["Text", "文本"],
@@ -141,7 +135,6 @@ const WORDS = {
   metrics: ["Metrics", "指标"],
   "metric": ["Metric", "指标"],
   value: ["Value", "值"],
-  meaning: ["What it says", "含义"],
   "m.units": ["Words; Chinese and Japanese characters count one each.", "词数；每个汉字或假名算一个。"],
   "m.rep_1": ["Share of words that occurred before.", "出现过的词所占比例。"],
   "m.rep_2": ["Share of word pairs that occurred before.", "出现过的二元组所占比例。"],
@@ -153,9 +146,7 @@ const WORDS = {
   "m.diversity": ["(1 − rep-2)(1 − rep-3)(1 − rep-4): 1 is no repetition.", "(1 − rep-2)(1 − rep-3)(1 − rep-4)：1 表示毫无重复。"],
   "m.duplicate_sentences": ["Share of sentences that an earlier one said.", "与前文相同的句子所占比例。"],
   "m.duplicate_lines": ["Share of lines that an earlier one said.", "与前文相同的行所占比例。"],
-  "m.duplicate_line_chars": ["The same in characters.", "同上，按字符计。"],
   "m.duplicate_paragraphs": ["Share of paragraphs that an earlier one said.", "与前文相同的段落所占比例。"],
-  "m.duplicate_paragraph_chars": ["The same in characters.", "同上，按字符计。"],
   "m.top_2gram_chars": ["Characters that the most frequent pair of words covers.", "最常见二元组覆盖的字符比例。"],
   "m.top_3gram_chars": ["Characters that the most frequent 3-gram covers.", "最常见三元组覆盖的字符比例。"],
   "m.top_4gram_chars": ["Characters that the most frequent 4-gram covers.", "最常见四元组覆盖的字符比例。"],
