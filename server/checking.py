@@ -5,7 +5,6 @@
 is how the server has a long text checked: in a process of its own, for compiled code lets no other thread run until it is done.
 """
 
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -98,6 +97,4 @@ def _sentences(text: str) -> list[dict[str, int | None]]:
 
 
 if __name__ == "__main__":
-    if hasattr(os, "nice"):
-        os.nice(10)  # streams come first
     sys.stdout.buffer.write(_encode(check(_decode(sys.stdin.buffer.read()))))
