@@ -46,7 +46,8 @@ def _generation(requests: Requests, endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _check_shape() -> dict[str, Any]:
-    return msgspec.json.schema_components([CheckRequest])[1]["CheckRequest"]
+    shape: dict[str, Any] = msgspec.json.schema_components([CheckRequest])[1]["CheckRequest"]
+    return shape
 
 
 def _posted(summary: str, name: str, shape: dict[str, Any], streamed: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
-MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script><b>bold</b> &amp; \u202egnp.exe\u202c \u2066x\u2069 \0 \ud83d\ude00"
+MARKUP = (
+    "<img src=x onerror=alert(1)><script>alert(2)</script><b>bold</b> &amp; \u202egnp.exe\u202c \u2066x\u2069 \0 \ud83d\ude00"
+)
 LONG_LINE = "x" * 1_000_000
 ANSWERS = {
     "<b>markup</b>": MARKUP,
