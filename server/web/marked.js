@@ -120,7 +120,7 @@ export function showMarked(container, text, checked) {
 
 function listen(container) {
   const linkAt = (event) => event.target.closest?.("[role=link]");
-  container.addEventListener("mouseover", (event) => { if (linkAt(event)) tell(container, linkAt(event)); });
+  container.addEventListener("mouseover", (event) => { if (linkAt(event)) tell(container, linkAt(event), event.clientY); });
   container.addEventListener("mouseout", hideTip);
   container.addEventListener("focusin", (event) => { if (linkAt(event)) tell(container, linkAt(event)); });
   container.addEventListener("focusout", hideTip);
@@ -143,7 +143,8 @@ function listen(container) {
   });
 }
 
-function tell(container, link) {
+// at: the pointer's height; a link may be longer than its pane, and its tip belongs to the line that is looked at.
+function tell(container, link, at) {
   const marked = shown.get(container);
   const { first, reason } = marked.links.get(link);
   const tip = find("tip");
@@ -155,7 +156,9 @@ function tell(container, link) {
   for (const other of document.querySelectorAll("[aria-describedby=tip]")) other.removeAttribute("aria-describedby");
   link.setAttribute("aria-describedby", "tip");
   tip.hidden = false;
-  const box = link.getClientRects()[0];
+  const lines = [...link.getClientRects()];
+  const pane = container.getBoundingClientRect();
+  const box = lines.find((line) => line.top <= at && at <= line.bottom) ?? lines.find((line) => line.top >= pane.top) ?? lines[0];
   const { width, height } = tip.getBoundingClientRect();
   const below = box.bottom + 8 + height < innerHeight;
   tip.style.left = `${Math.max(8, Math.min(box.left, innerWidth - width - 8))}px`;
