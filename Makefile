@@ -10,10 +10,12 @@ VLLM_PYTHON ?= $(VLLM)/bin/python
 TRL := .venv-trl
 CLIENTS := .venv-clients
 CLIENTS_TESTS := tests/external/clients
+PAGE := .venv-page
+PAGE_TESTS := tests/external/page
 LLAMA := .venv-llama
 LLAMA_PYTHON ?= $(LLAMA)/bin/python
 
-.PHONY: serve test fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp lint types check clean help
+.PHONY: serve test fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-page lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -106,6 +108,16 @@ test-clients-vllm: $(CLIENTS)/.installed $(if $(filter $(VLLM)/%,$(VLLM_PYTHON))
 test-clients-llama-cpp: $(CLIENTS)/.installed $(if $(filter $(LLAMA)/%,$(LLAMA_PYTHON)),$(LLAMA)/.installed)  ## the clients, with llama.cpp's server behind the proxy
 	CLIENTS_SERVER="$(LLAMA_PYTHON) -m tests.external.llama_server" $(CLIENTS)/bin/python -m pytest $(CLIENTS_TESTS)
 
+$(PAGE)/.installed: $(PAGE_TESTS)/requirements.txt
+	@echo "==> building $(PAGE) with a driver for the browser, and torch for the demo model (a few minutes, once)"
+	@$(PYTHON) -m venv $(PAGE) && echo '*' > $(PAGE)/.gitignore
+	$(PAGE)/bin/python -m pip install --progress-bar on -c constraints.txt -r $(PAGE_TESTS)/requirements.txt -e '.[local]'
+	@touch $@
+
+test-page: $(PAGE)/.installed  ## the page at / in a real browser
+	@command -v chromium >/dev/null || { echo "chromium is needed: apt-get install chromium"; exit 1; }
+	$(PAGE)/bin/python -m pytest -s $(PAGE_TESTS)
+
 lint: $(READY)  ## ruff and the import floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -117,4 +129,4 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info dedup/*.so server/*.so server/*/*.so
+	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(PAGE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info dedup/*.so server/*.so server/*/*.so

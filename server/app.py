@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -16,7 +17,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dedup.segmenter import load_punkt
+from server import web
 from server.auth import Keys
+from server.checking import answer, read_check
 from server.completion import Completion
 from server.engines.base import Engine
 from server.engines.http_client import BrokenError
@@ -142,16 +145,22 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
     def metrics() -> Response:  # in a thread: with many models it takes long enough for streams to falter
         return Response(telemetry.exposition(), media_type=CONTENT_TYPE)
 
-    routes = [*paths, "/v1/models", "/health/live", "/health/ready", "/metrics", "/openapi.json"]
+    app.router.routes.append(Route("/check", Check(app), methods=["POST"]))
+    routes = [*paths, "/check", "/v1/models", "/health/live", "/health/ready", "/metrics", "/openapi.json"]
 
     @app.get("/openapi.json")
     async def openapi() -> Response:
         return _json_response(200, document(engine.requests, paths))
 
     @app.get("/")
-    async def root() -> Response:
+    async def root(request: Request) -> Response:
+        if web.wants_page(request):
+            return await web.page(request)
         names = app.state.service.engine.models
-        return _json_response(200, {"name": "dedup", "version": package_version(), "models": names, "routes": routes})
+        told = {"name": "dedup", "version": package_version(), "models": names, "routes": routes}
+        return _json_response(200, told, {"Vary": "Accept"})
+
+    app.router.routes.extend(web.routes)
 
     if isinstance(engine, UpstreamEngine):
         own = {*paths, "/v1/models"}
@@ -330,6 +339,31 @@ class PassThrough:
                 response.close()
             return response.status
         return 499  # as nginx logs a client that left
+
+
+class Check:
+    """Says how a text repeats itself. Texts are checked one after another, so that they do not take the processor from the streams."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._checker = ThreadPoolExecutor(1, "check")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = _exchange(scope)
+        service: Service = self._app.state.service
+        error: ApiError | None = None
+        try:
+            _admit(service, scope, exchange)
+            exchange.raw = await read_body(receive, exchange, service.settings)
+            request = read_check(exchange.raw, service.settings.policy)
+            async with _Watch(receive):
+                body = await asyncio.get_running_loop().run_in_executor(self._checker, answer, request)
+                await _send_whole(send, 200, body, [(b"content-type", b"application/json"), *_headers(exchange)])
+        except ApiError as refused:
+            error = refused
+            await _refuse(refused, exchange, receive, send)
+        finally:
+            _log_exchange(scope, exchange, error.status if error else 200, error)
 
 
 class _Watch:

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
+from server.checking import CheckRequest
 from server.schema import Endpoint, Requests
 from server.telemetry import package_version
 
@@ -23,6 +26,7 @@ _ERROR_SHAPE = {
 def document(requests: Requests, paths: Mapping[str, Endpoint]) -> dict[str, Any]:
     """OpenAPI 3.1 for the endpoints in `paths`, and for what the server says of itself."""
     described: dict[str, Any] = {path: {"post": _generation(requests, endpoint)} for path, endpoint in paths.items()}
+    described["/check"] = {"post": _posted("Where a text repeats itself, and how much", "check", _check_shape())}
     described["/v1/models"] = {"get": _get("The models that can be asked for", "application/json", refusals=("401", "503"))}
     described["/health/live"] = {"get": _get("Whether the process runs", "application/json")}
     described["/health/ready"] = {"get": _get("Whether a request would be answered now", "application/json", refusals=("503",))}
@@ -38,17 +42,23 @@ def document(requests: Requests, paths: Mapping[str, Endpoint]) -> dict[str, Any
 
 def _generation(requests: Requests, endpoint: Endpoint) -> dict[str, Any]:
     shape = requests[endpoint].model_json_schema(ref_template="#/components/schemas/{model}", mode="validation")
+    return _posted(_SUMMARIES[endpoint], endpoint, _inlined(shape), {"text/event-stream": {}})
+
+
+def _check_shape() -> dict[str, Any]:
+    shape: dict[str, Any] = msgspec.json.schema_components([CheckRequest])[1]["CheckRequest"]
+    return shape
+
+
+def _posted(summary: str, name: str, shape: dict[str, Any], streamed: dict[str, Any] | None = None) -> dict[str, Any]:
     return {
-        "summary": _SUMMARIES[endpoint],
-        "operationId": endpoint,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(shape)}}},
+        "summary": summary,
+        "operationId": name,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": shape}}},
         "responses": {
             "200": {
                 "description": "The answer",
-                "content": {
-                    "application/json": {"schema": {"type": "object"}},
-                    "text/event-stream": {},
-                },
+                "content": {"application/json": {"schema": {"type": "object"}}, **(streamed or {})},
             },
             "default": {"description": "What is wrong", "content": {"application/json": {"schema": _ERROR}}},
         },

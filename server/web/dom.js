@@ -1,0 +1,29 @@
+// Elements without markup: whatever a model or a reader says becomes a text node and nothing else.
+
+export const find = (id) => document.getElementById(id);
+
+export function el(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+export function svg(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+}
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== undefined && value !== null) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+// A colour of the style sheet as the canvas wants it, whatever the theme.
+export function colour(name) {
+  const probe = el("span", { hidden: "" });
+  document.body.append(probe);
+  probe.style.color = `var(${name})`;
+  const value = getComputedStyle(probe).color;
+  probe.remove();
+  return value;
+}

@@ -1,0 +1,168 @@
+// What /metrics says, over the last minutes: one line a model in each chart, and the same in a table.
+
+import { chart } from "./chart.js";
+import { el, find } from "./dom.js";
+import { parse, quantile } from "./exposition.js";
+import { metrics } from "./server.js";
+import { number, onLanguage, percent, t } from "./words.js";
+
+const EVERY = 2000;  // ms between two readings
+const KEPT = 5 * 60_000;  // ms that are shown
+const WINDOW = 20_000;  // ms that a point of a rate looks back on
+const MAX_LINES = 6;
+
+const readings = [];  // {at: ms, models: Map(name -> Map(quantity -> count so far))}
+let timer = null;
+let visible = false;
+let goneSince = null;
+
+const milliseconds = (seconds) => `${(seconds * 1000).toLocaleString(document.documentElement.lang, { maximumSignificantDigits: 3 })} ms`;
+const count = (value) => number(value, value < 10 && value % 1 ? 1 : 0);
+const QUANTITIES = [
+  { name: "ratio", top: 1, show: percent, of: (grown) => (grown("answers") ? grown("ratio") / grown("answers") : null) },
+  { name: "loops", top: 2, show: count, of: (grown, minutes) => grown("loops") / minutes },
+  {
+    name: "removed", top: 1, show: percent,
+    of: (grown) => (grown("removed") + grown("output") ? grown("removed") / (grown("removed") + grown("output")) : null),
+  },
+  { name: "overhead", top: 0.001, show: milliseconds, of: (grown, minutes, bounds) => quantile(0.99, bounds.map((bound) => [bound, grown(`overhead<=${bound}`)])) },
+  { name: "streams", top: 2, show: count, of: (grown, minutes, bounds, last) => last("streams") },
+  { name: "requests", top: 2, show: count, of: (grown, minutes) => grown("requests") / minutes },
+];
+const COUNTED = {
+  dedup_repetition_ratio_sum: "ratio",
+  dedup_repetition_ratio_count: "answers",
+  dedup_loops_total: "loops",
+  dedup_removed_chars_total: "removed",
+  dedup_output_chars_total: "output",
+  dedup_streams_in_progress: "streams",
+  dedup_requests_total: "requests",
+};
+
+export function start() {
+  document.addEventListener("visibilitychange", go);
+  onLanguage(draw);
+  draw();
+}
+
+export function shown(isShown) {
+  visible = isShown;
+  go();
+}
+
+function go() {
+  clearTimeout(timer);
+  if (visible && !document.hidden) read();
+  else say(t("live.paused"), "paused");
+}
+
+async function read() {
+  const began = Date.now();
+  try {
+    take(began, await metrics());
+    say(t(readings.length > 1 ? "live.on" : "live.waiting"), "on");
+    goneSince = null;
+  } catch {
+    goneSince ??= new Date();
+    say(t("live.gone", { time: goneSince.toLocaleTimeString(document.documentElement.lang) }), "gone");
+  }
+  draw();
+  clearTimeout(timer);
+  if (visible && !document.hidden) timer = setTimeout(read, EVERY);
+}
+
+function say(text, state) {
+  const line = find("live-state");
+  if (line.textContent !== text) line.textContent = text;  // said once by a screen reader
+  line.dataset.state = state;
+}
+
+function take(at, exposition) {
+  const models = new Map();
+  for (const { name, labels, value } of parse(exposition)) {
+    const isBucket = name === "dedup_overhead_seconds_bucket";
+    const quantity = isBucket ? `overhead<=${labels.le === "+Inf" ? Infinity : Number(labels.le)}` : COUNTED[name];
+    if (quantity === undefined || labels.model === undefined) continue;
+    if (!models.has(labels.model)) models.set(labels.model, new Map());
+    const counts = models.get(labels.model);
+    counts.set(quantity, (counts.get(quantity) ?? 0) + value);
+  }
+  readings.push({ at, models });
+  while (readings[0].at < at - KEPT - WINDOW) readings.shift();
+}
+
+// How much a count has grown between two readings; after a restart it has begun from 0.
+function growth(from, to, model, quantity) {
+  const before = from.models.get(model)?.get(quantity) ?? 0;
+  const after = to.models.get(model)?.get(quantity) ?? 0;
+  return after >= before ? after - before : after;
+}
+
+function valueOf(quantity, from, to, names) {
+  const sum = (one) => names.reduce((total, model) => total + one(model), 0);
+  const grown = (what) => sum((model) => growth(from, to, model, what));
+  const last = (what) => sum((model) => to.models.get(model)?.get(what) ?? 0);
+  const bounds = new Set();
+  for (const model of names) {
+    for (const what of to.models.get(model)?.keys() ?? []) if (what.startsWith("overhead<=")) bounds.add(Number(what.slice(10)));
+  }
+  const value = quantity.of(grown, (to.at - from.at) / 60_000, [...bounds], last);
+  return Number.isFinite(value) ? value : null;
+}
+
+// Points [ms before now, value or null] of one line.
+function points(quantity, names, now) {
+  const line = [];
+  let from = 0;
+  for (let at = 1; at < readings.length; at += 1) {
+    while (readings[from].at < readings[at].at - WINDOW && from < at - 1) from += 1;
+    const to = readings[at];
+    if (to.at >= now - KEPT) line.push([now - to.at, valueOf(quantity, readings[from], to, names)]);
+  }
+  return line;
+}
+
+function draw() {
+  const now = readings.at(-1)?.at ?? Date.now();
+  const names = modelsByUse();
+  const lines = names.slice(0, MAX_LINES);
+  find("legend").replaceChildren(...lines.map((name, index) => el("li", { class: `line${index}` }, el("bdi", {}, name))));
+  find("charts").replaceChildren(...QUANTITIES.map((quantity) => {
+    const title = t(`chart.${quantity.name}`);
+    const series = lines.map((name) => points(quantity, [name], now));
+    const all = points(quantity, names, now).map(([, value]) => value);
+    const last = all.at(-1) ?? null;
+    const known = series.flat().map(([, value]) => value).filter((value) => value !== null);
+    const shownValue = last === null ? "–" : quantity.show(last);
+    const label = known.length
+      ? t("chart.said", { title, value: shownValue, most: quantity.show(Math.max(...known)) })
+      : `${title}: ${t("live.quiet")}`;
+    return el("article", { class: "card chart", "data-chart": quantity.name },
+      el("header", {}, el("h3", {}, title), el("b", {}, shownValue)),
+      chart(series, { span: KEPT, top: quantity.top, show: quantity.show, label }),
+      el("p", { class: "hint" }, t(`chart.${quantity.name}.hint`)));
+  }));
+  table(names);
+}
+
+function modelsByUse() {
+  const latest = readings.at(-1)?.models ?? new Map();
+  const use = (name) => latest.get(name).get("requests") ?? 0;
+  return [...latest.keys()].filter((name) => use(name) || latest.get(name).get("streams")).sort((one, other) => use(other) - use(one));
+}
+
+function table(names) {
+  const head = ["model", ...QUANTITIES.map((quantity) => `chart.${quantity.name}`)];
+  const rows = [...names.map((name) => [name, [name]]), ...(names.length > 1 ? [[t("live.all"), names]] : [])];
+  const [from, to] = [readings.find((reading) => reading.at >= readings.at(-1).at - KEPT), readings.at(-1)];
+  const cells = (group) => QUANTITIES.map((quantity) => {
+    const value = from !== to ? valueOf(quantity, from, to, group) : null;
+    return el("td", {}, value === null ? "–" : quantity.show(value));
+  });
+  find("live-table").replaceChildren(
+    el("caption", {}, t("live.table")),
+    el("thead", {}, el("tr", {}, ...head.map((key) => el("th", { scope: "col" }, t(key))))),
+    el("tbody", {}, ...(rows.length
+      ? rows.map(([name, group]) => el("tr", {}, el("th", { scope: "row" }, el("bdi", {}, name)), ...cells(group)))
+      : [el("tr", {}, el("td", { colspan: head.length }, t("live.quiet")))])));
+}

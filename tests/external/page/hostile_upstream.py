@@ -1,0 +1,82 @@
+"""An upstream whose models are named, and answer, as an attacker would have it."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiohttp import web
+
+MARKUP = (
+    "<img src=x onerror=alert(1)><script>alert(2)</script><b>bold</b> &amp; \u202egnp.exe\u202c \u2066x\u2069 \0 \ud83d\ude00"
+)
+LONG_LINE = "x" * 1_000_000
+ANSWERS = {
+    "<b>markup</b>": MARKUP,
+    "long": LONG_LINE,
+    "slow": "A word and another word, said slowly so that somebody can stop it. ",
+    "breaks": "This is the beginning of an answer",
+}
+
+
+async def _models(request: web.Request) -> web.Response:
+    return web.json_response({"object": "list", "data": [{"id": name} for name in ANSWERS]})
+
+
+async def _chat(request: web.Request) -> web.StreamResponse:
+    model = (await request.json())["model"]
+    if model not in ANSWERS:
+        return web.json_response({"error": {"message": MARKUP}}, status=400)
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+
+    async def say(text: str, finish_reason: str | None = None) -> None:
+        choices = [{"index": 0, "delta": {"content": text}, "finish_reason": finish_reason}]
+        chunk = {"id": "h", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": choices}
+        await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+
+    text = ANSWERS[model]
+    size = 50_000 if model == "long" else 7
+    for at in range(0, len(text), size):
+        await say(text[at : at + size])
+    if model == "slow":
+        for number in range(600):
+            await say(f"Number {number} is a number like no other. ")
+            await asyncio.sleep(0.1)
+    if model == "breaks":
+        return response
+    await say("", "stop")
+    await response.write(b"data: [DONE]\n\n")
+    return response
+
+
+@contextmanager
+def hostile_upstream() -> Iterator[str]:
+    """Gives its base URL."""
+    started = threading.Event()
+    urls: list[str] = []
+    loop = asyncio.new_event_loop()
+    stopping = asyncio.Event()
+
+    async def serve() -> None:
+        app = web.Application()
+        app.router.add_get("/v1/models", _models)
+        app.router.add_post("/v1/chat/completions", _chat)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.5)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        urls.append(f"http://127.0.0.1:{runner.addresses[0][1]}/v1")
+        started.set()
+        await stopping.wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    assert started.wait(10)
+    try:
+        yield urls[0]
+    finally:
+        loop.call_soon_threadsafe(stopping.set)
+        thread.join(10)
+        loop.close()

@@ -1,0 +1,151 @@
+"""`/` for people and for programs, its files, and `/check`."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dedup import FilterConfig, RepetitionFilter, repetition_metrics
+from server.checking import MAX_CHARS
+from tests.server.mock_upstream import LOOP, NOVEL, Upstream, proxy, upstream
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+@pytest.fixture(scope="module")
+def mock() -> Iterator[Upstream]:
+    with upstream() as mock:
+        yield mock
+
+
+@pytest.fixture(scope="module")
+def url(mock: Upstream) -> Iterator[str]:
+    with proxy(mock.url) as url:
+        yield url
+
+
+def get(url: str, **headers: str) -> tuple[int, Any, bytes]:
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return response.status, response.headers, response.read()
+    except urllib.error.HTTPError as refused:
+        return refused.code, refused.headers, refused.read()
+
+
+def check(url: str, body: object, **headers: str) -> tuple[int, Any]:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url + "/check", data, {"Content-Type": "application/json", **headers})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as refused:
+        return refused.code, json.load(refused)
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/plain", ""])
+def test_programs_get_json(url: str, accept: str) -> None:
+    status, headers, body = get(url + "/", Accept=accept)
+    assert (status, headers["Content-Type"], headers["Vary"]) == (200, "application/json", "Accept")
+    assert "/check" in json.loads(body)["routes"]
+
+
+def test_browsers_get_the_page(url: str) -> None:
+    status, headers, body = get(url + "/", Accept=BROWSER)
+    assert (status, headers["Content-Type"], headers["Vary"]) == (200, "text/html; charset=utf-8", "Accept")
+    assert headers["Content-Security-Policy"].startswith("default-src 'self';")
+    assert body.startswith(b"<!doctype html>")
+    assert get(url + "/", **{"Accept": BROWSER, "If-None-Match": headers["ETag"]})[0] == 304
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("page.js", "text/javascript"), ("page.css", "text/css"), ("icon.svg", "image/svg+xml")]
+)
+def test_its_files(url: str, name: str, kind: str) -> None:
+    status, headers, _ = get(f"{url}/web/{name}")
+    assert (status, headers["X-Content-Type-Options"]) == (200, "nosniff")
+    assert headers["Content-Type"].startswith(kind)
+
+
+@pytest.mark.parametrize("path", ["/web/__init__.py", "/web/../app.py", "/web/%2e%2e/app.py", "/web/", "/web/index.html"])
+def test_nothing_else_is_a_file(url: str, path: str) -> None:
+    assert get(url + path)[0] == 404
+
+
+TEXTS = [
+    NOVEL,
+    NOVEL + "\n" + LOOP * 40 + "\n" + NOVEL,
+    "😀 夜里河水涨了，村里没有一个人睡着。天亮的时候，桥已经不见了。夜里河水涨了，村里没有一个人睡着。",
+    "- two walls gone, the wheel still turning\n- the miller's cat\n- two walls gone, the wheel still turning\n",
+    "",
+    "\0\u202e<script>alert(1)</script>\r\n",
+]
+
+
+@pytest.mark.parametrize("on_loop", ["cut", "skip"])
+@pytest.mark.parametrize("policy", ["off", "watch", "loops", "balanced", "strict"])
+@pytest.mark.parametrize("text", TEXTS)
+def test_check_says_what_the_library_says(url: str, text: str, policy: Any, on_loop: Any) -> None:
+    status, checked = check(url, {"text": text, "policy": policy, "on_loop": on_loop})
+    assert status == 200
+    text_filter = RepetitionFilter(FilterConfig(policy=policy, on_loop=on_loop))
+    kept = text_filter.feed(text) + text_filter.flush()
+    removed = [(span["start"], span["end"]) for span in checked["removed"]]
+    rest = "".join(text[a:b] for (_, a), (b, _) in zip([(0, 0), *removed], [*removed, (len(text), 0)], strict=True))
+    assert rest == kept
+    assert checked["removed_chars"] == len(text) - len(kept)
+    assert (checked["loop"] or {}).get("onset") == (text_filter.loop.onset if text_filter.loop else None)
+    assert checked["metrics"] == pytest.approx(repetition_metrics(text))
+    assert (checked["chars"], checked["policy"]) == (len(text), policy)
+
+
+def test_sentences_that_say_the_same_are_a_group(url: str) -> None:
+    checked = check(url, {"text": TEXTS[2]})[1]
+    said = [(TEXTS[2][one["start"] : one["end"]], one["group"]) for one in checked["sentences"]]
+    assert said[1] == ("天亮的时候，桥已经不见了。", None)
+    checked = check(url, {"text": TEXTS[3]})[1]
+    assert [one["group"] for one in checked["sentences"]] == [0, None, 0]
+
+
+def test_a_reader_who_asked_for_it_gets_it(url: str) -> None:
+    assert check(url, {"text": LOOP * 40, "prompt": "Say it 40 times"})[1]["removed"] == []
+
+
+def test_a_long_text_is_checked_elsewhere(url: str) -> None:
+    text = NOVEL + (LOOP * 5000)
+    status, checked = check(url, {"text": text, "policy": "loops"})
+    assert (status, checked["chars"], checked["loop"]["kind"]) == (200, len(text), "exact")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        (b"{", 400, "not valid JSON"),
+        (b"\xff", 400, "not valid JSON"),
+        (b'{"text": "\\ud800"}', 400, "not valid JSON"),
+        (b"[" * 100_000, 400, "object"),
+        ([], 400, "object"),
+        ({}, 400, "text"),
+        ({"text": 5}, 400, "str"),
+        ({"text": "a", "policy": "harsh"}, 400, "policy"),
+        ({"text": "a", "more": 1}, 400, "more"),
+        ({"text": "a" * (MAX_CHARS + 1)}, 413, "dedup score"),
+    ],
+)
+def test_what_is_wrong_is_said(url: str, body: object, status: int, says: str) -> None:
+    got, answer = check(url, body)
+    assert (got, says in answer["error"]["message"]) == (status, True)
+
+
+def test_the_same_doors_as_everywhere(mock: Upstream) -> None:
+    with proxy(mock.url, api_keys="sesame", max_body_bytes=2000, requests_per_minute=3) as url:
+        assert check(url, {"text": NOVEL})[0] == 401
+        assert check(url, {"text": NOVEL}, Authorization="Bearer sesame")[0] == 200
+        assert check(url, {"text": "x" * 3000}, Authorization="Bearer sesame")[0] == 413
+        assert check(url, {"text": NOVEL}, Authorization="Bearer sesame")[0] == 200
+        assert check(url, {"text": NOVEL}, Authorization="Bearer sesame")[0] == 429
+        assert get(url + "/check")[0] == 405
+        assert get(url + "/", Accept=BROWSER)[0] == 200  # the page asks for the key
