@@ -1,4 +1,4 @@
-"""The command line: `dedup serve | generate | filter | score | export-pairs`."""
+"""The command line: `dedup serve | generate | filter | score | watch | audit | export-pairs`."""
 
 import asyncio
 import codecs
@@ -203,6 +203,51 @@ def watch(url: str, interval: float, count: int | None) -> None:
             sys.exit(int(not asyncio.run(run(address, interval, count))))
         except KeyboardInterrupt:
             sys.exit(0)
+
+
+@main.command()
+@click.option("--model", "models", multiple=True, required=True, metavar="MODEL", help="PATH, HUB_ID or URL[#NAME]; the first is the yardstick.")
+@click.option("--prompts", type=click.Path(path_type=Path), required=True, metavar="FILE", help='A prompt a line, or .jsonl of {"prompt"}.')
+@click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Answers to each prompt.")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Of an answer.")
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.7, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--raw", is_flag=True, help="Prompts go to the model as they stand, without its chat template.")
+@click.option("--max-rise", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Allowed rise of loop rate and rep-4.")
+@click.option("--max-loop-rate", type=click.FloatRange(0, 1), help="Allowed share of answers that loop.")
+@click.option("--answers", type=click.Path(path_type=Path), metavar="FILE.jsonl", help="Keeps answers: a run goes on where it was.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Writes all numbers.")
+@click.option("--html", "html_file", type=click.Path(path_type=Path), metavar="FILE", help="Writes a page with pictures.")
+@click.option("--device", metavar="DEVICE", help="Where local models run: cpu, cuda, mps.  [default: the best there is]")
+@click.option("--concurrency", type=click.IntRange(min=1), default=8, show_default=True, help="Prompts at once to a URL.")
+@click.option("--api-key-env", metavar="NAME", help="Variable that holds the key for URLs.")
+def audit(**asked: Any) -> None:
+    """Does a model repeat itself more than another? Asks both the same, compares, and ends with 1 if so.
+
+    \b
+    dedup audit --model base --model my-fine-tune --prompts prompts.txt
+    dedup audit --model http://127.0.0.1:8001/v1#base --model http://127.0.0.1:8002/v1 --prompts prompts.jsonl
+    dedup audit --model my-model --prompts prompts.txt --max-loop-rate 0.01
+
+    Answers are the model's own: no filter, no penalties. Every later model is compared with the first, prompt by prompt, and
+    fails where its loop rate or rep-4 is higher by more than --max-rise with 95% confidence. --max-loop-rate holds for every
+    model but the first; alone, a model is held to it itself. Exit code: 0 passed, 1 failed, 2 something is wrong.
+    """
+    from server.audit.report import lines
+    from server.audit.run import run
+    from server.errors import StartupError
+
+    try:
+        done = run(**asked)
+    except StartupError as error:
+        click.echo(f"dedup: error: {one_line(str(error))}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    with _quiet_pipe():
+        for line in lines(done):
+            click.echo(line)
+    sys.exit(int(bool(done.failures)))
 
 
 @main.command("export-pairs")

@@ -136,7 +136,7 @@ def cells(model: str, now: Look, before: Look | None) -> dict[str, str]:
     chars = removed + window.total("dedup_output_chars_total")
     ratio = window.mean("dedup_repetition_ratio")
     overhead = window.quantile("dedup_overhead_seconds", _HIGHEST_QUANTILE)
-    down = sorted(name for name, up in now.upstreams.items() if not up)
+    num_up, num_upstreams = sum(now.upstreams.values()), len(now.upstreams)
     return {
         "model": one_line(model),
         "requests/s": "-" if requests is None else f"{requests:.1f}",
@@ -144,16 +144,12 @@ def cells(model: str, now: Look, before: Look | None) -> dict[str, str]:
         "repetition": "-" if ratio is None else f"{ratio:.3f}",
         "removed": f"{removed / chars:.1%}" if chars else "-",
         "overhead p99": "-" if overhead is None else f"{overhead * 1000:.1f} ms" if overhead < float("inf") else "> 5 s",
-        "upstream": _down(down, len(now.upstreams)) if down else "up" if now.upstreams else "-",
+        "upstream": "-" if not num_upstreams else ("down", "up")[num_up] if num_upstreams == 1 else f"{num_up}/{num_upstreams} up",
         "loops/min": "-" if before is None else ", ".join(told) or "0",
     }
 
 
 _COLUMNS = ("requests/s", "streams", "repetition", "removed", "overhead p99", "upstream")  # as wide as their names
-
-
-def _down(names: list[str], num_upstreams: int) -> str:
-    return "down" if num_upstreams == 1 else f"down: {one_line(', '.join(names))}"
 
 
 def table(rows: list[dict[str, str]]) -> Iterator[str]:
