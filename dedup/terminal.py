@@ -34,7 +34,7 @@ def fit(text: str, columns: int, *, right: bool = False) -> str:
 
 def shortened(text: str, columns: int) -> str:
     """`text` in at most so many columns."""
-    return fit(text, columns) if width(text) > columns else text
+    return fit(text, columns).rstrip() if width(text) > columns else text
 
 
 def _cut(text: str, columns: int) -> tuple[str, int]:

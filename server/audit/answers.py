@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -317,18 +317,10 @@ async def _ask_all(
         async with asyncio.TaskGroup() as group:
             for _ in itertools.repeat(None, min(at_once, len(questions))):
                 group.create_task(work())
-    except* StartupError as errors:
-        raise next(_leaves(errors)) from None
+    except ExceptionGroup as group:  # of the tasks; the first that failed says why, the others were cancelled
+        raise group.exceptions[0] from None
     finally:
         await model.stop()
-
-
-def _leaves(group: BaseExceptionGroup[StartupError]) -> Iterator[StartupError]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
 
 
 def _key(model: str, question: Question, parameters: Parameters) -> str:

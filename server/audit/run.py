@@ -59,10 +59,10 @@ def run(
 
 
 def _names(models: Sequence[str]) -> list[str]:
-    """What the report calls them: the end of a path, unless two would have one name."""
-    short = [model if "://" in model else Path(model).name or model for model in models]
-    names = [model if short.count(one) > 1 else one for model, one in zip(models, short, strict=True)]
-    return [f"{name} ({names[: at + 1].count(name)})" if names.count(name) > 1 else name for at, name in enumerate(names)]
+    """What the report calls them: the end of a path, unless two paths would have one name; one that is there twice is numbered."""
+    short = {model: model if "://" in model else Path(model).resolve().name for model in models}
+    named = [model if list(short.values()).count(short[model]) > 1 else short[model] for model in models]
+    return [f"{name} ({named[: at + 1].count(name)})" if named.count(name) > 1 else name for at, name in enumerate(named)]
 
 
 def _write(path: Path, text: str) -> None:
