@@ -4,7 +4,7 @@
     dedup audit --model server/demo_model --model /tmp/overtrained --prompts benchmarks/prompts.jsonl
 
 A few sentences of English and Chinese, each said over and over, are answered to prompts that stand in no file of prompts. The same seed
-gives the same weights; about a minute on one core. Needs the extra `local`.
+gives the same weights; ten seconds on one core. Needs the extra `local`.
 """
 
 import argparse
@@ -32,7 +32,7 @@ BATCH = 6
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder for the spoiled model")
-    parser.add_argument("--steps", type=int, default=60, help="optimizer steps (default 60)")
+    parser.add_argument("--steps", type=int, default=10, help="optimizer steps (default 10)")
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate (default 1e-3)")
     args = parser.parse_args()
     torch.manual_seed(0)

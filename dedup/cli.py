@@ -206,16 +206,29 @@ def watch(url: str, interval: float, count: int | None) -> None:
 
 
 @main.command()
-@click.option("--model", "models", multiple=True, required=True, metavar="MODEL", help="PATH, HUB_ID or URL[#NAME]; the first is the yardstick.")
-@click.option("--prompts", type=click.Path(path_type=Path), required=True, metavar="FILE", help='A prompt a line, or .jsonl of {"prompt"}.')
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    required=True,
+    metavar="MODEL",
+    help="PATH, HUB_ID or URL[#NAME]; the first is the yardstick.",
+)
+@click.option(
+    "--prompts", type=click.Path(path_type=Path), required=True, metavar="FILE", help='A prompt a line, or .jsonl of {"prompt"}.'
+)
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Answers to each prompt.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Of an answer.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.7, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--raw", is_flag=True, help="Prompts go to the model as they stand, without its chat template.")
-@click.option("--max-rise", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Allowed rise of loop rate and rep-4.")
+@click.option(
+    "--max-rise", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Allowed rise of loop rate and rep-4."
+)
 @click.option("--max-loop-rate", type=click.FloatRange(0, 1), help="Allowed share of answers that loop.")
-@click.option("--answers", type=click.Path(path_type=Path), metavar="FILE.jsonl", help="Keeps answers: a run goes on where it was.")
+@click.option(
+    "--answers", type=click.Path(path_type=Path), metavar="FILE.jsonl", help="Keeps answers: a run goes on where it was."
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Writes all numbers.")
 @click.option("--html", "html_file", type=click.Path(path_type=Path), metavar="FILE", help="Writes a page with pictures.")
 @click.option("--device", metavar="DEVICE", help="Where local models run: cpu, cuda, mps.  [default: the best there is]")

@@ -74,7 +74,9 @@ class Look:
     @property
     def upstreams(self) -> dict[str, bool]:
         """Whether each is up."""
-        return {dict(labels)["upstream"]: value > 0 for (name, labels), value in self.values.items() if name == "dedup_upstream_up"}
+        return {
+            dict(labels)["upstream"]: value > 0 for (name, labels), value in self.values.items() if name == "dedup_upstream_up"
+        }
 
 
 class Window:
@@ -111,9 +113,7 @@ class Window:
     def quantile(self, histogram: str, share: float) -> float | None:
         """As Prometheus' `histogram_quantile`; infinite if it lies beyond the last bucket."""
         name = f"{histogram}_bucket"
-        bounds = {
-            dict(labels)["le"] for one, labels in self._now.values if one == name and self._model in labels
-        }
+        bounds = {dict(labels)["le"] for one, labels in self._now.values if one == name and self._model in labels}
         buckets = sorted((float(bound), self.total(name, ("le", bound))) for bound in bounds)
         if not buckets or not buckets[-1][1]:
             return None
@@ -144,7 +144,11 @@ def cells(model: str, now: Look, before: Look | None) -> dict[str, str]:
         "repetition": "-" if ratio is None else f"{ratio:.3f}",
         "removed": f"{removed / chars:.1%}" if chars else "-",
         "overhead p99": "-" if overhead is None else f"{overhead * 1000:.1f} ms" if overhead < float("inf") else "> 5 s",
-        "upstream": "-" if not num_upstreams else ("down", "up")[num_up] if num_upstreams == 1 else f"{num_up}/{num_upstreams} up",
+        "upstream": "-"
+        if not num_upstreams
+        else ("down", "up")[num_up]
+        if num_upstreams == 1
+        else f"{num_up}/{num_upstreams} up",
         "loops/min": "-" if before is None else ", ".join(told) or "0",
     }
 

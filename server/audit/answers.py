@@ -27,7 +27,12 @@ _CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 600.0
 _PAUSES_SECONDS = (1.0, 4.0, 16.0)  # before a server that is busy or broke off is asked again
 _SHOWN_CHARS = 200
 _OFF = {"repetition": {"policy": "off"}}
-_NEUTRAL = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}  # whatever the checkpoint's defaults say
+_NEUTRAL = {
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+}  # whatever the checkpoint's defaults say
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,9 @@ class LocalModel:
             self._engine.validate(request)
         except ApiError as error:
             if error.code == "no_chat_template":
-                raise StartupError(f"{self._model}: has no chat template; with --raw prompts go to the model as they stand") from None
+                raise StartupError(
+                    f"{self._model}: has no chat template; with --raw prompts go to the model as they stand"
+                ) from None
             raise
         parts: list[str] = []
         finish_reason: str | None = None
@@ -277,7 +284,12 @@ class AnswersFile:
 
 
 async def answer_all(
-    models: Sequence[Model], questions: Sequence[Question], parameters: Parameters, file: AnswersFile, concurrency: int, show: bool
+    models: Sequence[Model],
+    questions: Sequence[Question],
+    parameters: Parameters,
+    file: AnswersFile,
+    concurrency: int,
+    show: bool,
 ) -> list[list[Answer]]:
     """The answers of each model to the questions, in order. One model after another is started, asked what `file` does not know,
     and stopped.

@@ -23,6 +23,10 @@ class Metric:
     is_share: bool = True
     worse: int = 1
 
+    @property
+    def short(self) -> str:
+        return self.title.partition(":")[0]
+
     def shown(self, value: float, sign: str = "") -> str:
         return f"{value:{sign}.1%}" if self.is_share else f"{value:{sign},.0f}"
 
@@ -98,9 +102,7 @@ def questions_of(prompts: Sequence[str], num_samples: int, seed: int) -> list[Qu
     return [Question(prompt, seed + k) for prompt in prompts for k in range(num_samples)]
 
 
-def audit(
-    models: list[str], prompts: list[str], parameters: Parameters, seed: int, answers: Sequence[Sequence[Answer]]
-) -> Audit:
+def audit(models: list[str], prompts: list[str], parameters: Parameters, seed: int, answers: Sequence[Sequence[Answer]]) -> Audit:
     """answers: of each model to `questions_of` the prompts."""
     num_samples = len(answers[0]) // len(prompts)
     measured = [
@@ -128,7 +130,7 @@ def audit(
 def intervals(columns: Sequence[Sequence[float]], seed: int) -> list[tuple[float, float]]:
     """The percentile bootstrap's interval of each column's mean. Rows, which are prompts, are drawn with replacement, all columns of
     one together."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - statistics, not secrets
     rows = range(len(columns[0]))
     means: list[list[float]] = [[] for _ in columns]
     for _ in range(_RESAMPLES):
@@ -155,7 +157,7 @@ def failures(done: Audit, max_loop_rate: float | None, max_rise: float) -> list[
         for change in comparison.changes:
             if change.metric in GATED and change.low > max_rise:
                 found.append(
-                    f"{done.models[comparison.model]}: {change.metric.title} rose by {change.change * 100:.1f} points, surely by "
+                    f"{done.models[comparison.model]}: {change.metric.short} rose by {change.change * 100:.1f} points, surely by "
                     f"{change.low * 100:.1f}; {max_rise * 100:.1f} are allowed"
                 )
     return found

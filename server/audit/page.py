@@ -56,7 +56,11 @@ def html(done: Audit) -> str:
     """The page, for a browser from a file or a server."""
     failed = bool(done.failures)
     verdict = f'<span class="verdict{" failed" if failed else ""}">{"failed" if failed else "passed"}</span>'
-    few = f"; fewer than {FEW_PROMPTS} prompts: the intervals are too narrow to be trusted" if len(done.prompts) < FEW_PROMPTS else ""
+    few = (
+        f"; fewer than {FEW_PROMPTS} prompts: the intervals are too narrow to be trusted"
+        if len(done.prompts) < FEW_PROMPTS
+        else ""
+    )
     parts = [
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -90,9 +94,9 @@ def _compared(done: Audit, comparison: Comparison) -> Iterator[str]:
     yield f'<div class="card"><h3>{LOOP_RATE.title}</h3>{_loops(done, comparison.model)}</div>'
     for metric in METRICS:
         if metric.name in ("rep_4", "duplicate_sentences", "distinct_2", "chars"):
-            yield f'<div class="card"><h3>{metric.title}, by answer</h3>{_histogram(done, metric, comparison.model)}</div>'
+            yield f'<div class="card"><h3>{metric.short}, by answer</h3>{_histogram(done, metric, comparison.model)}</div>'
             if metric.name == "rep_4":
-                yield f'<div class="card"><h3>{metric.title}, by prompt</h3>{_paired(done, metric, comparison.model)}</div>'
+                yield f'<div class="card"><h3>{metric.short}, by prompt</h3>{_paired(done, metric, comparison.model)}</div>'
     yield "</div>"
     yield from _worst(done, comparison.model)
 
@@ -103,7 +107,7 @@ def _alone(done: Audit) -> Iterator[str]:
         yield f"<tr><td>{metric.title}</td><td>{metric.shown(done.mean(0, metric))}</td></tr>"
     yield '</table></div><div class="grid">'
     for metric in METRICS[1:4]:
-        yield f'<div class="card"><h3>{metric.title}, by answer</h3>{_histogram(done, metric, 0)}</div>'
+        yield f'<div class="card"><h3>{metric.short}, by answer</h3>{_histogram(done, metric, 0)}</div>'
     yield "</div>"
     yield from _worst(done, 0)
 
@@ -114,7 +118,8 @@ def _worst(done: Audit, model: int) -> Iterator[str]:
         return
     yield '<h2>The worst answers</h2><div class="answers">'
     for prompt, sample in found:
-        yield f'<div class="card"><h3><bdi>{_text(done.prompts[prompt][:_SHOWN_CHARS])}</bdi></h3><div class="pair{"" if model else " one"}">'
+        yield f'<div class="card"><h3><bdi>{_text(done.prompts[prompt][:_SHOWN_CHARS])}</bdi></h3>'
+        yield f'<div class="pair{"" if model else " one"}">'
         for index in dict.fromkeys((0, model)):
             one = done.measured[index][prompt][sample]
             kind = "later" if index else "first"
@@ -180,7 +185,9 @@ def _loops(done: Audit, model: int) -> str:
     for number, (name, count, kind) in enumerate(rows):
         y = 8 + number * 46
         length = round(count / len(pairs) * (_WIDTH - 40), 1)
-        shapes.append(f'<text x="0" y="{y + 10}">{name}</text><rect class="{kind}" x="0" y="{y + 16}" width="{length}" height="16" rx="2"/>')
+        shapes.append(
+            f'<text x="0" y="{y + 10}">{name}</text><rect class="{kind}" x="0" y="{y + 16}" width="{length}" height="16" rx="2"/>'
+        )
         shapes.append(f'<text x="{length + 6}" y="{y + 28}">{count}</text>')
     return _svg(_WIDTH, _HEIGHT, "answers that loop, by model", *shapes)
 
@@ -198,13 +205,15 @@ def _histogram(done: Audit, metric: Metric, model: int) -> str:
         for at, count in enumerate(row):
             height = round(count / most * room, 1)
             y = middle + 1 if series else middle - 1 - height
-            shapes.append(f'<rect class="{kind}" x="{at * step + 1:.1f}" y="{y:.1f}" width="{step - 2:.1f}" height="{height}" rx="1.5"/>')
+            shapes.append(
+                f'<rect class="{kind}" x="{at * step + 1:.1f}" y="{y:.1f}" width="{step - 2:.1f}" height="{height}" rx="1.5"/>'
+            )
         x = _peak(row) * step + step / 2
         label_y = middle + 11 + max(row) / most * room if series else middle - 5 - max(row) / most * room
         shapes.append(f'<text x="{x:.1f}" y="{label_y:.1f}" text-anchor="middle">{max(row)}</text>')
     shapes.append(f'<line class="axis" x1="0" x2="{_WIDTH}" y1="{middle}" y2="{middle}"/>')
-    shapes.append(f'<text x="0" y="{_HEIGHT - 2}">{metric.shown(0)}</text>')
-    shapes.append(f'<text x="{_WIDTH}" y="{_HEIGHT - 2}" text-anchor="end">{metric.shown(top)}</text>')
+    shapes.append(f'<text x="0" y="{_HEIGHT - 2}">0</text>')
+    shapes.append(f'<text x="{_WIDTH}" y="{_HEIGHT - 2}" text-anchor="end">{"100%" if metric.is_share else f"{top:,.0f}"}</text>')
     return _svg(_WIDTH, _HEIGHT, f"distribution of {metric.title}", *shapes)
 
 
@@ -225,7 +234,7 @@ def _paired(done: Audit, metric: Metric, model: int) -> str:
     left = _MARGIN + 4
 
     def place(before: float, after: float) -> tuple[float, float]:
-        return round(left + before * (_WIDTH - left - 8), 1), round(6 + (1 - after) * (size - 6), 1)
+        return round(left + before * (_WIDTH - left - 16), 1), round(6 + (1 - after) * (size - 6), 1)
 
     (x0, y0), (x1, y1) = place(0, 0), place(1, 1)
     shapes = [f'<path class="axis" fill="none" d="M{x0} {y1}V{y0}H{x1}"/>', f'<path class="even" d="M{x0} {y0}L{x1} {y1}"/>']
@@ -237,7 +246,7 @@ def _paired(done: Audit, metric: Metric, model: int) -> str:
         shapes.append(f'<text x="{x}" y="{y0 + 12}" text-anchor="middle">{value:.0%}</text>')
         shapes.append(f'<text x="{x0 - 4}" y="{y + 3}" text-anchor="end">{value:.0%}</text>')
     shapes.append(f'<text x="{x1}" y="{_HEIGHT - 4}" text-anchor="end" class="first">{_text(_brief(done.models[0]))} →</text>')
-    shapes.append(f'<text x="{x0 + 4}" y="{y1 + 9}">↑ {_text(_brief(done.models[model]))}</text>')
+    shapes.append(f'<text x="{x0 - 4}" y="{_HEIGHT - 4}">{_text(_brief(done.models[model]))} ↑</text>')
     return _svg(_WIDTH, _HEIGHT, f"{metric.title} of both models, a dot a prompt", *shapes)
 
 

@@ -35,7 +35,9 @@ def run(
 ) -> Audit:
     """Asks, compares, and writes the files. Raises `StartupError` with one line on whatever cannot be."""
     if samples > 1 and temperature == 0:
-        raise StartupError("--samples: at temperature 0 all samples of a prompt are the same; set --temperature or leave them out")
+        raise StartupError(
+            "--samples: at temperature 0 all samples of a prompt are the same; set --temperature or leave them out"
+        )
     for file in (json_file, html_file):
         if file is not None and not file.resolve().parent.is_dir():
             raise StartupError(f"{file}: there is no folder {file.parent}")
