@@ -129,6 +129,7 @@ class ServedModel:
         self._url = url.rstrip("/")
         self._root = f"{parts.scheme}://{parts.netloc}"
         self._name = name
+        self._api_key = api_key
         self._headers: Headers = [(b"content-type", b"application/json"), (b"accept", b"application/json")]
         if api_key:
             self._headers.append((b"authorization", b"Bearer " + api_key.encode("utf-8", "replace")))
@@ -169,7 +170,8 @@ class ServedModel:
                 break
             await asyncio.sleep(pause)
         if status != 200:
-            raise ApiError(status, _reason(status, answer))
+            reason = _reason(status, answer)
+            raise ApiError(status, reason.replace(self._api_key, "***") if self._api_key else reason)
         try:
             choice = answer["choices"][0]
             return Answer(_text_of(choice, "message"), choice.get("finish_reason"))
