@@ -40,7 +40,8 @@ def main() -> None:
     """Stops language models from repeating themselves.
 
     `dedup serve` puts an OpenAI-compatible server in front of a model; `dedup generate` asks one about a text of any length;
-    `dedup filter` cleans texts; `dedup score` measures them.
+    `dedup filter` cleans texts; `dedup score` measures them; `dedup watch` shows what a server is doing; `dedup audit` says whether a
+    model repeats itself more than another.
     """
 
 

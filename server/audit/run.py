@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from server.audit import page
 from server.audit.answers import AnswersFile, Parameters, answer_all, model_of, read_prompts
 from server.audit.compare import Audit, audit, failures, questions_of
 from server.audit.report import as_json
+from server.engines.checkpoint import is_local
 from server.errors import StartupError
 
 
@@ -61,10 +63,18 @@ def run(
 
 
 def _names(models: Sequence[str]) -> list[str]:
-    """What the report calls them: the end of a path, unless two paths would have one name; one that is there twice is numbered."""
-    short = {model: model if "://" in model else Path(model).resolve().name for model in models}
+    """What the report calls them: the end of a path, a URL's model or host, the whole where two would have one name; one that is
+    there twice is numbered."""
+    short = {model: _name(model) for model in models}
     named = [model if list(short.values()).count(short[model]) > 1 else short[model] for model in models]
     return [f"{name} ({named[: at + 1].count(name)})" if named.count(name) > 1 else name for at, name in enumerate(named)]
+
+
+def _name(model: str) -> str:
+    if "://" not in model:
+        return Path(model).resolve().name if is_local(model) else model
+    parts = urlsplit(model)
+    return parts.fragment or parts.netloc
 
 
 def _write(path: Path, text: str) -> None:
