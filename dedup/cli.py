@@ -1,5 +1,6 @@
-"""The command line: `dedup serve | generate | filter | score | export-pairs`."""
+"""The command line: `dedup serve | generate | filter | score | watch | audit | export-pairs`."""
 
+import asyncio
 import codecs
 import json
 import logging
@@ -21,7 +22,10 @@ from dedup.config import POLICIES, FilterConfig
 from dedup.filter import RepetitionFilter
 from dedup.metrics import repetition_metrics
 from dedup.pairs import preference_pair
+from dedup.scores import score as score_of
+from dedup.scores import table
 from dedup.segmenter import load_punkt
+from dedup.terminal import one_line
 
 READ_BYTES = 64 * 1024
 DTYPES = ["auto", "float32", "bfloat16", "float16"]
@@ -36,7 +40,8 @@ def main() -> None:
     """Stops language models from repeating themselves.
 
     `dedup serve` puts an OpenAI-compatible server in front of a model; `dedup generate` asks one about a text of any length;
-    `dedup filter` cleans texts; `dedup score` measures them.
+    `dedup filter` cleans texts; `dedup score` measures them; `dedup watch` shows what a server is doing; `dedup audit` says whether a
+    model repeats itself more than another.
     """
 
 
@@ -155,16 +160,108 @@ def filter_command(policy: Any, on_loop: Any, jsonl: bool) -> None:
 
 
 @main.command()
-@click.option("--jsonl", is_flag=True, help='One JSON object a line, {"id", "text"}; one line of numbers each.')
-def score(jsonl: bool) -> None:
-    """Says how much a text repeats itself: standard input to standard output.
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True), metavar="[FILE]...")
+@click.option("--jsonl", is_flag=True, help='Standard input: {"id", "text"} a line; answered with a line of all numbers each.')
+def score(files: tuple[str, ...], jsonl: bool) -> None:
+    """Says how much texts repeat themselves: a table, the worst first.
+
+    A file is a text, or JSON lines {"id", "text"}: then each line is one. Without files, standard input.
 
     \b
-    dedup score < answer.txt
+    dedup score answer.txt another.txt
+    dedup score answers.jsonl
     dedup score --jsonl < answers.jsonl          # {"id", "rep_4", "diversity", ...} a line
     """
+    if jsonl and files:
+        raise click.UsageError("--jsonl reads standard input, not files")
     with _quiet_pipe():
-        sys.exit(_each_line(repetition_metrics) if jsonl else _print_scores())
+        sys.exit(_each_line(repetition_metrics) if jsonl else _print_scores(files or ("-",)))
+
+
+@main.command()
+@click.argument("url")
+@click.option("--interval", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds between two looks.")
+@click.option("--count", type=click.IntRange(min=1), help="End after so many looks.  [default: at Ctrl-C]")
+def watch(url: str, interval: float, count: int | None) -> None:
+    """Shows what a server is doing, a line a model: its /metrics, read again and again.
+
+    \b
+    dedup watch http://127.0.0.1:8000
+    dedup watch 127.0.0.1:8000 --interval 10 >> dedup.log    # plain lines
+
+    Rates and shares are those of the time between two looks; the first look tells of all since the server's start.
+    Ends with 1 if it was to look a number of times and the server was never there.
+    """
+    from server.watch import base_url
+    from server.watch import watch as run
+
+    try:
+        address = base_url(url)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    with _quiet_pipe():
+        try:
+            sys.exit(int(not asyncio.run(run(address, interval, count))))
+        except KeyboardInterrupt:
+            sys.exit(0)
+
+
+@main.command()
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    required=True,
+    metavar="MODEL",
+    help="PATH, HUB_ID or URL[#NAME]; the first is the yardstick.",
+)
+@click.option(
+    "--prompts", type=click.Path(path_type=Path), required=True, metavar="FILE", help='A prompt a line, or .jsonl of {"prompt"}.'
+)
+@click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Answers to each prompt.")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Of an answer.")
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.7, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--raw", is_flag=True, help="Prompts go to the model as they stand, without its chat template.")
+@click.option(
+    "--max-rise", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Allowed rise of loop rate and rep-4."
+)
+@click.option("--max-loop-rate", type=click.FloatRange(0, 1), help="Allowed share of answers that loop.")
+@click.option(
+    "--answers", type=click.Path(path_type=Path), metavar="FILE.jsonl", help="Keeps answers: a run goes on where it was."
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Writes all numbers.")
+@click.option("--html", "html_file", type=click.Path(path_type=Path), metavar="FILE", help="Writes a page with pictures.")
+@click.option("--device", metavar="DEVICE", help="Where local models run: cpu, cuda, mps.  [default: the best there is]")
+@click.option("--concurrency", type=click.IntRange(min=1), default=8, show_default=True, help="Prompts at once to a URL.")
+@click.option("--api-key-env", metavar="NAME", help="Variable that holds the key for URLs.")
+def audit(**asked: Any) -> None:
+    """Does a model repeat itself more than another? Asks both the same, compares, and ends with 1 if so.
+
+    \b
+    dedup audit --model base --model my-fine-tune --prompts prompts.txt
+    dedup audit --model http://127.0.0.1:8001/v1#base --model http://127.0.0.1:8002/v1 --prompts prompts.jsonl
+    dedup audit --model my-model --prompts prompts.txt --max-loop-rate 0.01
+
+    Answers are the model's own: no filter, no penalties. Every later model is compared with the first, prompt by prompt, and
+    fails where its loop rate or rep-4 is higher by more than --max-rise with 95% confidence. --max-loop-rate holds for every
+    model but the first; alone, a model is held to it itself. Exit code: 0 passed, 1 failed, 2 something is wrong.
+    """
+    from server.audit.report import lines
+    from server.audit.run import run
+    from server.errors import StartupError
+
+    try:
+        done = run(**asked)
+    except StartupError as error:
+        click.echo(f"dedup: error: {one_line(str(error))}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    with _quiet_pipe():
+        for line in lines(done):
+            click.echo(line)
+    sys.exit(int(bool(done.failures)))
 
 
 @main.command("export-pairs")
@@ -192,8 +289,8 @@ def export_pairs() -> None:
     sys.exit(int(failed))
 
 
-def _complain(number: int, what: str) -> None:
-    tqdm.write(f"line {number}: {what}", file=sys.stderr)
+def _complain(number: int, what: str, where: str = "") -> None:
+    tqdm.write(f"{where}line {number}: {what}", file=sys.stderr)
 
 
 def _each_line(answer: Callable[[str], Row]) -> int:
@@ -284,17 +381,57 @@ def _stream(repetition_filter: RepetitionFilter) -> int:
     return int(failed)
 
 
-def _print_scores() -> int:
-    failed, parts = False, []
-    for text, wrong in _text_of_stdin():
-        for number in wrong:
-            _complain(number, "invalid UTF-8")
-            failed = True
-        parts.append(text)
-    for name, value in repetition_metrics("".join(parts)).items():
-        shown = f"{value:>10d}" if isinstance(value, int) else f"{value:>10.4f}"
-        click.echo(f"{name:24s}{shown}")
+def _print_scores(files: tuple[str, ...]) -> int:
+    rows: list[tuple[str, str]] = []
+    failed = False
+    for file in files:
+        try:
+            data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        except OSError as error:
+            raise click.ClickException(f"{file}: {error.strerror or error}") from None
+        found, all_right = _texts_in(data, file, f"{one_line(file)}: " if len(files) > 1 else "")
+        rows += found
+        failed = failed or not all_right
+    progress = tqdm(rows, unit=" texts", disable=not sys.stderr.isatty(), desc="dedup", leave=False)
+    for line in table([(one_line(name), score_of(text)) for name, text in progress]):
+        click.echo(line)
     return int(failed)
+
+
+def _texts_in(data: bytes, file: str, where: str) -> tuple[list[tuple[str, str]], bool]:
+    """Names and texts in a file: JSON lines if it is called so or begins as such, else one text. And whether all of it was right.
+
+    where: stands before what is said of a line and before the id of a text.
+    """
+    lines = data.split(b"\n")
+    if file.endswith(".jsonl") or _is_row(next(filter(bytes.strip, lines), b"")):
+        rows, all_right = [], True
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = _decode(line)
+            except ValueError as error:
+                _complain(number, str(error), where)
+                all_right = False
+            else:
+                name = row.get("id")
+                rows.append((where + (f"line {number}" if name is None else str(name)), row["text"]))
+        return rows, all_right
+    try:
+        text, all_right = data.decode(), True
+    except UnicodeDecodeError as error:
+        _complain(data.count(b"\n", 0, error.start) + 1, "invalid UTF-8", where)
+        text, all_right = data.decode("utf-8", "replace"), False
+    return [("standard input" if file == "-" else file, text)], all_right
+
+
+def _is_row(line: bytes) -> bool:
+    try:
+        _decode(line)
+    except ValueError:
+        return False
+    return True
 
 
 class _quiet_pipe:  # noqa: N801 - used as a statement

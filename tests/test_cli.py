@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dedup.terminal import width
 from tests.demo_server import clean_environment, free_port
 
 DEDUP = [sys.executable, "-m", "dedup.cli"]
@@ -95,17 +96,51 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert (process.returncode or 0, errors) == (0, b"")
 
 
-def test_score() -> None:
+def test_score_prints_a_table_with_the_worst_first(tmp_path: Path) -> None:
+    looping, answers = tmp_path / "looping.txt", tmp_path / "answers.jsonl"
+    looping.write_text("我在河边走了很久，然后又走回来。" * 20, encoding="utf-8")
+    rows = [
+        {"id": "新的一段中文", "text": "夜深了，屋里只点着一盏灯。"},
+        {"text": f"{A} {A}"},
+        {"id": "\x1b[2J\u202e", "text": B},
+    ]
+    answers.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    code, out, errors = dedup("score", str(looping), str(answers))
+    heading, first, second, *others, total = out.decode().splitlines()
+    assert (code, errors) == (0, "")
+    assert heading.split() == ["text", "rep-4", "distinct-2", "dup.", "sentences", "loop", "onset", "chars"]
+    assert first.split()[-3:] == ["exact", "0", "320"]
+    assert second.split()[-4:] == ["0.500", "-", "-", "67"]
+    assert "\x1b" not in out.decode()
+    assert "\u202e" not in out.decode()
+    assert total.startswith("all 4: means, loops")
+    assert total.split()[-2:] == ["1", str(320 + 67 + 13 + len(B))]
+    assert {width(line) for line in (heading, first, second, *others, total)} == {width(heading)}
+
+
+def test_score_reads_standard_input_as_text_or_json_lines() -> None:
     code, out, _ = dedup("score", given=f"{A} {A}\n".encode())
-    numbers = dict(line.split() for line in out.decode().splitlines())
     assert code == 0
-    assert numbers["duplicate_sentences"] == "0.5000"
-    code, out, _ = dedup("score", "--jsonl", given=json.dumps({"id": 7, "text": f"{A} {A}"}).encode())
+    assert out.decode().splitlines()[1].startswith("standard input")
+    assert "0.500" in out.decode()
+    code, out, errors = dedup("score", given=json.dumps({"id": 7, "text": A}).encode() + b"\n{broken\n")
+    assert code == 1
+    assert out.decode().splitlines()[1].split()[0] == "7"
+    assert errors.startswith("line 2: invalid JSON")
+    code, out, errors = dedup("score", given=b"one\ntwo \xff\n")
+    assert (code, errors) == (1, "line 2: invalid UTF-8\n")
+    assert len(out.splitlines()) == 2
+
+
+def test_score_lines() -> None:
+    _, out, _ = dedup("score", "--jsonl", given=json.dumps({"id": 7, "text": f"{A} {A}"}).encode())
     assert json.loads(out)["id"] == 7
     assert json.loads(out)["duplicate_sentences"] == 0.5
+    assert dedup("score", "--jsonl", __file__)[0] == 2
+    assert dedup("score", "no-such-file")[0] == 2
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["filter"], ["score"]])
+@pytest.mark.parametrize("command", [[], ["serve"], ["filter"], ["score"], ["watch"], ["audit"]])
 def test_help(command: list[str]) -> None:
     code, out, _ = dedup(*command, "--help")
     assert code == 0

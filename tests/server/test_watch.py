@@ -1,0 +1,170 @@
+"""`dedup watch`: what it makes of /metrics, and the command itself before a real server, away and there."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from server.telemetry import Telemetry
+from server.watch import Look, Window, base_url, cells, table
+from tests.demo_server import clean_environment, free_port
+from tests.server.mock_upstream import proxy, upstream
+
+WATCH = [sys.executable, "-m", "dedup.cli", "watch"]
+HOSTILE = "\x1b[2J\u202eevil\n"
+
+
+def watch(*arguments: str) -> tuple[int, str, str]:
+    done = subprocess.run([*WATCH, *arguments], capture_output=True, text=True, check=False, timeout=60, env=clean_environment())
+    return done.returncode, done.stdout, done.stderr
+
+
+def telemetry() -> Telemetry:
+    counted = Telemetry(["qwen", "llama"])
+    counted.count("requests", 10, "qwen", "chat", "ok")
+    counted.count("requests", 2, "qwen", "completions", "cut")
+    counted.count("loops", 1, "qwen", "content", "exact", "cut")
+    counted.observe("repetition_ratio", 0.2, "qwen", "content")
+    counted.count("output_chars", 900, "qwen", "content")
+    counted.count("removed_chars", 100, "qwen", "content")
+    counted.add("streams_in_progress", 3, "qwen")
+    return counted
+
+
+def look(counted: Telemetry, at: float) -> Look:
+    return Look.of(counted.exposition().decode(), at)
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("localhost:8000/v1", "http://localhost:8000"),
+        ("http://h/metrics/", "http://h"),
+        ("https://h/llm/v1/", "https://h/llm"),
+        ("[::1]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_urls(given: str, url: str) -> None:
+    assert base_url(given) == url
+
+
+@pytest.mark.parametrize("given", ["", "ftp://h", "http://", "h:99999", "h:0", "a b", "http://u:p@h", "h/?q", "[::1", "h\x1b[2J"])
+def test_what_is_no_url_is_named(given: str) -> None:
+    with pytest.raises(ValueError, match=r"URL|belong"):
+        base_url(given)
+
+
+def test_the_first_look_tells_of_all_without_rates() -> None:
+    now = look(telemetry(), 100)
+    shown = cells("qwen", now, None)
+    assert now.models == ["qwen"]
+    assert (shown["requests/s"], shown["loops/min"], shown["streams"]) == ("-", "-", "3")
+    assert (shown["repetition"], shown["removed"], shown["upstream"]) == ("0.200", "10.0%", "-")
+
+
+def test_the_next_tells_of_the_time_between() -> None:
+    counted = telemetry()
+    before = look(counted, 100)
+    counted.count("requests", 5, "qwen", "chat", "ok")
+    counted.count("loops", 2, "qwen", "content", "exact", "healed")
+    counted.count("loops", 1, "qwen", "reasoning", "near", "cut")
+    counted.observe("repetition_ratio", 0.6, "qwen", "content")
+    counted.observe("repetition_ratio", 0.8, "qwen", "reasoning")
+    counted.set("upstream_up", 1, "a:8000")
+    counted.set("upstream_up", 0, "b:8000")
+    shown = cells("qwen", look(counted, 110), before)
+    assert shown["requests/s"] == "0.5"
+    assert shown["loops/min"] == "cut 6.0, healed 12.0"
+    assert (shown["repetition"], shown["removed"], shown["upstream"]) == ("0.700", "-", "1/2 up")
+
+
+def test_a_server_that_was_restarted_counts_anew() -> None:
+    before, counted = look(telemetry(), 100), Telemetry(["qwen"])
+    counted.count("requests", 4, "qwen", "chat", "ok")
+    assert Window("qwen", look(counted, 102), before).rate("dedup_requests_total") == 2
+
+
+def test_quantiles_are_those_of_prometheus() -> None:
+    counted = Telemetry(["qwen"])
+    for _ in range(100):
+        counted.observe("overhead_seconds", 0.0004, "qwen")
+    window = Window("qwen", look(counted, 1), None)
+    assert window.quantile("dedup_overhead_seconds", 0.5) == pytest.approx(0.000375)
+    for _ in range(100):
+        counted.observe("overhead_seconds", 9, "qwen")
+    assert cells("qwen", look(counted, 1), None)["overhead p99"] == "> 5 s"
+    assert window.quantile("dedup_hold_seconds", 0.5) is None
+
+
+def test_names_are_shown_as_text_and_columns_are_straight() -> None:
+    counted = Telemetry([HOSTILE, "通义千问"])
+    for name in (HOSTILE, "通义千问"):
+        counted.add("streams_in_progress", 1, name)
+    now = look(counted, 1)
+    heading, evil, chinese = table([cells(model, now, None) for model in now.models])
+    assert "\\x1b[2J\\u202eevil" in evil
+    assert heading.index("requests/s") + len("requests/s") == evil.index("-") + 1
+    assert len(heading.split("streams")[0]) == len(chinese.split("      1 ")[0]) + len("通义千问")  # two columns each
+
+
+def test_what_is_no_exposition_of_ours_is_an_error() -> None:
+    for text in ("", "<html>", "other_metric 1\n", "dedup_x{a= 1\n"):
+        with pytest.raises((ValueError, KeyError, IndexError)):
+            Look.of(text, 0)
+
+
+def test_before_a_real_proxy() -> None:
+    with upstream() as mock, proxy(mock.url) as url:
+        body = {"model": "loop", "stream": True, "messages": [{"role": "user", "content": "x"}]}
+        asked = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode())
+        urllib.request.urlopen(asked, timeout=30).close()
+        code, out, _ = watch(f"{url}/v1", "--count", "2", "--interval", "0.1")
+    first, second = out.splitlines()
+    assert code == 0
+    assert "loop  requests/s -" in first
+    assert "upstream up" in first
+    assert "requests/s 0.0" in second
+    assert "\x1b" not in out
+
+
+def test_a_server_that_is_away_is_said_and_looked_for_again() -> None:
+    code, out, _ = watch(f"127.0.0.1:{free_port()}", "--count", "2", "--interval", "0.1")
+    assert code == 1
+    assert [line.count("cannot be reached") for line in out.splitlines()] == [1, 1]
+
+
+def test_what_is_not_ours_is_said() -> None:
+    with upstream() as mock:
+        code, out, _ = watch(mock.url, "--count", "1")
+    assert code == 1
+    assert "answered 404 to /metrics" in out
+
+
+def test_a_bad_url_is_a_usage_error() -> None:
+    code, out, errors = watch("ftp://x")
+    assert (code, out) == (2, "")
+    assert "'ftp://x' is no URL" in errors
+
+
+def test_on_a_terminal_it_is_drawn_in_place_and_ctrl_c_ends_it() -> None:
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [*WATCH, f"127.0.0.1:{free_port()}", "--interval", "0.1"], stdout=slave, stderr=slave, env=clean_environment()
+    ) as process:
+        os.close(slave)
+        shown = b""
+        deadline = time.monotonic() + 30
+        while b"\x1b[1A" not in shown and time.monotonic() < deadline:
+            shown += os.read(master, 4096)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    os.close(master)
+    assert b"cannot be reached" in shown
+    assert b"Traceback" not in shown
