@@ -112,12 +112,14 @@ class Completion:
         try:
             await self._generate(take)
             last = unwritten + answer.end()
+            self._note_text()
             self.outcome = self._outcome()
         except (Exception, asyncio.CancelledError) as failure:
             error = self._explain(failure, begun or bool(unwritten))
             if not (begun or unwritten):
                 raise error from None
             last = unwritten + answer.fail(error)
+            self._note_text()
         finally:
             self._telemetry.add("streams_in_progress", -1, self._label)
             self._push()

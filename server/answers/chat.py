@@ -281,6 +281,7 @@ class ChatAnswer:
         self._keeps = keeps or self._heals
         self._resumed = False
         self._used_before = 0  # output tokens of the attempts before this one
+        self._estimated_before = False
         self._choices: dict[int, _ChoiceState] = {}
         self._head: Chunk = {}  # the fields every chunk of the answer has: id, created, model
         self._usage: dict[str, Any] | None = None
@@ -318,7 +319,7 @@ class ChatAnswer:
         for state in self._choices.values():
             if state.waits:
                 state.resume(begins_with)
-        self._used_before = self.num_tokens
+        self._used_before, self._estimated_before = self.num_tokens, self._estimated_before or self.output_tokens is None
         self.input_tokens = self._prompt_tokens if self.input_tokens is None else self.input_tokens
         self.over = self._done = False
         self._resumed = True
@@ -462,6 +463,8 @@ class ChatAnswer:
         """Of an answer that was resumed, all attempts count; what each began with was said already."""
         if self._used_before and (given := _count(reported, "completion_tokens")) is not None:
             reported.update(usage(self.input_tokens or 0, self._used_before + given))
+            if self._estimated_before:
+                reported["estimated"] = True
         self._usage = reported
         self.input_tokens, self.output_tokens = _count(reported, "prompt_tokens"), _count(reported, "completion_tokens")
 

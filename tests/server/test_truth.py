@@ -277,18 +277,16 @@ def test_times_stand_to_each_other_as_they_must(counted: tuple[Truth, str]) -> N
         assert times.get("heal_seconds", 1) > 0, model
 
 
-# A number that is wrong, and known to be: strict, so that whoever puts it right takes it out of the list.
 @pytest.mark.parametrize(
-    ("ask", "settings"),
+    "ask",
     [
-        pytest.param(Ask("empty", usage=True), {}, id="tokens of an answer without text"),
-        pytest.param(Ask("fails"), {}, id="time to the first text of an answer that fails right behind it"),
-        pytest.param(Ask("will-not-go-on"), {}, id="seconds of a healing that never came about"),
-        pytest.param(Ask("breaks", stream=False), {"stream_upstream": True}, id="characters of an answer that nobody got"),
+        pytest.param(Ask("empty", usage=True), id="tokens of an answer without text"),
+        pytest.param(Ask("fails"), id="time to the first text of an answer that fails right behind it"),
+        pytest.param(Ask("will-not-go-on"), id="seconds of a healing that never came about"),
     ],
 )
-def test_an_odd_answer_is_counted_right(ask: Ask, settings: dict[str, Any]) -> None:
-    truth, text = run([ask], **settings)
+def test_an_odd_answer_is_counted_right(ask: Ask) -> None:
+    truth, text = run([ask])
     measured = {one: value for kind, one, _, value in samples(text) if kind in ("total", "count")}
     assert measured == {
         **{one: value for one, value in truth.counts.items() if value},
@@ -296,13 +294,23 @@ def test_an_odd_answer_is_counted_right(ask: Ask, settings: dict[str, Any]) -> N
     }
 
 
+def test_characters_that_nobody_got_were_not_given_out() -> None:
+    _, text = run([Ask("breaks", stream=False)], stream_upstream=True)
+    assert [value for _, (name, _), _, value in samples(text) if name == "output_chars" and value] == []
+
+
+def test_healing_a_whole_answer_takes_time() -> None:
+    _, text = run([Ask("heals", stream=False)], stream_upstream=True)
+    (seconds,) = [value for kind, (name, _), _, value in samples(text) if (name, kind) == ("heal_seconds", "sum")]
+    assert seconds > 0
+
+
 def test_text_that_passes_because_the_filter_failed_was_given_out() -> None:
     telemetry = Telemetry(["m"])
     channel = Editing("balanced").channel("content")
     given = channel.feed("The river rose in the night. ")
     channel.filter.flush()  # so that it refuses what comes
-    given += channel.feed("Nobody slept.")
-    assert channel.failed
+    given += channel.feed("Nobody slept. ") + channel.feed("Then it rained.")
     channel.push(telemetry, "m")
     measured = {one: value for kind, one, _, value in samples(telemetry.exposition().decode()) if kind == "total"}
     assert measured[key("filter_failures", model="m")] == 1

@@ -155,9 +155,14 @@ def test_a_bad_url_is_a_usage_error() -> None:
 
 def test_on_a_terminal_it_is_drawn_in_place_and_ctrl_c_ends_it() -> None:
     master, slave = pty.openpty()
-    with subprocess.Popen(
-        [*WATCH, f"127.0.0.1:{free_port()}", "--interval", "0.1"], stdout=slave, stderr=slave, env=clean_environment()
-    ) as process:
+    process = subprocess.Popen(
+        [*WATCH, f"127.0.0.1:{free_port()}", "--interval", "0.1"],
+        stdout=slave,
+        stderr=slave,
+        env=clean_environment(),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell has it ignored in the background
+    )
+    try:
         os.close(slave)
         shown = b""
         deadline = time.monotonic() + 30
@@ -165,6 +170,9 @@ def test_on_a_terminal_it_is_drawn_in_place_and_ctrl_c_ends_it() -> None:
             shown += os.read(master, 4096)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
-    os.close(master)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
     assert b"cannot be reached" in shown
     assert b"Traceback" not in shown

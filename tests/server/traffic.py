@@ -121,10 +121,10 @@ class ScriptedUpstream(Upstream):
 
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         script = SCRIPTS.get(body.get("script", body["model"]), SCRIPTS["plain"])
-        can_go_on = bool(script.goes_on)
+        goes_on = script.goes_on
         attempts = self.sent.setdefault(request.headers["X-Request-Id"], [])
         if attempts:
-            script = script.goes_on[len(attempts) - 1] if len(attempts) <= len(script.goes_on) else Script(ends=400)
+            script = goes_on[len(attempts) - 1] if len(attempts) <= len(goes_on) else Script(ends=400)
         sent = Sent(body)
         attempts.append(sent)
         if script.ends == "silence":
@@ -138,7 +138,7 @@ class ScriptedUpstream(Upstream):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         with contextlib.suppress(ConnectionError):  # the server may hang up
             await response.prepare(request)
-            hangs = can_go_on and len(script.choices[0][0][1]) > 1000  # hung up on in its loop, it never comes to tell its usage
+            hangs = len(attempts) <= len(goes_on)  # hung up on in its loop, it never comes to tell its usage
             await self._stream(request, response, script, sent, chat, hangs)
         return response
 
