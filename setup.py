@@ -7,7 +7,7 @@ from mypyc.build import mypycify
 from setuptools import setup
 
 FILTER = ["filter", "forms", "grams", "loops", "metrics", "seen", "segmenter", "sentences", "units"]
-SERVER = ["sse", "channel", "answers/chat", "completion", "engines/http_client", "engines/upstream"]
+SERVER = ["sse", "chunked", "channel", "answers/chat", "completion", "engines/http_client", "engines/upstream"]
 COMPILED = [f"dedup/{name}.py" for name in FILTER] + [f"server/{name}.py" for name in SERVER]
 
 try:

@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from server.chunked import body_writer
 from server.errors import ApiError
 from server.sse import write_json
 
@@ -77,7 +76,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(ApiError(400, reason, code="invalid_http"))
         elif not self.transport.is_closing():
             super().on_headers_complete()
-            self.scope["extensions"] = {WRITE_BODY: _body_writer(self.transport, self.flow)}  # type: ignore[dict-item]
+            self.scope["extensions"] = {WRITE_BODY: body_writer(self.transport, self.flow)}  # type: ignore[dict-item]
             return
         self.cycle = _Refused()  # type: ignore[assignment]
 
@@ -154,15 +153,6 @@ class GuardedProtocol(HttpToolsProtocol):
             head += b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
             self.transport.write(head + body)
         self.transport.close()
-
-
-def _body_writer(transport: asyncio.Transport, flow: FlowControl) -> Callable[[bytes], Awaitable[None] | None]:
-    def write_body(part: bytes) -> Awaitable[None] | None:
-        if part and not transport.is_closing():
-            transport.write(b"%x\r\n%b\r\n" % (len(part), part))
-        return flow.drain() if flow.write_paused else None
-
-    return write_body
 
 
 class _Refused:
