@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -179,23 +179,34 @@ def whole(model: str, text: str, chat: bool, n: int) -> dict[str, Any]:
 @contextmanager
 def upstream(mock: Upstream | None = None) -> Iterator[Upstream]:
     mock = mock or Upstream()
+    with served(
+        [
+            web.get("/v1/models", mock.models),
+            web.post("/v1/chat/completions", mock.generate),
+            web.post("/v1/completions", mock.generate),
+            web.post("/v1/responses", mock.respond),
+            web.post("/v1/messages", mock.say),
+            web.route("*", "/v1/{path:embeddings|files/.*}", mock.echo),
+        ]
+    ) as mock.url:
+        yield mock
+
+
+@contextmanager
+def served(routes: Sequence[web.RouteDef]) -> Iterator[str]:
+    """Serves them in a thread; gives the base URL, `/v1` included."""
     loop = asyncio.new_event_loop()
     started = threading.Event()
     stopping = asyncio.Event()
+    urls: list[str] = []
 
     async def serve() -> None:
         app = web.Application()
-        app.router.add_get("/v1/models", mock.models)
-        app.router.add_post("/v1/chat/completions", mock.generate)
-        app.router.add_post("/v1/completions", mock.generate)
-        app.router.add_post("/v1/responses", mock.respond)
-        app.router.add_post("/v1/messages", mock.say)
-        app.router.add_route("*", "/v1/{path:embeddings|files/.*}", mock.echo)
+        app.router.add_routes(routes)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.5)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        mock.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        urls.append(f"http://127.0.0.1:{runner.addresses[0][1]}/v1")
         started.set()
         await stopping.wait()
         await runner.cleanup()
@@ -204,7 +215,7 @@ def upstream(mock: Upstream | None = None) -> Iterator[Upstream]:
     thread.start()
     assert started.wait(10)
     try:
-        yield mock
+        yield urls[0]
     finally:
         loop.call_soon_threadsafe(stopping.set)
         thread.join(10)

@@ -40,6 +40,8 @@ from server.engines import batching
 from server.engines.batching import Batcher, EngineFailedError, Scores, UnbatchableError
 from server.engines.sampling import choose
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VOCABULARY = 300
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": VOCABULARY}
 GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
@@ -156,14 +158,6 @@ def free_share(batcher: Batcher) -> float:
     cache.evict_cached_blocks()
     cache.pool.try_to_free_sectors()
     return float(cache.compute_free_capacity())
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

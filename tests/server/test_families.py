@@ -6,7 +6,6 @@ The table in docs/local.md is made from `FAMILIES`; after a change, UPDATE_DOCS=
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,8 @@ from server.engines.one_by_one import OneByOne
 from server.errors import ApiError, StartupError
 from server.schema import SAMPLED, parse
 from tests.server.tiny_model import said_by, tiny_config, tiny_tokenizer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 DOCS = Path(__file__).parents[2] / "docs" / "local.md"
 CONTEXT = 192
@@ -100,14 +101,6 @@ ALL = DecodingConfig(
     exempt=("special",),
 )
 CONFIGS = {"plain": PLAIN, "all": ALL}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

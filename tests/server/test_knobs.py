@@ -32,6 +32,8 @@ from tests.server.test_completion import LOOP, Played, written
 from tests.server.test_families import STARTS, T5_SIZES, TOKENS, check_table, save
 from tests.server.tiny_model import save_tiny_model, tiny_config, tiny_tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONTEXT = 256
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 WORDS = ["<s>", "</s>", "<unk>", "▁the", "▁cat", "▁sat"]
@@ -46,14 +48,6 @@ HALF, THIRD, SIXTH = math.log(0.5), math.log(0.3), math.log(0.2)
 
 Chunk = dict[str, Any]
 Engines = dict[str, LocalEngine]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,8 @@ from server.schema import SAMPLED, GenerationRequest, parse
 from tests.demo_server import serving
 from tests.server.tiny_model import CONTEXT, make_it_say, said_by, save_tiny_model, tiny_config
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ENGLISH = "She had not slept since the night when her brother disappeared."
 CHINESE = "夜深了，屋里只点着一盏灯。"
 OFF = {"repetition": {"policy": "off"}}
@@ -248,14 +250,6 @@ async def test_a_model_without_a_chat_template_says_how_to_give_one() -> None:
 # The engine by itself, with tiny models.
 
 MULTIBYTE = "你好，世界！🙂 naïve 👩‍👩‍👧 終"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,8 @@ from tests.demo_server import free_port
 from tests.faults.proxy import Reading, Reply, http_request, read_reply
 from tests.server.tiny_model import save_tiny_model, tiny_config
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROMPTS = [
     "She had not slept since the night when her brother disappeared.",
     "夜深了，屋里只点着一盏灯。",
@@ -63,14 +65,6 @@ SETTINGS: list[dict[str, Any]] = [
 BROKEN = 666  # the seed of a request whose processor raises
 
 Answer = tuple[dict[int, str], dict[int, str], list[Any]]  # by choice: text, why it ended; and log-probabilities
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 10) -> float:

@@ -3,28 +3,15 @@
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from dedup import FilterConfig, RepetitionFilter, repetition_metrics
 from server.checking import MAX_CHARS
-from tests.server.mock_upstream import LOOP, NOVEL, Upstream, proxy, upstream
+from tests.server.mock_upstream import LOOP, NOVEL, Upstream, proxy
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
-
-
-@pytest.fixture(scope="module")
-def mock() -> Iterator[Upstream]:
-    with upstream() as mock:
-        yield mock
-
-
-@pytest.fixture(scope="module")
-def url(mock: Upstream) -> Iterator[str]:
-    with proxy(mock.url) as url:
-        yield url
 
 
 def get(url: str, **headers: str) -> tuple[int, Any, bytes]:

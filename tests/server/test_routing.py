@@ -14,12 +14,6 @@ ASK: list[Any] = [{"role": "user", "content": "Hello"}]
 
 
 @pytest.fixture(scope="module")
-def mock() -> Iterator[Upstream]:
-    with upstream() as mock:
-        yield mock
-
-
-@pytest.fixture(scope="module")
 def other() -> Iterator[Upstream]:
     with upstream() as mock:
         yield mock

@@ -13,21 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from server.serve import run
 from server.settings import StartupError, load
-from tests.server.mock_upstream import LOOP, NOVEL, USAGE, Upstream, proxy, upstream
+from tests.server.mock_upstream import LOOP, NOVEL, USAGE, Upstream, proxy
 
 ASK: list[Any] = [{"role": "user", "content": "Hello"}]
-
-
-@pytest.fixture(scope="module")
-def mock() -> Iterator[Upstream]:
-    with upstream() as mock:
-        yield mock
-
-
-@pytest.fixture(scope="module")
-def url(mock: Upstream) -> Iterator[str]:
-    with proxy(mock.url) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

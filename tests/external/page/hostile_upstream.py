@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from aiohttp import web
+
+from tests.server.mock_upstream import served
 
 MARKUP = (
     "<img src=x onerror=alert(1)><script>alert(2)</script><b>bold</b> &amp; \u202egnp.exe\u202c \u2066x\u2069 \0 \ud83d\ude00"
@@ -51,32 +51,6 @@ async def _chat(request: web.Request) -> web.StreamResponse:
     return response
 
 
-@contextmanager
-def hostile_upstream() -> Iterator[str]:
+def hostile_upstream() -> AbstractContextManager[str]:
     """Gives its base URL."""
-    started = threading.Event()
-    urls: list[str] = []
-    loop = asyncio.new_event_loop()
-    stopping = asyncio.Event()
-
-    async def serve() -> None:
-        app = web.Application()
-        app.router.add_get("/v1/models", _models)
-        app.router.add_post("/v1/chat/completions", _chat)
-        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.5)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        urls.append(f"http://127.0.0.1:{runner.addresses[0][1]}/v1")
-        started.set()
-        await stopping.wait()
-        await runner.cleanup()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    assert started.wait(10)
-    try:
-        yield urls[0]
-    finally:
-        loop.call_soon_threadsafe(stopping.set)
-        thread.join(10)
-        loop.close()
+    return served([web.get("/v1/models", _models), web.post("/v1/chat/completions", _chat)])
