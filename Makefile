@@ -31,9 +31,9 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@ && touch $(COMPILED)
 
 $(COMPILED): $(READY) setup.py $(wildcard dedup/*.py server/*.py server/answers/*.py server/engines/*.py)
-	@echo "==> compiling what streams go through, which has changed (a minute)"
-	@rm -rf build dedup/*.so server/*.so server/*/*.so
-	@$(BIN)/python setup.py -q build_ext --inplace
+	@[ -f $@ ] && [ -z "$$(find setup.py dedup server -name '*.py' -newer $@)" ] || { \
+		echo "==> compiling what streams go through (a minute)"; \
+		rm -rf build dedup/*.so server/*.so server/*/*.so; $(BIN)/python setup.py -q build_ext --inplace; }
 	@touch $@
 
 serve: $(COMPILED)  ## serve the bundled demo model on http://127.0.0.1:8000

@@ -18,7 +18,7 @@ _PARAGRAPH = re.compile(r"\n{2,}")
 
 def ngrams(tokens: Sequence[Hashable], n: int) -> Iterable[tuple[Hashable, ...]]:
     """The n-grams of `tokens`, in order."""
-    return zip(*(islice(tokens, start, None) for start in range(n)), strict=False)
+    return zip(*[islice(tokens, start, None) for start in range(n)], strict=False)
 
 
 def distinct_n(tokens: Sequence[Hashable], n: int) -> float:

@@ -92,7 +92,7 @@ class Upstream:
         if not self._patterns:
             return self.models
         named = [pattern for pattern in self._patterns if not re.search(r"[*?\[]", pattern)]
-        return [*named, *(model for model in self.models if self.serves(model) and model not in named)]
+        return named + [model for model in self.models if self.serves(model) and model not in named]
 
     async def ready(self) -> bool:
         """Whether it answers; asks for its models, every few seconds at most."""
@@ -149,7 +149,7 @@ class Upstream:
         if self._key is not None:
             key = self._key.encode()
             named = {name for name, _ in exchange.headers} & _KEY_HEADERS - {b"authorization"}
-            headers += [(b"authorization", b"Bearer " + key), *((name, key) for name in named)]
+            headers += [(b"authorization", b"Bearer " + key)] + [(name, key) for name in named]
         elif self._pass_on_keys:
             headers += [header for header in exchange.headers if header[0] in _KEY_HEADERS]
         return headers
@@ -198,7 +198,7 @@ class UpstreamEngine:
 
     @property
     def models(self) -> list[str]:
-        names = [*self._aliases, *(model for upstream in self._upstreams for model in upstream.known_models)]
+        names = [*self._aliases, *[model for upstream in self._upstreams for model in upstream.known_models]]
         return list(dict.fromkeys(names))
 
     def describe(self, model: str) -> dict[str, Any]:
@@ -222,7 +222,7 @@ class UpstreamEngine:
 
     async def ready(self) -> bool:
         """Whether an upstream answers."""
-        return any(await asyncio.gather(*(upstream.ready() for upstream in self._upstreams)))
+        return any(await asyncio.gather(*[upstream.ready() for upstream in self._upstreams]))
 
     def validate(self, request: GenerationRequest) -> None:
         """Refuses only a model that no upstream has: what an upstream cannot do, it says itself."""
