@@ -11,6 +11,7 @@ stays for as long as a loop could reach back over it, so that filtering the outp
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
 from dedup.config import FilterConfig
 from dedup.loops import LoopDetector, LoopEvent
@@ -21,11 +22,11 @@ from dedup.units import UnitStream
 __all__ = ["Removal", "RepetitionFilter"]
 
 # A reader who asks for a text said over wants it said over.
-_ASKED_FOR = re.compile(
+_ASKED_FOR: Final = re.compile(
     r"\b(?:repeat(?:ed|edly|ing)?|over and over|\d+ times|lyrics|chorus|refrain|verbatim)\b|重复|复述|\d+\s*[次遍]|歌词|副歌|繰り返し",
     re.IGNORECASE,
 )
-_FOLLOWED_PERIODS = 4  # what stays is followed from so far before a removal to so far behind it
+_FOLLOWED_PERIODS: Final = 4  # what stays is followed from so far before a removal to so far behind it
 
 
 class RepetitionFilter:

@@ -1,12 +1,12 @@
 """Tells prose from text whose form repeats by nature: code, tables, logs, CSV, JSON."""
 
 import re
-from typing import Literal
+from typing import Final, Literal
 
 Form = Literal["prose", "code", "data"]
 
 # What looks like a symbol but stands where prose has one.
-_IN_PLACE = re.compile(
+_IN_PLACE: Final = re.compile(
     r"https?://\S+|`[^`\n]*`"
     r"|^\#+\ |^\s*[-*•>]+\s|^\s*\(?\w{1,3}[.)]\s"  # headings, list markers
     r"|[，。！？：；、（）《》“”‘’「」『』…·]"
@@ -15,18 +15,18 @@ _IN_PLACE = re.compile(
     r"|(?<=\w)['’_-](?=\w)|(?<=\d)[.,:/](?=\d)|(?<=\d)%|(?<=\s)[—–-](?=\s)",  # within
     re.MULTILINE,
 )
-_CODE_LINE = re.compile(r"[;{}:,]\s*$|^(?:\s{4,}|\t)(?![-*+•\d])\S|\w\(.*\)\s*$|^(?:def|class|from|import|return|@)\b")
-_DATA_LINE = re.compile(
+_CODE_LINE: Final = re.compile(r"[;{}:,]\s*$|^(?:\s{4,}|\t)(?![-*+•\d])\S|\w\(.*\)\s*$|^(?:def|class|from|import|return|@)\b")
+_DATA_LINE: Final = re.compile(
     r"\d{1,2}:\d{2}:\d{2}|\[\d+/\w+/\d+"  # a log's time
     r"|['\"]\s*:\s|^\s*[\[\]{}\"]|^\s*-?[\d.]+,?\s*$"  # JSON
     r"|^\s*\|.*\||\t.*\t"  # a table's row
     r"|\bVALUES\s*\("  # SQL
     r"|^(?=.*\d)(?:[^,]+,(?=\S)){2}"  # CSV
 )
-_MAX_ODD_SYMBOLS = 0.05  # share of symbols out of prose's place, of all that is not space
-_MAX_DIGITS = 0.2
-_LOG_SHARE = 0.1  # of lines; a traceback may follow each
-_TIME = re.compile(r"\d{1,2}:\d{2}:\d{2}|\[\d+/\w+/\d+")
+_MAX_ODD_SYMBOLS: Final = 0.05  # share of symbols out of prose's place, of all that is not space
+_MAX_DIGITS: Final = 0.2
+_LOG_SHARE: Final = 0.1  # of lines; a traceback may follow each
+_TIME: Final = re.compile(r"\d{1,2}:\d{2}:\d{2}|\[\d+/\w+/\d+")
 
 
 def form_of(text: str) -> Form:

@@ -9,11 +9,12 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import islice
+from typing import Final
 
 from dedup.units import sentence_key, units
 
-_SENTENCE = re.compile(r"[^.!?。！？．\n]+")
-_PARAGRAPH = re.compile(r"\n{2,}")
+_SENTENCE: Final = re.compile(r"[^.!?。！？．\n]+")
+_PARAGRAPH: Final = re.compile(r"\n{2,}")
 
 
 def ngrams(tokens: Sequence[Hashable], n: int) -> Iterable[tuple[Hashable, ...]]:

@@ -10,7 +10,7 @@ import bisect
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from dedup.config import FilterConfig
 from dedup.seen import SeenSentences
@@ -19,22 +19,22 @@ from dedup.units import key_prefix, sentence_key
 
 RemovalKind = Literal["sentence", "line", "item", "quote", "loop"]
 
-_REMOVABLE = ("sentence", "line", "item", "quote")
+_REMOVABLE: Final = ("sentence", "line", "item", "quote")
 # What a repeat must weigh, in bytes of UTF-8: there a Chinese character weighs three letters, as it does to a reader.
-_MIN_ECHO = 20  # right after the same words, or as they followed each other before: "Yes, sir." again is a dialogue
-_MIN_ITEM = 16  # in the same list
-_MIN_LABELLED_ITEM = 32  # "Source: The Guardian"
-_MIN_NEAR = 25  # within a few sentences of one paragraph or item; a line of old Chinese verse has eight characters
-_NEAR_CHARS = 200
-_MIN_UNFINISHED = 32  # at the text's end, the beginning of the sentence before it
-_MIN_ALONE = 60  # between other words than before: a short sentence may be true twice
-_MIN_PARAGRAPH = 150  # a paragraph of one sentence: shorter ones are refrains
-_MAX_HISTORY_CHARS = 1 << 18  # of earlier turns, the last are remembered: a request must not cost seconds before it begins
-BLOCK_CHARS = 2048  # a long text is read in blocks, so that nothing costs more than its length
-_LEADS_IN = (":", "：")
-_FORMULA = re.compile(r"[=^\\{}]")
-_ROW = re.compile(r"^[\"'\d]|[,;{}\[\]()]$")  # of JSON, CSV, code
-_LABEL = re.compile(r"[^\s:：]{1,20}(?: [^\s:：]{1,20})?[:：]")  # who speaks; what an answer is to
+_MIN_ECHO: Final = 20  # right after the same words, or as they followed each other before: "Yes, sir." again is a dialogue
+_MIN_ITEM: Final = 16  # in the same list
+_MIN_LABELLED_ITEM: Final = 32  # "Source: The Guardian"
+_MIN_NEAR: Final = 25  # within a few sentences of one paragraph or item; a line of old Chinese verse has eight characters
+_NEAR_CHARS: Final = 200
+_MIN_UNFINISHED: Final = 32  # at the text's end, the beginning of the sentence before it
+_MIN_ALONE: Final = 60  # between other words than before: a short sentence may be true twice
+_MIN_PARAGRAPH: Final = 150  # a paragraph of one sentence: shorter ones are refrains
+_MAX_HISTORY_CHARS: Final = 1 << 18  # of earlier turns, the last are remembered: a request must not cost seconds before it begins
+BLOCK_CHARS: Final = 2048  # a long text is read in blocks, so that nothing costs more than its length
+_LEADS_IN: Final = (":", "：")
+_FORMULA: Final = re.compile(r"[=^\\{}]")
+_ROW: Final = re.compile(r"^[\"'\d]|[,;{}\[\]()]$")  # of JSON, CSV, code
+_LABEL: Final = re.compile(r"[^\s:：]{1,20}(?: [^\s:：]{1,20})?[:：]")  # who speaks; what an answer is to
 
 
 @dataclass(frozen=True, slots=True)

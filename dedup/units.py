@@ -6,17 +6,18 @@ Japanese kana) every character is a word of its own, as in the papers that measu
 
 import re
 import unicodedata
+from typing import Final
 
-UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_UNIT = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
-_UNSPACED_GAP = re.compile(rf"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
-_DIGITS = re.compile(r"\d+")
+UNSPACED: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNIT: Final = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
+_UNSPACED_GAP: Final = re.compile(rf"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
+_DIGITS: Final = re.compile(r"\d+")
 # Text, as Chinese mostly is, that only case is to be folded in, once its punctuation goes.
-_ONLY_CASE = re.compile("[\0-\x7f\u3001\u3002\u4e00-\u9fff，！？：；（）“”‘’—…]*")
+_ONLY_CASE: Final = re.compile("[\0-\x7f\u3001\u3002\u4e00-\u9fff，！？：；（）“”‘’—…]*")
 
 # What a sentence may differ in and still be the same: quotes, emphasis, commas, how it ends.
-_IGNORED = re.compile("[*_`\"'“”‘’「」『』《》,、]")
-_ENDING = " .!;:。…"
+_IGNORED: Final = re.compile("[*_`\"'“”‘’「」『』《》,、]")
+_ENDING: Final = " .!;:。…"
 
 
 def fold(text: str) -> str:

@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from dedup.config import FilterConfig, Policy
 from dedup.filter import RepetitionFilter
 from dedup.loops import LoopEvent
 from server.telemetry import ChannelName, Telemetry
 
-_log = logging.getLogger("dedup.server")
+_log: Final = logging.getLogger("dedup.server")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from dedup.config import Policy
 from server.answers.base import Answer
@@ -26,7 +26,7 @@ from server.schema import ChatRequest, CompletionRequest, GenerationRequest, est
 from server.sse import encode, write_json
 from server.telemetry import Outcome, Telemetry
 
-_log = logging.getLogger("dedup.server")
+_log: Final = logging.getLogger("dedup.server")
 
 # Sends bytes to the reader; what it returns is to be awaited before more is sent: the reader is slow.
 Write = Callable[[bytes], Awaitable[None] | None]

@@ -5,16 +5,16 @@ Lines end at CR, LF or CRLF and nowhere else: U+2028 inside JSON is text.
 
 import json
 import re
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-DONE = b"data: [DONE]\n\n"
+DONE: Final = b"data: [DONE]\n\n"
 
-_BOM = b"\xef\xbb\xbf"
-_LINE_END = re.compile(rb"\r\n|\n|\r")
-_decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
+_BOM: Final = b"\xef\xbb\xbf"
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+_decode: Final = msgspec.json.Decoder().decode
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class Event:

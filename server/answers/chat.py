@@ -6,7 +6,7 @@ in full, edited and written again.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -21,17 +21,17 @@ from server.sse import DONE, Event, as_text, encode, read_json, write_json
 from server.telemetry import ChannelName
 
 # What every chunk of an answer carries, those that are made here too.
-_HEAD = ("id", "object", "created", "model", "system_fingerprint")
+_HEAD: Final = ("id", "object", "created", "model", "system_fingerprint")
 
 Choice = dict[str, Any]
 Chunk = dict[str, Any]
 _Key = tuple[str, int]  # the field of a delta, and which tool call
 
 
-_MAX_FRAMES = 16  # learnt; where each chunk has another, learning them costs more than it saves
+_MAX_FRAMES: Final = 16  # learnt; where each chunk has another, learning them costs more than it saves
 
-_text = msgspec.json.Decoder(str).decode
-_encode = msgspec.json.Encoder().encode
+_text: Final = msgspec.json.Decoder(str).decode
+_encode: Final = msgspec.json.Encoder().encode
 
 
 @dataclass

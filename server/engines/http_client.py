@@ -11,7 +11,7 @@ import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -19,12 +19,13 @@ import httptools
 Headers = list[tuple[bytes, bytes]]
 Take = Callable[[bytes], Awaitable[None] | None]
 
-_MAX_IDLE_SECONDS = 4.0  # uvicorn, and so vLLM, closes an idle connection after 5
-_MAX_IDLE_CONNECTIONS = 1024
-_MAX_HEAD_BYTES = 64 * 1024
-_PAUSE_BYTES = 64 * 1024  # what may wait for a slow reader
-_SKIP_SECONDS = 1.0
-_INFLATE_BYTES = 256 * 1024  # at a time: a decompression bomb must not go off in one read
+_MAX_IDLE_SECONDS: Final = 4.0  # uvicorn, and so vLLM, closes an idle connection after 5
+_MAX_IDLE_CONNECTIONS: Final = 1024
+_MAX_HEAD_BYTES: Final = 64 * 1024
+_PAUSE_BYTES: Final = 64 * 1024  # what may wait for a slow reader
+_SKIP_SECONDS: Final = 1.0
+_MAX_SIZE_DIGITS: Final = 7  # of a chunk in the one form that is not parsed
+_INFLATE_BYTES: Final = 256 * 1024  # at a time: a decompression bomb must not go off in one read
 
 
 class ConnectError(Exception):
@@ -242,6 +243,7 @@ class _Connection:
         self._error: Exception | None = None
         self._received: list[bytes] = []
         self._num_received = 0
+        self._between_chunks = False
         self._paused = False
         self._skipping = False
         self._taker: Take | None = None
@@ -334,6 +336,21 @@ class _Connection:
             self._skip(data)
             return
         self._heard = self._loop.time()
+        if self._between_chunks and (body := whole_chunks(data)) is not None:
+            self._received.append(body)
+            self._num_received += len(body)
+        else:
+            self._parse(data)
+        if self._taker is not None and self._received:
+            self._hand_over(self._taker)
+            if self._taker is not None and not self._done:
+                return
+        if self._num_received > _PAUSE_BYTES and not self._paused and self._transport:
+            self._paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def _parse(self, data: bytes) -> None:
         if not self._head_done:
             self._head_bytes += len(data)
         try:
@@ -344,14 +361,6 @@ class _Connection:
             self._fail(BrokenError(f"it does not speak HTTP: {error}"))
         if not self._head_done and self._head_bytes > _MAX_HEAD_BYTES:
             self._fail(BrokenError(f"its head is longer than {_MAX_HEAD_BYTES} bytes"))
-        if self._taker is not None and self._received:
-            self._hand_over(self._taker)
-            if self._taker is not None and not self._done:
-                return
-        if self._num_received > _PAUSE_BYTES and not self._paused and self._transport:
-            self._paused = True
-            self._transport.pause_reading()
-        self._wake()
 
     def _hand_over(self, take: Take) -> None:
         received = self._received[0] if len(self._received) == 1 else b"".join(self._received)
@@ -412,6 +421,12 @@ class _Connection:
         self._received.append(body)
         self._num_received += len(body)
 
+    def on_chunk_header(self) -> None:
+        self._between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        self._between_chunks = True
+
     def on_message_complete(self) -> None:
         if self._head_done:
             self._done = True
@@ -457,6 +472,36 @@ class _Connection:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def whole_chunks(data: bytes) -> bytes | None:
+    """The body in `data`, where that is whole chunks and not the last one; else None, and the parser looks at it.
+
+    That is what nearly every read of a stream is. The parser need not see such reads: behind them it is where it was, between chunks.
+    """
+    end = len(data)
+    body = b""
+    at = 0
+    while at < end:
+        size = 0
+        start = at
+        while at < end and at < start + _MAX_SIZE_DIGITS:
+            digit = data[at]
+            if 48 <= digit <= 57:
+                size = 16 * size + digit - 48
+            elif 97 <= digit <= 102:
+                size = 16 * size + digit - 87
+            elif 65 <= digit <= 70:
+                size = 16 * size + digit - 55
+            else:
+                break
+            at += 1
+        stop = at + 2 + size
+        if size == 0 or stop + 2 > end or data[at : at + 2] != b"\r\n" or data[stop : stop + 2] != b"\r\n":
+            return None
+        body = data[at + 2 : stop] if not body else body + data[at + 2 : stop]
+        at = stop + 2
+    return body
 
 
 def _reason(error: BaseException) -> str:

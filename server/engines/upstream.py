@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Awaitable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -21,33 +21,33 @@ from server.settings import GoesOn, Settings, UpstreamSettings
 from server.sse import EventTooLongError, SSEDecoder, read_json, write_json
 from server.telemetry import Telemetry
 
-_log = logging.getLogger("dedup.server")
+_log: Final = logging.getLogger("dedup.server")
 
-_PATHS = {
+_PATHS: Final = {
     "chat": "/chat/completions",
     "completions": "/completions",
     "responses": "/responses",
     "messages": "/messages",
 }
 # By what a server says in its list of models of who owns them.
-_GOES_ON: dict[str, GoesOn] = {
+_GOES_ON: Final[dict[str, GoesOn]] = {
     "vllm": "continue_final_message",
     "sglang": "continue_final_message",
     "llamacpp": "assistant_message",
 }
-_MODELS_FRESH_SECONDS = 5.0
-_PROBE_TIMEOUT_SECONDS = 3.0
-_MAX_RESPONSE_BYTES = 64 * 1024 * 1024
-_MAX_REFUSAL_BYTES = 64 * 1024
+_MODELS_FRESH_SECONDS: Final = 5.0
+_PROBE_TIMEOUT_SECONDS: Final = 3.0
+_MAX_RESPONSE_BYTES: Final = 64 * 1024 * 1024
+_MAX_REFUSAL_BYTES: Final = 64 * 1024
 
 # Headers that belong to one connection (RFC 9110, 7.6.1), or that this server writes itself.
-_OWN_HEADERS = {
+_OWN_HEADERS: Final = {
     b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
     b"transfer-encoding", b"upgrade", b"host", b"content-length", b"expect", b"http2-settings",
 }  # fmt: skip
-_KEY_HEADERS = {b"authorization", b"x-api-key", b"api-key"}
+_KEY_HEADERS: Final = {b"authorization", b"x-api-key", b"api-key"}
 # Of an answer that is read and written anew.
-_OWN_ANSWER_HEADERS = _OWN_HEADERS | {b"content-encoding", b"content-type", b"date", b"server", b"etag", b"content-md5"}
+_OWN_ANSWER_HEADERS: Final = _OWN_HEADERS | {b"content-encoding", b"content-type", b"date", b"server", b"etag", b"content-md5"}
 
 
 class Upstream:
