@@ -36,7 +36,6 @@ _MARKER: Final = re.compile(
 )
 _MARKER_BEGUN: Final = re.compile(r"[-*+•‣·#>|\d.()（）、．一二三四五六七八九十`~\s]{0,8}|[(（]?[A-Za-z][)）]?")
 _FENCE: Final = re.compile(r"`{3,}|~{3,}")
-_WORD_BEFORE_STOP: Final = re.compile(r"(\S{1,32}?)\.[" + re.escape(_CLOSERS) + r"]*$")
 
 
 class Segment(NamedTuple):
@@ -169,10 +168,10 @@ class Segmenter:
             return False, False  # 3.14, example.org, ?x=1
         if text[start] in "!?" or text[start : start + 2] == ".." or "…" in text[start:end]:
             return True, True
-        word = _WORD_BEFORE_STOP.search(text[:end][-40:])
-        if word is None:
+        word = _word_before_stop(text[max(0, end - 40) : end])
+        if not word:
             return True, True
-        before = word.group(1).rsplit("(", 1)[-1].lstrip("\"'“‘[*_").lower()
+        before = word.rsplit("(", 1)[-1].lstrip("\"'“‘[*_").lower()
         number = before.isdigit() and len(before) < 3  # 1973 ends a sentence; 7 may be a marker
         if before not in _ABBREVIATIONS and not (len(before) == 1 and before.isalpha()) and not number:
             return True, True
@@ -184,7 +183,7 @@ class Segmenter:
             return True, True
         if not self._flushed and not (len(following) > 1 or text[end : end + 64] != text[end:] or rest[-1:].isspace()):
             return None
-        return _punkt_breaks(f"{word.group(1)}.", following[0][:32]) if following else True, False
+        return _punkt_breaks(f"{word}.", following[0][:32]) if following else True, False
 
     def _classify(self, text: str) -> tuple[Kind | None, str]:
         place = self._place
@@ -259,6 +258,15 @@ class Segmenter:
         else:
             levels += ((self._indent, marker, place.blocks + 1),)
         return levels, levels[-1][2]
+
+
+def _word_before_stop(text: str) -> str:
+    """The word, or the last 32 characters of it, before the full stop that only closers follow in `text`; empty if there is none."""
+    stop = text.rfind(".")
+    if stop < 0 or text[stop + 1 :].strip(_CLOSERS):
+        return ""
+    words = text[max(0, stop - 32) : stop].rsplit(maxsplit=1)
+    return words[-1] if words and not text[stop - 1].isspace() else ""
 
 
 def is_terminated(text: str) -> bool:

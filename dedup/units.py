@@ -10,6 +10,7 @@ from typing import Final
 
 UNSPACED: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _UNIT: Final = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
+_ASCII_UNIT: Final = re.compile(r"[a-z0-9]+")
 _UNSPACED_GAP: Final = re.compile(rf"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 _DIGITS: Final = re.compile(r"\d+")
 # Text, as Chinese mostly is, that only case is to be folded in, once its punctuation goes.
@@ -17,6 +18,7 @@ _ONLY_CASE: Final = re.compile("[\0-\x7f\u3001\u3002\u4e00-\u9fff，！？：；
 
 # What a sentence may differ in and still be the same: quotes, emphasis, commas, how it ends.
 _IGNORED: Final = re.compile("[*_`\"'“”‘’「」『』《》,、]")
+_IGNORED_ASCII: Final = b"*_`\"',"
 _ENDING: Final = " .!;:。…"
 
 
@@ -27,7 +29,9 @@ def fold(text: str) -> str:
 
 def units(text: str) -> list[str]:
     """The words of `text`, folded."""
-    return _UNIT.findall(text.casefold() if text.isascii() or _ONLY_CASE.fullmatch(text) else fold(text))
+    if text.isascii():
+        return _ASCII_UNIT.findall(text.casefold())
+    return _UNIT.findall(text.casefold() if _ONLY_CASE.fullmatch(text) else fold(text))
 
 
 def digits_folded(unit: str) -> str:
@@ -38,9 +42,12 @@ def digits_folded(unit: str) -> str:
 def key_prefix(text: str) -> str:
     """What the key of any sentence that begins with `text` begins with."""
     # Decomposed (NFKD), so that no later mark can change what came before it.
-    folded = text.casefold() if text.isascii() else unicodedata.normalize("NFKD", text).casefold()
-    key = " ".join(_IGNORED.sub("", folded).split())
-    if " " in key:
+    if text.isascii():
+        said = text.casefold().encode().translate(None, _IGNORED_ASCII).decode()
+    else:
+        said = _IGNORED.sub("", unicodedata.normalize("NFKD", text).casefold())
+    key = " ".join(said.split())
+    if not key.isascii():
         key = _UNSPACED_GAP.sub("", key)
     return key.rstrip(_ENDING)
 

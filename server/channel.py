@@ -1,11 +1,11 @@
 """One text of an answer on its way to the reader: its filter and its clock."""
 
 import logging
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from time import perf_counter
 from typing import Final
 
 from dedup.config import FilterConfig, Policy
@@ -13,6 +13,7 @@ from dedup.filter import RepetitionFilter
 from dedup.loops import LoopEvent
 from server.telemetry import ChannelName, Telemetry
 
+_now: Final = perf_counter
 _log: Final = logging.getLogger("dedup.server")
 
 
@@ -65,13 +66,13 @@ class Channel:
             self.chars_out += len(text)
             return text
         text_filter = self.filter
-        began = time.perf_counter()
+        began = _now()
         try:
             given = text_filter.feed(text)
             held = text_filter.held_chars if self._held or given != text else 0
         except Exception:
             return self._give_up(text)
-        ended = time.perf_counter()
+        ended = _now()
         self.overhead += ended - began
         if held or self._held:
             self._held.append((text_filter.chars_in, began, text))
@@ -103,12 +104,12 @@ class Channel:
             self.flushed = True
             return ""
         self.flushed = True
-        began = time.perf_counter()
+        began = _now()
         try:
             given = self.filter.flush()
         except Exception:
             return self._give_up("")
-        ended = time.perf_counter()
+        ended = _now()
         self.overhead += ended - began
         self._release(self.filter.chars_in, ended)
         self.chars_out += len(given)

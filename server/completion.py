@@ -23,7 +23,7 @@ from server.errors import ApiError, shutting_down, upstream_failed
 from server.healing import Healer
 from server.incidents import IncidentLog
 from server.schema import ChatRequest, CompletionRequest, GenerationRequest, estimate_tokens
-from server.sse import encode, write_json
+from server.sse import write_json
 from server.telemetry import Outcome, Telemetry
 
 _log: Final = logging.getLogger("dedup.server")
@@ -224,7 +224,7 @@ class Completion:
         given = b""
         for event in events:
             if not event.data:  # a comment keeps the connection alive
-                given += encode(b"", event.name)
+                given += event.encode()
                 continue
             try:
                 given += answer.feed(event)

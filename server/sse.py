@@ -18,11 +18,16 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Event:
-    """name: of the event, empty where it has none. A comment has no data; its text, colon included, stands as the name."""
+    """name: of the event, empty where it has none. A comment has no data; its text, colon included, stands as the name. raw: the
+    bytes it came as, where they are just what `encode` would write."""
 
-    def __init__(self, data: bytes, name: bytes = b"") -> None:
+    def __init__(self, data: bytes, name: bytes = b"", raw: bytes = b"") -> None:
         self.data = data
         self.name = name
+        self.raw = raw
+
+    def encode(self) -> bytes:
+        return self.raw or encode(self.data, self.name)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Event) and (self.data, self.name) == (other.data, other.name)
@@ -48,13 +53,12 @@ class SSEDecoder:
     def feed(self, received: bytes) -> list[Event]:
         """The events that `received` completes. Raises `EventTooLongError`."""
         at_start = self._begun and not (self._rest or self._data or self._name)
-        if at_start and received[:6] == b"data: " and received[-2:] == b"\n\n" and received.find(b"\r") < 0:
+        if at_start and received.startswith(b"data: ") and received.endswith(b"\n\n") and received.find(b"\r") < 0:
             # What nearly every read is: whole events of one data line each.
-            num_lines = received.count(b"\n")
-            if num_lines == 2:
-                return [Event(received[6:-2])]
+            if received.find(b"\n") == len(received) - 2:
+                return [Event(received[6:-2], b"", received)]
             parts = received[6:-2].split(b"\n\ndata: ")
-            if num_lines == 2 * len(parts):
+            if received.count(b"\n") == 2 * len(parts):
                 return [Event(part) for part in parts]
         events: list[Event] = []
         # What was searched before holds no line end but perhaps a last CR: a long line stays linear to search.

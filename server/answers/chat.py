@@ -339,22 +339,21 @@ class ChatAnswer:
     def feed(self, event: Event) -> bytes:
         data = event.data
         if (frame := self._frame) and data.startswith(frame.before) and data.endswith(frame.after):
-            given = self._feed_framed(frame, data)
+            given = self._feed_framed(frame, event)
             if given is not None:
                 return given
         try:
             view = read_view(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             view = None  # the end, an error, or something unusual
-            data = as_text(data)
-            event = Event(data, event.name)
+            event = Event(as_text(data), event.name)
         fed = self._feed_plain(view) if view is not None and not self._resumed else None
         if fed is not None:
             self._learn_frame(event, fed)
             if not fed.changed:
-                return encode(data, event.name)
+                return event.encode()
         chunks, changed = self._edit(event, fed)
-        return self._write(chunks) if changed else encode(data, event.name)
+        return self._write(chunks) if changed else event.encode()
 
     def chunks(self, event: Event) -> list[Chunk]:
         """What the reader gets for `event`, as chunks. Raises `ApiError`."""
@@ -366,8 +365,9 @@ class ChatAnswer:
             self._frames_left -= 1
             self._frame = _frame_of(event.data, fed)
 
-    def _feed_framed(self, frame: _Frame, data: bytes) -> bytes | None:
+    def _feed_framed(self, frame: _Frame, event: Event) -> bytes | None:
         """The commonest chunk: the one before with another text. None if it is not that."""
+        data = event.data
         try:
             text = _text(data[len(frame.before) : -len(frame.after)])
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -378,10 +378,10 @@ class ChatAnswer:
         given = channel.feed(text)
         if channel.cut:
             self._frame = None
-            chunks, _ = self._edit(Event(data), _Fed(frame.state, channel, text, given, changed=True))
+            chunks, _ = self._edit(event, _Fed(frame.state, channel, text, given, changed=True))
             return self._write(chunks)
         if given == text:
-            return b"data: %b\n\n" % data
+            return event.encode()
         return b"data: %b%b%b\n\n" % (frame.before, _encode(given), frame.after) if given else b""
 
     def _feed_plain(self, view: ChunkView) -> _Fed | None:

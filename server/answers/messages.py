@@ -71,7 +71,7 @@ class MessagesAnswer:
         if self.over:
             return b""
         if not event.data or event.data == b"[DONE]":
-            return encode(event.data, event.name)
+            return event.encode()
         message = read_object(event.data)
         match message.get("type"):
             case "content_block_delta":
@@ -89,10 +89,10 @@ class MessagesAnswer:
                 self.complete = True
             case "error":
                 self.complete = self.failed = True
-                return self._release_all() + encode(event.data, event.name)
+                return self._release_all() + event.encode()
             case None if message.get("error"):
                 raise upstream_failed("the upstream failed in the middle of its answer")
-        return encode(event.data, event.name)
+        return event.encode()
 
     def end(self) -> bytes:
         return b"" if self.over else self._release_all()
@@ -125,19 +125,19 @@ class MessagesAnswer:
         kind = delta.get("type") if isinstance(delta, dict) else None
         if kind == "signature_delta":  # the thinking that it signs has ended
             sent = self._release(block)
-            return sent + (self._close() if self.cut else encode(event.data, event.name))
+            return sent + (self._close() if self.cut else event.encode())
         if not isinstance(delta, dict) or not isinstance(kind, str) or kind not in _DELTAS:
-            return encode(event.data, event.name)
+            return event.encode()
         name, slot = _DELTAS[kind]
         if not isinstance(delta.get(slot), str):
-            return encode(event.data, event.name)
+            return event.encode()
         text = block.texts.get(kind)
         if text is None:
             text = block.texts[kind] = _Text(self._channel(name), slot, message)
         given = _feed(text.channel, delta[slot])
         text.last = message
         if given == delta[slot] and not text.channel.cut:
-            return encode(event.data, event.name)
+            return event.encode()
         delta[slot] = given
         sent = encode(write_json(message), event.name) if given else b""
         return sent + (self._close() if text.channel.cut else b"")
@@ -148,7 +148,7 @@ class MessagesAnswer:
         if self.cut:
             return sent + self._close()
         del self._open[_key(message)]
-        return sent + encode(event.data, event.name)
+        return sent + event.encode()
 
     def _ending(self, event: Event, message: Message) -> bytes:
         """What closes the message, but for its last event: why it stopped, and what it took."""
@@ -158,7 +158,7 @@ class MessagesAnswer:
             return sent + self._close()
         delta = message.get("delta")
         if not isinstance(delta, dict) or not any(channel.filter.removed for channel in self.channels):
-            return sent + encode(event.data, event.name)
+            return sent + event.encode()
         delta["repetition"] = self._summary()
         return sent + encode(write_json(message), event.name)
 

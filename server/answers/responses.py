@@ -179,7 +179,7 @@ class ResponsesAnswer:
         if self.over:
             return b""
         if not event.data or event.data == b"[DONE]":
-            return encode(event.data, event.name)
+            return event.encode()
         message = read_object(event.data)
         kind = message.get("type")
         if not isinstance(kind, str):
