@@ -12,6 +12,8 @@ import msgspec
 DONE: Final = b"data: [DONE]\n\n"
 
 _BOM: Final = b"\xef\xbb\xbf"
+_LF: Final = 10
+_CR: Final = 13
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _decode: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -53,12 +55,13 @@ class SSEDecoder:
     def feed(self, received: bytes) -> list[Event]:
         """The events that `received` completes. Raises `EventTooLongError`."""
         at_start = self._begun and not (self._rest or self._data or self._name)
-        if at_start and received.startswith(b"data: ") and received.endswith(b"\n\n") and received.find(b"\r") < 0:
+        if at_start and received.startswith(b"data: ") and received.endswith(b"\n\n") and _CR not in received:
             # What nearly every read is: whole events of one data line each.
-            if received.find(b"\n") == len(received) - 2:
-                return [Event(received[6:-2], b"", received)]
-            parts = received[6:-2].split(b"\n\ndata: ")
-            if received.count(b"\n") == 2 * len(parts):
+            data = received[6:-2]
+            if _LF not in data:
+                return [Event(data, b"", received)]
+            parts = data.split(b"\n\ndata: ")
+            if data.count(b"\n") == 2 * (len(parts) - 1):
                 return [Event(part) for part in parts]
         events: list[Event] = []
         # What was searched before holds no line end but perhaps a last CR: a long line stays linear to search.

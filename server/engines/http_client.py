@@ -497,11 +497,15 @@ def whole_chunks(data: bytes) -> bytes | None:
                 break
             at += 1
         stop = at + 2 + size
-        if size == 0 or stop + 2 > end or data[at : at + 2] != b"\r\n" or data[stop : stop + 2] != b"\r\n":
+        if size == 0 or stop + 2 > end or not (_ends_line(data, at) and _ends_line(data, stop)):
             return None
         body = data[at + 2 : stop] if not body else body + data[at + 2 : stop]
         at = stop + 2
     return body
+
+
+def _ends_line(data: bytes, at: int) -> bool:
+    return data[at] == 13 and data[at + 1] == 10
 
 
 def _reason(error: BaseException) -> str:
