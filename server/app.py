@@ -25,7 +25,7 @@ from server.engines.base import Engine
 from server.engines.http_client import BrokenError
 from server.engines.upstream import UpstreamEngine, answer_headers
 from server.errors import ApiError, invalid, model_not_found, shutting_down
-from server.http_protocol import WRITE_BODY
+from server.http_protocol import IN_PARTS
 from server.incidents import IncidentLog
 from server.limits import RateLimit, StreamLimit
 from server.logs import log_request
@@ -268,24 +268,37 @@ class Generation:
         await _send_whole(send, 200, body, [(b"content-type", b"application/json"), *_headers(exchange)])
 
     async def _stream(self, completion: Completion, exchange: Exchange, scope: Scope, send: Send) -> None:
-        async def start(events: bytes) -> None:  # until now a refusal could still be a status
-            headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-            headers += [(b"x-accel-buffering", b"no"), *_headers(exchange)]
-            await send({"type": "http.response.start", "status": 200, "headers": _clean(headers)})
-            if events:
-                await go_on(events)
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+        headers.append((b"x-accel-buffering", b"no"))
+        reader = scope.get("extensions", {}).get(IN_PARTS) or _InParts(send)
 
-        async def go_on(events: bytes) -> None:
-            await send({"type": "http.response.body", "body": events, "more_body": True})
+        def begin(events: bytes) -> Awaitable[None] | None:  # until now a refusal could still be a status
+            return reader.begin(_clean([*headers, *_headers(exchange)]), events)
 
-        def begin(events: bytes) -> Awaitable[None]:
-            return asyncio.ensure_future(start(events))
+        await reader.end(await completion.stream(begin, reader.write))
 
-        def write(events: bytes) -> Awaitable[None]:
-            return asyncio.ensure_future(go_on(events))
 
-        await completion.stream(begin, scope.get("extensions", {}).get(WRITE_BODY, write))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+class _InParts:
+    """`server.http_protocol.InParts` where another server runs the application."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    def begin(self, headers: list[tuple[bytes, bytes]], part: bytes) -> Awaitable[None]:
+        return asyncio.ensure_future(self._begin(headers, part))
+
+    def write(self, part: bytes) -> Awaitable[None]:
+        return asyncio.ensure_future(self._write(part, more=True))
+
+    async def end(self, part: bytes) -> None:
+        await self._write(part, more=False)
+
+    async def _begin(self, headers: list[tuple[bytes, bytes]], part: bytes) -> None:
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._write(part, more=True)
+
+    async def _write(self, part: bytes, *, more: bool) -> None:
+        await self._send({"type": "http.response.body", "body": part, "more_body": more})
 
 
 class PassThrough:

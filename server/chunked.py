@@ -1,9 +1,15 @@
-"""A part of a chunked body, straight to the socket."""
+"""Parts of a chunked body, straight to the socket."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 _SIZES: Final = [b"%x\r\n" % size for size in range(1024)]  # of the parts that streams are made of
+
+
+def chunk(part: bytes) -> bytes:
+    """`part`, which is not empty, as a chunk."""
+    size = len(part)
+    return b"%b%b\r\n" % (_SIZES[size] if size < len(_SIZES) else b"%x\r\n" % size, part)
 
 
 def body_writer(transport: Any, flow: Any) -> Callable[[bytes], Awaitable[None] | None]:
@@ -15,9 +21,8 @@ def body_writer(transport: Any, flow: Any) -> Callable[[bytes], Awaitable[None] 
     is_closing: Callable[[], bool] = transport.is_closing
 
     def write_body(part: bytes) -> Awaitable[None] | None:
-        size = len(part)
-        if size and not is_closing():
-            write(b"%b%b\r\n" % (_SIZES[size] if size < len(_SIZES) else b"%x\r\n" % size, part))
+        if part and not is_closing():
+            write(chunk(part))
         if flow.write_paused:
             drained: Awaitable[None] = flow.drain()
             return drained

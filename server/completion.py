@@ -86,9 +86,9 @@ class Completion:
         what was held, and an error."""
         self._gone = True
 
-    async def stream(self, begin: Write, write: Write) -> None:
-        """Writes the answer as server-sent events, the first of them with `begin`. Raises `ApiError` only before that; later errors
-        are events.
+    async def stream(self, begin: Write, write: Write) -> bytes:
+        """Writes the answer as server-sent events, the first of them with `begin`, and gives the last, which are to go with the end.
+        Raises `ApiError` only before `begin`; later errors are events.
 
         `begin` may get nothing: the answer has begun, while its text is still held.
         """
@@ -123,8 +123,11 @@ class Completion:
         finally:
             self._telemetry.add("streams_in_progress", -1, self._label)
             self._push()
-        if (pause := write(last) if begun else begin(last)) is not None:
+        if begun:
+            return last
+        if (pause := begin(last)) is not None:
             await pause
+        return b""
 
     async def collect(self) -> bytes:
         """The answer as one response. Raises `ApiError`."""

@@ -2,18 +2,19 @@
 
 import asyncio
 import logging
+import weakref
+from collections.abc import Awaitable
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from server.chunked import body_writer
+from server.chunked import body_writer, chunk
 from server.errors import ApiError
 from server.sse import write_json
 
-# The name of an ASGI extension: a function that sends a part of a chunked body at once, and returns what to await while the client is
-# slow. `send` does the same, at the price of a message, a coroutine and a task to run it, each of them dearer than the part.
-WRITE_BODY = "dedup.write_body"
+# The name of an ASGI extension: an `InParts`.
+IN_PARTS = "dedup.in_parts"
 
 # What uvicorn says of requests and answers that are broken off on purpose.
 _EXPECTED = ("Invalid HTTP request", "without completing response", "Unsupported upgrade", "No supported WebSocket")
@@ -54,6 +55,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._decline_upgrade(data[offer.args[0] :])
         if self._in_head and self._head_bytes > self.max_header_bytes:
             self._refuse_head_size()
+        elif self._slow is None and (self._in_head or (self.cycle and self.cycle.response_complete)):
+            self._await_head()  # nearly every head comes at once, and needs no timer
 
     def on_message_begin(self) -> None:
         if self._resuming:
@@ -61,8 +64,6 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
         self._head_bytes = 0
-        if self._slow is None:
-            self._await_head()
 
     def on_headers_complete(self) -> None:
         if self._resuming:
@@ -76,7 +77,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(ApiError(400, reason, code="invalid_http"))
         elif not self.transport.is_closing():
             super().on_headers_complete()
-            self.scope["extensions"] = {WRITE_BODY: body_writer(self.transport, self.flow)}  # type: ignore[dict-item]
+            self.scope["extensions"] = {IN_PARTS: InParts(self.cycle)}  # type: ignore[dict-item]
             return
         self.cycle = _Refused()  # type: ignore[assignment]
 
@@ -155,6 +156,33 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
+class InParts:
+    """An answer that is sent in parts as they come, straight to the socket; what `begin` and `write` return is to be awaited while the
+    client is slow. ASGI's `send` does the same, at the price of a message, a coroutine and a task to run it, each of them dearer than
+    the part.
+    """
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        # The cycle holds this: with a way back, both would stay until the next collection.
+        self._cycle: RequestResponseCycle = weakref.proxy(cycle)
+        self.write = body_writer(cycle.transport, cycle.flow)
+
+    def begin(self, headers: list[tuple[bytes, bytes]], part: bytes) -> Awaitable[None] | None:
+        """Sends the head and the first part at once. headers: their values hold no line end."""
+        cycle = self._cycle
+        cycle.response_started = cycle.chunked_encoding = True
+        cycle.waiting_for_100_continue = False
+        head = b"".join([b"%b: %b\r\n" % header for header in [*cycle.default_headers, *headers]])
+        closes = b"" if cycle.keep_alive else b"connection: close\r\n"
+        if not cycle.transport.is_closing():
+            first = chunk(part) if part else b""
+            cycle.transport.write(b"%b%b%btransfer-encoding: chunked\r\n\r\n%b" % (STATUS_LINE[200], head, closes, first))
+        return self.write(b"")
+
+    async def end(self, part: bytes) -> None:
+        await self._cycle.send({"type": "http.response.body", "body": part, "more_body": False})
+
+
 class _Refused:
     """Stands where a request would: what still comes of it is dropped."""
 
@@ -167,8 +195,14 @@ class _Refused:
 
 def _ambiguous(headers: list[tuple[bytes, bytes]]) -> str | None:
     """Why two servers could read the request's length in two ways (request smuggling), if they could."""
-    lengths = [value for name, value in headers if name == b"content-length"]
-    encodings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
+    lengths, encodings, num_hosts = [], [], 0
+    for name, value in headers:
+        if name == b"content-length":
+            lengths.append(value)
+        elif name == b"transfer-encoding":
+            encodings.append(value.strip().lower())
+        elif name == b"host":
+            num_hosts += 1
     if lengths and encodings:
         return "the request has both Content-Length and Transfer-Encoding"
     if len(lengths) > 1:
@@ -177,7 +211,7 @@ def _ambiguous(headers: list[tuple[bytes, bytes]]) -> str | None:
         return "the request's Content-Length is not a number"
     if encodings and encodings != [b"chunked"]:
         return "the request's Transfer-Encoding is not chunked"
-    if sum(name == b"host" for name, _ in headers) > 1:
+    if num_hosts > 1:
         return "the request has more than one Host"
     return None
 

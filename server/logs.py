@@ -18,7 +18,8 @@ def configure(log_format: Literal["text", "json"]) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("dedup").setLevel(logging.INFO)
-    logging.logProcesses = logging.logThreads = False
+    logging.logProcesses = logging.logThreads = logging.logMultiprocessing = False
+    logging._srcfile = None  # nor where in the code: to look costs as much as the rest of a line
     logging.raiseExceptions = False  # a log that cannot be written must not write about it
 
 

@@ -46,6 +46,9 @@ _OWN_HEADERS: Final = {
     b"transfer-encoding", b"upgrade", b"host", b"content-length", b"expect", b"http2-settings",
 }  # fmt: skip
 _KEY_HEADERS: Final = {b"authorization", b"x-api-key", b"api-key"}
+_KEY_HEADERS_AND_ID: Final = _KEY_HEADERS | {b"x-request-id"}
+# Of a request whose answer is read here.
+_REPLACED_HEADERS: Final = _KEY_HEADERS_AND_ID | {b"accept-encoding", b"content-encoding"}
 # Of an answer that is read and written anew.
 _OWN_ANSWER_HEADERS: Final = _OWN_HEADERS | {b"content-encoding", b"content-type", b"date", b"server", b"etag", b"content-md5"}
 
@@ -139,10 +142,9 @@ class Upstream:
         self._client.close()
 
     def _headers(self, exchange: Exchange, as_it_is: bool) -> Headers:
-        own = _own(exchange.headers) | _KEY_HEADERS | {b"x-request-id"}
-        if not as_it_is:
-            own = own | {b"accept-encoding", b"content-encoding"}
-        headers = [header for header in exchange.headers if header[0] not in own]
+        own = _own(exchange.headers)
+        replaced = _KEY_HEADERS_AND_ID if as_it_is else _REPLACED_HEADERS
+        headers = [header for header in exchange.headers if header[0] not in own and header[0] not in replaced]
         if not as_it_is:
             headers.append((b"accept-encoding", b"identity"))
         headers.append((b"x-request-id", exchange.request_id.encode("latin-1")))
@@ -389,8 +391,11 @@ async def _refusal(response: Response, upstream: Upstream) -> ApiError:
 
 def _own(headers: Headers) -> set[bytes]:
     """The names of headers that are not to be passed on; `Connection` may name more."""
-    named = {name.strip().lower() for key, value in headers if key == b"connection" for name in value.split(b",")}
-    return _OWN_HEADERS | named
+    own = _OWN_HEADERS
+    for key, value in headers:
+        if key == b"connection":
+            own = own | {name.strip().lower() for name in value.split(b",")}
+    return own
 
 
 def answer_headers(headers: Headers) -> Headers:

@@ -116,7 +116,7 @@ async def written(played: Completion) -> list[bytes]:
     def write(part: bytes) -> None:
         events.append(part)
 
-    await played.stream(write, write)
+    events.append(await played.stream(write, write))
     return events
 
 
@@ -283,7 +283,7 @@ async def test_a_server_that_stops_ends_the_stream_with_an_error() -> None:
     streaming = asyncio.create_task(stopped.stream(write, write))
     await begun.wait()
     streaming.cancel()
-    await streaming
+    events.append(await streaming)
     assert Played(events).error["code"] == "shutting_down"
     assert engine.closed
 

@@ -86,7 +86,7 @@ async def healed(
     telemetry = Telemetry(["m"])
     completion = Completion(request, engine, "balanced", telemetry, heal=True, incidents=incidents)  # type: ignore[arg-type]
     written: list[bytes] = []
-    await completion.stream(written.append, written.append)
+    written.append(await completion.stream(written.append, written.append))
     return Played(written), written, completion, telemetry
 
 
