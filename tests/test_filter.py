@@ -170,7 +170,13 @@ def test_near_duplicates_with_other_numbers_stay() -> None:
     assert filtered(text, policy="strict")[0] == text
 
 
-@pytest.mark.parametrize("prompt", ["Write 'I will not be late' 50 times.", "Repeat the sentence.", "把这句话重复写10遍"])
+ASKING = (
+    "Write 'I will not be late' 50 times. | REPEAT the sentence. | Keep repeating it. | Say it over and over. | Quote it verbatim. | "
+    "The lyrics, please. | Sing the Chorus. | And the refrain? | 把这句话重复写10遍 | 复述 | 写 30 次 | 歌词 | 副歌 | 繰り返し"
+)
+
+
+@pytest.mark.parametrize("prompt", ASKING.split(" | "))
 def test_a_reader_who_asks_for_repetition_gets_it(prompt: str) -> None:
     text = "I will not be late for school. " * 50
     out, done = filtered(text, prompt=prompt)

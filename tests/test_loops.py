@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dedup import LoopConfig, LoopDetector
+from dedup.loops import _TOKEN, _ascii_tokens
 
 PROSE = (
     "The river had risen in the night and taken the bridge, so the mail did not come. Nobody in the village remembered such a "
@@ -57,6 +58,12 @@ def test_a_first_copy_whose_tokens_are_cut_elsewhere_counts() -> None:
 )
 def test_symbols_and_digits_are_loops_later_than_words(text: str, found: bool) -> None:
     assert (LoopDetector().feed(text) is not None) == found
+
+
+@given(st.text(st.one_of(st.sampled_from("abAB01 _\n.,"), st.characters(max_codepoint=127))))
+def test_ascii_text_has_the_tokens_of_any_text(text: str) -> None:
+    """The tokenizer for ASCII gives what the pattern for all text gives."""
+    assert _ascii_tokens(text) == _TOKEN.findall(text)
 
 
 def test_a_loop_with_a_counter_is_found() -> None:

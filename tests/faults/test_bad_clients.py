@@ -150,6 +150,19 @@ def test_a_head_that_does_not_come_is_not_waited_for(front: Proxy, beginning: by
     assert statuses(received) in ([], [408])
 
 
+@pytest.mark.parametrize("beginning", [b"P", b"\r\n", b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nX-Slow: "])
+def test_the_next_head_on_a_connection_is_not_waited_for_either(front: Proxy, beginning: bytes) -> None:
+    with front.connected() as connection:
+        connection.sendall(chat_request("ok", True, "Connection: keep-alive"))
+        read_reply(connection).check_complete(NOVEL)
+        connection.sendall(beginning)
+        connection.settimeout(HEADER_TIMEOUT + 1)
+        received = b""
+        while part := connection.recv(65536):
+            received += part
+    assert statuses(received) in ([], [408])
+
+
 @pytest.mark.parametrize("lines", ["Content-Length: 1000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n3e8\r\n"])
 def test_a_body_that_does_not_come_is_a_408(front: Proxy, lines: str) -> None:
     received, waited = _dripped(front, f"{POST}{lines}".encode(), b" ")
@@ -449,6 +462,27 @@ def test_a_request_reaches_no_other_server_than_the_upstream(front: Proxy, upstr
 
 
 # --- Pipelined ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("connection", ["close", "keep-alive"])
+def test_the_head_of_a_stream_says_what_follows(front: Proxy, connection: str) -> None:
+    with front.connected() as socket:
+        socket.sendall(chat_request("ok", True, f"Connection: {connection}", "Expect: 100-continue", "X-Request-Id: one"))
+        reply = read_reply(socket)
+        reply.check_complete(NOVEL)
+        names = [name.lower() for name in reply.headers]
+        assert len(names) == len(set(names))
+        assert reply.status == 200
+        assert reply.headers["X-Request-Id"] == "one"
+        assert reply.headers["Transfer-Encoding"] == "chunked"
+        assert reply.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+        assert "date" in names
+        assert reply.headers["Connection"] == ("close" if connection == "close" else None)
+        if connection == "close":
+            assert socket.recv(1) == b""
+        else:
+            socket.sendall(chat_request("ok", True))
+            read_reply(socket).check_complete(NOVEL)
 
 
 @pytest.mark.parametrize("in_one_write", [True, False])

@@ -40,7 +40,9 @@ def test_any_chunking_gives_the_same_events(pieces: list[bytes], data: st.DataOb
     stream = b"".join(pieces)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     parts = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
-    assert all_of(*parts) == all_of(stream)
+    events = all_of(*parts)
+    assert events == all_of(stream)
+    assert [event.encode() for event in events] == [sse.encode(event.data, event.name) for event in events]
 
 
 def test_lines_end_at_cr_lf_or_both_and_nowhere_else() -> None:
