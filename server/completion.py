@@ -188,7 +188,7 @@ class Completion:
         request: GenerationRequest | None = self._request
         resume: Callable[[], None] | None = None  # before the first that comes of an attempt
 
-        def take_attempt(events: Events) -> Awaitable[None] | None:
+        def take_resumed(events: Events) -> Awaitable[None] | None:
             nonlocal resume
             if resume is not None:
                 resume()
@@ -198,7 +198,7 @@ class Completion:
         while request is not None:
             try:
                 with contextlib.suppress(EnoughError):
-                    await self._engine.generate(request, take_attempt)
+                    await self._engine.generate(request, take if resume is None else take_resumed)
             except ApiError as refused:
                 if resume is None:
                     raise
