@@ -419,10 +419,15 @@ def run_load(port: int, load: Load, cores: Cores, num_processes: int = 1) -> dic
     shares = range(num_processes)
     part = Load(**{**asdict(load), "streams": load.streams // num_processes, "requests": load.requests // num_processes})
     command = [sys.executable, __file__, "load", str(port), json.dumps(asdict(part))]
-    clients = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in shares]
-    for client in clients:
-        os.sched_setaffinity(client.pid, cores)
-    seen = [json.loads(client.communicate()[0]) for client in clients]
+    with contextlib.ExitStack() as stack:
+        said = [stack.enter_context(tempfile.TemporaryFile()) for _ in shares]  # a pipe may be too small
+        clients = [subprocess.Popen(command, stdout=file) for file in said]
+        for client in clients:
+            os.sched_setaffinity(client.pid, cores)
+        for client, file in zip(clients, said, strict=True):
+            client.wait()
+            file.seek(0)
+        seen = [json.loads(file.read()) for file in said]
     ttfts = sorted(ttft for each in seen for ttft in each["ttfts"])
     return {
         "failed": sum(each["failed"] for each in seen),
@@ -449,6 +454,37 @@ def memory_mib(pid: int, *, peak: bool = False) -> float:
     name = "VmHWM" if peak else "VmRSS"
     found = [re.search(rf"{name}:\s+(\d+)", Path(f"/proc/{each}/status").read_text()) for each in _tree(pid)]
     return sum(int(match[1]) for match in found if match) / 1024
+
+
+def workers_of(pid: int, number: int) -> list[int]:
+    """The processes that do a server's work: the busiest below the one that watches over them, or that one itself."""
+    return sorted(_tree(pid)[1:], key=cpu_seconds, reverse=True)[:number] or [pid]
+
+
+@contextlib.contextmanager
+def limited(pids: list[int], share: float) -> Iterator[None]:
+    """Each process gets this share of a core and no more. By control groups: it takes root."""
+    root, period = Path("/sys/fs/cgroup"), 10_000
+    if (root / "cgroup.controllers").exists():
+        limits = {"cpu.max": f"{share * period:.0f} {period}"}
+    else:
+        root, limits = root / "cpu", {"cpu.cfs_period_us": str(period), "cpu.cfs_quota_us": f"{share * period:.0f}"}
+    groups = [root / f"dedup-benchmark-{pid}" for pid in pids]
+    try:
+        try:
+            for pid, group in zip(pids, groups, strict=True):
+                group.mkdir()
+                for name, value in limits.items():
+                    (group / name).write_text(value)
+                (group / "cgroup.procs").write_text(str(pid))
+        except OSError as error:
+            raise RuntimeError(f"no share of a core can be given, which takes root and control groups: {error}") from None
+        yield
+    finally:
+        for pid, group in zip(pids, groups, strict=True):
+            if group.exists():
+                (root / "cgroup.procs").write_text(str(pid))
+                group.rmdir()
 
 
 def split_cores(num_proxy: int = 1) -> tuple[Cores, Cores]:

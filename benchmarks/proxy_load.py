@@ -2,6 +2,7 @@
 
     python benchmarks/proxy_load.py                                       # four scenarios; some minutes on two cores
     python benchmarks/proxy_load.py --workers 1 2                         # and: do two workers carry twice as much?
+    python benchmarks/proxy_load.py --workers 1 2 --share 0.3             # the same, each with so much of a core and no more
     python benchmarks/proxy_load.py --scenarios scale --streams 5000      # that many slow streams at once through one process
 
 Direct, through nginx (one worker, `proxy_buffering off`) and through `dedup serve` with its defaults, turn by turn, with the upstream on
@@ -26,11 +27,13 @@ from _proxy_rig import (
     cpu_seconds,
     dedup_command,
     free_port,
+    limited,
     memory_mib,
     run_load,
     running,
     split_cores,
     upstream,
+    workers_of,
 )
 
 SCENARIOS = {
@@ -135,11 +138,14 @@ def compare(bench: Bench, scenarios: list[str], targets: list[str], repeats: int
     bench.table(scenarios, targets)
 
 
-def compare_workers(bench: Bench, numbers: list[int], repeats: int) -> None:
+def compare_workers(bench: Bench, numbers: list[int], repeats: int, share: float | None) -> None:
     """Saturated; as many client and upstream processes as there are cores left for them, so that they do not bound it. Where they
-    share the workers' cores they do, when answers are streamed: those that are not cost the proxy far more than them."""
+    share the workers' cores they do, when answers are streamed: those that are not cost the proxy far more than them. With a `share`
+    that leaves enough of the cores to them, they do not."""
     proxy_cores, cores = split_cores(max(numbers))
-    processes = max(1, min(4, len(cores) // 2)) if cores != proxy_cores else 1
+    if share:
+        proxy_cores, cores = proxy_cores | cores, proxy_cores | cores
+    processes = 2 if share else max(1, min(4, len(cores) // 2)) if cores != proxy_cores else 1
     loads = {
         "streamed, chunks": Load(128 * processes, 384 * processes, n=400),
         "not streamed, answers": Load(256 * processes, 4000 * processes, n=100, stream=False),
@@ -149,8 +155,10 @@ def compare_workers(bench: Bench, numbers: list[int], repeats: int) -> None:
             for number in numbers:
                 with started("dedup", upstream_port, proxy_cores, "--workers", str(number)) as (port, pid):
                     warm_up(port, cores)
-                    for name, load in loads.items():
-                        bench.measure(name, f"{number} workers", load, port, pid, cores, processes)
+                    assert pid is not None
+                    with limited(workers_of(pid, number), share) if share else contextlib.nullcontext():
+                        for name, load in loads.items():
+                            bench.measure(name, f"{number} workers", load, port, pid, cores, processes)
     print("\n| | workers | a second | of the first row | CPU µs each | RSS, MiB |\n| --- | --- | --- | --- | --- | --- |")
     for name in loads:
         rates = {number: bench.median(name, f"{number} workers", "rate") or 0.0 for number in numbers}
@@ -159,7 +167,9 @@ def compare_workers(bench: Bench, numbers: list[int], repeats: int) -> None:
             print(
                 f"| {name} | {number} | {rates[number]:,.0f} | {rates[number] / rates[numbers[0]]:.2f}x | {cpu:.1f} | {rss:.0f} |"
             )
-    if cores == proxy_cores or len(cores) < max(numbers):
+    if share:
+        print(f"\nEach worker had {share:.0%} of a core; upstream and client had the rest of {len(cores)}.")
+    elif cores == proxy_cores or len(cores) < max(numbers):
         print(f"\nOnly {len(cores | proxy_cores)} cores, which workers, upstream and client share.")
 
 
@@ -192,6 +202,7 @@ def main() -> None:
     parser.add_argument(
         "--workers", nargs="+", type=int, metavar="N", help="compare these numbers of workers (scenario `workers`)"
     )
+    parser.add_argument("--share", type=float, metavar="X", help="give each worker X of a core (scenario `workers`; root)")
     parser.add_argument("--streams", type=int, metavar="N", help=f"N streams at once, {SCALE_SECONDS} s each (scenario `scale`)")
     args = parser.parse_args()
     chosen = args.scenarios or [*SCENARIOS, *(["workers"] if args.workers else []), *(["scale"] if args.streams else [])]
@@ -206,7 +217,7 @@ def main() -> None:
         if scenarios := [name for name in chosen if name in SCENARIOS]:
             compare(bench, scenarios, targets, args.repeats)
         if "workers" in chosen:
-            compare_workers(bench, args.workers or [1, 2], args.repeats)
+            compare_workers(bench, args.workers or [1, 2], args.repeats, args.share)
         if "scale" in chosen:
             scale(bench, args.streams or 1000, targets[1:])
     except RuntimeError as error:
