@@ -21,7 +21,7 @@ from dedup.units import UnitStream
 
 __all__ = ["Removal", "RepetitionFilter"]
 
-# A reader who asks for a text said over wants it said over. To look for the words alone first costs a hundredth.
+# A reader who asks for a text said over wants it said over. To look for the words alone first costs a tenth.
 _ASKED_FOR: Final = re.compile(
     r"\b(?:repeat(?:ed|edly|ing)?|over and over|\d+ times|lyrics|chorus|refrain|verbatim)\b|重复|复述|\d+\s*[次遍]|歌词|副歌|繰り返し",
     re.IGNORECASE,

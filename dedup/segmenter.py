@@ -25,7 +25,7 @@ _ABBREVIATIONS: Final = frozenset(
 _SPACE: Final = re.compile(r"\s*")
 _CLOSERS: Final = "\"'”’」』）)】》]*_"
 # Where a segment may end: a line's end, or a terminator with what closes after it. The bound keeps a match small. Most pieces of text
-# have none of the characters that begin one, and to look for those alone costs a tenth.
+# have none of the characters that begin one, and to look for those alone costs half.
 _END_BEGUN: Final = re.compile(r"[\n。！？．…!?.]")
 _END: Final = re.compile(rf"\n|[。！？．…!?.][。！？．…!?.{re.escape(_CLOSERS)}]{{0,64}}")
 _CLAUSE_ENDS: Final = ",;，；、—–-"

@@ -480,7 +480,7 @@ def whole_chunks(data: bytes) -> bytes | None:
     That is what nearly every read of a stream is. The parser need not see such reads: behind them it is where it was, between chunks.
     """
     end = len(data)
-    body = b""
+    parts: list[bytes] = []
     at = 0
     while at < end:
         size = 0
@@ -499,9 +499,9 @@ def whole_chunks(data: bytes) -> bytes | None:
         stop = at + 2 + size
         if size == 0 or stop + 2 > end or not (_ends_line(data, at) and _ends_line(data, stop)):
             return None
-        body = data[at + 2 : stop] if not body else body + data[at + 2 : stop]
+        parts.append(data[at + 2 : stop])
         at = stop + 2
-    return body
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _ends_line(data: bytes, at: int) -> bool:
