@@ -48,6 +48,11 @@ _PATHS: dict[str, Endpoint] = {
     "/v1/responses": "responses",
     "/v1/messages": "messages",
 }
+_STREAM_HEADERS = {
+    b"content-type": b"text/event-stream; charset=utf-8",
+    b"cache-control": b"no-cache",
+    b"x-accel-buffering": b"no",
+}
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 
@@ -268,12 +273,11 @@ class Generation:
         await _send_whole(send, 200, body, [(b"content-type", b"application/json"), *_headers(exchange)])
 
     async def _stream(self, completion: Completion, exchange: Exchange, scope: Scope, send: Send) -> None:
-        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-        headers.append((b"x-accel-buffering", b"no"))
         reader = scope.get("extensions", {}).get(IN_PARTS) or _InParts(send)
 
         def begin(events: bytes) -> Awaitable[None] | None:  # until now a refusal could still be a status
-            return reader.begin(_clean([*headers, *_headers(exchange)]), events)
+            more = [header for header in _headers(exchange) if header[0] not in _STREAM_HEADERS]
+            return reader.begin(_clean([*_STREAM_HEADERS.items(), *more]), events)
 
         await reader.end(await completion.stream(begin, reader.write))
 

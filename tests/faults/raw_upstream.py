@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 NOVEL = "The river rose in the night, and by morning the bridge was gone. Nobody in the village had heard it fall."
-EVENT_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+EVENT_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nConnection: close\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
 
 
