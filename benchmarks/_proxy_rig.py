@@ -463,7 +463,7 @@ def workers_of(pid: int, number: int) -> list[int]:
 
 @contextlib.contextmanager
 def limited(pids: list[int], share: float) -> Iterator[None]:
-    """Each process gets this share of a core and no more. By control groups: it takes root."""
+    """Each process gets this share of a core and no more. By control groups: it takes root. Tried with version 1 of them."""
     root, period = Path("/sys/fs/cgroup"), 10_000
     if (root / "cgroup.controllers").exists():
         limits = {"cpu.max": f"{share * period:.0f} {period}"}

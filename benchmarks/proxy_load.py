@@ -143,9 +143,10 @@ def compare_workers(bench: Bench, numbers: list[int], repeats: int, share: float
     share the workers' cores they do, when answers are streamed: those that are not cost the proxy far more than them. With a `share`
     that leaves enough of the cores to them, they do not."""
     proxy_cores, cores = split_cores(max(numbers))
+    processes = max(1, min(4, len(cores) // 2)) if cores != proxy_cores else 1
     if share:
-        proxy_cores, cores = proxy_cores | cores, proxy_cores | cores
-    processes = 2 if share else max(1, min(4, len(cores) // 2)) if cores != proxy_cores else 1
+        proxy_cores = cores = proxy_cores | cores
+        processes = 2
     loads = {
         "streamed, chunks": Load(128 * processes, 384 * processes, n=400),
         "not streamed, answers": Load(256 * processes, 4000 * processes, n=100, stream=False),

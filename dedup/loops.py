@@ -478,12 +478,10 @@ def _ascii_tokens(text: str) -> list[str]:
         start = at
         kind = kinds[at]
         if kind <= _UPPER:
-            at += 1
-            if kind == _UPPER and at < end and kinds[at] == _LOWER:
-                kind, start_of_run = _LOWER, at
-            else:
-                start_of_run = start
-            at = _run_end(kinds, at, min(end, start_of_run + 12), kind)
+            if kind == _UPPER and at + 1 < end and kinds[at + 1] == _LOWER:  # a word with a capital
+                at += 1
+                kind = _LOWER
+            at = _run_end(kinds, at, min(end, at + 12), kind)
             at = _symbols_end(kinds, at, min(end, at + 3), _NEWLINE)
         else:
             if kind == _NEWLINE:

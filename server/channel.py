@@ -13,7 +13,7 @@ from dedup.filter import RepetitionFilter
 from dedup.loops import LoopEvent
 from server.telemetry import ChannelName, Telemetry
 
-_now: Final = perf_counter  # read twice a piece: compiled code looks up what is not its own and `Final` by name
+_now: Final = perf_counter  # asked twice a piece, and compiled code would look `time` and its function up each time
 _log: Final = logging.getLogger("dedup.server")
 
 

@@ -56,7 +56,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._in_head and self._head_bytes > self.max_header_bytes:
             self._refuse_head_size()
         elif self._slow is None and (self._in_head or (self.cycle and self.cycle.response_complete)):
-            self._await_head()  # nearly every head comes at once, and needs no timer
+            self._await_head()  # that of the rest of a head, for nearly every one comes at once; or of one after a lone line end
 
     def on_message_begin(self) -> None:
         if self._resuming:
@@ -177,7 +177,7 @@ class InParts:
         if not cycle.transport.is_closing():
             first = chunk(part) if part else b""
             cycle.transport.write(b"%b%b%btransfer-encoding: chunked\r\n\r\n%b" % (STATUS_LINE[200], head, closes, first))
-        return self.write(b"")
+        return self.write(b"")  # nothing, but what to await
 
     async def end(self, part: bytes) -> None:
         await self._cycle.send({"type": "http.response.body", "body": part, "more_body": False})

@@ -19,7 +19,7 @@ def configure(log_format: Literal["text", "json"]) -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("dedup").setLevel(logging.INFO)
     logging.logProcesses = logging.logThreads = logging.logMultiprocessing = False
-    logging._srcfile = None  # nor where in the code: to look costs as much as the rest of a line
+    logging._srcfile = None  # nor is the place in the code, which no line shows, looked for
     logging.raiseExceptions = False  # a log that cannot be written must not write about it
 
 

@@ -41,10 +41,10 @@ _MAX_RESPONSE_BYTES: Final = 64 * 1024 * 1024
 _MAX_REFUSAL_BYTES: Final = 64 * 1024
 
 # Headers that belong to one connection (RFC 9110, 7.6.1), or that this server writes itself.
-_OWN_HEADERS: Final = {
+_OWN_HEADERS: Final = frozenset({
     b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
     b"transfer-encoding", b"upgrade", b"host", b"content-length", b"expect", b"http2-settings",
-}  # fmt: skip
+})  # fmt: skip
 _KEY_HEADERS: Final = {b"authorization", b"x-api-key", b"api-key"}
 _KEY_HEADERS_AND_ID: Final = _KEY_HEADERS | {b"x-request-id"}
 # Of a request whose answer is read here.
@@ -389,7 +389,7 @@ async def _refusal(response: Response, upstream: Upstream) -> ApiError:
     )
 
 
-def _own(headers: Headers) -> set[bytes]:
+def _own(headers: Headers) -> frozenset[bytes]:
     """The names of headers that are not to be passed on; `Connection` may name more."""
     own = _OWN_HEADERS
     for key, value in headers:

@@ -461,7 +461,7 @@ def test_a_request_reaches_no_other_server_than_the_upstream(front: Proxy, upstr
         assert not asked.values("x-injected")
 
 
-# --- Pipelined ------------------------------------------------------------------------------------------------------------------
+# --- Kept or closed -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("connection", ["close", "keep-alive"])
@@ -483,6 +483,9 @@ def test_the_head_of_a_stream_says_what_follows(front: Proxy, connection: str) -
         else:
             socket.sendall(chat_request("ok", True))
             read_reply(socket).check_complete(NOVEL)
+
+
+# --- Pipelined ------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("in_one_write", [True, False])
