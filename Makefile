@@ -30,10 +30,10 @@ $(READY): pyproject.toml constraints.txt
 		&& $(BIN)/python -m pip install -qq -c constraints.txt -e '.[local,dev]'
 	@touch $@ && touch $(COMPILED)
 
-$(COMPILED): $(READY) setup.py $(wildcard dedup/*.py server/*.py server/answers/*.py server/engines/*.py)
+$(COMPILED): $(READY) setup.py $(wildcard dedup/*.py dedup/text/*.py dedup/text/loops/*.py server/*.py server/answers/*.py server/engines/*.py)
 	@[ -f $@ ] && [ -z "$$(find setup.py dedup server -name '*.py' -newer $@)" ] || { \
 		echo "==> compiling what streams go through (a minute)"; \
-		rm -rf build dedup/*.so server/*.so server/*/*.so; $(BIN)/python setup.py -q build_ext --inplace; }
+		rm -rf build dedup/*.so dedup/text/*.so dedup/text/loops/*.so server/*.so server/*/*.so; $(BIN)/python setup.py -q build_ext --inplace; }
 	@touch $@
 
 serve: $(COMPILED)  ## serve the bundled demo model on http://127.0.0.1:8000
@@ -43,7 +43,7 @@ test: $(COMPILED)  ## run the tests
 	$(BIN)/python -m pytest
 
 fuzz: $(COMPILED)  ## the filter's promises, for ten minutes and more
-	FUZZ_EXAMPLES=12000 $(BIN)/python -m pytest tests/test_promises.py
+	FUZZ_EXAMPLES=12000 $(BIN)/python -m pytest tests/text/test_promises.py
 
 soak: $(COMPILED)  ## the local engine at capacity, with faults and cancels, for ten minutes and more
 	$(BIN)/python -m pytest -s tests/external/test_soak.py
@@ -129,4 +129,4 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(PAGE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info dedup/*.so server/*.so server/*/*.so
+	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(PAGE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info dedup/*.so dedup/text/*.so dedup/text/loops/*.so server/*.so server/*/*.so

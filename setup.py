@@ -6,9 +6,9 @@ import sys
 from mypyc.build import mypycify
 from setuptools import setup
 
-FILTER = ["filter", "forms", "grams", "loops", "metrics", "seen", "segmenter", "sentences", "units"]
+TEXT = ["filter", "form", "loops/detector", "loops/grams", "metrics", "seen", "segmenter", "sentences", "words"]
 SERVER = ["sse", "chunked", "channel", "answers/chat", "completion", "engines/http_client", "engines/upstream"]
-COMPILED = [f"dedup/{name}.py" for name in FILTER] + [f"server/{name}.py" for name in SERVER]
+COMPILED = [f"dedup/text/{name}.py" for name in TEXT] + [f"server/{name}.py" for name in SERVER]
 
 try:
     extensions = mypycify(COMPILED, group_name="dedup.compiled")

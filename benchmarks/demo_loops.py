@@ -23,8 +23,8 @@ from typing import Any
 from openai import OpenAI
 from tqdm import tqdm
 
-from dedup.metrics import rep_n
-from dedup.units import units
+from dedup.text.metrics import rep_n
+from dedup.text.words import units
 
 HERE = Path(__file__).parent
 

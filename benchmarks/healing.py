@@ -26,9 +26,9 @@ from openai import OpenAI
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dedup.metrics import distinct_n, rep_n
-from dedup.segmenter import is_terminated
-from dedup.units import units
+from dedup.text.metrics import distinct_n, rep_n
+from dedup.text.segmenter import is_terminated
+from dedup.text.words import units
 from server.engines.local import DEMO_MODEL
 
 HERE = Path(__file__).parent

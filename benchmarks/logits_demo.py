@@ -23,8 +23,8 @@ from transformers.utils import logging
 
 from dedup import DecodingConfig
 from dedup.logits.hf import logits_processors
-from dedup.metrics import distinct_n, rep_n
-from dedup.units import units
+from dedup.text.metrics import distinct_n, rep_n
+from dedup.text.words import units
 
 HERE = Path(__file__).parent
 MODEL = HERE.parent / "server" / "demo_model"

@@ -1,9 +1,9 @@
 """Stops language models from repeating themselves: an output filter, a loop detector, metrics and logits processors."""
 
 from dedup.config import DecodingConfig, FilterConfig, LoopConfig
-from dedup.filter import Removal, RepetitionFilter
-from dedup.loops import LoopDetector, LoopEvent
-from dedup.metrics import repetition_metrics
+from dedup.text.filter import Removal, RepetitionFilter
+from dedup.text.loops.detector import LoopDetector, LoopEvent
+from dedup.text.metrics import repetition_metrics
 
 __all__ = [
     "DecodingConfig",

@@ -19,12 +19,12 @@ import msgspec
 from tqdm import tqdm
 
 from dedup.config import POLICIES, FilterConfig
-from dedup.filter import RepetitionFilter
-from dedup.metrics import repetition_metrics
+from dedup.text.filter import RepetitionFilter
+from dedup.text.metrics import repetition_metrics
 from dedup.pairs import preference_pair
 from dedup.scores import score as score_of
 from dedup.scores import table
-from dedup.segmenter import load_punkt
+from dedup.text.segmenter import load_punkt
 from dedup.terminal import one_line
 
 READ_BYTES = 64 * 1024

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import click
 
 from dedup.config import FilterConfig
-from dedup.filter import RepetitionFilter
-from dedup.loops import LoopEvent
-from dedup.metrics import repetition_metrics
+from dedup.text.filter import RepetitionFilter
+from dedup.text.loops.detector import LoopEvent
+from dedup.text.metrics import repetition_metrics
 from dedup.terminal import fit, width
 
 _LOOPS_ONLY = FilterConfig(policy="loops")

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dedup.segmenter import load_punkt
+from dedup.text.segmenter import load_punkt
 from server import web
 from server.auth import Keys
 from server.checking import answer, read_check

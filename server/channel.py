@@ -9,8 +9,8 @@ from time import perf_counter
 from typing import Final
 
 from dedup.config import FilterConfig, Policy
-from dedup.filter import RepetitionFilter
-from dedup.loops import LoopEvent
+from dedup.text.filter import RepetitionFilter
+from dedup.text.loops.detector import LoopEvent
 from server.telemetry import ChannelName, Telemetry
 
 _now: Final = perf_counter  # asked twice a piece, and compiled code would look `time` and its function up each time

@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 
 from dedup.config import FilterConfig, OnLoop, Policy
-from dedup.filter import RepetitionFilter
-from dedup.metrics import repetition_metrics
-from dedup.segmenter import Segmenter
-from dedup.units import sentence_key
+from dedup.text.filter import RepetitionFilter
+from dedup.text.metrics import repetition_metrics
+from dedup.text.segmenter import Segmenter
+from dedup.text.words import sentence_key
 from server.errors import ApiError, invalid
 
 MAX_CHARS = 1_000_000

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dedup.config import FilterConfig, Policy
-from dedup.filter import RepetitionFilter
+from dedup.text.filter import RepetitionFilter
 from server.engines.base import USED, EnoughError, Events
 from server.engines.local import LocalEngine
 from server.schema import SAMPLED, parse

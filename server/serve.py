@@ -273,7 +273,7 @@ def _preload() -> None:
     import server.app
     import server.engines.upstream
     import server.http_protocol  # noqa: F401
-    from dedup.segmenter import load_punkt
+    from dedup.text.segmenter import load_punkt
 
     load_punkt()
     gc.collect()

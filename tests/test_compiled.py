@@ -9,19 +9,19 @@ import sys
 from pathlib import Path
 
 import dedup
-from tests.test_promises import SENTENCES, SEPARATORS
+from tests.text.test_promises import SENTENCES, SEPARATORS
 
 SOURCES = Path(dedup.__file__).parent
 FILTER = """
 import json, sys
-import dedup.filter
+import dedup.text.filter
 from dedup.config import POLICIES, FilterConfig
 for text in json.load(sys.stdin):
     for policy in POLICIES:
-        one = dedup.filter.RepetitionFilter(FilterConfig(policy=policy))
+        one = dedup.text.filter.RepetitionFilter(FilterConfig(policy=policy))
         given = "".join(one.feed(text[at : at + 7]) for at in range(0, len(text), 7)) + one.flush()
         print(json.dumps([given, str(one.removed), str(one.loop), one.metrics()]))
-print(dedup.filter.__file__.endswith(".py"))
+print(dedup.text.filter.__file__.endswith(".py"))
 """
 
 

@@ -15,7 +15,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from dedup.config import DecodingConfig, LoopConfig
-from dedup.filter import RepetitionFilter
+from dedup.text.filter import RepetitionFilter
 from dedup.logits import device
 from dedup.logits.bans import encoder_no_repeat_ngram, has_token
 from dedup.logits.history import Ints, TokenHistory
@@ -23,7 +23,7 @@ from dedup.logits.processors import apply, penalize
 from dedup.logits.scan import ban_ngrams
 from dedup.logits.temperature import temperature
 from dedup.logits.tokens import NO_TOKENS, TokenSets, token_sets
-from dedup.loops import LoopDetector, LoopEvent
+from dedup.text.loops.detector import LoopDetector, LoopEvent
 
 REPLACEMENT = "\ufffd"  # what a decoder gives for half a character
 MAX_HALF_CHARACTER = 3  # a character of UTF-8 has at most four bytes: three may wait for the last

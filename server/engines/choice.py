@@ -13,7 +13,7 @@ from dedup.logits.history import TokenHistory
 from dedup.logits.processors import apply
 from dedup.logits.temperature import current_temperature
 from dedup.logits.tokens import TokenSets
-from dedup.segmenter import is_terminated
+from dedup.text.segmenter import is_terminated
 from server.engines.decoding import Scores
 from server.engines.sampling import choose
 from server.engines.token_text import TokenTexts

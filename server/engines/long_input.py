@@ -7,8 +7,8 @@ sentences of the one before it, so that nothing is read without what it refers t
 import re
 from collections.abc import Callable, Iterator
 
-from dedup.segmenter import Segmenter
-from dedup.units import UNSPACED, sentence_key
+from dedup.text.segmenter import Segmenter
+from dedup.text.words import UNSPACED, sentence_key
 
 _PARAGRAPHS = re.compile(r".+?(?:\n[^\S\n]*\n\s*|\Z)", re.DOTALL)
 _WORDS = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]*\s*")

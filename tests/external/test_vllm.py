@@ -35,7 +35,7 @@ from dedup.config import DecodingConfig
 from dedup.logits.history import TokenHistory
 from dedup.logits.processors import apply
 from dedup.logits.vllm import BatchProcessor, DedupLogitsProcessor, SlotProcessor
-from dedup.loops import LoopDetector
+from dedup.text.loops.detector import LoopDetector
 
 ROOT = Path(__file__).parents[2]
 PROMPTS = [json.loads(line)["prompt"] for line in (ROOT / "benchmarks/prompts.jsonl").read_text().splitlines()]

@@ -17,7 +17,7 @@ from server.engines.long_input import new_part, split
 from server.errors import ApiError
 from server.schema import SAMPLED, parse
 from tests.server.tiny_model import CONTEXT, save_tiny_model
-from tests.test_promises import SENTENCES, SEPARATORS
+from tests.text.test_promises import SENTENCES, SEPARATORS
 
 texts = st.lists(st.tuples(st.one_of(st.sampled_from(SENTENCES), st.text(max_size=40)), st.sampled_from(SEPARATORS)), max_size=30)
 

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dedup import FilterConfig, RepetitionFilter, repetition_metrics
-from dedup.loops import LoopEvent
+from dedup.text.loops.detector import LoopEvent
 from server.channel import Editing
 from server.schema import FORWARDED, parse
 from server.telemetry import Telemetry

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dedup import FilterConfig, RepetitionFilter
 from dedup.config import POLICIES
-from dedup.units import sentence_key
+from dedup.text.words import sentence_key
 
 SENTENCES = [
     "The river had risen in the night and taken the bridge.",
@@ -181,6 +181,6 @@ def test_8_flush_twice_gives_nothing_and_feed_after_flush_raises(text: str, poli
 
 @given(pieces, pieces)
 def test_a_key_begins_with_the_key_of_what_the_text_begins_with(first: str, second: str) -> None:
-    from dedup.units import key_prefix
+    from dedup.text.words import key_prefix
 
     assert not sentence_key(first + second) or sentence_key(first + second).startswith(key_prefix(first))

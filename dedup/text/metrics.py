@@ -1,6 +1,6 @@
 """How much a text repeats itself. Each metric's definition, as its paper gives it, stands above it.
 
-Units are what `dedup.units.units` gives: folded words, and single characters of scripts written without spaces. Shares lie in
+Units are what `dedup.text.words.units` gives: folded words, and single characters of scripts written without spaces. Shares lie in
 [0, 1]; of an empty text every share of repetition is 0 and every share of distinctness 1.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from itertools import islice
 from typing import Final
 
-from dedup.units import sentence_key, units
+from dedup.text.words import sentence_key, units
 
 _SENTENCE: Final = re.compile(r"[^.!?。！？．\n]+")
 _PARAGRAPH: Final = re.compile(r"\n{2,}")

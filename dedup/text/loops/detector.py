@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from dedup.config import LoopConfig
-from dedup.forms import Form, form_of
-from dedup.grams import Grams
-from dedup.units import UNSPACED, fold
+from dedup.text.form import Form, form_of
+from dedup.text.loops.grams import Grams
+from dedup.text.words import UNSPACED, fold
 
 _TOKEN: Final = re.compile(
     rf"(?:[{UNSPACED}]{{1,2}}|[A-Z]?[^\W_{UNSPACED}A-Z]{{1,12}}|[A-Z]{{1,12}})[\W_]{{0,3}}"

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dedup.units import key_prefix, sentence_key, units
+from dedup.text.words import key_prefix, sentence_key, units
 
 ASCII = st.text(st.one_of(st.sampled_from("abAB01 *_`\"',.!;:?"), st.characters(max_codepoint=127)))
 

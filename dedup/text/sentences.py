@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from dedup.config import FilterConfig
-from dedup.seen import SeenSentences
-from dedup.segmenter import Kind, Mark, Segment, Segmenter, is_terminated
-from dedup.units import key_prefix, sentence_key
+from dedup.text.seen import SeenSentences
+from dedup.text.segmenter import Kind, Mark, Segment, Segmenter, is_terminated
+from dedup.text.words import key_prefix, sentence_key
 
 RemovalKind = Literal["sentence", "line", "item", "quote", "loop"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dedup.forms import form_of
+from dedup.text.form import form_of
 
 
 @pytest.mark.parametrize(

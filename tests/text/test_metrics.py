@@ -10,7 +10,7 @@ from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from nltk.util import ngrams as nltk_ngrams
 
 from dedup import metrics
-from dedup.units import units
+from dedup.text.words import units
 
 tokens = st.lists(st.sampled_from("abc"), max_size=30)
 

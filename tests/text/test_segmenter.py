@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dedup.segmenter import Segment, Segmenter
+from dedup.text.segmenter import Segment, Segmenter
 
 
 def segments(text: str, size: int | None = None) -> list[Segment]:

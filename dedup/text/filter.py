@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Final
 
 from dedup.config import FilterConfig
-from dedup.loops import LoopDetector, LoopEvent
-from dedup.metrics import RepetitionCounter
-from dedup.sentences import BLOCK_CHARS, Removal, SentenceFilter
-from dedup.units import UnitStream
+from dedup.text.loops.detector import LoopDetector, LoopEvent
+from dedup.text.metrics import RepetitionCounter
+from dedup.text.sentences import BLOCK_CHARS, Removal, SentenceFilter
+from dedup.text.words import UnitStream
 
 __all__ = ["Removal", "RepetitionFilter"]
 

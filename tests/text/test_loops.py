@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dedup import LoopConfig, LoopDetector
-from dedup.loops import _TOKEN, _ascii_tokens
+from dedup.text.loops.detector import _TOKEN, _ascii_tokens
 
 PROSE = (
     "The river had risen in the night and taken the bridge, so the mail did not come. Nobody in the village remembered such a "

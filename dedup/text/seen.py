@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from dedup.units import units
+from dedup.text.words import units
 
 
 class Seen(NamedTuple):
