@@ -25,18 +25,15 @@ def _is_count(value: object, least: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class LoopConfig:
-    """When a repetition counts as a loop.
+    """How far back loops are looked for.
 
-    max_period: longest cycle looked for, in symbols of the sequence (characters of text, or tokens).
-    window: tokens (words, about) looked back on when judging whether a text still says anything new (drift loops).
+    max_period: the longest period, in characters (or token ids). Memory grows with it: some 200 bytes a character at most.
     """
 
-    max_period: int = 4096
-    window: int = 512
+    max_period: int = 32_768
 
     def __post_init__(self) -> None:
         _require(_is_count(self.max_period, 1), "max_period", self.max_period, "an integer ≥ 1")
-        _require(_is_count(self.window, 16), "window", self.window, "an integer ≥ 16")
 
 
 @dataclass(frozen=True, slots=True)

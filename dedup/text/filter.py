@@ -28,6 +28,7 @@ _ASKED_FOR: Final = re.compile(
 )
 # Each of its ways has one of these words in it; to look for them first costs a tenth, and most prompts have none.
 _ASKED_WITH: Final = tuple("repeat over times lyrics chorus refrain verbatim 重复 复述 次 遍 歌词 副歌 繰り返し".split())
+_MAX_FOLLOWED_CHARS: Final = 16_384
 _FOLLOWED_PERIODS: Final = 4  # what stays is followed from so far before a removal to so far behind it
 
 
@@ -62,7 +63,7 @@ class RepetitionFilter:
         self._followed_from = 0  # offset in what stays
         self._follow_until = 0  # offset in what stays
         self._num_removals = 0  # followed so far
-        self._reach = _FOLLOWED_PERIODS * self.config.loop.max_period
+        self._reach = min(_FOLLOWED_PERIODS * self.config.loop.max_period, _MAX_FOLLOWED_CHARS)
         self._recent: list[str] = []  # the end of what stays, and more
         self._recent_from = 0  # offset in what stays
         self._certain = ""  # stays, but the follower may find that it is a loop's second copy
@@ -205,7 +206,7 @@ class RepetitionFilter:
         return given + self._pass(self._detector.held_from if self._cuts else self._passed + len(self._unpassed))
 
     def _on_loop(self, event: LoopEvent) -> str:
-        if not self._cuts or (self._flushed and event.kind == "near"):  # a text that has ended in drift is only reported
+        if not self._cuts:
             self.loop = self.loop or event
             return ""
         cut_at = max(self._passed, _cut_at(event, self._detector))
@@ -324,7 +325,7 @@ class RepetitionFilter:
     def _release(self, follower: LoopDetector) -> str:
         """What the follower does not take for a loop's second copy; at a loop, the last that is given out."""
         while change := follower.next_change():
-            if isinstance(change, LoopEvent) and not (self._flushed and change.kind == "near"):
+            if isinstance(change, LoopEvent):
                 given = self._certain[: self._num_releasable(_cut_at(change, follower))]
                 onset = self._to_input(self._followed_from + change.onset)
                 detected_at = self._to_input(self._followed_from + change.detected_at - 1) + 1

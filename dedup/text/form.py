@@ -1,47 +1,106 @@
-"""Tells prose from text whose form repeats by nature: code, tables, logs, CSV, JSON."""
+"""Tells prose from text whose form repeats by nature: code, tables, logs, markup, JSON, encoded data.
+
+What a wrong cut breaks, and how much such text repeats itself legitimately, decides how much evidence a loop in it takes.
+"""
 
 import re
 from typing import Final, Literal
 
-Form = Literal["prose", "code", "data"]
+Form = Literal["prose", "math", "code", "data"]
 
 # What looks like a symbol but stands where prose has one.
 _IN_PLACE: Final = re.compile(
     r"https?://\S+|`[^`\n]*`"
     r"|^\#+\ |^\s*[-*•>]+\s|^\s*\(?\w{1,3}[.)]\s"  # headings, list markers
     r"|[，。！？：；、（）《》“”‘’「」『』…·]"
-    r"|(?<=[\w*)\"'”’])[.,;:!?)\"'”’*]+(?=[\s—–-]|$)"  # after a word
+    r"|(?<=[\w*)\"'”’.!?])[.,;:!?)\"'”’*]+(?=[\s—–-]|$)"  # after a word
     r"|(?:(?<=\s)|^)[\"'(“‘*$-]+(?=\w)"  # before a word
-    r"|(?<=\w)['’_-](?=\w)|(?<=\d)[.,:/](?=\d)|(?<=\d)%|(?<=\s)[—–-](?=\s)",  # within
+    r"|(?<=\w)--(?=[\s\w]|$)|(?<=\w)['’_-](?=\w)|(?<=\d)[.,:/](?=\d)|(?<=\d)%|(?<=\s)[—–-](?=\s)",  # within
     re.MULTILINE,
 )
-_CODE_LINE: Final = re.compile(r"[;{}:,]\s*$|^(?:\s{4,}|\t)(?![-*+•\d])\S|\w\(.*\)\s*$|^(?:def|class|from|import|return|@)\b")
+_CODE_LINE: Final = re.compile(
+    r"[;{}]\s*$|[(\[]\s*$|^(?:\s{4,}|\t)(?![-*+•\d])\S|\w\(.*\)\s*$|^(?:def|class|from|import|return|@)\b"
+    r"|^\s*</?\w+[^<>]*>|^\s*(?://|/\*|\#\w|--\s)|\\\\\s*(?:\\hline)?\s*$"
+)
 _DATA_LINE: Final = re.compile(
     r"\d{1,2}:\d{2}:\d{2}|\[\d+/\w+/\d+"  # a log's time
-    r"|['\"]\s*:\s|^\s*[\[\]{}\"]|^\s*-?[\d.]+,?\s*$"  # JSON
+    r"|['\"]\s*:\s|^\s*[\[\]{}]|^\s*\"[^\"\n]*\"\s*,\s*$|^\s*-?[\d.]+,?\s*$"  # JSON
     r"|^\s*\|.*\||\t.*\t"  # a table's row
     r"|\bVALUES\s*\("  # SQL
     r"|^(?=.*\d)(?:[^,]+,(?=\S)){2}"  # CSV
+    r"|^\s*-?\s*[\w.-]+:\s\S+\s*$|^\s*-?\s*[\w.-]+:\s*$|^\s*[\w.]+\s*=\s*\S+\s*$"  # YAML, settings
 )
+_MATH: Final = re.compile(r"\$[^$\n]+\$|\\[A-Za-z]+|[\^_](?=[\w{])|(?<=[\w)}\]])\s?[=+*/<>×÷·−-]\s?(?=[\w(\\$-])")
+_MATH_SHARE: Final = 0.1  # of the characters, in formulas' signs
+_CODE_SIGN: Final = re.compile(r";\s*$|&|//|==|->|=>|\w\.\w+\(|^\s*(?:def|for|if|return|import|class|let|const|var)\b|\\(?:begin|end|hline|draw|node)", re.MULTILINE)
 _MAX_ODD_SYMBOLS: Final = 0.05  # share of symbols out of prose's place, of all that is not space
 _MAX_DIGITS: Final = 0.2
-_LOG_SHARE: Final = 0.1  # of lines; a traceback may follow each
-_TIME: Final = re.compile(r"\d{1,2}:\d{2}:\d{2}|\[\d+/\w+/\d+")
+_FENCE: Final = "```"
+_LONG_WORD: Final = 60  # characters without a space: base64, a sequence, a path
+_NEAR: Final = 400  # characters looked at before a loop
 
 
 def form_of(text: str) -> Form:
-    """What a stretch of some hundred words is: `data` are tables, logs and JSON; `code` is what else has more symbols than prose."""
+    """Return what a stretch of some hundred words is: `data` are tables, logs and JSON; `code` is what else has more symbols than prose."""
     lines = [line for line in text.split("\n") if line.strip()]
     num_chars = len(text) - sum(map(text.count, " \n\t"))
     if not lines or not num_chars:
         return "data"
-    if _share(_TIME, lines) >= _LOG_SHARE or _share(_DATA_LINE, lines) >= 0.5:
+    if _share(_DATA_LINE, lines) >= 0.5:
         return "data"
     odd = sum(not char.isalnum() and not char.isspace() for char in _IN_PLACE.sub("", text))
     digits = sum(map(str.isdigit, text))
     if odd > _MAX_ODD_SYMBOLS * num_chars or digits > _MAX_DIGITS * num_chars or _share(_CODE_LINE, lines) >= 0.5:
-        return "code"
+        return "math" if _is_math(text, num_chars) else "code"
     return "prose"
+
+
+def _is_math(text: str, num_chars: int) -> bool:
+    """Return whether the symbols are those of formulas."""
+    if _CODE_SIGN.search(text):
+        return False
+    return sum(len(sign) for sign in _MATH.findall(text)) >= _MATH_SHARE * num_chars
+
+
+def form_of_cycle(before: str, unit: str) -> Form:
+    """Return the form that a cycle of `unit` stands in: by its own lines if it has some, else by the text before it."""
+    if is_enclosed(before[-_NEAR:]) or _is_encoded(before, unit):
+        return "data"
+    if "\n" in unit.strip("\n") or len(unit) > _LONG_WORD:
+        return form_of(unit)
+    near = before[-_NEAR:]
+    if "\n" in unit:
+        near += unit
+    return form_of(near) if len(near) >= _LONG_WORD else "prose"
+
+
+def num_fences(text: str) -> int:
+    """Return how many marks of fenced code stand in `text`."""
+    return text.count(_FENCE)
+
+
+def is_enclosed(before: str) -> bool:
+    """Return whether a bracket or a brace is open at the end of `before`: an array, an object, a block."""
+    depth = 0
+    for char in reversed(before):
+        if char in "]}":
+            depth += 1
+        elif char in "[{":
+            if depth == 0:
+                return True
+            depth -= 1
+    return False
+
+
+def _is_encoded(before: str, unit: str) -> bool:
+    """Return whether the cycle stands within a long word of capitals and digits: base64, hex, a sequence."""
+    if any(map(str.isspace, unit)) or not unit.isascii() or not unit.isalnum():
+        return False
+    word = before[-_NEAR:].split()[-1:] if before and not before[-1].isspace() else []
+    start = word[0].rstrip(unit) if word else ""
+    if any(map(str.isupper, unit)) and any(map(str.isupper, start or unit)):
+        return True
+    return len(start) >= 8 and any(map(str.isdigit, start)) and any(map(str.isalpha, start))
 
 
 def _share(pattern: re.Pattern[str], lines: list[str]) -> float:

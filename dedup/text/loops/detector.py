@@ -1,71 +1,62 @@
 """Detects that a generation has nothing new to say: exact cycles, near-verbatim and drift loops, floods.
 
-The detector is online: it answers as soon as a loop is certain. It reads the sequence token by token (a word with what follows it,
-two characters of a script written without spaces, a stretch of symbols), so its answer does not depend on the pieces it was fed.
+The detector is online: it answers as soon as a loop is certain. It reads the text token by token, so its answer does not depend on
+the deltas it was fed. Two stages:
 
-Two tables do the work. Where each pair of tokens stood last: a cycle is a run of tokens that equal those one period earlier, and where
-its first pair stood before is the only period worth looking at. And how often each 3-gram stood before, numbers and case folded: a
-counter, a name or a shuffled set of sentences leaves few new ones, a text that says something many. Worst case O(1) a token, whatever
-the period. Each threshold's evidence stands in docs/filter.md.
+    idle      no passage is being copied: each pair of tokens is looked up, and the third token that goes on as an earlier passage did
+              leads to
+    copying   each token is compared with the one that an earlier passage leads to expect. What is copied at one distance for long enough is a
+              cycle (`cycle.py`); how much less the text says than it should adds up (`evidence.py`), over the whole text and, for text made of
+              lines, since the last line that said something new. When nothing is missing any more the detector is idle again.
+
+Time is O(1) a token, whatever the period; memory is bounded by `LoopConfig.max_period`.
 """
 
+import bisect
 import re
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from dedup.config import LoopConfig
-from dedup.text.form import Form, form_of
-from dedup.text.loops.grams import Grams
-from dedup.text.words import UNSPACED, fold
-
-_TOKEN: Final = re.compile(
-    rf"(?:[{UNSPACED}]{{1,2}}|[A-Z]?[^\W_{UNSPACED}A-Z]{{1,12}}|[A-Z]{{1,12}})[\W_]{{0,3}}"
-    r"|\n{1,8}(?:[^\w\n]|_){0,8}|(?:[^\w\n]|_){1,8}"
+from dedup.text.form import Form, form_of, form_of_cycle
+from dedup.text.loops.cycle import LEAST_WEIGHT, Cycle, period_of
+from dedup.text.loops.evidence import (
+    ADVANCE_BITS,
+    LEAST_SURPRISE,
+    SWITCH_BITS,
+    Deficit,
+    copied_bits,
+    expected_bits,
+    number_bits,
+    surprise_bits,
 )
-# The same in ASCII, where every symbol is of one of these kinds.
-_LOWER: Final = 0  # and digits
-_UPPER: Final = 1
-_NEWLINE: Final = 2
-_OTHER: Final = 3
-_KINDS: Final = bytes(
-    [
-        _LOWER if symbol.islower() or symbol.isdigit() else _UPPER if symbol.isupper() else _NEWLINE if symbol == "\n" else _OTHER
-        for symbol in map(chr, range(256))
-    ]
-)
-_FIRST_UNSPACED: Final = "\u3040"  # kana, then the ideographs: no letters of spaced scripts but Hangul lie beyond
-_FIRST_IDEOGRAPH: Final = "\u4e00"  # from here on there is no case, and hardly any width
-_TABLE_ROW: Final = re.compile(r"^[^\S\n]*\|.*\w.*\|[^\S\n]*(?=\n)", re.MULTILINE)
-_DIGIT: Final = re.compile(r"\d")
-_WORD: Final = re.compile(r"\w*")
-_FENCE: Final = "```"
-
-# Symbols.
-_LEAST_SPAN: Final = 30  # no loop is shorter
-_DRAWING: Final = 1200  # fenced lines without letters are a drawing up to here
-_REACH: Final = 128  # how far back an echo is heard
-_SHORT_RUN: Final = 64  # two tokens, and what may equal of those around them, are no longer
-
-# Tokens, and shares of them.
-_STEP: Final = 32  # between two looks for a near loop
-_PROSE_COVERED: Final = 0.8
-_REPEATED_PAIRS: Final = 0.4  # fewer cannot be a near loop
-_CODE_WINDOW: Final = 256
-_CODE_COVERED: Final = 0.85
-_CODE_WORDS: Final = 44  # different ones
-_TABLE_STEP: Final = 32  # between two looks at a table's rows
-_TABLE_COVERED: Final = 0.5
-_TABLE_ROWS: Final = 12  # not one of them new: a loop
-_FRESH: Final = 16  # half of them new end a near loop
+from dedup.text.loops.flood import Flood
+from dedup.text.loops.history import History, PairIndex
+from dedup.text.loops.tokens import Token, token_of, tokenize
 
 LoopKind = Literal["exact", "near", "flood"]
+
+_LONGEST_TOKEN: Final = 16  # characters
+_REACH: Final = 128  # characters back in which an echo is heard
+_HELD_DISTANCE: Final = 4096  # characters: a copy from further back is not held, a stream must not stall for a page
+_MAX_MISSED: Final = 3  # tokens after which a passage is lost
+_LOOK_AGAIN: Final = 1.15  # growth of a cycle or a sum until its form is looked at again
+_FORM_TOKENS: Final = 600  # looked at to tell a form
+_CONTEXT_TOKENS: Final = 120
+_LIMIT: Final = 80.0  # bits missing in prose
+_LIMIT_IN_STRUCTURE: Final = 600.0
+_LIMIT_OF_LINES: Final = 250.0  # bits missing in lines none of which was new
+_STEP: Final = 32  # tokens between two looks for a flood
+_LEAST_REMEMBERED: Final = 16_384  # characters, whatever the longest period
+_CLOCK: Final = re.compile(r"\d[:/]|[:/]$|[:/]\d")
+_WORD: Final = re.compile(r"\w*")
+_SPAN_OF_IDS: Final = (60, 200)  # token ids in four copies and more; in three
 
 
 @dataclass(frozen=True, slots=True)
 class LoopEvent:
-    """A loop. Offsets and the period are symbols of what was fed.
+    """A loop. Offsets and the period are characters (or token ids) of what was fed.
 
     onset: where the first copy begins. detected_at: how much had been read when it was certain. copies: whole copies until then.
     """
@@ -79,78 +70,206 @@ class LoopEvent:
 
 @dataclass(frozen=True, slots=True)
 class LoopEnd:
-    """The loop has ended: from the symbol `at` on the sequence says something else."""
+    """The loop has ended: from the offset `at` on the text says something else."""
 
     at: int
 
 
-@dataclass(slots=True)
-class _Run:
-    """From the symbol `start` on the sequence equals what stands `distance` tokens earlier."""
+class _Inbox:
+    """What was fed and not read yet. The last token of a text may go on, so it waits."""
 
-    start: int
-    distance: int
-    begun: int  # number of the token that gave it away
-    known_at: int = -1  # found when it is asked for
-    period: int = 0  # symbols; known once the run has covered it
-    unit: str = ""
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+        self.at = 0  # index of the next token
+        self.unfinished = ""
+        self.fed = 0
+        self.is_flushed = False
+
+    def push(self, text: str) -> None:
+        self.fed += len(text)
+        text = self.unfinished + text
+        tokens = tokenize(text)
+        self.unfinished = tokens.pop() if tokens else ""
+        self._add(tokens)
+
+    def push_ids(self, ids: Sequence[int]) -> None:
+        self.fed += len(ids)
+        self._add(list(map(chr, ids)))
+
+    def flush(self) -> None:
+        self.is_flushed = True
+        if self.unfinished:
+            self._add([self.unfinished])
+            self.unfinished = ""
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the last token of the text was taken: it may have been cut off."""
+        return self.is_flushed and self.at == len(self.tokens)
+
+    def take(self) -> str:
+        """Return the next token."""
+        self.at += 1
+        return self.tokens[self.at - 1]
+
+    def take_rest(self) -> str:
+        """Return what was not read, and forget it."""
+        rest = "".join(self.tokens[self.at :]) + self.unfinished
+        self.tokens, self.at, self.unfinished = [], 0, ""
+        return rest
+
+    def _add(self, tokens: list[str]) -> None:
+        self.tokens = [*self.tokens[self.at :], *tokens] if self.at < len(self.tokens) else tokens
+        self.at = 0
+
+
+class _Copy:
+    """The passage being copied: each token is expected to equal the one `distance` tokens before it; 0 if no passage is copied.
+
+    num_copied: tokens that did, since the last that did not. num_missed: tokens that did not, since the last that did.
+    num_same, num_exact: tokens on end that equal those a distance earlier, with numbers that stay or advance, and to the letter.
+    same_weight, exact_weight: the letters in them. same_from, exact_from: the offsets where they begin. looked_at: the weight at the
+    last look at the cycle that they are. held_from: the offset up to which the reader may have been given what is copied now; -1 if it is not
+    held.
+    """
+
+    def __init__(self) -> None:
+        self.distance = 0
+        self.num_copied = 0
+        self.num_missed = 0
+        self.num_same = 0
+        self.num_exact = 0
+        self.same_weight = 0.0
+        self.exact_weight = 0.0
+        self.same_from = 0
+        self.exact_from = 0
+        self.looked_at = 0.0
+        self.held_from = -1
+
+    def lose(self) -> None:
+        """Follow no passage."""
+        self.distance = self.num_copied = self.num_missed = 0
+        self.end_cycle(0)
+
+    def end_cycle(self, at: int) -> None:
+        """The text up to the offset `at` does not repeat what stands a distance earlier."""
+        self.num_same = self.num_exact = 0
+        self.same_weight = self.exact_weight = self.looked_at = 0.0
+        self.same_from = self.exact_from = at
+
+    def extend(self, weight: float, is_exact: bool, end: int) -> None:
+        """Take in a token that ends at the offset `end` and equals the one a distance earlier."""
+        self.num_copied += 1
+        self.num_missed = 0
+        self.num_same += 1
+        self.same_weight += weight
+        if is_exact:
+            self.num_exact += 1
+            self.exact_weight += weight
+        else:
+            self.num_exact = 0
+            self.exact_weight = 0.0
+            self.exact_from = end
+
+
+class _Lines:
+    """The lines of a text, numbers folded. Read only while something is copied, up to where the text is then."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self._start = 0  # number of the first token of the line that has not ended
+        self.is_new = False  # a number in it neither stays nor advances
+
+    def end_line(self, history: History) -> bool:
+        """Take in the lines up to the last token; return whether the last one says something new."""
+        is_known = False
+        base = history.base
+        for index in range(max(0, self._start - base), len(history.tokens)):
+            if "\n" in history.tokens[index]:
+                start = max(0, self._start - base)
+                line = hash(tuple([token_of(token).folded for token in history.tokens[start : index + 1]]))
+                is_known = line in self._seen
+                self._seen.add(line)
+                self._start = base + index + 1
+        is_new = self.is_new or not is_known
+        self.is_new = False
+        return is_new
+
+
+class _Vocabulary:
+    """The words of a text. Read only when it matters whether one is known."""
+
+    def __init__(self) -> None:
+        self._words: set[str] = set()
+        self._until = 0  # number of the first token that was not read
+
+    def knows(self, token: Token, history: History) -> bool:
+        """Return whether the token stands in the text before the last one."""
+        last = len(history.tokens) - 1
+        for text in history.tokens[max(0, self._until - history.base) : last]:
+            self._words.add(token_of(text).key)
+        self._until = history.base + last
+        return token.key in self._words
+
+    def __len__(self) -> int:
+        return len(self._words)
 
 
 class LoopDetector:
-    """Feeds on a sequence of characters or tokens; reports its first loop.
+    """Feeds on a text, in deltas, or on token ids; reports its first loop.
 
         detector = LoopDetector()
         for delta in deltas:
             if event := detector.feed(delta): ...
 
-    Token ids are symbols too: `feed([17, 4, 9])`; near loops are looked for in text only. Memory: at most `3 * max_period` tokens.
+    Of token ids only exact cycles are found.
+
+    Args:
+        config: the longest period looked for.
+        allowed_copies: given one copy of a cycle, return how many are legitimate, 0 for no more than usual.
     """
 
-    def __init__(self, config: LoopConfig | None = None) -> None:
+    def __init__(self, config: LoopConfig | None = None, allowed_copies: Callable[[str], int] | None = None) -> None:
         self.config = config or LoopConfig()
-        self.event: LoopEvent | None = None  # the loop that the sequence is in
+        self.event: LoopEvent | None = None  # the loop that the text is in
+        self._allowed_copies = allowed_copies
         self._is_text = True
-        self._unfinished = ""
-        self._tokens: list[str] = []  # whole, but not looked at yet, from _at on
-        self._at = 0
-        self._fed = 0
-        self._flushed = False
-        # What was looked at. Index 0 of the lists is token number _base.
-        self._base = 0
-        self._seen: list[str] = []
-        self._ends: list[int] = []  # where each token ends
-        self._end = 0
-        self._tail = ""  # the end of it, as text
-        self._pairs: dict[str, int] = {}  # two tokens, with \0 between -> number of the second, where they stood last
-        self._num_counted = 0  # tokens in the tables of 3-grams
-        self._grams: Grams | None = None  # as they stand; counted while enough of what is said is not new
-        self._said: Grams | None = None  # folded; counted while enough pairs stood before
-        self._hits: deque[int] = deque()  # numbers of the last tokens whose pair stood before
-        self._remembered = max(self.config.max_period, self.config.window, _CODE_WINDOW)
-        self._num_fences = 0  # in what was forgotten
-        self._run: _Run | None = None
+        self._inbox = _Inbox()
+        self._history = History()
+        self._pairs = PairIndex()
+        self._found = -1  # while idle: the number of the token that ended the last pair before, -1 if that was new
+        self._copy = _Copy()
+        self._text_deficit = Deficit()
+        self._line_deficit = Deficit()
+        self._flood = Flood()
+        self._lines = _Lines()
+        self._vocabulary = _Vocabulary()
 
     @property
     def held_from(self) -> int:
-        """From this symbol on, what was fed may be a loop's second copy; what was fed, if nothing may."""
-        if self._run is not None:
-            return self._known_at(self._run)
-        if not self._seen:
-            return self._fed
-        tail, size = self._tail, len(self._seen[-1])
-        if size > _REACH or tail.find(self._seen[-1], max(0, len(tail) - size - _REACH), len(tail) - 1) < 0:
-            return self._fed  # the commonest case, without a call: the last token does not stand near before
-        return self._echo(len(self._seen) - 1)
+        """Offset from which input is held as a possible second copy of a loop; the input length if nothing is held."""
+        history = self._history
+        index = len(history.tokens) - 1
+        fed = self._inbox.fed
+        if index < 0:
+            return fed
+        copy = self._copy
+        if copy.num_copied:
+            return copy.held_from if copy.held_from >= 0 else fed
+        held = self._echo(index)
+        if not copy.distance and self._is_near(self._found):
+            held = min(held, history.end)
+        return held
 
     @property
     def looked_at(self) -> int:
-        """Symbols in whole tokens, all of which were looked at when `next_change` has given None."""
-        return self._end
+        """Characters in whole tokens, all of which were looked at when `next_change` has given None."""
+        return self._history.end
 
     def feed(self, symbols: str | Sequence[int]) -> LoopEvent | None:
-        """The first loop, as soon as it is certain; None until then. What is fed after a loop is not looked at.
+        """Take in a delta and return the first loop, once it is certain. What is fed after a loop is not looked at.
 
-        Token ids must be below 1,114,112, the number of symbols that a string can hold.
+        Token ids must be below 1,114,112, the number of characters that a string can hold.
         """
         if self.event is None:
             self.push(symbols)
@@ -159,395 +278,366 @@ class LoopDetector:
         return self.event
 
     def push(self, symbols: str | Sequence[int]) -> None:
-        """Takes symbols in; `next_change` looks at them."""
-        self._fed += len(symbols)
+        """Take in a delta; `next_change` looks at it."""
         if isinstance(symbols, str):
-            text = self._unfinished + symbols
-            tokens = _ascii_tokens(text) if text.isascii() else _TOKEN.findall(text)
-            self._unfinished = tokens.pop() if tokens else ""
-            self._tokens = [*self._tokens[self._at :], *tokens] if self._at < len(self._tokens) else tokens
-            self._at = 0
+            self._inbox.push(symbols)
         else:
             self._is_text = False
-            self._tokens = [*self._tokens[self._at :], *map(chr, symbols)]
-            self._at = 0
-
-    def start_over(self) -> None:
-        """What is fed from here on does not go on with what was fed before: it is only compared with it. The loop has ended."""
-        rest = "".join(self._tokens[self._at :]) + self._unfinished
-        if rest:
-            self._seen.append(rest)
-            self._end += len(rest)
-            self._ends.append(self._end)
-        self._tokens, self._at, self._unfinished = [], 0, ""
-        self._tail = ""
-        self._run = self.event = None
-        self._hits.clear()
-        self._grams = self._said = None
+            self._inbox.push_ids(symbols)
 
     def flush(self) -> None:
-        """No more symbols will come: the last token is whole."""
-        self._flushed = True
-        if self._unfinished:
-            self._tokens.append(self._unfinished)
-            self._unfinished = ""
+        """No more text will come: the last token is whole."""
+        self._inbox.flush()
+
+    def start_over(self) -> None:
+        """Leave the loop: what is fed from here on does not go on with what was fed before, it is only compared with it."""
+        if rest := self._inbox.take_rest():
+            self._history.append(rest)
+        self._pairs.start_over()
+        self._be_idle()
 
     def next_change(self) -> LoopEvent | LoopEnd | None:
-        """The next thing that happens in what was pushed; None when all of it was looked at."""
-        while self._at < len(self._tokens):
-            index, before = self._skim()
-            if self._run is None and before < 0 and not self._flushed and (self._base + index) % _STEP:
-                continue  # a token that changes nothing
-            if change := self._consider(index, before):
-                return change
+        """Return the next thing that happens in what was pushed; None when all of it was looked at."""
+        inbox = self._inbox
+        while inbox.at < len(inbox.tokens):
+            if self.event:
+                if (end := self._read_in_loop(self.event)) is not None:
+                    return end
+                continue
+            if self._copy.distance or self._text_deficit.total:
+                self._compare(inbox.take(), self._history, self._copy)
+            else:
+                self._skim(inbox, self._history)
+            if self.event is None and self._history.next_number % _STEP == 0:
+                self._look_for_flood()
+                self._forget()
+            if self.event:
+                return self.event
         return None
 
-    def _skim(self) -> tuple[int, int]:
-        """Reads up to a token that may matter: its index, and the number of the one that ended the same pair before (-1: none).
-
-        Goal: as little as can be for a token that is new, or whose pair stood before too long ago, or far away and between other
-        tokens: what would be a run of two tokens is no loop.
-        """
-        seen, ends, pairs, end, hits = self._seen, self._ends, self._pairs, self._end, self._hits
-        base, max_period, tokens = self._base, self.config.max_period, self._tokens
-        alone = self.event is None
-        number = base + len(seen)
-        stop = min(len(tokens), self._at + (1 if self._run else 1 + -number % _STEP))
-        last, before = seen[-1] if seen else "", -1
-        for at in range(self._at, stop):
-            token = tokens[at]
-            end += len(token)
-            seen.append(token)
-            ends.append(end)
-            pair = f"{last}\0{token}"  # unlike a tuple, nothing for the garbage collector to look through
-            last = token
-            if (known := pairs.setdefault(pair, number)) != number:
-                pairs[pair] = number
-                hits.append(number)
-                place = known - base
-                distance = end - ends[place]
-                if distance <= max_period and not (
-                    alone
-                    and distance > _SHORT_RUN
-                    and place > 1
-                    and at + 1 < len(tokens)
-                    and tokens[at + 1] != seen[place + 1]
-                    and seen[-3] != seen[place - 2]
-                ):
-                    before = known
-                    break
-            number += 1
-        self._tail = (self._tail + "".join(tokens[self._at : at + 1]))[-2 * _REACH :]
-        self._at, self._end = at + 1, end
-        return len(seen) - 1, before
-
-    def _consider(self, index: int, before: int) -> LoopEvent | LoopEnd | None:
-        """What the token at `index` changes."""
-        change: LoopEvent | LoopEnd | None = None
-        if self._run and self._seen[index - self._run.distance] != self._seen[index]:
-            change = self._end_run(index)
-        if self._run is None and before >= 0:
-            self._begin_run(index, self._base + index - before)
-        if self._run and self.event is None and change is None:
-            change = self.event = self._judge(self._run, index, self._end)
-        at_end = self._flushed and self._at == len(self._tokens)
-        if at_end or (self._base + index) % _STEP == 0:
-            self._count(at_end)
-            change = change or self._look_for_near(index, at_end)
-            if index >= 3 * self._remembered:
-                self._forget()
-        return change
-
-    def _count(self, at_end: bool) -> None:
-        """Brings the tables of 3-grams up to date, if enough pairs stood before that it matters."""
-        number = self._base + len(self._seen)
-        window = self.config.window // 4 if at_end else self.config.window
-        while self._hits and self._hits[0] < number - self.config.window:
-            self._hits.popleft()
-        if self._said is None:
-            num_hits = sum(hit >= number - window for hit in self._hits) if at_end else len(self._hits)
-            if num_hits < _REPEATED_PAIRS * window:
+    def _skim(self, inbox: _Inbox, history: History) -> None:
+        """Read tokens up to the third of a passage that stood before. Goal: as little as can be for one that is new."""
+        found, pairs = self._found, self._pairs
+        stop = min(len(inbox.tokens), inbox.at + _STEP - history.next_number % _STEP)
+        for at in range(inbox.at, stop):
+            token = inbox.tokens[at]
+            history.append(token)
+            known = pairs.add(token, history)
+            if known >= 0 and known == found + 1:
+                inbox.at = at + 1
+                self._found = known
+                self._follow(known)
                 return
-            self._said = Grams(self.config.window)
-            self._num_counted = self._base
-        new = self._seen[self._num_counted - self._base :]
-        self._num_counted = number
-        self._said.extend([_UNITS.get(token) or _unit(token) for token in new])
-        if self._grams:
-            self._grams.extend(new)
-        elif self._said.covered(self.config.window) >= _TABLE_COVERED / 2:
-            self._grams = Grams(_CODE_WINDOW)
-            self._grams.extend(self._seen)
+            found = known
+        inbox.at = stop
+        self._found = found
+
+    def _follow(self, known: int) -> None:
+        """Follow the passage that the token with number `known` belongs to, as the last token does."""
+        history, copy = self._history, self._copy
+        index = len(history.tokens) - 1
+        place = known - history.base
+        if history.end - history.ends[place] > self.config.max_period:
+            copy.lose()
+            return
+        # The passage may have been copied for longer, hidden by another one. Goal, O(1) amortised: no further back than that.
+        distance = index - place
+        was_idle = not copy.distance and not self._text_deficit.total
+        floor = max(distance, index - 2 * distance)
+        first = index + 1
+        while first > floor and history.tokens[first - 1] == history.tokens[first - 1 - distance]:
+            first -= 1
+        copy.distance, copy.num_copied, copy.num_missed, copy.looked_at = distance, 1, 0, 0.0
+        copy.num_exact = index + 1 - first
+        copy.exact_weight = self._weight_of(first, index + 1)
+        copy.exact_from = history.ends[first - 1]
+        if copy.num_exact:
+            copy.num_same, copy.same_weight, copy.same_from = copy.num_exact, copy.exact_weight, copy.exact_from
+        else:
+            copy.num_same, copy.same_weight, copy.same_from = 1, self._weight_of(index, index + 1), history.start_of(index)
+        history.copies[index] = history.copies[place] + 1
+        # While only a pair was known, what ends with it was held.
+        self._hold(index - 1 if was_idle else index)
+
+    def _hold(self, first: int) -> None:
+        """Hold what is copied from the token at index `first` on, or from where it echoes what stands near."""
+        copy, history = self._copy, self._history
+        index = len(history.tokens) - 1
+        if self._is_near(history.base + index - copy.distance):
+            copy.held_from = min(history.ends[first], self._echo(index))
+        else:
+            copy.held_from = -1
+
+    def _is_near(self, number: int) -> bool:
+        """Return whether a copy of the token with that number is held: a stream must not stall for a page."""
+        place = number - self._history.base
+        return place >= 0 and self._history.end - self._history.ends[place] <= _HELD_DISTANCE
+
+    def _compare(self, text: str, history: History, copy: _Copy) -> None:
+        """Read a token while a passage is copied, or something is still missing."""
+        history.append(text)
+        known = self._found = self._pairs.add(text, history)
+        index = len(history.tokens) - 1
+        if not self._is_text:
+            self._compare_id(index, known)
+            return
+        token = token_of(text)
+        bits = self._match(token, index)
+        weight = token.weight if bits == 0 else 0.0
+        if bits >= 0:
+            if copy.num_copied == 1:
+                self._hold(index)
+            bits += copied_bits(max(0, copy.num_copied - 1))
+            history.copies[index] = history.copies[index - copy.distance] + 1
+        elif known >= 0:
+            bits = SWITCH_BITS
+            weight = token.weight
+            self._follow(known)
+        else:
+            bits = self._surprise(token)
+            copy.num_missed += 1
+            copy.num_copied = 0
+            copy.end_cycle(history.end)
+            if copy.num_missed > _MAX_MISSED:
+                copy.lose()
+        missing = expected_bits(weight, history.copies[index]) - bits
+        self._text_deficit.add(missing, history.end)
+        self._line_deficit.add(missing, history.end)
+        if not self._text_deficit.total and not copy.num_copied:
+            copy.lose()
+        if "\n" in text and self._lines.end_line(history):
+            self._line_deficit.clear(history.end)
+        if copy.num_same >= copy.distance > 0:
+            self._judge_cycle(index)
+        if self.event is None and (
+            self._text_deficit.total > max(_LIMIT, _LOOK_AGAIN * self._text_deficit.judged)
+            or self._line_deficit.total > max(_LIMIT_OF_LINES, _LOOK_AGAIN * self._line_deficit.judged)
+        ):
+            self._judge_deficit(index)
+
+    def _match(self, token: Token, index: int) -> float:
+        """Return the bits that the token at `index` says beyond the passage it is compared with; -1 if it does not go on with it."""
+        copy, history = self._copy, self._history
+        place = index - copy.distance
+        if not copy.distance or place < 0:
+            return -1.0
+        text = history.tokens[place]
+        if text == token.text or (self._inbox.is_at_end and text.startswith(token.text)):
+            copy.extend(token.weight, True, history.end)
+            return 0.0
+        earlier = token_of(text)
+        if earlier.key == token.key:
+            copy.extend(token.weight, False, history.end)
+            return 0.0
+        if token.number < 0 or earlier.folded != token.folded:
+            return -1.0
+        if self._advances(token, earlier, index):
+            copy.extend(0.0, False, history.end)
+            return ADVANCE_BITS
+        self._lines.is_new = True
+        known = self._found - history.base
+        if self._found >= 0 and history.tokens[known] == token.text:
+            return -1.0  # another passage goes on with this very number
+        copy.num_copied = copy.num_missed = 0
+        copy.end_cycle(history.end)
+        return number_bits(token.num_digits)
+
+    def _advances(self, token: Token, earlier: Token, index: int) -> bool:
+        """Return whether a number differs from the one a distance earlier as a counter, a time or a date does."""
+        history, distance = self._history, self._copy.distance
+        step = token.number - earlier.number
+        if step in (1, -1):
+            return True
+        if _CLOCK.search(token.text) or _CLOCK.search(history.tokens[index - 1]):
+            return True
+        if index < 2 * distance:
+            return False
+        first = token_of(history.tokens[index - 2 * distance])
+        return first.folded == token.folded and earlier.number - first.number == step
+
+    def _surprise(self, token: Token) -> float:
+        """Return the bits of a token that no earlier passage leads to."""
+        if self._text_deficit.total <= LEAST_SURPRISE and token.weight >= 1:
+            return LEAST_SURPRISE  # nothing is missing any more, whatever it says
+        is_known = self._vocabulary.knows(token, self._history)
+        return surprise_bits(token, is_known, len(self._vocabulary))
+
+    def _compare_id(self, index: int, known: int) -> None:
+        """Read a token id: it continues the passage that is copied, or ends it."""
+        copy, history = self._copy, self._history
+        place = index - copy.distance
+        if copy.distance and place >= 0 and history.tokens[place] == history.tokens[index]:
+            copy.extend(1.0, True, history.end)
+            if copy.num_exact >= copy.distance:
+                self._judge_ids(index)
+        elif known >= 0:
+            self._follow(known)
+        else:
+            copy.lose()
+
+    def _judge_ids(self, index: int) -> None:
+        copy, end = self._copy, self._history.end
+        start = copy.exact_from - copy.distance
+        copies = (end - start) // copy.distance
+        if copies >= 3 and end - start >= (_SPAN_OF_IDS[0] if copies > 3 else _SPAN_OF_IDS[1]):
+            self.event = LoopEvent("exact", start, end, copy.distance, copies)
+
+    def _judge_cycle(self, index: int) -> None:
+        """Take what is copied at one distance, if it covers a copy, for a loop if it is one."""
+        copy, history = self._copy, self._history
+        is_exact = copy.num_exact >= copy.distance
+        weight = copy.exact_weight if is_exact else copy.same_weight
+        if weight < LEAST_WEIGHT or weight < _LOOK_AGAIN * copy.looked_at:
+            return
+        copy.looked_at = weight
+        first = index + 1 - copy.distance
+        unit = history.text(first, index + 1)
+        period = period_of(unit) if is_exact else len(unit)
+        weight += (1 - period / len(unit)) * self._weight_of(first, index + 1)
+        start = (copy.exact_from if is_exact else copy.same_from) - period
+        if is_exact:
+            start -= self._same_before(start + period, period, len(unit) + _LONGEST_TOKEN)
+        cycle = Cycle(start, history.end, period, unit[:period], weight, is_exact)
+        if not cycle.could_be_loop:
+            return
+        before = history.text_until(start, _CONTEXT_TOKENS)
+        is_fenced = history.in_fence(index)
+        form: Form = "code" if is_fenced else form_of_cycle(before, cycle.unit)
+        if not cycle.is_loop(form, is_fenced) or self._is_allowed(cycle.unit, cycle.copies):
+            return
+        kind: LoopKind = "near" if not is_exact else "exact" if cycle.has_letters else "flood"
+        self.event = LoopEvent(kind, start, history.end, period, cycle.copies)
+
+    def _judge_deficit(self, index: int) -> None:
+        """Take a text that has said too little for too long for a loop, if text of its form says more."""
+        history, copy = self._history, self._copy
+        deficit = self._text_deficit
+        if self._line_deficit.total > _LIMIT_OF_LINES:
+            deficit = self._line_deficit
+        else:
+            text = history.text_until(history.end, _FORM_TOKENS)[-(history.end - deficit.since) :]
+            is_prose = form_of(text) == "prose" and not history.in_fence(index)
+            deficit.judged = deficit.total
+            if deficit.total <= (_LIMIT if is_prose else _LIMIT_IN_STRUCTURE):
+                return
+        period = history.end - history.ends[max(0, index - copy.distance)] if copy.distance else 0
+        period = max(1, period)
+        onset = max(0, deficit.since - period)
+        copies = max(2, (history.end - onset) // period)
+        if self._is_allowed(history.text(index + 1 - copy.distance, index + 1), copies):
+            deficit.judged = deficit.total
+            return
+        self.event = LoopEvent("near", onset, history.end, period, copies)
+
+    def _look_for_flood(self) -> None:
+        history, flood = self._history, self._flood
+        if self._is_text and flood.begins(history):
+            unit = "".join(sorted(flood.chars))
+            size = history.end - flood.start
+            if not self._is_allowed(unit, size):
+                self.event = LoopEvent("flood", flood.start, history.end, 1, size)
+            else:
+                flood.chars = frozenset()
+
+    def _is_allowed(self, unit: str, copies: int) -> bool:
+        """Return whether so many copies of `unit` were asked for."""
+        return self._allowed_copies is not None and copies <= self._allowed_copies(unit)
+
+    def _read_in_loop(self, event: LoopEvent) -> LoopEnd | None:
+        """Read a token while the text is in a loop; return the loop's end if it ends it."""
+        history, copy = self._history, self._copy
+        text = self._inbox.tokens[self._inbox.at]
+        if self._flood.chars:
+            if self._flood.goes_on(text):
+                self._take()
+                return None
+            return self._leave(0)
+        if event.kind == "near":
+            return self._read_in_near_loop()
+        place = len(history.tokens) - copy.distance
+        other = history.tokens[place] if place >= 0 else ""
+        if other == text:
+            self._take()
+            return None
+        # The last copy may break off within the token, but not within a word.
+        same = _common_prefix(text, other)
+        word = len(_WORD.match(text).group())  # type: ignore[union-attr]
+        return self._leave(word if word <= same else 0)
+
+    def _read_in_near_loop(self) -> LoopEnd | None:
+        deficit = self._text_deficit
+        deficit.total = min(deficit.total, _LIMIT)
+        end = self._history.end
+        event, self.event = self.event, None
+        self._compare(self._inbox.take(), self._history, self._copy)
+        self.event = event
+        if deficit.total:
+            return None
+        self._be_idle()
+        return LoopEnd(end)
+
+    def _take(self) -> None:
+        token = self._inbox.take()
+        self._history.append(token)
+        self._pairs.add(token, self._history)
+        self._forget()
+
+    def _leave(self, num_chars: int) -> LoopEnd:
+        """Leave the loop before the token that comes next, or so many characters into it."""
+        self._be_idle()
+        return LoopEnd(self._history.end + num_chars)
+
+    def _be_idle(self) -> None:
+        self.event = None
+        self._copy.lose()
+        self._found = -1
+        self._text_deficit.clear(self._history.end)
+        self._line_deficit.clear(self._history.end)
+
+    def _weight_of(self, start: int, end: int) -> float:
+        """Return the letters in the tokens from index `start` up to `end`."""
+        if not self._is_text:
+            return float(end - start)
+        return sum([token_of(token).weight for token in self._history.tokens[start:end]])
+
+    def _same_before(self, start: int, period: int, most: int) -> int:
+        """Return how many characters before the offset `start` equal those a period earlier: tokens may be cut elsewhere there."""
+        text = self._history.text_until(start, 0, most + period)
+        num_same = 0
+        while num_same < len(text) - period and text[-1 - num_same] == text[-1 - num_same - period]:
+            num_same += 1
+        return num_same
 
     def _echo(self, index: int) -> int:
-        """Where the first token of the longest echo that ends with the token at `index` ends; -1 if there is none.
+        """Return the offset from which the last tokens stand in the `_REACH` characters before them too; the input length if none does.
 
-        An echo stands in the `_REACH` symbols before it too, wherever a token begins there: two characters of Chinese are a token,
-        and a loop's copies need not begin at one.
+        An echo may begin anywhere in a token: two characters of Chinese are a token, and a loop's copies need not begin at one.
         """
-        seen = self._seen
-        text = self._tail
-        if index < len(seen) - 1:
-            text = "".join(seen[max(0, index + 1 - 2 * _REACH) : index + 1])[-2 * _REACH :]
-        length = len(text)
-        size, since = 0, -1
+        tokens, ends = self._history.tokens, self._history.ends
+        size, since = 0, self._inbox.fed
+        text = ""
         while index >= 0:
-            size += len(seen[index])
-            if size > _REACH or text.find(text[-size:], max(0, length - size - _REACH), length - 1) < 0:
+            size += len(tokens[index])
+            if size > _REACH:
                 break
-            since = self._ends[index]
+            if not text:
+                text = self._history.text_until(self._history.end, 0, 2 * _REACH)
+            if text.find(text[-size:], max(0, len(text) - size - _REACH), len(text) - 1) < 0:
+                break
+            since = ends[index]
             index -= 1
         return since
 
-    def _known_at(self, run: _Run) -> int:
-        """The symbol up to which the run could not be told from new text."""
-        if run.known_at < 0:
-            index = run.begun - self._base
-            since = self._echo(index)
-            run.known_at = since if since >= 0 else self._ends[index]
-        return run.known_at
-
-    def _begin_run(self, index: int, distance: int) -> None:
-        """A run: the last two tokens stand `distance` tokens earlier too."""
-        seen, ends = self._seen, self._ends
-        first = index - 1
-        if first < distance:
-            return
-        # The run may have begun earlier, hidden by one of another period. Goal, O(1) amortised: no further back than that.
-        floor = max(distance, first - 2 * distance)
-        while first > floor and seen[first - 1] == seen[first - 1 - distance]:
-            first -= 1
-        start = ends[first - 1]
-        for one, other in zip(
-            reversed(seen[first - 1]), reversed(seen[first - 1 - distance] if first > distance else ""), strict=False
-        ):
-            if one != other:
-                break
-            start -= 1
-        self._run = _Run(start, distance, self._base + index)
-
-    def _end_run(self, index: int) -> LoopEvent | LoopEnd | None:
-        """What the end of the run before the token at `index` means."""
-        run, self._run = self._run, None
-        assert run is not None
-        end = self._ends[index - 1]
-        if self.event:
-            if self.event.kind == "near":
-                return None
-            # The last copy may break off within the token, but not within a word.
-            word = len(_WORD.match(self._seen[index]).group())  # type: ignore[union-attr]
-            same = _common_prefix(self._seen[index], self._seen[index - run.distance])
-            return self._leave_loop(index, word if word <= same else 0)
-        # The last copy may break off within the token.
-        end += _common_prefix(self._seen[index], self._seen[index - run.distance])
-        if event := self._judge(run, index - 1, end):
-            self._run = run
-            self.event = event
-            return event
-        return None
-
-    def _leave_loop(self, index: int, num_symbols: int = 0) -> LoopEnd:
-        """The loop has ended before the token at `index`, or this many symbols into it."""
-        self.event = None
-        if self._grams:
-            self._grams.start_over()
-        if self._said:
-            self._said.start_over()
-        return LoopEnd(self._ends[index - 1] + num_symbols)
-
-    def _look_for_near(self, index: int, at_end: bool) -> LoopEvent | LoopEnd | None:
-        """Whether the tokens up to that at `index` are a near loop, or end one."""
-        if self.event is None and self._is_text:
-            self.event = self._near(at_end)
-            return self.event
-        if self.event and self.event.kind == "near" and self._said and 2 * self._said.num_new(_FRESH) >= _FRESH:
-            return self._leave_loop(index)
-        return None
-
-    def _judge(self, run: _Run, index: int, end: int) -> LoopEvent | None:
-        """The loop that the run, whose last token is that at `index`, is, if up to `end` it is long enough."""
-        if not run.period:
-            period = self._ends[index] - self._ends[index - run.distance]
-            if end - run.start < period:
-                return None
-            # Tokens may be cut so that several copies make one period of tokens.
-            unit = "".join(self._seen[index - run.distance + 1 : index + 1])
-            run.period = (unit + unit).find(unit, 1)
-            run.unit = unit[: run.period]
-            run.start = self._start_of(run, index) - (len(unit) - run.period)
-        span = end - run.start + run.period
-        copies = span // run.period
-        if copies < 3 or span < _LEAST_SPAN:
-            return None
-        kind, needed = _needed_span(run.unit, copies) if self._is_text else ("exact", _span_of(copies))
-        is_drawing = kind == "flood" and span < _DRAWING and "\n" in run.unit and _FENCE not in run.unit and self._in_fence(index)
-        if span < needed or is_drawing:
-            return None
-        return LoopEvent(kind, run.start - run.period, end, run.period, copies)
-
-    def _start_of(self, run: _Run, index: int) -> int:
-        """Where the run begins, up to a period before the first token that showed it: the first copy's tokens may be cut elsewhere."""
-        text = "".join(self._seen[max(0, index + 1 - 3 * run.distance) : index + 1])
-        begun = self._ends[index] - len(text)
-        period = self._ends[index] - self._ends[index - run.distance]
-        start = run.start - begun
-        floor = max(period, start - period)
-        while start > floor and text[start - 1] == text[start - 1 - period]:
-            start -= 1
-        return begun + start
-
-    def _near(self, at_end: bool) -> LoopEvent | None:
-        """The near loop that the last tokens are: prose that says nothing new, or code whose very tokens are not new.
-
-        What is cut of a near loop may be new in a word, so it must have gone on for long; a text that ends in one is only reported.
-        """
-        window = self.config.window // 4 if at_end else self.config.window
-        if self._said is None:
-            return None
-        if self._said.covered(window) >= _PROSE_COVERED and self._last_form(window) == "prose":
-            grams = self._said
-        elif self._grams is None:
-            return None
-        elif self._grams.covered(_CODE_WINDOW) >= _CODE_COVERED and self._few_words() and self._last_form(_CODE_WINDOW) == "code":
-            grams, window = self._grams, _CODE_WINDOW
-        else:
-            return self._near_table()
-        here, last, first = grams.origin(window)
-        onset = self._end_of(first - 3)
-        period = max(1, self._end_of(here) - self._end_of(last))
-        return LoopEvent("near", onset, self._end, period, max(2, (self._end - onset) // period))
-
-    def _near_table(self) -> LoopEvent | None:
-        """The near loop that a table is when none of its last rows is new."""
-        if (
-            not self._grams
-            or self._grams.covered(_CODE_WINDOW) < _TABLE_COVERED
-            or (self._base + len(self._seen)) % _TABLE_STEP >= _STEP
-        ):
-            return None
-        text = "".join(self._seen)
-        rows = [(row.start(), " ".join(row.group().split())) for row in _TABLE_ROW.finditer(text)]
-        first_at: dict[str, int] = {}
-        for number, (_, row) in enumerate(rows):
-            first_at.setdefault(row, number)
-        recent = range(len(rows) - _TABLE_ROWS, len(rows))
-        if recent.start < 0 or any(first_at[rows[number][1]] == number for number in recent):
-            return None
-        first = recent.start
-        begun = self._end - len(text)
-        onset = begun + rows[first_at[rows[first][1]]][0]
-        period = max(1, begun + rows[first][0] - onset)
-        return LoopEvent("near", onset, self._end, period, max(2, (self._end - onset) // period))
-
-    def _few_words(self) -> bool:
-        """Whether the last tokens are a handful of words over and over: code that repeats itself for a reason has more."""
-        return len({_UNITS.get(token) or _unit(token) for token in self._seen[-_CODE_WINDOW:]}) <= _CODE_WORDS
-
-    def _last_form(self, num_tokens: int) -> Form:
-        form = form_of("".join(self._seen[-num_tokens:]))
-        return "code" if form == "prose" and self._in_fence(len(self._seen) - 1) else form
-
-    def _in_fence(self, index: int) -> bool:
-        """Whether the token at `index` stands in fenced code."""
-        return (self._num_fences + _num_fences(self._seen[: index + 1])) % 2 == 1
-
-    def _end_of(self, number: int) -> int:
-        """Where a token ends; of one that is forgotten or was never there, the nearest."""
-        return self._ends[max(0, number - self._base)] if number >= 0 else 0
-
     def _forget(self) -> None:
-        """Drops the older two thirds of what is remembered. O(1) amortised."""
-        cut = 2 * self._remembered
-        if self._run:
-            self._known_at(self._run)
-        self._base += cut
-        self._num_fences += _num_fences(self._seen[:cut])
-        del self._seen[:cut], self._ends[:cut]
-        self._pairs = {pair: number for pair, number in self._pairs.items() if number >= self._base}
-        self._grams = None
-        self._said = None
-
-
-def _ascii_tokens(text: str) -> list[str]:
-    """`_TOKEN.findall` of ASCII text, at a quarter of its cost: this is done for every piece of a stream."""
-    kinds = text.encode().translate(_KINDS)
-    end = len(kinds)
-    tokens: list[str] = []
-    at = 0
-    while at < end:
-        start = at
-        kind = kinds[at]
-        if kind <= _UPPER:
-            if kind == _UPPER and at + 1 < end and kinds[at + 1] == _LOWER:  # a word with a capital
-                at += 1
-                kind = _LOWER
-            at = _run_end(kinds, at, min(end, at + 12), kind)
-            at = _symbols_end(kinds, at, min(end, at + 3), _NEWLINE)
-        else:
-            if kind == _NEWLINE:
-                at = _run_end(kinds, at, min(end, at + 8), _NEWLINE)
-            at = _symbols_end(kinds, at, min(end, at + 8), _OTHER)
-        tokens.append(text[start:at])
-    return tokens
-
-
-def _run_end(kinds: bytes, at: int, stop: int, kind: int) -> int:
-    """Where the symbols of `kind` at `at` end."""
-    while at < stop and kinds[at] == kind:
-        at += 1
-    return at
-
-
-def _symbols_end(kinds: bytes, at: int, stop: int, least: int) -> int:
-    """Where the symbols of kinds from `least` on at `at` end."""
-    while at < stop and kinds[at] >= least:
-        at += 1
-    return at
-
-
-def _span_of(copies: int) -> int:
-    return 60 if copies >= 4 else 200
-
-
-def _needed_span(unit: str, copies: int) -> tuple[LoopKind, int]:
-    """How many symbols a cycle of `unit` must cover to be a loop.
-
-    Words said over are a loop soon. Digits and symbols stand in rows legitimately: table rules, dot leaders, padding, zeros.
-    """
-    letters = sum(map(str.isalpha, unit))
-    if not letters:
-        if any(map(str.isdigit, unit)):
-            return "flood", (96 if unit.isdigit() and copies >= 16 else 256) if len(set(unit)) > 1 else 128
-        if _FENCE in unit:
-            return "flood", 120
-        return "flood", max(400 if unit.isascii() else 200, 8 * len(unit))  # a form has some empty rows
-    if "\n    " in unit:  # lines of code
-        return "exact", max(320, 6 * len(unit))
-    if 4 * letters < len(unit):
-        return "exact", 320
-    if len(unit) > 3 and copies >= 5 and min(filter(str.isalpha, unit)) >= _FIRST_UNSPACED:
-        return "exact", _LEAST_SPAN
-    return ("exact" if len(set(unit)) > 1 else "flood"), _span_of(copies)
-
-
-def _num_fences(tokens: list[str]) -> int:
-    return "".join(tokens).count(_FENCE)
+        """Drop what is too old to be a copy's beginning. O(1) amortised."""
+        history = self._history
+        if history.end - history.start_of(0) < 2 * self.config.max_period + _LEAST_REMEMBERED:
+            return
+        keep_from = history.end - self.config.max_period - _LEAST_REMEMBERED // 2
+        num_tokens = bisect.bisect_left(history.ends, keep_from)
+        history.forget(num_tokens)
+        self._pairs.forget(history.base)
 
 
 def _common_prefix(one: str, other: str) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
-_UNITS: Final[dict[str, str]] = {}  # folded forms of tokens, shared by all detectors; bounded
-_MAX_UNITS: Final = 1 << 15
-
-
-def _unit(token: str) -> str:
-    """What a token says: case, width and numbers folded, symbols around it dropped."""
-    if token[0] >= _FIRST_IDEOGRAPH and token.isalpha():
-        return token
-    word = "".join(filter(str.isalnum, token))
-    if len(_UNITS) >= _MAX_UNITS:
-        _UNITS.clear()
-    unit = _UNITS[token] = "0" if _DIGIT.search(word) else fold(word) or token
-    return unit

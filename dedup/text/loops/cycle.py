@@ -1,0 +1,74 @@
+"""Exact cycles: how much of a unit must be said again before it is a loop."""
+
+from typing import Final, NamedTuple
+
+from dedup.text.form import Form
+
+# Letters that must have been said again, by whole copies: two copies of a paragraph are as sure a sign as ten of a word.
+_NEEDED: Final = (0.0, 0.0, 100.0, 70.0, 45.0, 45.0, 40.0)
+_NEEDED_OF_MANY: Final = 33.0
+_NEEDED_OF_SYMBOLS: Final = 45.0  # rules, leaders, padding; and at least _SYMBOL_COPIES
+_SYMBOL_COPIES: Final = 8
+_NEEDED_IN_STRUCTURE: Final = 250.0  # in code, tables, JSON and other data, where a wrong cut breaks what follows
+_DIGITS_IN_STRUCTURE: Final = 150.0
+_SYMBOLS_IN_FENCE: Final = 80.0
+_MATH_FACTOR: Final = 2.0  # formulas repeat their terms
+_COUNTER_FACTOR: Final = 2.0  # a cycle in which numbers advance may be an enumeration
+_THIRD_BEGUN: Final = 0.15  # of the third copy, that two are no accident
+
+LEAST_WEIGHT: Final = _NEEDED_OF_MANY
+
+
+class Cycle(NamedTuple):
+    """The end of a text that repeats one unit.
+
+    start, end: offsets of the first copy's beginning and of the last one's end so far. period: characters of a copy. unit: one copy.
+    weight: letters said again. is_exact: whether numbers stay too.
+    """
+
+    start: int
+    end: int
+    period: int
+    unit: str
+    weight: float
+    is_exact: bool
+
+    @property
+    def copies(self) -> int:
+        return (self.end - self.start) // self.period
+
+    @property
+    def has_letters(self) -> bool:
+        return any(map(str.isalpha, self.unit))
+
+    @property
+    def could_be_loop(self) -> bool:
+        """Whether it is a loop in prose, where it takes the least."""
+        return self.is_loop("prose", False)
+
+    def is_loop(self, form: Form, is_fenced: bool) -> bool:
+        """Return whether the cycle is a loop where it stands, in text of that form."""
+        copies = (self.end - self.start) / self.period
+        if not any(map(str.isalnum, self.unit)):
+            if "```" in self.unit:
+                return self.weight >= _NEEDED_OF_MANY
+            return copies >= _SYMBOL_COPIES and self.weight >= (_SYMBOLS_IN_FENCE if is_fenced else _NEEDED_OF_SYMBOLS)
+        least_copies = 2 + _THIRD_BEGUN if self.is_exact and form == "prose" else 3 + _THIRD_BEGUN
+        if form == "prose":
+            needed = needed_weight(copies)
+        elif form == "math":
+            needed = _MATH_FACTOR * needed_weight(copies)
+        else:
+            needed = _NEEDED_IN_STRUCTURE if self.has_letters else _DIGITS_IN_STRUCTURE
+        return copies >= least_copies and self.weight >= (needed if self.is_exact else _COUNTER_FACTOR * needed)
+
+
+def needed_weight(copies: float) -> float:
+    """Return the letters that so many copies of prose must have said again to be a loop."""
+    whole = int(copies)
+    return _NEEDED[whole] if whole < len(_NEEDED) else _NEEDED_OF_MANY
+
+
+def period_of(unit: str) -> int:
+    """Return the shortest period of `unit` repeated: tokens may be cut so that several copies make one."""
+    return (unit + unit).find(unit, 1)
