@@ -15,7 +15,7 @@ _IN_PLACE: Final = re.compile(
     r"|[，。！？：；、（）《》“”‘’「」『』…·]"
     r"|(?<=[\w*)\"'”’.!?])[.,;:!?)\"'”’*]+(?=[\s—–-]|$)"  # after a word
     r"|(?:(?<=\s)|^)[\"'(“‘*$-]+(?=\w)"  # before a word
-    r"|(?<=\w)--(?=[\s\w]|$)|(?<=\w)['’_-](?=\w)|(?<=\d)[.,:/](?=\d)|(?<=\d)%|(?<=\s)[—–-](?=\s)",  # within
+    r"|(?<=\w)--(?=[\s\w]|$)|(?<=\w)['’-](?=\w)|(?<=\d)[.,:/](?=\d)|(?<=\d)%|(?<=\s)[—–-](?=\s)",  # within
     re.MULTILINE,
 )
 _CODE_LINE: Final = re.compile(
@@ -33,6 +33,9 @@ _DATA_LINE: Final = re.compile(
 _MATH: Final = re.compile(r"\$[^$\n]+\$|\\[A-Za-z]+|[\^_](?=[\w{])|(?<=[\w)}\]])\s?[=+*/<>×÷·−-]\s?(?=[\w(\\$-])")
 _MATH_SHARE: Final = 0.1  # of the characters, in formulas' signs
 _CODE_SIGN: Final = re.compile(r";\s*$|&|//|==|->|=>|\w\.\w+\(|^\s*(?:def|for|if|return|import|class|let|const|var)\b|\\(?:begin|end|hline|draw|node)", re.MULTILINE)
+_MIXED_WORD: Final = re.compile(r"\b(?=\w*\d)(?=\w*[A-Za-z])\w{3,}")  # letters and digits: identifiers, hex
+_CAPITALS: Final = re.compile(r"\b[A-Z][A-Z_]{2,}\b")  # SQL, constants
+_MAX_CODE_WORDS: Final = 0.25  # share of all that is not space
 _MAX_ODD_SYMBOLS: Final = 0.05  # share of symbols out of prose's place, of all that is not space
 _MAX_DIGITS: Final = 0.2
 _FENCE: Final = "```"
@@ -48,6 +51,9 @@ def form_of(text: str) -> Form:
         return "data"
     if _share(_DATA_LINE, lines) >= 0.5:
         return "data"
+    code_words = sum(len(word) for pattern in (_MIXED_WORD, _CAPITALS) for word in pattern.findall(text))
+    if code_words > _MAX_CODE_WORDS * num_chars:
+        return "code"
     odd = sum(not char.isalnum() and not char.isspace() for char in _IN_PLACE.sub("", text))
     digits = sum(map(str.isdigit, text))
     if odd > _MAX_ODD_SYMBOLS * num_chars or digits > _MAX_DIGITS * num_chars or _share(_CODE_LINE, lines) >= 0.5:

@@ -13,6 +13,7 @@ Time is O(1) a token, whatever the period; memory is bounded by `LoopConfig.max_
 """
 
 import bisect
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from dedup.text.loops.cycle import LEAST_WEIGHT, Cycle, period_of
 from dedup.text.loops.evidence import (
     ADVANCE_BITS,
     LEAST_SURPRISE,
+    NEW_LINE_BITS,
     SWITCH_BITS,
     Deficit,
     copied_bits,
@@ -45,8 +47,9 @@ _LOOK_AGAIN: Final = 1.15  # growth of a cycle or a sum until its form is looked
 _FORM_TOKENS: Final = 600  # looked at to tell a form
 _CONTEXT_TOKENS: Final = 120
 _LIMIT: Final = 80.0  # bits missing in prose
-_LIMIT_IN_STRUCTURE: Final = 600.0
-_LIMIT_OF_LINES: Final = 250.0  # bits missing in lines none of which was new
+_LIMIT_IN_MATH: Final = 160.0
+_LIMIT_IN_STRUCTURE: Final = 500.0
+_LIMIT_OF_LINES: Final = 400.0  # bits missing in lines none of which was new
 _STEP: Final = 32  # tokens between two looks for a flood
 _LEAST_REMEMBERED: Final = 16_384  # characters, whatever the longest period
 _CLOCK: Final = re.compile(r"\d[:/]|[:/]$|[:/]\d")
@@ -178,22 +181,22 @@ class _Lines:
     def __init__(self) -> None:
         self._seen: set[int] = set()
         self._start = 0  # number of the first token of the line that has not ended
-        self.is_new = False  # a number in it neither stays nor advances
+        self.is_new = False  # it has a new word, or a number that neither stays nor advances
 
-    def end_line(self, history: History) -> bool:
-        """Take in the lines up to the last token; return whether the last one says something new."""
+    def end_line(self, history: History) -> float:
+        """Take in the lines up to the last token; return the bits that the last one says as a line, infinite if it has something new."""
         is_known = False
         base = history.base
         for index in range(max(0, self._start - base), len(history.tokens)):
             if "\n" in history.tokens[index]:
                 start = max(0, self._start - base)
-                line = hash(tuple([token_of(token).folded for token in history.tokens[start : index + 1]]))
+                line = hash(tuple([token_of(token).folded for token in history.tokens[start : index + 1] if token_of(token).has_word]))
                 is_known = line in self._seen
                 self._seen.add(line)
                 self._start = base + index + 1
-        is_new = self.is_new or not is_known
+        bits = math.inf if self.is_new else 0.0 if is_known else NEW_LINE_BITS
         self.is_new = False
-        return is_new
+        return bits
 
 
 class _Vocabulary:
@@ -405,8 +408,8 @@ class LoopDetector:
         self._line_deficit.add(missing, history.end)
         if not self._text_deficit.total and not copy.num_copied:
             copy.lose()
-        if "\n" in text and self._lines.end_line(history):
-            self._line_deficit.clear(history.end)
+        if "\n" in text:
+            self._line_deficit.add(-self._lines.end_line(history), history.end)
         if copy.num_same >= copy.distance > 0:
             self._judge_cycle(index)
         if self.event is None and (
@@ -422,6 +425,8 @@ class LoopDetector:
         if not copy.distance or place < 0:
             return -1.0
         text = history.tokens[place]
+        if token.is_blank:
+            self._lines.is_new = True
         if text == token.text or (self._inbox.is_at_end and text.startswith(token.text)):
             copy.extend(token.weight, True, history.end)
             return 0.0
@@ -458,8 +463,11 @@ class LoopDetector:
     def _surprise(self, token: Token) -> float:
         """Return the bits of a token that no earlier passage leads to."""
         if self._text_deficit.total <= LEAST_SURPRISE and token.weight >= 1:
+            self._lines.is_new = True
             return LEAST_SURPRISE  # nothing is missing any more, whatever it says
         is_known = self._vocabulary.knows(token, self._history)
+        if (not is_known and token.weight >= 1) or token.is_blank:
+            self._lines.is_new = True
         return surprise_bits(token, is_known, len(self._vocabulary))
 
     def _compare_id(self, index: int, known: int) -> None:
@@ -516,9 +524,9 @@ class LoopDetector:
             deficit = self._line_deficit
         else:
             text = history.text_until(history.end, _FORM_TOKENS)[-(history.end - deficit.since) :]
-            is_prose = form_of(text) == "prose" and not history.in_fence(index)
+            form: Form = "code" if history.in_fence(index) else form_of(text)
             deficit.judged = deficit.total
-            if deficit.total <= (_LIMIT if is_prose else _LIMIT_IN_STRUCTURE):
+            if deficit.total <= (_LIMIT if form == "prose" else _LIMIT_IN_MATH if form == "math" else _LIMIT_IN_STRUCTURE):
                 return
         period = history.end - history.ends[max(0, index - copy.distance)] if copy.distance else 0
         period = max(1, period)

@@ -24,6 +24,7 @@ _NEW_BITS: Final = 5.0  # was never there; and for each letter, up to _MAX_NEW_L
 _NEW_LETTER_BITS: Final = 2.0
 _NEW_IDEOGRAPH_BITS: Final = 6.0
 _MAX_NEW_LETTERS: Final = 12
+NEW_LINE_BITS: Final = 15.0  # a line of words and numbers that were all there, in a new order
 _SYMBOL_BITS: Final = 3.0  # at most, of a token that has no letters
 _DIGIT_BITS: Final = 2.2  # of a number that neither stays nor advances
 _MAX_DIGITS: Final = 4

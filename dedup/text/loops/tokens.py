@@ -41,7 +41,8 @@ class Token:
     """A token and what is compared of it.
 
     text: as it stands. key: its letters and digits with case and width folded, or its symbols. folded: the key with every number
-    as 0. number: its first number, -1 without one. weight: the information it is expected to carry, in letters.
+    as 0. number: its first number, -1 without one. weight: the information it is expected to carry, in letters. has_word:
+    whether it has a letter or digit. is_blank: whether it is a blank to fill in, a place where something new will stand.
     """
 
     def __init__(self, text: str) -> None:
@@ -52,6 +53,8 @@ class Token:
         self.number = int(found.group()[:_DIGITS_COMPARED]) if found else -1
         self.num_digits = len(found.group()) if found else 0
         self.folded = _NUMBER.sub("0", self.key) if found else self.key
+        self.has_word = word != ""
+        self.is_blank = "___" in text or "……" in text or "....." in text
         self.weight = _weight(text, self.key if word else "")
 
 
