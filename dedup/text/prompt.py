@@ -3,8 +3,8 @@
 A prompt is evidence, never a switch: it allows a number of copies, of a unit where it names one.
 Quotes are hidden first, and pasted code and texts to work on are left out. The rest is read
 sentence by sentence: a number or a kind of repetition counts where a verb asks for it and is
-neither negated nor part of a report. Of a long prompt the first and last `_END_CHARS` characters
-are read. Time is linear in the characters read.
+neither negated nor part of a report. Of a long prompt the first and last `_INSTRUCTION_CHARS`
+characters are read for requests, the first and last `_END_CHARS` for a text that repeats.
 """
 
 import re
@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from dedup.text import prompt_words as words
+from dedup.text.runs import form, root, runs
 from dedup.text.words import fold
 
 __all__ = ["NOTHING_REQUESTED", "RequestedRepetition", "read_prompt"]
 
-Reason = Literal[
-    "none", "copies", "in_prompt", "lyrics", "drill", "test_data", "counting", "repetition"
-]
+Reason = Literal["none", "copies", "in_prompt", "lyrics", "drill", "test_data", "counting", "repetition"]
 
-_END_CHARS: Final = 20_000
+_END_CHARS: Final = 10_000  # searched for a run
+_INSTRUCTION_CHARS: Final = 3_000  # at either end, read for a request
 _MAX_COPIES: Final = 10_000
 _MAX_COUNTED: Final = 1_000
 _MAX_REQUESTS: Final = 16
@@ -39,12 +39,7 @@ _MIN_LONG_COPIES: Final = 3  # allowed of a period of any length
 _MIN_LABELLED_CHARS: Final = 8  # units from here on may come with a label: "Copy 3: ..."
 _RANKS: Final = ("copies", "counting", "in_prompt", "lyrics", "drill", "test_data", "repetition")
 
-_PROBE_CHARS: Final = 6
-_PROBE_STEP: Final = 16
-_MAX_RUN_PERIOD: Final = 400
-_MIN_RUN_COPIES: Final = 4  # three of a sentence
-_MIN_RUN_CHARS: Final = 20
-_MAX_RUNS: Final = 4
+_NUMBERED: Final = frozenset(("times", "many", "numbers"))
 _SHORT_PARAGRAPH_CHARS: Final = 400
 
 
@@ -73,7 +68,7 @@ class RequestedRepetition:
         """
         if not self.copies:
             return 0
-        period, power = _root(_form(unit))
+        period, power = root(form(unit))
         if not period:
             return 0
         return max(request._allowed(period, power) for request in (self, *self.also))
@@ -87,7 +82,7 @@ class RequestedRepetition:
             if size > self.full_chars:
                 copies = max(_MIN_LONG_COPIES, copies * self.full_chars // size)
             return copies
-        asked, asked_power = _root(_form(self.unit))
+        asked, asked_power = root(form(self.unit))
         if not asked:
             return 0
         held = len(period) // len(asked)
@@ -124,32 +119,47 @@ def read_prompt(prompt: str) -> RequestedRepetition:
 
 
 def _requests(text: str) -> Iterator[RequestedRepetition]:
+    text = _ends(text)
+    ascii_only = text.isascii()
     hints = {
-        group: [hint for hint in hints if hint in text] for group, hints in words.HINTS.items()
+        group: [hint for hint in all_hints if hint in text]
+        for group, all_hints in (words.ASCII_HINTS if ascii_only else words.HINTS).items()
     }
     masked, quotes = _hide(text)
     if len(quotes) == 1 and len(masked.strip()) == 1:  # the whole prompt stands in quotes
         masked, quotes = _hide(quotes[0])
-    instructions = "\n".join(
-        line for line in _instructions(masked).split("\n") if not words.CODE_LINE.search(line)
-    )
+    sentences: list[tuple[int, int, set[str]]] = []
     start = 0
-    while start < len(instructions):
-        end_match = words.SENTENCE_END.search(instructions, start)
-        end = end_match.end() if end_match else len(instructions)
-        sentence = instructions[start:end].strip(" \n\t")
+    for match in [*words.SENTENCE_END.finditer(masked), None]:
+        end = match.end() if match else len(masked)
+        groups = _groups(masked[start:end], hints)
+        if groups and not words.CODE_LINE.search(_line(masked, start)):
+            sentences.append((start, end, groups))
         start = end
-        if sentence:
-            groups = {g for g, present in hints.items() if any(hint in sentence for hint in present)}
-            if quotes and words.QUOTE.search(sentence):
-                groups.add("many")
-            if groups:
-                yield from _read_sentence(sentence, groups, masked, quotes)
+    first, last = _instructions(masked) if sentences else (0, 0)
+    for start, end, groups in sentences:
+        if first <= start < last:
+            sentence = masked[start : min(end, last)].strip(" \n\t")
+            yield from _read_sentence(sentence, groups, masked, quotes)
 
 
-def _read_sentence(
-    sentence: str, groups: set[str], masked: str, quotes: list[str]
-) -> Iterator[RequestedRepetition]:
+def _groups(sentence: str, hints: dict[str, list[str]]) -> set[str]:
+    """Return the groups of patterns that `sentence` may match."""
+    groups = {group for group, present in hints.items() if any(hint in sentence for hint in present)}
+    if not sentence.isascii() and words.QUOTE.search(sentence):
+        groups.add("many")
+    if groups and not words.ANY_NUMBER.search(sentence):
+        groups -= _NUMBERED
+    return groups
+
+
+def _line(text: str, at: int) -> str:
+    """Return the line of `text` in which the offset `at` stands."""
+    end = text.find("\n", at)
+    return text[text.rfind("\n", 0, at) + 1 : end if end >= 0 else len(text)]
+
+
+def _read_sentence(sentence: str, groups: set[str], masked: str, quotes: list[str]) -> Iterator[RequestedRepetition]:
     counted = False
     if "numbers" in groups:
         for match in words.NUMBERS.finditer(sentence):
@@ -157,7 +167,8 @@ def _read_sentence(
             if number >= 2 and _asks(sentence, match.start(), match.end()):
                 counted = True
                 yield RequestedRepetition("counting", _with_slack(min(number, _MAX_COUNTED)), "")
-    if groups & {"times", "many"}:
+    asks = any(pattern.search(sentence) for pattern in (words.ASK, words.CROSSED, words.QUOTE))
+    if asks and groups & _NUMBERED:
         for request in _read_numbered(sentence, groups, masked, quotes):
             counted = True
             yield request
@@ -167,10 +178,8 @@ def _read_sentence(
         yield from _read_kinds(sentence)
 
 
-def _read_numbered(
-    sentence: str, groups: set[str], masked: str, quotes: list[str]
-) -> Iterator[RequestedRepetition]:
-    for match in words.TIMES.finditer(sentence):
+def _read_numbered(sentence: str, groups: set[str], masked: str, quotes: list[str]) -> Iterator[RequestedRepetition]:
+    for match in words.TIMES.finditer(sentence) if "times" in groups else ():
         number = 2 if match["twice"] else _number_of(match)
         if number < 2 or words.RATE.search(sentence[: match.start()]):
             continue
@@ -200,9 +209,7 @@ def _read_kinds(sentence: str) -> Iterator[RequestedRepetition]:
                 break
 
 
-def _read_unnumbered(
-    sentence: str, masked: str, quotes: list[str]
-) -> Iterator[RequestedRepetition]:
+def _read_unnumbered(sentence: str, masked: str, quotes: list[str]) -> Iterator[RequestedRepetition]:
     copies, chars = _ALLOWANCES["repetition"]
     for match in words.REPEAT.finditer(sentence):
         before, after = _clause(sentence, match.start(), match.end())
@@ -224,9 +231,7 @@ def _read_unnumbered(
             return
 
 
-def _asks(
-    sentence: str, start: int, end: int, *, named: bool = False, verb_first: bool = False
-) -> bool:
+def _asks(sentence: str, start: int, end: int, *, named: bool = False, verb_first: bool = False) -> bool:
     """Return whether a verb asks for what stands in `sentence[start:end]`.
 
     The last verb before it decides, else the first one in or behind it. Where a unit is named, the
@@ -237,24 +242,35 @@ def _asks(
         if words.NOUN_BEFORE.search(sentence[: verb.start()]):
             continue
         behind = verb.start() >= start
-        if behind and (found or (verb_first and not words.KANA.search(sentence, verb.start()))):
+        if behind and (found or not _may_follow(sentence, end, verb, verb_first)):
             break
         found = verb
         if behind:
             break
-    if found is None:
-        return False
+    if found is None:  # "I am sorry", 50 times
+        return named and not words.POLITE.sub("", sentence[:start])
     before, after = _clause(sentence, found.start(), found.end())
     if _is_dead(before + found[0], after):
         return False
     between = words.AROUND.sub("", sentence[found.end() : start])
-    return named or not words.TOPIC.search(between.removeprefix(" that"))
+    if named:
+        return True
+    told = words.TOPIC.search(between.removeprefix(" that"))
+    return not (told or words.PROGRAM.search(sentence[:start]))
+
+
+def _may_follow(sentence: str, end: int, verb: re.Match[str], verb_first: bool) -> bool:
+    """Return whether `verb` may ask for what ends at `end`, before it."""
+    if verb_first:
+        return words.KANA.search(sentence, verb.start()) is not None
+    return not (verb[0].isascii() and words.NEXT_CLAUSE.search(sentence, end, max(end, verb.start())))
 
 
 def _asks_for_kind(sentence: str, start: int, end: int) -> bool:
     if words.KIND_FIRST.fullmatch(sentence[:start]) and words.KIND_GOES_ON.match(sentence[end:]):
         return True
-    if words.OTHER_KIND.search(sentence[:start]) or words.OTHER_KIND.match(sentence[end:].strip()):
+    next_words = " ".join(sentence[end:].split()[:2])
+    if words.OTHER_KIND.search(sentence[:start]) or words.OTHER_KIND.search(next_words):
         return False
     return _asks(sentence, start, end, verb_first=True)
 
@@ -268,16 +284,10 @@ def _clause(sentence: str, start: int, end: int) -> tuple[str, str]:
 def _is_dead(before: str, after: str) -> bool:
     """Return whether a verb is negated, or part of a report or of a question how."""
     before = words.WISH.sub(" ", before)
-    return bool(
-        words.NEGATION.search(before)
-        or words.TOLD.search(before)
-        or words.NEGATION_AFTER.search(after)
-    )
+    return bool(words.NEGATION.search(before) or words.TOLD.search(before) or words.NEGATION_AFTER.search(after))
 
 
-def _of_units(
-    reason: Reason, copies: int, chars: int, named: list[str]
-) -> Iterator[RequestedRepetition]:
+def _of_units(reason: Reason, copies: int, chars: int, named: list[str]) -> Iterator[RequestedRepetition]:
     for unit in named or [""]:
         yield RequestedRepetition(reason, copies, unit, 0 if unit else chars)
 
@@ -296,7 +306,7 @@ def _units(sentence: str, end: int, masked: str, quotes: list[str]) -> list[str]
         units += [_shown(part, quotes) for part in (*sentences[:1], line, paragraph)]
     if not units and (match := words.NAMED.search(sentence)):
         units.append(match["unit"])
-    return [unit for unit in dict.fromkeys(unit.strip() for unit in units) if _form(unit)]
+    return [unit for unit in dict.fromkeys(unit.strip() for unit in units) if form(unit)]
 
 
 def _hide(text: str) -> tuple[str, list[str]]:
@@ -315,91 +325,53 @@ def _hide(text: str) -> tuple[str, list[str]]:
     return "".join([*pieces, text[at:]]), quotes
 
 
+def _ends(text: str) -> str:
+    """Return the first and last characters of a long text, without fences that are cut in two."""
+    if len(text) <= 2 * _INSTRUCTION_CHARS:
+        return text
+    head, tail = text[:_INSTRUCTION_CHARS], text[-_INSTRUCTION_CHARS:]
+    if head.count("```") % 2:
+        head = head[: head.rfind("```")]
+    if tail.count("```") % 2:
+        tail = tail[tail.find("```") + 3 :]
+    return f"{head}\n\n{tail}"
+
+
 def _shown(text: str, quotes: list[str]) -> str:
     return words.QUOTE.sub(lambda match: quotes[ord(match[0]) - words.FIRST_HIDDEN], text)
 
 
-def _instructions(masked: str) -> str:
-    """Return `masked` without a text to work on: behind "Translate this: ", or above."""
+def _instructions(masked: str) -> tuple[int, int]:
+    """Return the span of `masked` without a text to work on: behind "Translate this: ", or above."""
+    size = len(masked)
     if match := words.WORK_COLON.search(masked):
-        return masked[: match.end()]
-    first, _, rest = masked.strip().partition("\n\n")
-    if len(first) < _SHORT_PARAGRAPH_CHARS and words.WORK.search(first) and len(rest) > len(first):
-        return first
-    text, _, last = masked.strip().rpartition("\n\n")
-    if len(last) < _SHORT_PARAGRAPH_CHARS and words.WORK.search(last) and words.ABOVE.search(last):
-        return last if text else masked
-    return masked
+        return 0, match.end()
+    first = masked.find("\n\n", size - len(masked.lstrip()))
+    if first < 0:
+        return 0, size
+    short = first < _SHORT_PARAGRAPH_CHARS
+    if short and words.WORK.search(masked[:first]) and size > 2 * first:
+        return 0, first
+    last = masked.rstrip().rfind("\n\n")
+    paragraph = masked[last:]
+    short = len(paragraph) < _SHORT_PARAGRAPH_CHARS
+    if short and words.WORK.search(paragraph) and words.ABOVE.search(paragraph):
+        return last, size
+    return 0, size
 
 
 def _in_prompt(text: str) -> list[RequestedRepetition]:
-    runs = _runs(text)
-    if not runs:
+    found_runs = runs(text)
+    if not found_runs:
         return []
     same_text = words.SAME_TEXT.search(text) is not None
     found = []
-    for unit, copies in runs:
+    for unit, copies in found_runs:
         found.append(RequestedRepetition("in_prompt", _with_slack(copies), unit))
         if same_text:  # of a translation the unit differs
             chars = 4 * len(unit) + 8
             found.append(RequestedRepetition("in_prompt", copies * 3 // 2 + 4, "", chars))
     return sorted(found, key=lambda request: -request.copies)
-
-
-def _runs(text: str) -> list[tuple[str, int]]:
-    """Return units that stand repeated in `text`, without spacing, punctuation and counters."""
-    plain = " ".join(text.split())
-    if not any(_period(plain, at, 1) for at in range(0, len(plain) - _PROBE_CHARS, _PROBE_STEP)):
-        return []
-    form = _form(text)
-    runs: dict[str, int] = {}
-    at = 0
-    while at < len(form) - _PROBE_CHARS and len(runs) < _MAX_RUNS:
-        period = _period(form, at, 2)
-        if not period:
-            at += _PROBE_STEP // 2
-            continue
-        unit = form[at : at + period]
-        end = at + period
-        while form.startswith(unit, end):
-            end += period
-        start = at
-        while start >= period and form.startswith(unit, start - period):
-            start -= period
-        copies = (end - start) // period
-        if copies >= _MIN_RUN_COPIES - (period >= _MIN_RUN_CHARS) and end - start >= _MIN_RUN_CHARS:
-            runs[unit] = max(runs.get(unit, 0), copies)
-        at = end
-    return list(runs.items())
-
-
-def _period(text: str, at: int, repeats: int) -> int:
-    """Return the period of a cycle at `at` that goes on for `repeats` more copies; 0 if none."""
-    probe = text[at : at + _PROBE_CHARS]
-    found = at
-    for _ in range(4):  # the probe may recur within the period
-        found = text.find(probe, found + 1, at + _MAX_RUN_PERIOD + _PROBE_CHARS)
-        if found < 0:
-            return 0
-        period = found - at
-        size = repeats * period
-        if text[at : at + size] == text[found : found + size] and len(text) >= found + size:
-            return period
-    return 0
-
-
-def _form(text: str) -> str:
-    """Return `text` without case, spacing, punctuation and numbers; symbols alone stay."""
-    text = fold(text)
-    return words.SPACING.sub("", text) or "".join(text.split())
-
-
-def _root(form: str) -> tuple[str, int]:
-    """Return the shortest string that `form` is a power of, and the power."""
-    if not form:
-        return "", 1
-    size = (form + form).find(form, 1)
-    return form[:size], len(form) // size
 
 
 def _number_of(match: re.Match[str]) -> int:

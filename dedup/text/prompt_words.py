@@ -9,12 +9,9 @@ from typing import Final, Literal
 
 Kind = Literal["lyrics", "drill", "test_data"]
 
+
 def _table(text: str) -> dict[str, int]:
-    return {
-        word: int(value)
-        for value, _, words in (line.partition(":") for line in text.split(";"))
-        for word in words.split()
-    }
+    return {word: int(value) for value, _, words in (line.partition(":") for line in text.split(";")) for word in words.split()}
 
 
 NUMERALS: Final = _table(
@@ -48,7 +45,7 @@ FACTORS: Final = {word.casefold(): value for word, value in MULTIPLIERS.items()}
 JOIN: Final = r"[ -]?(?:and |und ?|y |et |of )?"
 NUM: Final = (
     r"(?:(?<![\w.])\d{1,3}(?:[,.' ]\d{3})+(?!\d)|(?<![\d.])\d+ ?[百千万]?"
-    rf"|[{HAN}]+|(?<!\w)(?!elf (?!mal)|once (?!veces))(?:an? )?(?:{WORDS})(?:{JOIN}(?:{WORDS})){{0,7}})"
+    rf"|(?<![{HAN}])[{HAN}]{{1,12}}|(?<!\w)(?!elf (?!mal)|once (?!veces))(?:an? )?(?:{WORDS})(?:{JOIN}(?:{WORDS})){{0,7}})"
 )
 
 
@@ -84,22 +81,23 @@ CODE_LINE: Final = re.compile(
 )
 
 ASK: Final = re.compile(
-    r"(?<![\w-])(?:write|print|repeat(?:ed|ing)?(?! (?:(?:the|this|these|that|same|entire|whole) )*(?:process|steps?|procedure|"
+    r"(?<![\w-])(?:write|print|spam|(?<=would )like|(?<=['’]d )like|"
+    r"repeat(?:ed|ing)?(?! (?:(?:the|this|these|that|same|entire|whole) )*(?:process|steps?|procedure|"
     r"exercises?|circuit|cycle|movement|set)\b)|say|type|output|copy|echo|sing|chant|recite|display|"
     r"generate|produce|give|show|draw|paste|put|shout|reply|respond|return|list|make|create|compose|"
     r"rewrite|continue|extend|turn|need|want|provide|draft|finish|fill|insert|count|spell|send|"
     r"keep|written|typed|printed|copied|"  # "ha repeated 300 times"
-    r"schreib\w*|wiederhol(?:e|en|t)?|kopiere?n?|druck(?:e|en)|gib|sage?|tipp(?:e|en)|sing(?:e|en)|"
+    r"schreib\w*|rappe?|wiederhol(?:e|en|t)?|kopiere?n?|druck(?:e|en)|gib|sage?|tipp(?:e|en)|sing(?:e|en)|"
     r"zähle?n?|erstell\w*|erzeug\w*|generiere\w*|dichte|verfass\w*|brauche|"
-    r"[eé]cri(?:s|vez|re)|r[eé]p[eè]te[rz]?|(?:re)?copie[rz]?|imprime[rz]?|affiche[rz]?|dis|"
+    r"[eé]cri(?:s|vez|re)|r[eé]p[eè]tez?|r[eé]p[eé]te[rz]|(?:re)?copie[rz]?|imprime[rz]?|affiche[rz]?|dis|"
     r"dites|tape[rz]?|chante[rz]?|compte[rz]?|compose[rz]?|g[eé]n[eè]re[rz]?|donne[rz]?|cr[eé]e[rz]?|"
     r"fais|escrib(?:e|a|ir|eme|an)|escríbe(?:me|lo|la)|repit(?:e|a|an|elo)|repetir|copi(?:a|ar)|"
     r"imprim(?:a|ir)|di|dime|diga|teclea|cant(?:a|ar)|cuent(?:a|e)|contar|pon|muestra|gener(?:a|ar)|"
-    r"haz|dame|crea|compon)(?![\w(-])"
-    r"|(?:写|抄|重复|复读|说(?!明|法)|念|打印|输出|打(?=[出上下\d一二两三四五六七八九十百千])|发送|唱|喊|复制|朗读|背诵|生成|显示|来(?!源|自)|给"
+    r"repitas|escribas|haz|dame|crea|compon)(?![\w(]|-(?!moi|le|la|nous))"
+    r"|(?:写|抄|重复|复读|说(?!明|法)|念|打印|输出|打(?=[出上下\d一二两三四五六七八九十百千])|发送|唱|喊|复制|朗读|背诵|生成|显示|来(?!源|自)|给|想要"
     r"|创作|作(?=一?首)|编(?!程)|造|数(?=到|从)|读(?!取))(?!了|过|着)"
     r"|書(?:いて|け|く|き続け)|言(?:って|え)|繰り返(?:して|せ)|出力|表示|コピー|唱え(?!た)|打って|並べ(?!た|ま)"
-    r"|入力し|印刷|数え(?:て|ろ)|カウント|作(?:って|詞)|歌(?:って|え)|生成|復唱|ください|下さい"
+    r"|入力し|印刷|数え(?:て|ろ)|カウント|作(?:って|詞)|歌(?:って|え)|生成|復唱|(?<!ないで)(?:ください|下さい)"
 )
 NEGATION: Final = re.compile(
     r"\b(?:not|never|without|avoid\w*|no|nor|cannot|stop|instead of|rather than|refrain|"
@@ -109,7 +107,7 @@ NEGATION: Final = re.compile(
 NEGATION_AFTER: Final = re.compile(r"\b(?:nicht|niemals|nie|kein\w*|pas)\b")
 WISH: Final = re.compile(
     r"\bi(?: would like|['’]d like|(?: \w+)? (?:want|need))\b|\b(?:want|need|like|ask\w*|tell) you\b|"
-    r"\b(?:can|could|will|would) (?:you|we|i)\b|\bje (?:veux|voudrais)\b|\bich (?:möchte|will)\b"
+    r"\b(?:can|could|will|would) (?:you|we|i)\b|\bje (?:veux|voudrais)\b|\b(?:quiero|necesito) que\b|\bich (?:möchte|will)\b"
 )
 TOLD: Final = re.compile(
     r"\b(?:how|why|if|when\w*|had|did|does|do i|tried|used|told|asked|forced|made|because|after|until|"
@@ -121,22 +119,27 @@ TOPIC: Final = re.compile(
     r"failed|tried|happened|crashed|occurred|appeared|called|asked|visited|"
     r"welche\w*|programm|funktion|geschichte|skript|qui|programme|fonction|histoire|programa|función|"
     r"historia)\b|[,;:] (?:it|i|he|she|they|we) "
-    r"|关于|故事|函数|程序|脚本|代码|文章|评论|[试失]了|失败|プログラム|関数|物語|について"
+    r"|关于|故事|循环|函数|程序|脚本|代码|文章|评论|[试失]了|失败|プログラム|関数|物語|について"
 )
 NOUN_BEFORE: Final = re.compile(
     r"\b(?:the|a|an|my|this|his|her|your|our|their|its|of|in|every|each|der|die|das|le|la|el|un|une|"
     r"una|en|de) $"
 )
+PROGRAM: Final = re.compile(
+    r"\b(?:function|program|script|code|programm|funktion|skript|schleife|programme|fonction|boucle|"
+    r"programa|función|bucle)\b|函数|程序|脚本|代码|循环|プログラム|関数"
+)
 AROUND: Final = re.compile(r"\b(?:exactly|about|at least|around|over|up to|sur|plus de|über)\s*$")
 RATE: Final = re.compile(r"(?:每[天日周月年次个小]|[一1]天|[一1]日|毎[日週月]|週に|平均)[^,，。]{0,8}$")
 AFTER_TIMES: Final = (
     r"(?! (?:(?:an?|per|each|every|the|as|more|less|fewer|par|pro|am|al|por|plus|más|out of|in the) |"
-    r"(?:daily|täglich|faster|slower|larger|bigger|smaller|higher|longer|better|in \d|so|que|mehr)\b|"
+    r"(?:daily|täglich|more|less|faster|slower|larger|bigger|smaller|shorter|cheaper|"
+    r"stronger|lower|higher|longer|better|wider|older|in \d|so|que|mehr)\b|"
     r"\d))"
 )
 TIMES: Final = re.compile(
     rf"(?P<n>{NUM})(?: ?[+-])? ?(?:of )?(?:(?:separate |identical |exact |full )?(?:times|copies|copias|"
-    rf"kopien|exemplaires|repetitions|wiederholungen|répétitions|repeticiones|mal|fois|veces|x)\b"
+    rf"kopien|exemplaires|repetitions|wiederholungen|répétitions|repeticiones|mal|fois|veces|(?<=\d)x)\b"
     rf"{AFTER_TIMES}|遍|次(?!元|方|数)|回(?![答复复合归忆家来去帰目数])|份(?!额))|\b(?P<twice>twice|thrice)\b"
     rf"{AFTER_TIMES}"
 )
@@ -150,21 +153,20 @@ MANY: Final = re.compile(
     rf"|(?P<n3>{NUM}) ?(?P<bare>[a-z](?=['’]s\b))"
     rf"|\b(?:print|output|type|say|echo|spam) (?P<n4>{NUM}) (?P<bare2>[^\W\d]{{1,12}}(?<!s))"
     rf"(?=$|[.,!;]| in a row| and nothing| without)"
-    rf"|(?P<n5>{NUM}) ?[个個](?P<bare3>[^\W\d])字?(?=$|[,，。.!的、])"
+    rf"|(?P<n5>{NUM}) ?[个個](?P<bare3>\w)字?(?=$|[,，。.!的、])"
     rf"|\b(?:row|line|string|sequence|series|wall|chain|reihe|ligne|rangée|fila|línea) (?:of|von|de) "
     rf"(?P<n6>{NUM})"
     rf"|(?P<n7>{NUM}) (?:stars|asterisks|dashes|hyphens|dots|zeros|zeroes|emojis?|hearts|underscores|"
-    rf"exclamation (?:marks|points)|question marks|smileys|sternchen|étoiles|estrellas|corazones)\b"
+    rf"exclamation (?:marks|points)|question marks|smileys|smiley faces|sternchen|étoiles|estrellas|corazones)\b"
 )
+NEXT_CLAUSE: Final = re.compile(r"[,;:(]|\b(?:and|und|et|y)\b")
 CROSSED: Final = re.compile("[x×*]")
 KANA: Final = re.compile("[\u3040-\u30ff]")
-NAMED: Final = re.compile(
-    r"\b(?:the|das|le|la) (?:word|letter|syllable|wort|mot|palabra|lettre|letra) (?P<unit>[^\W\d]+)"
-)
+NAMED: Final = re.compile(r"\b(?:the|das|le|la) (?:word|letter|syllable|wort|mot|palabra|lettre|letra) (?P<unit>[^\W\d]+)")
 NUMBERS: Final = re.compile(
     rf"\bcount(?:ing)?\b[^.,]{{0,24}}?(?:from {NUM} )?(?:to|till|until) (?P<n>{NUM})"
     rf"|\bnumbers\b[^.,]{{0,16}}?{NUM}(?: ?[-–] ?| (?:to|through|thru|until) )(?P<n2>{NUM})"
-    rf"|[从由]{NUM}(?:开始)?(?:一直)?[数写列打印输出]*[到至](?P<n3>{NUM})|数到(?P<n4>{NUM})"
+    rf"|(?:[从由]|数字){NUM}(?:开始)?(?:一直)?[数写列打印输出]*[到至](?P<n3>{NUM})|数到(?P<n4>{NUM})"
     rf"|{NUM}から(?P<n5>{NUM})まで"
     rf"|\bzähle?n?\b[^.,]{{0,24}}?bis (?:auf )?(?P<n6>{NUM})|\bzahlen von {NUM} bis (?P<n7>{NUM})"
     rf"|\bcompte[rz]?\b[^.,]{{0,24}}?(?:jusqu['’]?)?[àa] (?P<n8>{NUM})"
@@ -183,11 +185,11 @@ OVER_AND_OVER: Final = re.compile(
 REPEAT: Final = re.compile(
     r"(?<![\w-])(?:repeat|keep (?:repeating|saying|writing|printing|typing)|wiederhol(?:e|en)|"
     r"r[eé]p[eè]te[rz]?|repit(?:e|a|an)|repetir)(?![\w(-])(?! (?:(?:the|this|these|that|same) )*"
-    r"(?:process|steps?|procedure|exercise|analysis|question|test|task|for|until|if|experiment)\b)"
+    r"(?:process|steps?|procedure|exercise|analysis|question|test|task|for|until|if|experiment|no|nothing|any)\b)"
     rf"|重复(?=[说写输打念发以下这一上我:\s{_Q[1:-1]}])|复读|繰り返(?:して|せ)|復唱"
 )
 POLITE: Final = re.compile(
-    r"\b(?:please|just|now|then|and|simply|only|to|so|hey|ok|okay|always|bitte|und|dann|por favor|y|et|"
+    r"\b(?:please|just|now|then|and|simply|only|you to|so|hey|ok|okay|always|bitte|und|dann|por favor|y|et|"
     r"s['’]il (?:te|vous) pla[iî]t|puis)\b|[请你帮我再就并然后先给\W]|以下|この|次の|文章?|言葉|を|と"
 )
 ONCE: Final = re.compile(
@@ -216,7 +218,10 @@ KINDS: Final[tuple[tuple[Kind, re.Pattern[str]], ...]] = (
         re.compile(rf"\b(?:{SONG})\b|歌词|副歌|歌曲|[首支]歌|首.{{0,8}}[诗歌词]|儿歌|童谣|咒语|歌詞|作詞|詩|の歌"),
     ),
     ("drill", re.compile(rf"\b(?:{DRILL})\b|抄写|罚[抄写]|练字|跟读练习|书写练习|書き取り|練習文")),
-    ("test_data", re.compile(rf"\b(?:{DATA})\b|测试(?:数据|文本)|假数据|填充文[本字]|占位|テストデータ|ダミー")),
+    (
+        "test_data",
+        re.compile(rf"\b(?:{DATA})\b|测试(?:数据|文本)|假数据|填充文[本字]|占位|テストデータ|ダミー"),
+    ),
 )
 ROWS: Final = re.compile(
     rf"(?P<n>{NUM}) ?(?:rows?|lines?|records?|entries|paragraphs?|zeilen|zeichen|lignes|filas|líneas|"
@@ -231,9 +236,7 @@ WORK: Final = re.compile(
     r"|翻译|译成|翻成|总结|校对|润色|整理|清理|改写|转写|抄录|解释|翻訳|訳し|要約|校正|書き起こ|整形"
 )
 WORK_COLON: Final = re.compile(rf"(?:{WORK.pattern})[^\n:]{{0,200}}:(?!//)")
-ABOVE: Final = re.compile(
-    r"\b(?:above|previous|preceding|obigen?|oben|ci-dessus|anterior|de arriba)\b|上面|以上|上述|上の"
-)
+ABOVE: Final = re.compile(r"\b(?:above|previous|preceding|obigen?|oben|ci-dessus|anterior|de arriba)\b|上面|以上|上述|上の")
 SAME_TEXT: Final = re.compile(
     r"\b(?:translat|proofread|clean|transcri|format|reformat|copy\b|verbatim|correct|ocr\b|"
     r"keep every word|rewrite|übersetz|korrigier|bereinig|abschreib|tradui|corrig|nettoie|recopie|traduc|"
@@ -244,32 +247,31 @@ OTHER_KIND: Final = re.compile(
     r"\b(?:list|names?|playlist|essay|review|analysis|summary|article|email|blog|player|app|website|"
     r"liste|namen|noms|nombres|lista)\b|歌单|歌名|分析|赏析|介绍"
 )
-KIND_FIRST: Final = re.compile(
-    r"(?:(?:an?|some|short|long|sad|funny|catchy|ein|eine|un|une|una|please|the) ){0,3}"
-)
+KIND_FIRST: Final = re.compile(r"(?:(?:an?|some|short|long|sad|funny|catchy|ein|eine|un|une|una|please|the) ){0,3}")
 KIND_GOES_ON: Final = re.compile(r" (?:about|to|of|for|in|with|über|sur|sobre|please)\b|$|[.,!:]")
-SPACING: Final = re.compile(
-    r"[\s\d!-/:-@\[-`{-~\u00a0-\u00bf\u2010-\u2027\u2030-\u205e\u3000-\u3004\u3008-\u301f]+"
-)
 # A sentence matches a group's patterns only if it holds one of the group's hints. A search for them is
-# cheap, and most sentences have none.
+# cheap, and most texts have few.
 _HINT_WORDS: Final = {
-    "times": "times twice thrice copies copias kopien exemplaires repetition wiederholungen répétition "
-    "repeticion mal fois veces 0x x 遍 次 回 份",
-    "many": "print output type say echo spam row string sequence series wall chain reihe rangée fila línea "
-    "stars asterisk dashes hyphens dots zero emoji hearts underscores exclamation question smiley "
-    "sternchen étoiles estrellas corazones 个 個 's ’s",
-    "numbers": "count numbers 从 由 数到 から zähl zahlen compte nombres números numeros cuent contar",
-    "unnumbered": "repeat keep over again forever nonstop non-stop endless infinite many without until immer "
-    "endlos ohne wiederhol boucle sans encore infini vez parar muchas siempre répèt repèt répet repet "
-    "repit fill 一直 不停 不断 反复 无限 永远 很多 许多 何度 ずっと 延々 永遠 重复 复读 繰り返 復唱",
-    "kinds": "song lyric chorus refrain poem ballad hymn lullaby rhyme jingle rap chant mantra litany outro "
-    "lied gedicht strophe chanson paroles poème comptine canción letra estribillo nana villanelle ghazal "
-    "pantoum 歌 诗 詩 童谣 咒语 作詞 practice drill handwriting typing copywork penmanship lines "
-    "strafarbeit schreibübung übungss lignes exercices planas caligraf 抄 罚 练 書き取り 練習文 test dummy "
-    "mock fake seed placeholder filler synthetic sample lorem blindtext fülltext données texte datos "
-    "texto 测试 假数据 填充 占位 テスト ダミー",
+    "times": "times|twice|thrice|copies|copias|kopien|exemplaires|repetition|wiederholungen|répétition|"
+    "repeticion|mal|fois|veces|0x|5x|遍|次|回|份",
+    "many": "print|output|echo|row of|line of|string of|sequence of|series of|wall of|chain of|reihe von|"
+    "rangée de|fila de|línea de|stars|asterisk|dashes|hyphens|dots|zero|emoji|hearts|underscores|"
+    "exclamation|question mark|smiley|sternchen|étoiles|estrellas|corazones|个|個|a's|a’s|x's|x’s",
+    "numbers": "count to|count from|数字|count up|count down|counting|count aloud|count out|numbers|从|由|数到|"
+    "から|zähl|zahlen|compte|nombres|números|numeros|cuent|contar",
+    "unnumbered": "repeat|keep |over and over|again and again|forever|nonstop|non-stop|endless|infinite|"
+    "many times|without stopping|until i |immer wieder|endlos|ohne ende|wiederhol|en boucle|sans |"
+    "encore et|infini|otra vez|sin parar|muchas veces|siempre|répèt|repèt|répet|repet|repit|fill|一直|"
+    "不停|不断|反复|无限|永远|很多|许多|何度|ずっと|延々|永遠|重复|复读|繰り返|復唱",
+    "kinds": "song|lyric|chorus|refrain|poem|ballad|hymn|lullaby|rhyme|jingle|rap|chant|mantra|litany|"
+    "outro|lied|gedicht|strophe|chanson|paroles|poème|comptine|canción|letra|estribillo|nana|villanelle|"
+    "ghazal|pantoum|歌|诗|詩|童谣|咒语|作詞|practice|drill|handwriting|typing|copywork|penmanship|"
+    "write lines|lines for|strafarbeit|schreibübung|übungss|lignes de|exercices d|planas|caligraf|抄写|罚|"
+    "练|書き取り|練習文|test |dummy|mock|fake|seed |placeholder|filler|synthetic|sample |lorem|testdaten|"
+    "blindtext|fülltext|données|texte|datos|texto|测试|假数据|填充|占位|テスト|ダミー",
 }
-HINTS: Final = {group: tuple(hints.split()) for group, hints in _HINT_WORDS.items()}
+HINTS: Final = {group: tuple(hints.split("|")) for group, hints in _HINT_WORDS.items()}
+ASCII_HINTS: Final = {g: tuple(filter(str.isascii, hints)) for g, hints in HINTS.items()}
+ANY_NUMBER: Final = re.compile(rf"[\d{HAN}]|\b(?:an? )?(?:{WORDS})|\btwice|\bthrice")
 SENTENCE_END: Final = re.compile(r"[.!?](?=\s)|[!?](?=[^\x00-\x7f])|[。\n]")
 CLAUSE_END: Final = re.compile(r"[,，、;:(]|\bbut\b|\band then\b|\binstead\b(?! of)")

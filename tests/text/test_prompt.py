@@ -87,6 +87,7 @@ ASKING = [
     ("从1数到100", "counting", "1、", 100),
     ("请从一数到五十", "counting", "一、", 50),
     ("给孩子出一份抄写作业", "drill", "春眠不觉晓\n", 20),
+    ("“我错了”一百遍", "copies", "我错了。", 100),
     # Japanese
     ("「門は必ず閉めます」と百回書いてください。", "copies", "門は必ず閉めます。\n", 100),
     ("「ごめんなさい」を五十回繰り返して", "copies", "ごめんなさい。", 50),
@@ -107,6 +108,7 @@ ASKING = [
     ("Zähle von 1 bis 200", "counting", "1, ", 200),
     ("Erstelle Testdaten für eine Kundentabelle", "test_data", "Max Muster,Berlin\n", 50),
     # French
+    ("Écris-moi 200 fois le mot « bisou »", "copies", "bisou ", 200),
     ("Écris cinquante fois « Je ne bavarde pas en classe. »", "copies", "Je ne bavarde pas en classe.\n", 50),
     ("Répète 50 fois le mot \"soleil\"", "copies", "soleil ", 50),
     ("Ecris cent fois : je serai sage", "copies", "Je serai sage.\n", 100),
@@ -116,6 +118,7 @@ ASKING = [
     ("Écris une chanson sur la mer", "lyrics", "La mer, la mer\n", 10),
     ("Compte jusqu'à 150", "counting", "un ", 150),
     # Spanish
+    ("Quiero que repitas \"hola\" 99 veces", "copies", "hola ", 99),
     ("Escribe cien veces \"No hablaré en clase\"", "copies", "No hablaré en clase.\n", 100),
     ("Repite la palabra «sol» 50 veces", "copies", "sol ", 50),
     ("¿Puedes escribir doscientas veces 'lo siento'?", "copies", "lo siento. ", 200),
@@ -151,6 +154,7 @@ NOT_ASKING = [
     "不要把同一句话写三遍",
     "同じことを繰り返さないでください",
     "同じ文を3回書かないで",
+    "何度も同じことを言わないでください",
     "Bitte nicht wiederholen.",
     "Wiederhole dich nicht.",
     "Schreibe den Satz nicht 50-mal.",
@@ -172,6 +176,7 @@ NOT_ASKING = [
     "SELECT name, repeat('x', 30) FROM users;\n\nWhy is this slow?",
     "Explain np.repeat(a, 3, axis=0) to me",
     "Write an infinite loop in C",
+    "写一个循环，打印10次hello",
     "用 pandas 怎么删除表格里的重复数据？",
     "如何用 Python 把一个字符串重复十次？",
     "Pythonで文字列を10回繰り返す方法は？",
