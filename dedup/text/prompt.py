@@ -1,0 +1,385 @@
+"""Reads from a prompt how much repetition its answer may hold.
+
+A prompt is evidence, never a switch: it allows a number of copies, of a unit where it names one.
+Quotes are hidden first, and pasted code and texts to work on are left out. The rest is read
+sentence by sentence: a number or a kind of repetition counts where a verb asks for it and is
+neither negated nor part of a report. Of a long prompt the first and last `_INSTRUCTION_CHARS`
+characters are read for requests, the first and last `_END_CHARS` for a text that repeats.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from dedup.text import prompt_words as words
+from dedup.text.runs import form, root, runs
+from dedup.text.words import fold
+
+__all__ = ["NOTHING_REQUESTED", "RequestedRepetition", "read_prompt"]
+
+Reason = Literal["none", "copies", "in_prompt", "lyrics", "drill", "test_data", "counting", "repetition"]
+
+_END_CHARS: Final = 10_000  # searched for a run
+_INSTRUCTION_CHARS: Final = 3_000  # at either end, read for a request
+_MAX_COPIES: Final = 10_000
+_MAX_COUNTED: Final = 1_000
+_MAX_REQUESTS: Final = 16
+_MAX_UNIT_CHARS: Final = 2_000
+# Copies, and the period length up to which they are allowed. A chorus comes back some ten times,
+# with an outro more often; a page holds thirty lines; test data are wanted in quantity; "say it
+# forever" is answered with a screenful or two.
+_ALLOWANCES: Final[dict[str, tuple[int, int]]] = {
+    "lyrics": (16, 200),
+    "drill": (30, 200),
+    "test_data": (100, 200),
+    "repetition": (100, 100),
+}
+_MIN_LONG_COPIES: Final = 3  # allowed of a period of any length
+_MIN_LABELLED_CHARS: Final = 8  # units from here on may come with a label: "Copy 3: ..."
+_RANKS: Final = ("copies", "counting", "in_prompt", "lyrics", "drill", "test_data", "repetition")
+
+_NUMBERED: Final = frozenset(("times", "many", "numbers"))
+_SHORT_PARAGRAPH_CHARS: Final = 400
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedRepetition:
+    """What a prompt says about the repetition that its answer may hold.
+
+    reason: why it may repeat. copies: whole copies allowed, slack included. unit: folded text of
+    the unit asked for, "" for any unit. full_chars: period length up to which all copies are
+    allowed; longer periods get proportionally fewer; 0 for any length. also: further requests of
+    the same prompt.
+    """
+
+    reason: Reason
+    copies: int
+    unit: str
+    full_chars: int = 0
+    also: tuple["RequestedRepetition", ...] = ()
+
+    def allowed_copies(self, unit: str) -> int:
+        """Return how many whole copies of a loop's period the prompt makes legitimate.
+
+        Args:
+            unit: one period of the loop; it may be rotated, carry list markers and counters, and
+                hold several copies of the unit asked for.
+        """
+        if not self.copies:
+            return 0
+        period, power = root(form(unit))
+        if not period:
+            return 0
+        return max(request._allowed(period, power) for request in (self, *self.also))
+
+    def _allowed(self, period: str, power: int) -> int:
+        if not self.unit:
+            copies = self.copies
+            if not self.full_chars:
+                return copies // power
+            size = len(period) * power
+            if size > self.full_chars:
+                copies = max(_MIN_LONG_COPIES, copies * self.full_chars // size)
+            return copies
+        asked, asked_power = root(form(self.unit))
+        if not asked:
+            return 0
+        held = len(period) // len(asked)
+        if not held or (period + period).count(asked) < held:
+            return 0
+        if len(period) > len(asked) * held:
+            label_fits = len(asked) >= _MIN_LABELLED_CHARS and len(asked) * held * 3 >= len(period) * 2
+            if not label_fits:
+                return 0
+        return self.copies * asked_power // (held * power)
+
+
+NOTHING_REQUESTED: Final = RequestedRepetition("none", 0, "")
+
+
+def read_prompt(prompt: str) -> RequestedRepetition:
+    """Return what `prompt` says about the repetition that its answer may hold."""
+    if len(prompt) > 2 * _END_CHARS:
+        prompt = f"{prompt[:_END_CHARS]}\n\n{prompt[-_END_CHARS:]}"
+    text = fold(prompt)
+    found: list[RequestedRepetition] = []
+    for request in _requests(text):
+        found.append(request)
+        if len(found) == _MAX_REQUESTS:
+            break
+    found += _in_prompt(text)
+    if not found:
+        return NOTHING_REQUESTED
+    reasons = {request.reason for request in found}
+    if "copies" in reasons or "counting" in reasons:  # more precise than these
+        found = [r for r in found if r.reason not in ("repetition", "drill", "test_data")]
+    found = list(dict.fromkeys(sorted(found, key=lambda request: _RANKS.index(request.reason))))
+    return replace(found[0], also=tuple(found[1:]))
+
+
+def _requests(text: str) -> Iterator[RequestedRepetition]:
+    text = _ends(text)
+    ascii_only = text.isascii()
+    hints = {
+        group: [hint for hint in all_hints if hint in text]
+        for group, all_hints in (words.ASCII_HINTS if ascii_only else words.HINTS).items()
+    }
+    masked, quotes = _hide(text)
+    if len(quotes) == 1 and len(masked.strip()) == 1:  # the whole prompt stands in quotes
+        masked, quotes = _hide(quotes[0])
+    sentences: list[tuple[int, int, set[str]]] = []
+    start = 0
+    for match in [*words.SENTENCE_END.finditer(masked), None]:
+        end = match.end() if match else len(masked)
+        groups = _groups(masked[start:end], hints)
+        if groups and not words.CODE_LINE.search(_line(masked, start)):
+            sentences.append((start, end, groups))
+        start = end
+    first, last = _instructions(masked) if sentences else (0, 0)
+    for start, end, groups in sentences:
+        if first <= start < last:
+            sentence = masked[start : min(end, last)].strip(" \n\t")
+            yield from _read_sentence(sentence, groups, masked, quotes)
+
+
+def _groups(sentence: str, hints: dict[str, list[str]]) -> set[str]:
+    """Return the groups of patterns that `sentence` may match."""
+    groups = {group for group, present in hints.items() if any(hint in sentence for hint in present)}
+    if not sentence.isascii() and words.QUOTE.search(sentence):
+        groups.add("many")
+    if groups and not words.ANY_NUMBER.search(sentence):
+        groups -= _NUMBERED
+    return groups
+
+
+def _line(text: str, at: int) -> str:
+    """Return the line of `text` in which the offset `at` stands."""
+    end = text.find("\n", at)
+    return text[text.rfind("\n", 0, at) + 1 : end if end >= 0 else len(text)]
+
+
+def _read_sentence(sentence: str, groups: set[str], masked: str, quotes: list[str]) -> Iterator[RequestedRepetition]:
+    counted = False
+    if "numbers" in groups:
+        for match in words.NUMBERS.finditer(sentence):
+            number = _number_of(match)
+            if number >= 2 and _asks(sentence, match.start(), match.end()):
+                counted = True
+                yield RequestedRepetition("counting", _with_slack(min(number, _MAX_COUNTED)), "")
+    asks = any(pattern.search(sentence) for pattern in (words.ASK, words.CROSSED, words.QUOTE))
+    if asks and groups & _NUMBERED:
+        for request in _read_numbered(sentence, groups, masked, quotes):
+            counted = True
+            yield request
+    if not counted and "unnumbered" in groups:
+        yield from _read_unnumbered(sentence, masked, quotes)
+    if "kinds" in groups:
+        yield from _read_kinds(sentence)
+
+
+def _read_numbered(sentence: str, groups: set[str], masked: str, quotes: list[str]) -> Iterator[RequestedRepetition]:
+    for match in words.TIMES.finditer(sentence) if "times" in groups else ():
+        number = 2 if match["twice"] else _number_of(match)
+        if number < 2 or words.RATE.search(sentence[: match.start()]):
+            continue
+        named = _units(sentence, match.end(), masked, quotes)
+        if _asks(sentence, match.start(), match.end(), named=bool(named)):
+            yield from _of_units("copies", _with_slack(number), 0, named)
+    if "many" not in groups:
+        return
+    for match in words.MANY.finditer(sentence):
+        number = _number_of(match)
+        parts = match.groupdict()
+        unit = next((v for k, v in parts.items() if v and k.startswith(("unit", "bare"))), "")
+        crossed = words.CROSSED.search(match[0]) is not None  # 500 x 'a' needs no verb
+        if number >= 5 and (crossed or _asks(sentence, match.start(), match.end(), named=True)):
+            named = [_shown(unit, quotes)] if unit else []
+            yield from _of_units("copies", _with_slack(number), 0, named)
+
+
+def _read_kinds(sentence: str) -> Iterator[RequestedRepetition]:
+    for kind, pattern in words.KINDS:
+        for match in pattern.finditer(sentence):
+            if _asks_for_kind(sentence, match.start(), match.end()):
+                copies, chars = _ALLOWANCES[kind]
+                if kind != "lyrics" and (rows := words.ROWS.search(sentence)):
+                    copies = max(copies, _with_slack(min(words.number(rows["n"]), _MAX_COUNTED)))
+                yield RequestedRepetition(kind, copies, "", chars)
+                break
+
+
+def _read_unnumbered(sentence: str, masked: str, quotes: list[str]) -> Iterator[RequestedRepetition]:
+    copies, chars = _ALLOWANCES["repetition"]
+    for match in words.REPEAT.finditer(sentence):
+        before, after = _clause(sentence, match.start(), match.end())
+        if _is_dead(before, after):
+            continue
+        if match[0].isascii() and words.POLITE.sub("", words.WISH.sub("", before)):
+            continue
+        named = _units(sentence, match.end(), masked, quotes)
+        if words.ONCE.search(sentence):
+            yield from _of_units("copies", 2, 0, named)
+        else:
+            yield from _of_units("repetition", copies, chars, named)
+        return
+    for match in words.OVER_AND_OVER.finditer(sentence):
+        named = _units(sentence, match.end(), masked, quotes)
+        latin = match[0].isascii()
+        if _asks(sentence, match.start(), match.end(), named=bool(named), verb_first=latin):
+            yield from _of_units("repetition", copies, chars, named)
+            return
+
+
+def _asks(sentence: str, start: int, end: int, *, named: bool = False, verb_first: bool = False) -> bool:
+    """Return whether a verb asks for what stands in `sentence[start:end]`.
+
+    The last verb before it decides, else the first one in or behind it. Where a unit is named, the
+    copies may be part of a story or a program.
+    """
+    found: re.Match[str] | None = None
+    for verb in words.ASK.finditer(sentence):
+        if words.NOUN_BEFORE.search(sentence[: verb.start()]):
+            continue
+        behind = verb.start() >= start
+        if behind and (found or not _may_follow(sentence, end, verb, verb_first)):
+            break
+        found = verb
+        if behind:
+            break
+    if found is None:  # "I am sorry", 50 times
+        return named and not words.POLITE.sub("", sentence[:start])
+    before, after = _clause(sentence, found.start(), found.end())
+    if _is_dead(before + found[0], after):
+        return False
+    between = words.AROUND.sub("", sentence[found.end() : start])
+    if named:
+        return True
+    told = words.TOPIC.search(between.removeprefix(" that"))
+    return not (told or words.PROGRAM.search(sentence[:start]))
+
+
+def _may_follow(sentence: str, end: int, verb: re.Match[str], verb_first: bool) -> bool:
+    """Return whether `verb` may ask for what ends at `end`, before it."""
+    if verb_first:
+        return words.KANA.search(sentence, verb.start()) is not None
+    return not (verb[0].isascii() and words.NEXT_CLAUSE.search(sentence, end, max(end, verb.start())))
+
+
+def _asks_for_kind(sentence: str, start: int, end: int) -> bool:
+    if words.KIND_FIRST.fullmatch(sentence[:start]) and words.KIND_GOES_ON.match(sentence[end:]):
+        return True
+    next_words = " ".join(sentence[end:].split()[:2])
+    if words.OTHER_KIND.search(sentence[:start]) or words.OTHER_KIND.search(next_words):
+        return False
+    return _asks(sentence, start, end, verb_first=True)
+
+
+def _clause(sentence: str, start: int, end: int) -> tuple[str, str]:
+    """Return what stands before and behind `sentence[start:end]` in its clause."""
+    before = words.CLAUSE_END.split(sentence[:start])[-1]
+    return before, words.CLAUSE_END.split(sentence[end:], maxsplit=1)[0]
+
+
+def _is_dead(before: str, after: str) -> bool:
+    """Return whether a verb is negated, or part of a report or of a question how."""
+    before = words.WISH.sub(" ", before)
+    return bool(words.NEGATION.search(before) or words.TOLD.search(before) or words.NEGATION_AFTER.search(after))
+
+
+def _of_units(reason: Reason, copies: int, chars: int, named: list[str]) -> Iterator[RequestedRepetition]:
+    for unit in named or [""]:
+        yield RequestedRepetition(reason, copies, unit, 0 if unit else chars)
+
+
+def _units(sentence: str, end: int, masked: str, quotes: list[str]) -> list[str]:
+    """Return the units that a sentence names: its quotes, the text behind a colon, "the word ha"."""
+    units = [_shown(quote, quotes) for quote in words.QUOTE.findall(sentence)]
+    label, colon, rest = sentence[end:].partition(":")
+    if colon and len(label) <= 60 and not words.OTHER_COLON.search(label):
+        at = masked.find(sentence)
+        text = masked[at + len(sentence) - len(rest) :][:_MAX_UNIT_CHARS] if at >= 0 else rest
+        text = text.strip()
+        line, paragraph = text.split("\n", 1)[0], text.split("\n\n", 1)[0]
+        # How much of the text is meant cannot be told: a sentence, a line, a paragraph.
+        sentences = [part for part in words.SENTENCE_END.split(line) if part.strip()]
+        units += [_shown(part, quotes) for part in (*sentences[:1], line, paragraph)]
+    if not units and (match := words.NAMED.search(sentence)):
+        units.append(match["unit"])
+    return [unit for unit in dict.fromkeys(unit.strip() for unit in units) if form(unit)]
+
+
+def _hide(text: str) -> tuple[str, list[str]]:
+    """Return `text` with a private-use character in place of each quote, and the quotes."""
+    quotes: list[str] = []
+    pieces: list[str] = []
+    at = 0
+    if not text.isascii():
+        text = words.QUOTE.sub(" ", text)
+    for match in words.HIDDEN.finditer(text):
+        if len(quotes) == words.MAX_HIDDEN:
+            break
+        pieces += [text[at : match.start()], chr(words.FIRST_HIDDEN + len(quotes))]
+        at = match.end()
+        quotes.append(words.FENCE.sub("", match[0])[:_MAX_UNIT_CHARS].strip(words.MARKS))
+    return "".join([*pieces, text[at:]]), quotes
+
+
+def _ends(text: str) -> str:
+    """Return the first and last characters of a long text, without fences that are cut in two."""
+    if len(text) <= 2 * _INSTRUCTION_CHARS:
+        return text
+    head, tail = text[:_INSTRUCTION_CHARS], text[-_INSTRUCTION_CHARS:]
+    if head.count("```") % 2:
+        head = head[: head.rfind("```")]
+    if tail.count("```") % 2:
+        tail = tail[tail.find("```") + 3 :]
+    return f"{head}\n\n{tail}"
+
+
+def _shown(text: str, quotes: list[str]) -> str:
+    return words.QUOTE.sub(lambda match: quotes[ord(match[0]) - words.FIRST_HIDDEN], text)
+
+
+def _instructions(masked: str) -> tuple[int, int]:
+    """Return the span of `masked` without a text to work on: behind "Translate this: ", or above."""
+    size = len(masked)
+    if match := words.WORK_COLON.search(masked):
+        return 0, match.end()
+    first = masked.find("\n\n", size - len(masked.lstrip()))
+    if first < 0:
+        return 0, size
+    short = first < _SHORT_PARAGRAPH_CHARS
+    if short and words.WORK.search(masked[:first]) and size > 2 * first:
+        return 0, first
+    last = masked.rstrip().rfind("\n\n")
+    paragraph = masked[last:]
+    short = len(paragraph) < _SHORT_PARAGRAPH_CHARS
+    if short and words.WORK.search(paragraph) and words.ABOVE.search(paragraph):
+        return last, size
+    return 0, size
+
+
+def _in_prompt(text: str) -> list[RequestedRepetition]:
+    found_runs = runs(text)
+    if not found_runs:
+        return []
+    same_text = words.SAME_TEXT.search(text) is not None
+    found = []
+    for unit, copies in found_runs:
+        found.append(RequestedRepetition("in_prompt", _with_slack(copies), unit))
+        if same_text:  # of a translation the unit differs
+            chars = 4 * len(unit) + 8
+            found.append(RequestedRepetition("in_prompt", copies * 3 // 2 + 4, "", chars))
+    return sorted(found, key=lambda request: -request.copies)
+
+
+def _number_of(match: re.Match[str]) -> int:
+    groups = match.groupdict()
+    return next((words.number(v) for k, v in groups.items() if v and k[0] == "n"), 0)
+
+
+def _with_slack(number: int) -> int:
+    """Return the copies allowed where `number` were asked for: models miscount."""
+    number = min(number, _MAX_COPIES)
+    return number + number // 10 + 2
