@@ -6,7 +6,7 @@ What a wrong cut breaks, and how much such text repeats itself legitimately, dec
 import re
 from typing import Final, Literal
 
-Form = Literal["prose", "math", "code", "data"]
+Form = Literal["prose", "verse", "notation", "code", "data"]
 
 # What looks like a symbol but stands where prose has one.
 _IN_PLACE: Final = re.compile(
@@ -20,24 +20,31 @@ _IN_PLACE: Final = re.compile(
 )
 _CODE_LINE: Final = re.compile(
     r"[;{}]\s*$|[(\[]\s*$|^(?:\s{4,}|\t)(?![-*+•\d])\S|\w\(.*\)\s*$|^(?:def|class|from|import|return|@)\b"
-    r"|^\s*</?\w+[^<>]*>|^\s*(?://|/\*|\#\w|--\s)|\\\\\s*(?:\\hline)?\s*$"
+    r"|</?(?!(?:su[bp]|[bi]|br|em|strong)\b)\w+[^<>]*>|\{[^{}\n]*:[^{}\n]*\}|^\s*(?:msg(?:id|str|ctxt)\b|\#[:,.|]|//|/\*|\#\w|--\s)|\\\\\s*(?:\\hline)?\s*$"
 )
 _DATA_LINE: Final = re.compile(
-    r"\d{1,2}:\d{2}:\d{2}|\[\d+/\w+/\d+"  # a log's time
+    r"\b(?:TRACE|DEBUG|INFO|WARN(?:ING)?|ERROR|FATAL|NOTICE)\b|\[\d+/\w+/\d+"  # a log's level, a log's date
     r"|['\"]\s*:\s|^\s*[\[\]{}]|^\s*\"[^\"\n]*\"\s*,\s*$|^\s*-?[\d.]+,?\s*$"  # JSON
     r"|^\s*\|.*\||\t.*\t"  # a table's row
     r"|\bVALUES\s*\("  # SQL
     r"|^(?=.*\d)(?:[^,]+,(?=\S)){2}"  # CSV
+    r"|_{4,}|\.{8,}|…{3,}"  # a blank to fill in
+    r"|\b\d{1,3}(?:\.\d{1,3}){3}\b|(?:[^\W\d][\w.-]*\s?[=:]\s?-?\d\S*.*){3}"  # addresses, measurements
+    r"|^\s*File \"|^\s+at [\w.$]+\(|^Traceback"  # a stack trace
     r"|^\s*-?\s*[\w.-]+:\s\S+\s*$|^\s*-?\s*[\w.-]+:\s*$|^\s*[\w.]+\s*=\s*\S+\s*$"  # YAML, settings
 )
-_MATH: Final = re.compile(r"\$[^$\n]+\$|\\[A-Za-z]+|[\^_](?=[\w{])|(?<=[\w)}\]])\s?[=+*/<>×÷·−-]\s?(?=[\w(\\$-])")
-_MATH_SHARE: Final = 0.1  # of the characters, in formulas' signs
-_CODE_SIGN: Final = re.compile(r";\s*$|&|//|==|->|=>|\w\.\w+\(|^\s*(?:def|for|if|return|import|class|let|const|var)\b|\\(?:begin|end|hline|draw|node)", re.MULTILINE)
 _MIXED_WORD: Final = re.compile(r"\b(?=\w*\d)(?=\w*[A-Za-z])\w{3,}")  # letters and digits: identifiers, hex
 _CAPITALS: Final = re.compile(r"\b[A-Z][A-Z_]{2,}\b")  # SQL, constants
 _MAX_CODE_WORDS: Final = 0.25  # share of all that is not space
 _MAX_ODD_SYMBOLS: Final = 0.05  # share of symbols out of prose's place, of all that is not space
 _MAX_DIGITS: Final = 0.2
+_LATEX: Final = re.compile(r"\\[A-Za-z]|[\^_]\{")  # its braces enclose arguments, not elements
+_TIME: Final = re.compile(r"\[?\(?\d{1,2}(?::\d{2}){1,2}(?:[.,]\d+)?(?: -->)?\]?\)?\s*")  # subtitles, chats
+_LETTER: Final = re.compile(r"[^\W\d_]")
+_MIN_VERSES: Final = 4
+_MAX_VERSE_CHARS: Final = 200
+_TERMINATORS: Final = ".!?。！？…\"'”’)"
+_ITEM: Final = re.compile(r"\s*(?:[-*+•>#]|\(?\w{1,3}[.)、])")
 _FENCE: Final = "```"
 _LONG_WORD: Final = 60  # characters without a space: base64, a sequence, a path
 _NEAR: Final = 400  # characters looked at before a loop
@@ -45,32 +52,36 @@ _NEAR: Final = 400  # characters looked at before a loop
 
 def form_of(text: str) -> Form:
     """Return what a stretch of some hundred words is: `data` are tables, logs and JSON; `code` is what else has more symbols than prose."""
-    lines = [line for line in text.split("\n") if line.strip()]
+    lines = [line for line in _TIME.sub("", text).split("\n") if _LETTER.search(line)]
+    text = "\n".join(lines)
     num_chars = len(text) - sum(map(text.count, " \n\t"))
     if not lines or not num_chars:
         return "data"
     if _share(_DATA_LINE, lines) >= 0.5:
         return "data"
-    code_words = sum(len(word) for pattern in (_MIXED_WORD, _CAPITALS) for word in pattern.findall(text))
+    rest = _IN_PLACE.sub("", text)
+    code_words = sum(len(word) for pattern in (_MIXED_WORD, _CAPITALS) for word in pattern.findall(rest))
     if code_words > _MAX_CODE_WORDS * num_chars:
         return "code"
-    odd = sum(not char.isalnum() and not char.isspace() for char in _IN_PLACE.sub("", text))
-    digits = sum(map(str.isdigit, text))
-    if odd > _MAX_ODD_SYMBOLS * num_chars or digits > _MAX_DIGITS * num_chars or _share(_CODE_LINE, lines) >= 0.5:
-        return "math" if _is_math(text, num_chars) else "code"
-    return "prose"
+    odd = sum(not char.isalnum() and not char.isspace() for char in rest)
+    digits = sum(map(str.isdigit, rest))
+    if _share(_CODE_LINE, lines) >= 0.4:
+        return "code"
+    if odd > _MAX_ODD_SYMBOLS * num_chars or digits > _MAX_DIGITS * num_chars:
+        return "notation"
+    return "verse" if _is_verse(lines) else "prose"
 
 
-def _is_math(text: str, num_chars: int) -> bool:
-    """Return whether the symbols are those of formulas."""
-    if _CODE_SIGN.search(text):
+def _is_verse(lines: list[str]) -> bool:
+    """Return whether most lines end within a sentence, and are no list: a song, a poem, a hymn."""
+    if len(lines) < _MIN_VERSES or len(lines[0]) + len(lines[-1]) > 2 * _MAX_VERSE_CHARS:
         return False
-    return sum(len(sign) for sign in _MATH.findall(text)) >= _MATH_SHARE * num_chars
+    return 2 * sum(line.rstrip()[-1] not in _TERMINATORS and not _ITEM.match(line) for line in lines) >= len(lines)
 
 
 def form_of_cycle(before: str, unit: str) -> Form:
     """Return the form that a cycle of `unit` stands in: by its own lines if it has some, else by the text before it."""
-    if is_enclosed(before[-_NEAR:]) or _is_encoded(before, unit):
+    if (not _LATEX.search(unit) and is_enclosed(before[-_NEAR:])) or _is_encoded(before, unit):
         return "data"
     if "\n" in unit.strip("\n") or len(unit) > _LONG_WORD:
         return form_of(unit)

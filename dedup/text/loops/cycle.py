@@ -9,10 +9,13 @@ _NEEDED: Final = (0.0, 0.0, 100.0, 70.0, 45.0, 45.0, 40.0)
 _NEEDED_OF_MANY: Final = 33.0
 _NEEDED_OF_SYMBOLS: Final = 45.0  # rules, leaders, padding; and at least _SYMBOL_COPIES
 _SYMBOL_COPIES: Final = 8
-_NEEDED_IN_STRUCTURE: Final = 400.0  # in code, tables, JSON and other data, where a wrong cut breaks what follows
+# In code, tables, JSON and other data, where a wrong cut breaks what follows.
+_LETTERS_IN_STRUCTURE: Final = 400.0
+_COUNTERS_IN_STRUCTURE: Final = 1600.0
+_ONE_LETTER_IN_STRUCTURE: Final = 1000.0  # base64 of zeros
 _DIGITS_IN_STRUCTURE: Final = 150.0
 _SYMBOLS_IN_FENCE: Final = 80.0
-_MATH_FACTOR: Final = 2.0  # formulas repeat their terms
+_NOTATION_FACTOR: Final = 2.0  # formulas repeat their terms
 _COUNTER_FACTOR: Final = 2.0  # a cycle in which numbers advance may be an enumeration
 _THIRD_BEGUN: Final = 0.15  # of the third copy, that two are no accident
 
@@ -53,14 +56,22 @@ class Cycle(NamedTuple):
             if "```" in self.unit:
                 return self.weight >= _NEEDED_OF_MANY
             return copies >= _SYMBOL_COPIES and self.weight >= (_SYMBOLS_IN_FENCE if is_fenced else _NEEDED_OF_SYMBOLS)
-        least_copies = 2 + _THIRD_BEGUN if self.is_exact and form == "prose" else 3 + _THIRD_BEGUN
+        if form in ("code", "data"):
+            return copies >= 3 + _THIRD_BEGUN and self.weight >= self._needed_in_structure()
         if form == "prose":
-            needed = needed_weight(copies)
-        elif form == "math":
-            needed = _MATH_FACTOR * needed_weight(copies)
+            least_copies, needed = 2 + _THIRD_BEGUN, needed_weight(copies)
         else:
-            needed = _NEEDED_IN_STRUCTURE if self.has_letters else _DIGITS_IN_STRUCTURE
-        return copies >= least_copies and self.weight >= (needed if self.is_exact else _COUNTER_FACTOR * needed)
+            least_copies, needed = 3 + _THIRD_BEGUN, _NOTATION_FACTOR * needed_weight(copies)
+        if not self.is_exact:
+            least_copies, needed = 3 + _THIRD_BEGUN, _COUNTER_FACTOR * needed
+        return copies >= least_copies and self.weight >= needed
+
+    def _needed_in_structure(self) -> float:
+        if not self.is_exact:
+            return _COUNTERS_IN_STRUCTURE
+        if not self.has_letters:
+            return _DIGITS_IN_STRUCTURE
+        return _LETTERS_IN_STRUCTURE if self.period > 1 else _ONE_LETTER_IN_STRUCTURE
 
 
 def needed_weight(copies: float) -> float:

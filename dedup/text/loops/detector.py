@@ -13,7 +13,6 @@ Time is O(1) a token, whatever the period; memory is bounded by `LoopConfig.max_
 """
 
 import bisect
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from dedup.text.loops.cycle import LEAST_WEIGHT, Cycle, period_of
 from dedup.text.loops.evidence import (
     ADVANCE_BITS,
     LEAST_SURPRISE,
-    NEW_LINE_BITS,
     SWITCH_BITS,
     Deficit,
     copied_bits,
@@ -46,10 +44,9 @@ _MAX_MISSED: Final = 3  # tokens after which a passage is lost
 _LOOK_AGAIN: Final = 1.15  # growth of a cycle or a sum until its form is looked at again
 _FORM_TOKENS: Final = 600  # looked at to tell a form
 _CONTEXT_TOKENS: Final = 120
-_LIMIT: Final = 80.0  # bits missing in prose
-_LIMIT_IN_MATH: Final = 160.0
-_LIMIT_IN_STRUCTURE: Final = 500.0
-_LIMIT_OF_LINES: Final = 400.0  # bits missing in lines none of which was new
+# Bits missing that are a loop, by form: what repeats legitimately and what a wrong cut breaks decide.
+_LIMITS: Final[dict[Form, float]] = {"prose": 90.0, "verse": 160.0, "notation": 160.0, "code": 430.0, "data": 1200.0}
+_LIMIT: Final = 90.0  # the least of them
 _STEP: Final = 32  # tokens between two looks for a flood
 _LEAST_REMEMBERED: Final = 16_384  # characters, whatever the longest period
 _CLOCK: Final = re.compile(r"\d[:/]|[:/]$|[:/]\d")
@@ -175,30 +172,6 @@ class _Copy:
             self.exact_from = end
 
 
-class _Lines:
-    """The lines of a text, numbers folded. Read only while something is copied, up to where the text is then."""
-
-    def __init__(self) -> None:
-        self._seen: set[int] = set()
-        self._start = 0  # number of the first token of the line that has not ended
-        self.is_new = False  # it has a new word, or a number that neither stays nor advances
-
-    def end_line(self, history: History) -> float:
-        """Take in the lines up to the last token; return the bits that the last one says as a line, infinite if it has something new."""
-        is_known = False
-        base = history.base
-        for index in range(max(0, self._start - base), len(history.tokens)):
-            if "\n" in history.tokens[index]:
-                start = max(0, self._start - base)
-                line = hash(tuple([token_of(token).folded for token in history.tokens[start : index + 1] if token_of(token).has_word]))
-                is_known = line in self._seen
-                self._seen.add(line)
-                self._start = base + index + 1
-        bits = math.inf if self.is_new else 0.0 if is_known else NEW_LINE_BITS
-        self.is_new = False
-        return bits
-
-
 class _Vocabulary:
     """The words of a text. Read only when it matters whether one is known."""
 
@@ -242,10 +215,8 @@ class LoopDetector:
         self._pairs = PairIndex()
         self._found = -1  # while idle: the number of the token that ended the last pair before, -1 if that was new
         self._copy = _Copy()
-        self._text_deficit = Deficit()
-        self._line_deficit = Deficit()
+        self._deficit = Deficit()
         self._flood = Flood()
-        self._lines = _Lines()
         self._vocabulary = _Vocabulary()
 
     @property
@@ -307,7 +278,7 @@ class LoopDetector:
                 if (end := self._read_in_loop(self.event)) is not None:
                     return end
                 continue
-            if self._copy.distance or self._text_deficit.total:
+            if self._copy.distance or self._deficit.total:
                 self._compare(inbox.take(), self._history, self._copy)
             else:
                 self._skim(inbox, self._history)
@@ -345,7 +316,7 @@ class LoopDetector:
             return
         # The passage may have been copied for longer, hidden by another one. Goal, O(1) amortised: no further back than that.
         distance = index - place
-        was_idle = not copy.distance and not self._text_deficit.total
+        was_idle = not copy.distance and not self._deficit.total
         floor = max(distance, index - 2 * distance)
         first = index + 1
         while first > floor and history.tokens[first - 1] == history.tokens[first - 1 - distance]:
@@ -403,19 +374,13 @@ class LoopDetector:
             copy.end_cycle(history.end)
             if copy.num_missed > _MAX_MISSED:
                 copy.lose()
-        missing = expected_bits(weight, history.copies[index]) - bits
-        self._text_deficit.add(missing, history.end)
-        self._line_deficit.add(missing, history.end)
-        if not self._text_deficit.total and not copy.num_copied:
+        expected = expected_bits(weight, history.copies[index], history.end - history.ends[max(0, index - copy.distance)])
+        self._deficit.add(expected - bits, history.end)
+        if not self._deficit.total and not copy.num_copied:
             copy.lose()
-        if "\n" in text:
-            self._line_deficit.add(-self._lines.end_line(history), history.end)
         if copy.num_same >= copy.distance > 0:
             self._judge_cycle(index)
-        if self.event is None and (
-            self._text_deficit.total > max(_LIMIT, _LOOK_AGAIN * self._text_deficit.judged)
-            or self._line_deficit.total > max(_LIMIT_OF_LINES, _LOOK_AGAIN * self._line_deficit.judged)
-        ):
+        if self.event is None and self._deficit.total > max(_LIMIT, _LOOK_AGAIN * self._deficit.judged):
             self._judge_deficit(index)
 
     def _match(self, token: Token, index: int) -> float:
@@ -425,8 +390,6 @@ class LoopDetector:
         if not copy.distance or place < 0:
             return -1.0
         text = history.tokens[place]
-        if token.is_blank:
-            self._lines.is_new = True
         if text == token.text or (self._inbox.is_at_end and text.startswith(token.text)):
             copy.extend(token.weight, True, history.end)
             return 0.0
@@ -439,7 +402,6 @@ class LoopDetector:
         if self._advances(token, earlier, index):
             copy.extend(0.0, False, history.end)
             return ADVANCE_BITS
-        self._lines.is_new = True
         known = self._found - history.base
         if self._found >= 0 and history.tokens[known] == token.text:
             return -1.0  # another passage goes on with this very number
@@ -462,12 +424,9 @@ class LoopDetector:
 
     def _surprise(self, token: Token) -> float:
         """Return the bits of a token that no earlier passage leads to."""
-        if self._text_deficit.total <= LEAST_SURPRISE and token.weight >= 1:
-            self._lines.is_new = True
+        if self._deficit.total <= LEAST_SURPRISE and token.weight >= 1:
             return LEAST_SURPRISE  # nothing is missing any more, whatever it says
         is_known = self._vocabulary.knows(token, self._history)
-        if (not is_known and token.weight >= 1) or token.is_blank:
-            self._lines.is_new = True
         return surprise_bits(token, is_known, len(self._vocabulary))
 
     def _compare_id(self, index: int, known: int) -> None:
@@ -518,16 +477,14 @@ class LoopDetector:
 
     def _judge_deficit(self, index: int) -> None:
         """Take a text that has said too little for too long for a loop, if text of its form says more."""
-        history, copy = self._history, self._copy
-        deficit = self._text_deficit
-        if self._line_deficit.total > _LIMIT_OF_LINES:
-            deficit = self._line_deficit
-        else:
-            text = history.text_until(history.end, _FORM_TOKENS)[-(history.end - deficit.since) :]
-            form: Form = "code" if history.in_fence(index) else form_of(text)
-            deficit.judged = deficit.total
-            if deficit.total <= (_LIMIT if form == "prose" else _LIMIT_IN_MATH if form == "math" else _LIMIT_IN_STRUCTURE):
-                return
+        history, copy, deficit = self._history, self._copy, self._deficit
+        text = history.text_until(history.end, _FORM_TOKENS)
+        form = form_of(text[-(history.end - deficit.since) :])
+        if form == "prose" and form_of(text) == "verse":
+            form = "verse"
+        deficit.judged = deficit.total
+        if deficit.total <= _LIMITS[form]:
+            return
         period = history.end - history.ends[max(0, index - copy.distance)] if copy.distance else 0
         period = max(1, period)
         onset = max(0, deficit.since - period)
@@ -573,7 +530,7 @@ class LoopDetector:
         return self._leave(word if word <= same else 0)
 
     def _read_in_near_loop(self) -> LoopEnd | None:
-        deficit = self._text_deficit
+        deficit = self._deficit
         deficit.total = min(deficit.total, _LIMIT)
         end = self._history.end
         event, self.event = self.event, None
@@ -599,8 +556,7 @@ class LoopDetector:
         self.event = None
         self._copy.lose()
         self._found = -1
-        self._text_deficit.clear(self._history.end)
-        self._line_deficit.clear(self._history.end)
+        self._deficit.clear(self._history.end)
 
     def _weight_of(self, start: int, end: int) -> float:
         """Return the letters in the tokens from index `start` up to `end`."""

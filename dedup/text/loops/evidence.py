@@ -24,12 +24,12 @@ _NEW_BITS: Final = 5.0  # was never there; and for each letter, up to _MAX_NEW_L
 _NEW_LETTER_BITS: Final = 2.0
 _NEW_IDEOGRAPH_BITS: Final = 6.0
 _MAX_NEW_LETTERS: Final = 12
-NEW_LINE_BITS: Final = 15.0  # a line of words and numbers that were all there, in a new order
 _SYMBOL_BITS: Final = 3.0  # at most, of a token that has no letters
 _DIGIT_BITS: Final = 2.2  # of a number that neither stays nor advances
 _MAX_DIGITS: Final = 4
 # What a copied token counts, by how often its passage was copied: a second version, a refrain, a parallel section are no loop yet.
-_COPY_COUNTS: Final = (0.0, 0.3, 0.8, 1.0)
+_COPY_COUNTS: Final = (0.0, 0.7, 0.9)
+_NEAR: Final = 400  # characters: what comes back from further away comes back for a reason more often
 _FIRST_UNSPACED: Final = "\u3040"
 
 LEAST_SURPRISE: Final = _KNOWN_BITS + _KNOWN_SLOPE * math.log2(_VOCABULARY)  # bits of a word that was not expected
@@ -57,9 +57,12 @@ def surprise_bits(token: Token, is_known: bool, num_known: int) -> float:
     return _NEW_BITS + _NEW_LETTER_BITS * min(num_letters, _MAX_NEW_LETTERS)
 
 
-def expected_bits(weight: float, num_copies: int) -> float:
-    """Return the bits that a token of so many letters counts for as the `num_copies`-th copy of itself."""
-    return EXPECTED_BITS * weight * (_COPY_COUNTS[num_copies] if num_copies < 3 else _COPY_COUNTS[3])
+def expected_bits(weight: float, num_copies: int, distance: int) -> float:
+    """Return the bits that a token of so many letters counts for as the `num_copies`-th copy, of one so many characters before."""
+    if num_copies >= 3:
+        return EXPECTED_BITS * weight
+    bits = EXPECTED_BITS * weight * _COPY_COUNTS[num_copies]
+    return bits if distance <= _NEAR else bits * _NEAR / distance
 
 
 class Deficit:

@@ -34,6 +34,7 @@ _DIGIT_WEIGHT: Final = 0.4
 _SAME_DIGIT_WEIGHT: Final = 0.3  # zeros stand in rows
 _SYMBOL_WEIGHT: Final = 0.12
 _WIDE_SYMBOL_WEIGHT: Final = 0.25  # outside ASCII
+_FIRST_EMOJI: Final = "\U0001f000"
 _MONOTONE: Final = 0.35  # of the weight of a word made of few different letters
 
 
@@ -41,8 +42,7 @@ class Token:
     """A token and what is compared of it.
 
     text: as it stands. key: its letters and digits with case and width folded, or its symbols. folded: the key with every number
-    as 0. number: its first number, -1 without one. weight: the information it is expected to carry, in letters. has_word:
-    whether it has a letter or digit. is_blank: whether it is a blank to fill in, a place where something new will stand.
+    as 0. number: its first number, -1 without one. weight: the information it is expected to carry, in letters.
     """
 
     def __init__(self, text: str) -> None:
@@ -53,8 +53,6 @@ class Token:
         self.number = int(found.group()[:_DIGITS_COMPARED]) if found else -1
         self.num_digits = len(found.group()) if found else 0
         self.folded = _NUMBER.sub("0", self.key) if found else self.key
-        self.has_word = word != ""
-        self.is_blank = "___" in text or "……" in text or "....." in text
         self.weight = _weight(text, self.key if word else "")
 
 
@@ -83,6 +81,7 @@ def _weight(text: str, word: str) -> float:
     if num_symbols and not text.isascii():
         num_wide = sum(1 for char in text if char > "\x7f" and not char.isalnum())
         weight += num_wide * (_WIDE_SYMBOL_WEIGHT - _SYMBOL_WEIGHT)
+        weight += sum(1 - _WIDE_SYMBOL_WEIGHT for char in text if char >= _FIRST_EMOJI and not char.isalnum())
     num_digits = sum(map(str.isdigit, word))
     if num_digits:
         weight += num_digits * (_SAME_DIGIT_WEIGHT if len(set(word)) == 1 else _DIGIT_WEIGHT)
