@@ -8,7 +8,6 @@ deltas cannot matter. Removing sentences can bring a loop together that was none
 stays for as long as a loop could reach back over it, so that filtering the output again changes nothing.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
@@ -16,18 +15,12 @@ from typing import Final
 from dedup.config import FilterConfig
 from dedup.text.loops.detector import LoopDetector, LoopEvent
 from dedup.text.metrics import RepetitionCounter
+from dedup.text.prompt import NOTHING_REQUESTED, read_prompt
 from dedup.text.sentences import BLOCK_CHARS, Removal, SentenceFilter
 from dedup.text.words import UnitStream
 
 __all__ = ["Removal", "RepetitionFilter"]
 
-# A reader who asks for a text said over wants it said over.
-_ASKED_FOR: Final = re.compile(
-    r"\b(?:repeat(?:ed|edly|ing)?|over and over|\d+ times|lyrics|chorus|refrain|verbatim)\b|重复|复述|\d+\s*[次遍]|歌词|副歌|繰り返し",
-    re.IGNORECASE,
-)
-# Each of its ways has one of these words in it; to look for them first costs a tenth, and most prompts have none.
-_ASKED_WITH: Final = tuple("repeat over times lyrics chorus refrain verbatim 重复 复述 次 遍 歌词 副歌 繰り返し".split())
 _MAX_FOLLOWED_CHARS: Final = 16_384
 _FOLLOWED_PERIODS: Final = 4  # what stays is followed from so far before a removal to so far behind it
 
@@ -35,8 +28,9 @@ _FOLLOWED_PERIODS: Final = 4  # what stays is followed from so far before a remo
 class RepetitionFilter:
     """Filters one text. `feed` its deltas, `flush` at its end; what they return, joined, is the text less the spans in `removed`.
 
-    history: earlier texts of the conversation, for `strict`; of long ones the last 262,144 characters count. prompt: what the reader
-    asked; if it asks for repetition, the text is measured and flagged but not changed.
+    Args:
+        history: earlier texts of the conversation, for `strict`; of long ones the last 262,144 characters count.
+        prompt: the request. The repetition it asks for, or holds itself, is allowed so often; see `requested`.
     """
 
     def __init__(self, config: FilterConfig | None = None, *, history: Iterable[str] = (), prompt: str | None = None) -> None:
@@ -44,14 +38,15 @@ class RepetitionFilter:
         self.loop: LoopEvent | None = None
         self.chars_in = self.chars_out = 0
         policy = self.config.policy
-        asked_for = prompt is not None and _asks_for_repetition(prompt)
+        self.requested = read_prompt(prompt) if prompt and policy != "off" else NOTHING_REQUESTED
+        self._allowed_copies = self.requested.allowed_copies if self.requested.copies else None
         self._measures = policy != "off"
-        self._cuts = policy in ("loops", "balanced", "strict") and not asked_for
+        self._cuts = policy in ("loops", "balanced", "strict")
         self._counter = RepetitionCounter(4)
         self._units = UnitStream()
         self._uncounted: list[str] = []  # read, but not counted: that can wait until there is a block of it, or somebody asks
         self._num_counted = 0
-        self._detector = LoopDetector(self.config.loop)
+        self._detector = LoopDetector(self.config.loop, self._allowed_copies)
         self._unpassed = ""  # read, but not passed on: it may be a loop's second copy
         self._passed = 0
         self._sentences: SentenceFilter | None = None
@@ -294,7 +289,7 @@ class RepetitionFilter:
             self._num_removals = len(sentences.removed)
             self._follow_until = self._num_stay + self._reach
             if self._follower is None:
-                self._follower = LoopDetector(self.config.loop)
+                self._follower = LoopDetector(self.config.loop, self._allowed_copies)
                 self._shorten_recent()
                 self._followed_from = self._recent_from
                 self._follower.feed(self._recent[0])
@@ -358,11 +353,6 @@ class RepetitionFilter:
                 break
             offset += removal.end - removal.start
         return offset
-
-
-def _asks_for_repetition(prompt: str) -> bool:
-    folded = prompt.casefold()
-    return any(word in folded for word in _ASKED_WITH) and _ASKED_FOR.search(prompt) is not None
 
 
 def _cut_at(event: LoopEvent, detector: LoopDetector) -> int:

@@ -470,7 +470,10 @@ class LoopDetector:
         before = history.text_until(start, _CONTEXT_TOKENS)
         is_fenced = history.in_fence(index)
         form: Form = "code" if is_fenced else form_of_cycle(before, cycle.unit)
-        if not cycle.is_loop(form, is_fenced) or self._is_allowed(cycle.unit, cycle.copies):
+        if not cycle.is_loop(form, is_fenced):
+            return
+        if self._is_allowed(cycle.unit, cycle.copies):
+            copy.held_from = -1
             return
         kind: LoopKind = "near" if not is_exact else "exact" if cycle.has_letters else "flood"
         self.event = LoopEvent(kind, start, history.end, period, cycle.copies)
@@ -490,7 +493,7 @@ class LoopDetector:
         onset = max(0, deficit.since - period)
         copies = max(2, (history.end - onset) // period)
         if self._is_allowed(history.text(index + 1 - copy.distance, index + 1), copies):
-            deficit.judged = deficit.total
+            copy.held_from = -1
             return
         self.event = LoopEvent("near", onset, history.end, period, copies)
 
