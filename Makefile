@@ -14,8 +14,9 @@ PAGE := .venv-page
 PAGE_TESTS := tests/external/page
 LLAMA := .venv-llama
 LLAMA_PYTHON ?= $(LLAMA)/bin/python
+LIVE := .venv-live
 
-.PHONY: serve test fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-page lint types check clean help
+.PHONY: serve test fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-page live-texts lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -118,6 +119,15 @@ test-page: $(PAGE)/.installed  ## the page at / in a real browser
 	@command -v chromium >/dev/null || { echo "chromium is needed: apt-get install chromium"; exit 1; }
 	$(PAGE)/bin/python -m pytest -s $(PAGE_TESTS)
 
+$(LIVE)/.installed:
+	@echo "==> building $(LIVE) with llama.cpp's server (a minute, once)"
+	@$(PYTHON) -m venv $(LIVE) && echo '*' > $(LIVE)/.gitignore
+	$(LIVE)/bin/python -m pip install --progress-bar on -c constraints.txt xllamacpp==2026.10.11549 unearth==0.19.0 tqdm
+	@touch $@
+
+live-texts: $(LIVE)/.installed  ## generate answers of real small models into live/; LIVE_ARGS="--help" for options
+	nice -n 15 $(LIVE)/bin/python benchmarks/live_texts.py $(LIVE_ARGS)
+
 lint: $(READY)  ## ruff and the import floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -129,4 +139,4 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(PAGE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info dedup/*.so dedup/text/*.so dedup/text/loops/*.so server/*.so server/*/*.so
+	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(PAGE) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info dedup/*.so dedup/text/*.so dedup/text/loops/*.so server/*.so server/*/*.so
