@@ -19,7 +19,7 @@ _IN_PLACE: Final = re.compile(
     re.MULTILINE,
 )
 _CODE_LINE: Final = re.compile(
-    r"[;{}]\s*$|[(\[]\s*$|^(?:\s{4,}|\t)(?![-*+•\d])\S|\w\(.*\)\s*$|^(?:def|class|from|import|return|@)\b"
+    r"[;{}]\s*$|[(\[]\s*$|^(?:\s{4,}|\t)(?![-*+\d])[!-~]|\w\(.*\)\s*$|^(?:def|class|from|import|return|@)\b"
     r"|</?(?!(?:su[bp]|[bi]|br|em|strong)\b)\w+[^<>]*>|\{[^{}\n]*:[^{}\n]*\}|^\s*(?:msg(?:id|str|ctxt)\b|\#[:,.|]|//|/\*|\#\w|--\s)|\\\\\s*(?:\\hline)?\s*$"
 )
 _DATA_LINE: Final = re.compile(
@@ -27,7 +27,7 @@ _DATA_LINE: Final = re.compile(
     r"|['\"]\s*:\s|^\s*[\[\]{}]|^\s*\"[^\"\n]*\"\s*,\s*$|^\s*-?[\d.]+,?\s*$"  # JSON
     r"|^\s*\|.*\||\t.*\t"  # a table's row
     r"|\bVALUES\s*\("  # SQL
-    r"|^(?=.*\d)(?:[^,]+,(?=\S)){2}"  # CSV
+    r"|^(?=.*\d)(?:[^,]+,(?=\S)(?!\d{3}(?!\d))){2}"  # CSV
     r"|_{4,}|\.{8,}|…{3,}"  # a blank to fill in
     r"|\b\d{1,3}(?:\.\d{1,3}){3}\b|(?:[^\W\d][\w.-]*\s?[=:]\s?-?\d\S*.*){3}"  # addresses, measurements
     r"|^\s*File \"|^\s+at [\w.$]+\(|^Traceback"  # a stack trace
@@ -46,6 +46,7 @@ _MAX_VERSE_CHARS: Final = 200
 _TERMINATORS: Final = ".!?。！？…\"'”’)"
 _ITEM: Final = re.compile(r"\s*(?:[-*+•>#]|\(?\w{1,3}[.)、])")
 _FENCE: Final = "```"
+_ENCODED: Final = re.compile(r"(?=[A-Za-z+/=]*\d|[A-Z]*[a-z+/=]*[A-Z])[A-Za-z0-9+/=]{60,}")  # base64, hex
 _LONG_WORD: Final = 60  # characters without a space: base64, a sequence, a path
 _NEAR: Final = 400  # characters looked at before a loop
 
@@ -57,7 +58,7 @@ def form_of(text: str) -> Form:
     num_chars = len(text) - sum(map(text.count, " \n\t"))
     if not lines or not num_chars:
         return "data"
-    if _share(_DATA_LINE, lines) >= 0.5:
+    if _share(_DATA_LINE, lines) >= 0.5 or 2 * sum(map(len, _ENCODED.findall(text))) >= num_chars:
         return "data"
     rest = _IN_PLACE.sub("", text)
     code_words = sum(len(word) for pattern in (_MIXED_WORD, _CAPITALS) for word in pattern.findall(rest))
@@ -76,7 +77,10 @@ def _is_verse(lines: list[str]) -> bool:
     """Return whether most lines end within a sentence, and are no list: a song, a poem, a hymn."""
     if len(lines) < _MIN_VERSES or len(lines[0]) + len(lines[-1]) > 2 * _MAX_VERSE_CHARS:
         return False
-    return 2 * sum(line.rstrip()[-1] not in _TERMINATORS and not _ITEM.match(line) for line in lines) >= len(lines)
+    num_verses = sum(
+        line.rstrip()[-1] not in _TERMINATORS and not line.lstrip()[0].islower() and not _ITEM.match(line) for line in lines
+    )
+    return 2 * num_verses >= len(lines)
 
 
 def form_of_cycle(before: str, unit: str) -> Form:

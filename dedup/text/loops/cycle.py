@@ -10,14 +10,16 @@ _NEEDED_OF_MANY: Final = 33.0
 _NEEDED_OF_SYMBOLS: Final = 45.0  # rules, leaders, padding; and at least _SYMBOL_COPIES
 _SYMBOL_COPIES: Final = 8
 # In code, tables, JSON and other data, where a wrong cut breaks what follows.
-_LETTERS_IN_STRUCTURE: Final = 400.0
+_LETTERS_IN_STRUCTURE: Final = 500.0
 _COUNTERS_IN_STRUCTURE: Final = 1600.0
 _ONE_LETTER_IN_STRUCTURE: Final = 1000.0  # base64 of zeros
 _DIGITS_IN_STRUCTURE: Final = 150.0
 _SYMBOLS_IN_FENCE: Final = 80.0
 _NOTATION_FACTOR: Final = 2.0  # formulas repeat their terms
 _COUNTER_FACTOR: Final = 2.0  # a cycle in which numbers advance may be an enumeration
-_THIRD_BEGUN: Final = 0.15  # of the third copy, that two are no accident
+# How much of one copy more must have begun, that those before it are no accident: a share, and characters of a long one.
+_NEXT_BEGUN: Final = 0.15
+_MAX_NEXT_BEGUN: Final = 60
 
 LEAST_WEIGHT: Final = _NEEDED_OF_MANY
 
@@ -52,18 +54,19 @@ class Cycle(NamedTuple):
     def is_loop(self, form: Form, is_fenced: bool) -> bool:
         """Return whether the cycle is a loop where it stands, in text of that form."""
         copies = (self.end - self.start) / self.period
+        begun = min(_NEXT_BEGUN, _MAX_NEXT_BEGUN / self.period)
         if not any(map(str.isalnum, self.unit)):
             if "```" in self.unit:
                 return self.weight >= _NEEDED_OF_MANY
             return copies >= _SYMBOL_COPIES and self.weight >= (_SYMBOLS_IN_FENCE if is_fenced else _NEEDED_OF_SYMBOLS)
         if form in ("code", "data"):
-            return copies >= 3 + _THIRD_BEGUN and self.weight >= self._needed_in_structure()
+            return copies >= 3 + begun and self.weight >= self._needed_in_structure()
         if form == "prose":
-            least_copies, needed = 2 + _THIRD_BEGUN, needed_weight(copies)
+            least_copies, needed = 2 + begun, needed_weight(copies)
         else:
-            least_copies, needed = 3 + _THIRD_BEGUN, _NOTATION_FACTOR * needed_weight(copies)
+            least_copies, needed = 3 + begun, _NOTATION_FACTOR * needed_weight(copies)
         if not self.is_exact:
-            least_copies, needed = 3 + _THIRD_BEGUN, _COUNTER_FACTOR * needed
+            least_copies, needed = 3 + begun, _COUNTER_FACTOR * needed
         return copies >= least_copies and self.weight >= needed
 
     def _needed_in_structure(self) -> float:

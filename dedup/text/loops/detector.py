@@ -374,8 +374,9 @@ class LoopDetector:
             copy.end_cycle(history.end)
             if copy.num_missed > _MAX_MISSED:
                 copy.lose()
-        expected = expected_bits(weight, history.copies[index], history.end - history.ends[max(0, index - copy.distance)])
-        self._deficit.add(expected - bits, history.end)
+        source = history.ends[max(0, index - copy.distance)]
+        expected = expected_bits(weight, history.copies[index], history.end - source)
+        self._deficit.add(expected - bits, history.end, source - len(text))
         if not self._deficit.total and not copy.num_copied:
             copy.lose()
         if copy.num_same >= copy.distance > 0:
@@ -490,7 +491,7 @@ class LoopDetector:
             return
         period = history.end - history.ends[max(0, index - copy.distance)] if copy.distance else 0
         period = max(1, period)
-        onset = max(0, deficit.since - period)
+        onset = max(0, deficit.origin)
         copies = max(2, (history.end - onset) // period)
         if self._is_allowed(history.text(index + 1 - copy.distance, index + 1), copies):
             copy.held_from = -1

@@ -66,15 +66,22 @@ def expected_bits(weight: float, num_copies: int, distance: int) -> float:
 
 
 class Deficit:
-    """The running sum of the bits missing. total: the bits. since: the offset at which it was 0 last."""
+    """The running sum of the bits missing.
+
+    total: the bits. since: the offset at which it was 0 last. origin: the offset of what the text copied first since then. judged: the
+    total at the last look at the form of the text.
+    """
 
     def __init__(self) -> None:
         self.total = 0.0
         self.since = 0
-        self.judged = 0.0  # total at the last look at the form of the text
+        self.origin = 0
+        self.judged = 0.0
 
-    def add(self, bits: float, end: int) -> None:
-        """Add what the token that ends at the offset `end` lacks; less than 0 if it says more than expected."""
+    def add(self, bits: float, end: int, source: int) -> None:
+        """Add what the token that ends at the offset `end`, a copy of the one at `source`, lacks; less than 0 if it says more than expected."""
+        if not self.total:
+            self.origin = source
         self.total += bits
         if self.total <= 0:
             self.clear(end)

@@ -49,9 +49,10 @@ class Flood:
     def _widen(self, chars: frozenset[str], history: History) -> tuple[frozenset[str], int]:
         """Return the characters of the stretch that ends the text, and the index of its first token."""
         index = len(history.tokens)
+        is_blank = "".join(chars).isspace()
         while index:
             wider = chars.union(history.tokens[index - 1])
-            if len(wider) > _NEEDED[-1][0] or any(map(str.isalpha, wider - chars)):
+            if len(wider) > _NEEDED[-1][0] or (is_blank and wider != chars and not "".join(wider).isspace()) or any(map(str.isalpha, wider - chars)):
                 break
             chars = wider
             index -= 1
