@@ -19,7 +19,7 @@ _IN_PLACE: Final = re.compile(
     re.MULTILINE,
 )
 _CODE_LINE: Final = re.compile(
-    r"[;{}]\s*$|[(\[]\s*$|^(?:\s{4,}|\t)(?![-*+\d])[!-~]|\w\(.*\)\s*$|^(?:def|class|from|import|return|@)\b"
+    r"^(?!.*\\[a-zA-Z]).*[;{}]\s*$|[(\[]\s*$|^(?:\s{4,}|\t)(?![-*+\d])[!-~]|\w\(.*\)\s*$|^(?:def|class|from|import|return|@)\b"
     r"|</?(?!(?:su[bp]|[bi]|br|em|strong)\b)\w+[^<>]*>|\{[^{}\n]*:[^{}\n]*\}|^\s*(?:msg(?:id|str|ctxt)\b|\#[:,.|]|//|/\*|\#\w|--\s)|\\\\\s*(?:\\hline)?\s*$"
 )
 _DATA_LINE: Final = re.compile(
@@ -27,9 +27,10 @@ _DATA_LINE: Final = re.compile(
     r"|['\"]\s*:\s|^\s*[\[\]{}]|^\s*\"[^\"\n]*\"\s*,\s*$|^\s*-?[\d.]+,?\s*$"  # JSON
     r"|^\s*\|.*\||\t.*\t"  # a table's row
     r"|\bVALUES\s*\("  # SQL
-    r"|^(?=.*\d)(?:[^,]+,(?=\S)(?!\d{3}(?!\d))){2}"  # CSV
+    r"|^(?=.*\d)(?!.*[\u3040-\u9fff])(?:[^,]+,(?=\S)(?!\d{3}(?!\d))){2}"  # CSV
     r"|_{4,}|\.{8,}|…{3,}"  # a blank to fill in
     r"|\b\d{1,3}(?:\.\d{1,3}){3}\b|(?:[^\W\d][\w.-]*\s?[=:]\s?-?\d\S*.*){3}"  # addresses, measurements
+    r"|^\S+:\d+:\d+"  # a compiler's message
     r"|^\s*File \"|^\s+at [\w.$]+\(|^Traceback"  # a stack trace
     r"|^\s*-?\s*[\w.-]+:\s\S+\s*$|^\s*-?\s*[\w.-]+:\s*$|^\s*[\w.]+\s*=\s*\S+\s*$"  # YAML, settings
 )
@@ -44,7 +45,7 @@ _LETTER: Final = re.compile(r"[^\W\d_]")
 _MIN_VERSES: Final = 4
 _MAX_VERSE_CHARS: Final = 200
 _TERMINATORS: Final = ".!?。！？…\"'”’)"
-_ITEM: Final = re.compile(r"\s*(?:[-*+•>#]|\(?\w{1,3}[.)、])")
+_ITEM: Final = re.compile(r"\s*(?:[-*+•>#]|\(?\w{1,3}[.)、]|[\w ]{1,20}[:：])")  # of a list, or labelled
 _FENCE: Final = "```"
 _ENCODED: Final = re.compile(r"(?=[A-Za-z+/=]*\d|[A-Z]*[a-z+/=]*[A-Z])[A-Za-z0-9+/=]{60,}")  # base64, hex
 _LONG_WORD: Final = 60  # characters without a space: base64, a sequence, a path

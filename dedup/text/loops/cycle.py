@@ -10,11 +10,11 @@ _NEEDED_OF_MANY: Final = 33.0
 _NEEDED_OF_SYMBOLS: Final = 45.0  # rules, leaders, padding; and at least _SYMBOL_COPIES
 _SYMBOL_COPIES: Final = 8
 # In code, tables, JSON and other data, where a wrong cut breaks what follows.
-_LETTERS_IN_STRUCTURE: Final = 500.0
+_LETTERS_IN_STRUCTURE: Final = 450.0
 _COUNTERS_IN_STRUCTURE: Final = 1600.0
 _ONE_LETTER_IN_STRUCTURE: Final = 1000.0  # base64 of zeros
 _DIGITS_IN_STRUCTURE: Final = 150.0
-_SYMBOLS_IN_FENCE: Final = 80.0
+_SYMBOLS_IN_FENCE: Final = 75.0
 _NOTATION_FACTOR: Final = 2.0  # formulas repeat their terms
 _COUNTER_FACTOR: Final = 2.0  # a cycle in which numbers advance may be an enumeration
 # How much of one copy more must have begun, that those before it are no accident: a share, and characters of a long one.

@@ -45,7 +45,7 @@ _LOOK_AGAIN: Final = 1.15  # growth of a cycle or a sum until its form is looked
 _FORM_TOKENS: Final = 600  # looked at to tell a form
 _CONTEXT_TOKENS: Final = 120
 # Bits missing that are a loop, by form: what repeats legitimately and what a wrong cut breaks decide.
-_LIMITS: Final[dict[Form, float]] = {"prose": 90.0, "verse": 160.0, "notation": 160.0, "code": 430.0, "data": 1200.0}
+_LIMITS: Final[dict[Form, float]] = {"prose": 90.0, "verse": 160.0, "notation": 160.0, "code": 520.0, "data": 1200.0}
 _LIMIT: Final = 90.0  # the least of them
 _STEP: Final = 32  # tokens between two looks for a flood
 _LEAST_REMEMBERED: Final = 16_384  # characters, whatever the longest period
@@ -455,7 +455,7 @@ class LoopDetector:
         copy, history = self._copy, self._history
         is_exact = copy.num_exact >= copy.distance
         weight = copy.exact_weight if is_exact else copy.same_weight
-        if weight < LEAST_WEIGHT or weight < _LOOK_AGAIN * copy.looked_at:
+        if weight < LEAST_WEIGHT or (weight < _LOOK_AGAIN * copy.looked_at and not self._inbox.is_at_end):
             return
         copy.looked_at = weight
         first = index + 1 - copy.distance
@@ -465,6 +465,8 @@ class LoopDetector:
         start = (copy.exact_from if is_exact else copy.same_from) - period
         if is_exact:
             start -= self._same_before(start + period, period, len(unit) + _LONGEST_TOKEN)
+        phase = (history.end - start) % period
+        unit = unit[-phase:] + unit[: len(unit) - phase] if phase else unit  # one copy as the first was
         cycle = Cycle(start, history.end, period, unit[:period], weight, is_exact)
         if not cycle.could_be_loop:
             return
