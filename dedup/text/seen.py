@@ -2,21 +2,27 @@
 
 import bisect
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from dedup.text.words import units
 
 
 class Seen(NamedTuple):
-    """A remembered sentence. start: its offset in what went in; below 0 for one of an earlier turn. after: the one
-    before it. place: where it stands in what was kept."""
+    """A remembered sentence.
+
+    start: its offset in what went in; below 0 for one of an earlier turn. scope: the list that an item belongs to; 0 for other kinds.
+    after: the key before it. place: where it stands in what was kept. item: the number of the item it belongs to; 0 for none.
+    section: the number of its heading.
+    """
 
     key: str
     start: int
-    scope: Hashable
-    after: str
-    place: int
+    scope: int = 0
+    after: str = ""
+    place: int = 0
+    item: int = 0
+    section: int = 0
 
 
 class SeenSentences:
@@ -26,6 +32,7 @@ class SeenSentences:
     """
 
     CANDIDATES_PER_WORD = 16
+    MAX_PREFIXED = 16
     MIN_NEAR_UNITS = 6  # shorter sentences differ by one word and say something else
 
     def __init__(self, max_sentences: int, similarity: float = 1.0) -> None:
@@ -37,7 +44,7 @@ class SeenSentences:
         self._words: dict[str, frozenset[str]] = {}
         self._by_word: dict[str, deque[str]] = {}
 
-    def match(self, key: str, scope: Hashable = None) -> Seen | None:
+    def match(self, key: str, scope: int = 0) -> Seen | None:
         """The earlier sentence in the same scope that `key` says again, or nearly so."""
         seen = self._by_key.get(key)
         if seen is None and self._similarity < 1:
@@ -51,8 +58,17 @@ class SeenSentences:
         at = bisect.bisect_left(self._sorted, prefix)
         return at < len(self._sorted) and self._sorted[at].startswith(prefix)
 
-    def add(self, key: str, start: int, scope: Hashable = None, after: str = "", place: int = 0) -> None:
+    def beginning_with(self, prefix: str) -> Iterator[Seen]:
+        """Yield some of the sentences whose keys begin with `prefix`."""
+        at = bisect.bisect_left(self._sorted, prefix)
+        for key in self._sorted[at : at + self.MAX_PREFIXED]:
+            if not key.startswith(prefix):
+                return
+            yield self._by_key[key]
+
+    def add(self, seen: Seen) -> None:
         """Remembers a sentence; said again in another scope, it counts for the last one."""
+        key = seen.key
         if key not in self._by_key:
             if len(self._order) == self._max:
                 self._drop(self._order.popleft())
@@ -62,7 +78,7 @@ class SeenSentences:
                 self._words[key] = words = frozenset(units(key))
                 for word in words:
                     self._by_word.setdefault(word, deque(maxlen=self.CANDIDATES_PER_WORD)).append(key)
-        self._by_key[key] = Seen(key, start, scope, after, place)
+        self._by_key[key] = seen
 
     def _drop(self, key: str) -> None:
         del self._by_key[key]
