@@ -8,7 +8,7 @@ from dedup.text.words import UNSPACED, utf8_size
 
 LEADS_IN: Final = (":", "：")
 FORMULA: Final = re.compile(r"[=^\\{}]")
-_ITEM_CHARS: Final = 200  # an item counts as so much longer: what another item says is far
+NEAR_CHARS: Final = 200  # an item counts as so much longer: what another item says is far
 _MIN_SEGMENT: Final = 16  # bytes of a segment that is asked whether it is verse: "Rejoice!" says nothing
 _VERSE_SEGMENTS: Final = 16  # looked back on
 _VERSE_MASK: Final = (1 << _VERSE_SEGMENTS) - 1
@@ -20,6 +20,7 @@ _CLAUSE: Final = re.compile(r"[^，。！？；：、,.!?;:“”‘’\"「」]
 _UNSPACED: Final = re.compile(f"[{UNSPACED}]")
 _LINES_JOINED: Final = re.compile(r"[,;:—–] [\"“‘']?(?!I\b)[A-ZÀ-Þ][a-zß-ÿ]{0,4}\b")  # "..., And ...": a line began there
 # What begins one of several things said side by side: "2. ", "(B)", "Secondly,", 其次, "Scene two: ...".
+_BLANK: Final = re.compile(r"__|[:：]$")  # to be filled in; what follows is another thing each time
 _PARENT: Final = re.compile(
     r"[*_]*(?:[(（]?\d{1,3}[.)）、](?!\d)|[(（][A-Za-z][)）]|(?:First|Second|Third|Fourth|Finally)(?:ly)?,"
     r"|首先|其次|再次|最后|第[一二三四五六七八九十]|[^\s:：]{1,20}(?: [^\s:：]{1,20})?[:：])"
@@ -30,10 +31,14 @@ _TITLE: Final = re.compile(r"\*\*.{1,80}\*\*:?|([-=~^*#\"'`_])\1{3,}")  # a line
 class Context(NamedTuple):
     """The text that stays, as far as it matters for judging the next segment.
 
-    key, start: of the last segment. times: how often it stands there, running. passage: bytes of the repeats, kept for being short,
-    that end with it. chars: length of the text. item: number of list items and other parallel parts begun. in_item: whether the last
-    one's lines go on. section: number of headings. prose: whether the last segment is a sentence of prose. verse: whether each of
-    the last `num_verse` segments reads as verse, one a bit.
+    key, start: of the last segment.
+    times: how often that stands there, running.
+    passage: bytes of the repeats that end with it and were kept for being short.
+    chars: length of the text, and more for each item.
+    item, in_item: number of list items and other parallel parts begun; whether the last one's lines go on.
+    section: number of headings.
+    prose: whether the last segment is a sentence of prose.
+    verse: whether each of the last `num_verse` segments reads as verse, one a bit.
     """
 
     key: str = ""
@@ -76,8 +81,8 @@ class Context(NamedTuple):
             key,
             start,
             self.times + 1 if key == self.key else 1,
-            self.passage + repeated if repeated else 0,
-            self.chars + len(text) + (_ITEM_CHARS if is_item else 0),
+            self.passage + repeated if repeated and _BLANK.search(text) is None else 0,
+            self.chars + len(text) + (NEAR_CHARS if is_item else 0),
             self.item + begins_part,
             not same_part if begins_part else self.is_in_item(separator),
             self.section + (kind == "heading" or (segment.whole and _TITLE.fullmatch(text) is not None)),

@@ -1,11 +1,32 @@
 """The sentences a text has said, and whether a new one says one of them again."""
 
 import bisect
+import re
 from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple
+from difflib import SequenceMatcher
+from itertools import zip_longest
+from typing import Final, NamedTuple
 
-from dedup.text.words import units
+from dedup.text.words import UNSPACED, units
+
+# Words that a sentence may differ in and still say the same. Pronouns for people, prepositions of place and time, "or", and all that
+# negates or counts are not among them.
+_LIGHT: Final = frozenset(
+    "a an the this that these those such some any of in on at by for as and so also too then very really quite rather just "
+    "even still simply only is are was were be been being am has have had having do does did will would shall its it which who there "
+    "here now well indeed however moreover furthermore additionally but "
+    "der die das den dem des ein eine einen einem einer eines und auch sehr dann so ist sind war waren "  # German
+    "le la les l un une des de du d et aussi très est sont était que qui "  # French
+    "el los las lo una unos unas del y también muy es son era "  # Spanish
+    "的 地 得 了 着 过 也 都 就 还 又 很 太 更 最 便 即 而 且 并 及 与 和 把 使 对 为 由 以 所 其 之 这 那 些 个 种 "
+    "吗 呢 吧 啊 呀 啦 嘛 一 再 已 曾 将 会 则 是 但 却 则 亦 "
+    "は が を に も の て で と か よ ね な だ".split()
+)
+_ENDINGS: Final = ("", "s", "es", "d", "ed", "ing", "ly")
+_MIN_STEM: Final = 4
+_AROUND: Final = ".,;:!?()"
+_TOKEN: Final = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
 
 class Seen(NamedTuple):
@@ -94,12 +115,39 @@ class SeenSentences:
         words = frozenset(units(key))
         if len(words) < self.MIN_NEAR_UNITS:
             return None
-        numbers = {word for word in words if word.isdigit()}
         candidates = {candidate for word in words for candidate in self._by_word.get(word, ())}
         best, best_share = None, self._similarity
         for candidate in sorted(candidates):
             other = self._words[candidate]
             share = 2 * len(words & other) / (len(words) + len(other))
-            if share >= best_share and numbers == {word for word in other if word.isdigit()}:
+            if share >= best_share and says_the_same(key, candidate):
                 best, best_share = candidate, share
         return self._by_key[best] if best is not None else None
+
+
+def says_the_same(key: str, other: str) -> bool:
+    """Return whether two keys differ only in words that carry no content: function words, and the endings of the others.
+
+    Anything else may be what the sentence is about: a name, a number, a path, a negation, a noun.
+    """
+    ours, theirs = _TOKEN.findall(key), _TOKEN.findall(other)
+    for operation, at, end, other_at, other_end in SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
+        if operation == "equal":
+            continue
+        pairs = zip_longest(ours[at:end], theirs[other_at:other_end], fillvalue="")
+        if not all((_is_light(one) and _is_light(two)) or _is_inflected(one, two) for one, two in pairs):
+            return False
+    return True
+
+
+def _is_light(token: str) -> bool:
+    word = token.strip(_AROUND)
+    return not word or word in _LIGHT
+
+
+def _is_inflected(token: str, other: str) -> bool:
+    """Return whether two words are forms of one: they differ in an ending alone."""
+    one, two = token.strip(_AROUND), other.strip(_AROUND)
+    shorter = min(len(one), len(two))
+    stem = next((at for at in range(shorter) if one[at] != two[at]), shorter)
+    return stem >= _MIN_STEM and one[stem:] in _ENDINGS and two[stem:] in _ENDINGS

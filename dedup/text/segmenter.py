@@ -240,11 +240,11 @@ class Segmenter:
         last = text[-1:]
         unfinished = (num_line_ends == 1 or kind == "sentence") and not is_terminated(text)
         broken: Literal["", "maybe", "surely"] = ""
-        if unfinished and num_line_ends == 1 and kind != "heading":
+        if text and unfinished and num_line_ends == 1 and kind != "heading":
             mid_line = kind == "sentence" or len(text) >= _MIN_FULL_LINE  # no title stands there, and none is so long
             broken = "surely" if mid_line or last in _CLAUSE_ENDS else "maybe"
         goes_on = broken != "" and (following.islower() or last in _CLAUSE_ENDS)
-        if kind == "item" and broken and self._indent > indent and not _MARKS_ITEM.match(following):
+        if kind == "item" and broken and following and self._indent > indent and not _MARKS_ITEM.match(following):
             goes_on = True  # hangs under its marker
         came_on = place.broken == "surely" or (place.broken == "maybe" and text[:1].islower())
         wrapped = came_on or goes_on or (unfinished and kind == "sentence")

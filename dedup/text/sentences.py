@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from dedup.config import FilterConfig
-from dedup.text.context import FORMULA, LEADS_IN, Context
+from dedup.text.context import FORMULA, LEADS_IN, NEAR_CHARS, Context
 from dedup.text.seen import Seen, SeenSentences
 from dedup.text.segmenter import Kind, Mark, Segment, Segmenter, is_terminated
 from dedup.text.words import UNSPACED, key_prefix, sentence_key, utf8_size
@@ -26,7 +26,6 @@ _MIN_ECHO: Final = 20  # right after the same words, or as they followed each ot
 _MIN_ITEM: Final = 16  # in the same list
 _MIN_LABELLED_ITEM: Final = 32  # "Source: The Guardian"
 _MIN_NEAR: Final = 25  # within a few sentences of one paragraph or item; a line of old Chinese verse has eight characters
-_NEAR_CHARS: Final = 200
 _MIN_ALONE: Final = 60  # between other words than before, or a passage: a short sentence may be true twice
 _MIN_SECTION: Final = 100  # under another heading, which may be what it is true of
 _MIN_PARAGRAPH: Final = 150  # a paragraph of one sentence under a line that is none: what it is true of
@@ -310,38 +309,37 @@ class SentenceFilter:
         if said.item and 0 < context.item - said.item <= _PARALLEL_ITEMS and context.is_in_item(separator) and not self._head:
             return weight + 1  # items that stand side by side say alike things of unlike ones
         elsewhere = said.section != context.section
-        if not elsewhere and said.after and said.after == context.key and context.passage + weight >= _MIN_ALONE:
-            return _MIN_ECHO
         if labelled:
             return weight + 1
-        if segment.whole and not context.prose:
-            return _MIN_PARAGRAPH
+        if not elsewhere and said.after and said.after == context.key and context.passage + weight >= _MIN_ALONE:
+            return _MIN_ECHO
         if elsewhere:
             return _MIN_SECTION
-        return _MIN_NEAR if context.chars - said.place <= _NEAR_CHARS and not segment.whole else _MIN_ALONE
+        if segment.whole:
+            return _MIN_ALONE if context.prose else _MIN_PARAGRAPH
+        return _MIN_NEAR if context.chars - said.place <= NEAR_CHARS else _MIN_ALONE
 
     def _begun_at(self, segment: Segment, key: str, weight: int) -> int | None:
         """Return where the sentence stands that the text's unfinished end begins again, if the text was cut off in it."""
         if not segment.firm or weight < _MIN_CUT_PASSAGE:
             return None
-        context = self._context
+        context, dropped = self._context, self._last_dropped
+        broken = _OPEN.search(segment.text) is not None
         mid_line = segment.kind == "sentence" and not segment.whole
         for said in self._seen.beginning_with(key):
-            if said.scope != segment.scope:
-                continue
-            dropped = self._last_dropped
-            running = dropped != "" and dropped in (said.key, said.after)
-            if running:
-                return said.start
+            if said.scope != segment.scope or (said.key == key and segment.whole and segment.kind != "item"):
+                continue  # a whole line may be all that was meant
             if said.key == key and segment.kind == "item":
-                return said.start if weight >= _MIN_ITEM else None
-            if (
-                weight >= _MIN_CUT_WORD
-                and not context.is_verse
-                and (_breaks_word(said.key, len(key)) or _OPEN.search(segment.text))
-            ):
-                return said.start
-            if weight >= _MIN_CUT_SENTENCE and (mid_line or said.key == context.key):
+                least = _MIN_ITEM
+            elif dropped and dropped in (said.key, said.after):
+                least = _MIN_CUT_PASSAGE
+            elif (broken or _breaks_word(said.key, len(key))) and not context.is_verse:
+                least = _MIN_CUT_WORD
+            elif mid_line or (not context.is_verse and context.key and context.key in (said.key, said.after)):
+                least = _MIN_CUT_SENTENCE
+            else:
+                continue
+            if weight >= least:
                 return said.start
         return None
 
