@@ -68,7 +68,8 @@ class _Pending:
     def give(self, num_chars: int) -> str:
         """Return the first `num_chars` characters, and the separator, less what was given before."""
         text = self.text[self.given : num_chars]
-        self.given = max(self.given, num_chars)
+        if num_chars > self.given:
+            self.given = num_chars
         if not self.separator_given:
             text = self.separator + text
             self.separator_given = True
@@ -196,7 +197,7 @@ class SentenceFilter:
             key = sentence_key(segment.text[segment.marker_chars :]) if segment.kind in _REMOVABLE else ""
             said = self._seen.match(key, segment.scope) if key else None
             first_start = None
-            if key and not (pending.given and self._removes):
+            if key and (said or self._flushed) and not (pending.given and self._removes):
                 first_start = self._first_start(segment, key, said, is_last=size == len(pending.text))
             if first_start is not None and self._removes:
                 if segment.kind == "item" and not segment.whole:
@@ -287,7 +288,6 @@ class SentenceFilter:
             return self._begun_at(segment, key, weight)
         if said is None or weight < _MIN_ITEM or not segment.firm or segment.wrapped or segment.text.endswith(LEADS_IN):
             return None
-        follows_dropped = said.after != "" and said.after == self._last_dropped
         if FORMULA.search(segment.text):
             return None
         labelled = _LABEL.match(segment.text, segment.marker_chars) is not None
@@ -299,7 +299,7 @@ class SentenceFilter:
         if segment.kind == "line" or context.is_verse:  # verse and titles come back; a line said twice running is a fault
             again = key == context.key and (weight >= _MIN_ALONE or context.times >= 2)
             return said.start if again and not _ROW.search(segment.text) else None
-        if key == context.key or follows_dropped:
+        if key == context.key or (said.after and said.after == self._last_dropped):
             return said.start if weight >= _MIN_ECHO else None
         return said.start if weight >= self._least(segment, said, weight, labelled) else None
 
@@ -316,7 +316,7 @@ class SentenceFilter:
         if elsewhere:
             return _MIN_SECTION
         if segment.whole:
-            return _MIN_ALONE if context.prose else _MIN_PARAGRAPH
+            return _MIN_ALONE if context.is_prose else _MIN_PARAGRAPH
         return _MIN_NEAR if context.chars - said.place <= NEAR_CHARS else _MIN_ALONE
 
     def _begun_at(self, segment: Segment, key: str, weight: int) -> int | None:
