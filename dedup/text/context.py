@@ -34,7 +34,7 @@ class Context:
     times: how often that stands there, running.
     passage: bytes of the repeats that end with it and were kept for being short.
     chars: length of the text, and more for each item.
-    item, in_item: number of list items and other parallel parts begun; whether the last one's lines go on.
+    item, in_item, marker: number of list items and other parallel parts begun; whether the last one's lines go on; its marker.
     section: number of headings.
     recent: the last sentences and lines.
     """
@@ -48,6 +48,7 @@ class Context:
         self.chars = 0
         self.item = 0
         self.in_item = False
+        self.marker = ""
         self.section = 0
         self.recent: tuple[Segment, ...] = ()
 
@@ -88,11 +89,11 @@ class Context:
             now.passage = self.passage + repeated
         now.chars = self.chars + len(text) + (NEAR_CHARS if is_item else 0)
         if is_item or (is_text and _PARENT.match(text)):
-            now.item = self.item + 1
+            now.item, now.marker = self.item + 1, segment.marker
             # "Case 1: n is even." said again is the same case again, not one beside it; so is no "Breakfast:".
             now.in_item = is_item or not repeated or text.endswith(LEADS_IN)
         else:
-            now.item, now.in_item = self.item, self.is_in_item(separator)
+            now.item, now.marker, now.in_item = self.item, self.marker, self.is_in_item(separator)
         now.section = self.section + (kind == "heading" or (segment.whole and _TITLE.fullmatch(text) is not None))
         is_asked = is_text and len(key) >= _MIN_VERSE_CHARS
         now.recent = (*self.recent[1 - _VERSE_SEGMENTS :], segment) if is_asked else self.recent

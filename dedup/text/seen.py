@@ -33,8 +33,8 @@ class Seen(NamedTuple):
     """A remembered sentence.
 
     start: its offset in what went in; below 0 for one of an earlier turn. scope: the list that an item belongs to; 0 for other kinds.
-    after: the key before it. place: where it stands in what was kept. item: the number of the item it belongs to; 0 for none.
-    section: the number of its heading.
+    after: the key before it. place: where it stands in what was kept. item, marker: number and marker of the item it belongs to; 0 and
+    "" for none. section: the number of its heading.
     """
 
     key: str
@@ -43,6 +43,7 @@ class Seen(NamedTuple):
     after: str = ""
     place: int = 0
     item: int = 0
+    marker: str = ""
     section: int = 0
 
 

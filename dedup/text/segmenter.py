@@ -44,6 +44,7 @@ class Segment(NamedTuple):
     """A piece of the text.
 
     separator: the whitespace after it. scope: the list, or the level of a list, that an item belongs to; 0 for other kinds.
+    marker: what the item's marker looks like, its number or letter aside.
     marker_chars: how much of an item's or a quote's text is its marker. whole: it has its line for itself.
     firm: that it begins here does not depend on what comes before being there. wrapped: its sentence seems to go on over a line's
     end, before it or after it, as in verse and in text with hard line breaks.
@@ -53,6 +54,7 @@ class Segment(NamedTuple):
     kind: Kind
     separator: str
     scope: int
+    marker: str
     marker_chars: int
     whole: bool
     firm: bool
@@ -219,10 +221,11 @@ class Segmenter:
             kind = "piece"
         elif kind in (None, "line"):
             kind = "sentence" if ended == "sentence" else "line"
-        marker_chars = scope = 0
+        marker_chars, scope, marker = 0, 0, ""
         if kind == "item":
             marker_chars = len(text) - len(content)
-            levels, scope = self._scope(text)
+            marker = _marker_kind(text)
+            levels, scope = self._scope(marker)
             blocks = max(blocks, scope)  # what was ever opened: a new list's scope is new
         elif kind == "quote":
             marker_chars = len(text) - len(content)
@@ -250,14 +253,14 @@ class Segmenter:
         wrapped = came_on or goes_on or (unfinished and kind == "sentence")
         self._place = Mark(line_start, firm or line_start, fence, blocks, levels, broken)
         whole = place.line_start and (line_start or not following)
-        return Segment(text, kind or "line", separator, scope, marker_chars, whole, place.firm, wrapped)
+        return Segment(text, kind or "line", separator, scope, marker, marker_chars, whole, place.firm, wrapped)
 
-    def _scope(self, text: str) -> tuple[tuple[tuple[int, str, int], ...], int]:
+    def _scope(self, marker: str) -> tuple[tuple[tuple[int, str, int], ...], int]:
         """The list's open levels with that of the pending item among them, and the scope of that item.
 
         Bullets that follow a number are one level below it, indented or not.
         """
-        place, marker = self._place, _marker_kind(text)
+        place = self._place
         levels = tuple(level for level in place.levels if level[0] <= self._indent)
         same = [number for number, level in enumerate(levels) if level[:2] == (self._indent, marker)]
         if same:

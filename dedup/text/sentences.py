@@ -222,8 +222,8 @@ class SentenceFilter:
         self._context = now = before.after(segment, key, offset, pending.separator, repeated)
         self._last_dropped = ""
         pending.separate(start + len(segment.text), segment.separator)
-        item = now.item if now.in_item else 0
-        return Seen(key, offset, segment.scope, before.key, before.chars, item, before.section)
+        item, marker = (now.item, now.marker) if now.in_item else (0, "")
+        return Seen(key, offset, segment.scope, before.key, before.chars, item, marker, before.section)
 
     def _drop(self, segment: Segment, key: str, start: int, first_start: int) -> None:
         """Takes a segment out, and one of the two separators around it: the softer, so that what was apart stays apart."""
@@ -306,8 +306,8 @@ class SentenceFilter:
     def _least(self, segment: Segment, said: Seen, weight: int, labelled: bool) -> int:
         """Return what a sentence must weigh to be removed where it does not go on with a repeat that was."""
         context, separator = self._context, self._pending.separator
-        if said.item and 0 < context.item - said.item <= _PARALLEL_ITEMS and context.is_in_item(separator) and not self._head:
-            return weight + 1  # items that stand side by side say alike things of unlike ones
+        if self._head is None and context.is_in_item(separator) and _side_by_side(said, context):
+            return weight + 1  # two things of which one says the same
         elsewhere = said.section != context.section
         if labelled:
             return weight + 1
@@ -370,6 +370,12 @@ class SentenceFilter:
                 key = sentence_key(segment.text[segment.marker_chars :])
                 if key and segment.kind in _REMOVABLE:
                     self._seen.add(Seen(key, -1, segment.scope))
+
+
+def _side_by_side(said: Seen, context: Context) -> bool:
+    """Return whether a sentence belongs to an item a few before the current one, with a marker of the same kind."""
+    is_near = said.item > 0 and 0 < context.item - said.item <= _PARALLEL_ITEMS
+    return is_near and (said.marker == context.marker or "" in (said.marker, context.marker))
 
 
 def _breaks_word(key: str, at: int) -> bool:
