@@ -11,13 +11,17 @@ FORMULA: Final = re.compile(r"[=^\\{}]")
 NEAR_CHARS: Final = 200  # an item counts as so much longer: what another item says is far
 _MIN_VERSE_CHARS: Final = 8  # shorter segments, such as "Rejoice!", are as common in prose
 _VERSE_SEGMENTS: Final = 16  # looked back on
-_MIN_VERSE_SEGMENTS: Final = 3
+_MIN_VERSE_SEGMENTS: Final = 2
 _MAX_VERSE_LINE: Final = 60
 _MAX_VERSE_CLAUSE: Final = 7  # characters of Chinese
 _MAX_CLAUSE_DIFFERENCE: Final = 2
 _CLAUSE: Final = re.compile(r"[^，。！？；：、,.!?;:“”‘’\"「」]+")
 _UNSPACED: Final = re.compile(f"[{UNSPACED}]")
-_LINES_JOINED: Final = re.compile(r"[,;:—–] [\"“‘']?(?!I\b)[A-ZÀ-Þ][a-zß-ÿ]{0,4}\b")  # "..., And ...": a line began there
+# "..., Bring ..." and "... And ...": a line began there.
+_LINES_JOINED: Final = re.compile(
+    r"[,;:—–] [\"“‘']?(?!I\b)[A-ZÀ-Þ][a-zß-ÿ]{0,4}\b"
+    r"|[a-z] (?:And|But|For|From|If|In|Nor|O|Of|On|Or|That|Till|To|When|Where|Which|While|Who|With)\b"
+)
 # What begins one of several things said side by side: "2. ", "(B)", "Secondly,", 其次, "Scene two: ...".
 _BLANK: Final = re.compile(r"__|[:：]$")  # to be filled in; what follows is another thing each time
 _PARENT: Final = re.compile(
