@@ -52,21 +52,29 @@ class Removal:
 
 
 class _Pending:
-    """The text that no segment was taken of yet, behind the separator before it. What was given out of both is counted."""
+    """The text that no segment was taken of yet, and the separator before it. Counts what was given out of both.
 
-    def __init__(self) -> None:
+    Offsets are those in the input.
+    """
+
+    def __init__(self, start: int) -> None:
         self.text = ""
+        self.start = start
         self.given = 0
         self.separator = ""
         self.separator_at = 0
         self.separator_given = False
 
     @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+    @property
     def held_chars(self) -> int:
         return len(self.text) - self.given + (0 if self.separator_given else len(self.separator))
 
     def give(self, num_chars: int) -> str:
-        """Return the first `num_chars` characters, and the separator, less what was given before."""
+        """Return the separator and the first `num_chars` characters, less what was given before."""
         text = self.text[self.given : num_chars]
         if num_chars > self.given:
             self.given = num_chars
@@ -76,12 +84,20 @@ class _Pending:
         return text
 
     def advance(self, num_chars: int) -> None:
-        """Goes on behind a segment and its separator."""
+        """Go on behind a segment and its separator."""
         self.text = self.text[num_chars:]
+        self.start += num_chars
         self.given, self.separator_given = 0, False
 
     def separate(self, at: int, separator: str) -> None:
+        """Set the separator before the text."""
         self.separator_at, self.separator = at, separator
+
+    def drop(self) -> None:
+        """Leave out the text and its separator: the input ends before them."""
+        if self.separator:
+            self.start = self.separator_at
+        self.text = self.separator = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +117,7 @@ class _Head:
 class SentenceFilter:
     """Yields what stays of the text it is fed. With `removes` False everything stays, and repeats are counted as flagged.
 
-    Offsets in `removed` count what `restart` left out too.
+    Offsets are those in the input, with what `restart` left out.
     """
 
     def __init__(self, config: FilterConfig, removes: bool, history: Iterable[str] = ()) -> None:
@@ -113,11 +129,9 @@ class SentenceFilter:
         self._seen = SeenSentences(config.max_sentences, config.similarity if config.policy == "strict" else 1.0)
         self._context = Context()
         self._last_dropped = ""  # key of the segment dropped since the last that stays
-        self._pending = _Pending()
+        self._pending = _Pending(0)
         self._head: _Head | None = None
         self._flushed = False
-        self._read = 0
-        self._left_out = 0  # characters before `restart` that were not fed
         room = _MAX_HISTORY_CHARS
         recent = []
         for text in reversed(list(history)):
@@ -134,7 +148,6 @@ class SentenceFilter:
     def feed(self, text: str) -> Iterable[str]:
         """What stays, in pieces: one that comes behind a removal comes after `removed` says so."""
         self._pending.text += text
-        self._read += len(text)
         self._segmenter.feed(text)
         segment = self._segmenter.take()
         if segment is None and self._pending.given and self._head is None:  # nearly always: a sentence that stays goes on
@@ -161,39 +174,33 @@ class SentenceFilter:
 
         What is held of the loop's second copy goes, and so does the beginning of a sentence that stands earlier.
         """
-        pending = self._pending
-        start = self._read - len(pending.text)
-        in_copy = start + self._left_out >= second_copy
+        pending, head = self._pending, self._head
+        in_copy = pending.start >= second_copy
         if not pending.text or pending.given or not self._could_go() or not (in_copy or self._is_begun_again()):
             yield from self.flush()
             return
-        end = pending.separator_at if pending.separator else start
-        if head := self._head:
-            if head.start + self._left_out >= second_copy:
-                end = head.separator_at if head.separator else head.start
-                self._head = None
-            else:
-                yield self._keep_head()
-        self._read = end
-        pending.text = pending.separator = ""
+        pending.drop()
+        if head and head.start >= second_copy:
+            pending.start = head.separator_at if head.separator else head.start
+            self._head = None
+        elif head:
+            yield self._keep_head()
 
     @property
     def end(self) -> int:
         """The offset after the last character that was fed and not dropped by `cut`."""
-        return self._read + self._left_out
+        return self._pending.end
 
     def restart(self, at: int) -> None:
         """Goes on with the text from offset `at` on, as if it were a new one; what was said before counts."""
         self._segmenter = Segmenter(self._max_segment_chars)
-        self._pending = _Pending()
+        self._pending = _Pending(at)
         self._head, self._flushed = None, False
-        self._left_out = at - self._read
 
     def _judge_all(self, segment: Segment | None) -> Iterator[str]:
         pending = self._pending
         while segment:
-            start = self._read - len(pending.text)
-            size = len(segment.text) + len(segment.separator)
+            start, size = pending.start, len(segment.text) + len(segment.separator)
             key = sentence_key(segment.text[segment.marker_chars :]) if segment.kind in _REMOVABLE else ""
             said = self._seen.match(key, segment.scope) if key else None
             first_start = None
@@ -218,12 +225,12 @@ class SentenceFilter:
 
     def _pass_by(self, segment: Segment, key: str, start: int, repeated: int) -> Seen:
         """Goes on behind a segment that stays; returns what is to be remembered of it."""
-        before, pending, offset = self._context, self._pending, start + self._left_out
-        self._context = now = before.after(segment, key, offset, pending.separator, repeated)
+        before, pending = self._context, self._pending
+        self._context = now = before.after(segment, key, start, pending.separator, repeated)
         self._last_dropped = ""
         pending.separate(start + len(segment.text), segment.separator)
         item, marker = (now.item, now.marker) if now.in_item else (0, "")
-        return Seen(key, offset, segment.scope, before.key, before.chars, item, marker, before.section)
+        return Seen(key, start, segment.scope, before.key, before.chars, item, marker, before.section)
 
     def _drop(self, segment: Segment, key: str, start: int, first_start: int) -> None:
         """Takes a segment out, and one of the two separators around it: the softer, so that what was apart stays apart."""
@@ -278,7 +285,7 @@ class SentenceFilter:
     def _record(self, start: int, end: int, kind: Kind, first_start: int) -> None:
         """Adds a removal in its place, near the end."""
         if start < end:
-            removal = Removal(start + self._left_out, end + self._left_out, kind, first_start)  # type: ignore[arg-type]
+            removal = Removal(start, end, kind, first_start)  # type: ignore[arg-type]
             bisect.insort(self.removed, removal, key=lambda removal: removal.start)
 
     def _first_start(self, segment: Segment, key: str, said: Seen | None, is_last: bool) -> int | None:
