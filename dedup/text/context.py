@@ -110,5 +110,6 @@ def _reads_as_verse(segment: Segment, before: bool) -> bool:
     if not text.isascii() and _UNSPACED.search(text):
         sizes = [len(clause) for clause in _CLAUSE.findall(text)]
         return max(sizes, default=0) <= _MAX_VERSE_CLAUSE and max(sizes) - min(sizes) <= _MAX_CLAUSE_DIFFERENCE
-    in_stanza = segment.whole and (before or segment.separator.count("\n") == 1)
-    return (in_stanza and len(text) <= _MAX_VERSE_LINE) or _LINES_JOINED.search(text) is not None
+    if segment.whole and len(text) <= _MAX_VERSE_LINE and (before or segment.separator.count("\n") == 1):
+        return _PARENT.match(text) is None
+    return _LINES_JOINED.search(text) is not None

@@ -342,7 +342,9 @@ class SentenceFilter:
                 least = _MIN_CUT_PASSAGE
             elif (broken or _breaks_word(said.key, len(key))) and not context.is_verse:
                 least = _MIN_CUT_WORD
-            elif mid_line or (not context.is_verse and context.key and context.key in (said.key, said.after)):
+            elif mid_line or (
+                segment.kind == "line" and not context.is_verse and context.key and context.key in (said.key, said.after)
+            ):
                 least = _MIN_CUT_SENTENCE
             else:
                 continue
