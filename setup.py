@@ -6,7 +6,7 @@ import sys
 from mypyc.build import mypycify
 from setuptools import setup
 
-TEXT = ["filter", "form", "loops/detector", "loops/grams", "metrics", "seen", "segmenter", "sentences", "words"]
+TEXT = ["context", "filter", "form", "loops/detector", "loops/grams", "metrics", "seen", "segmenter", "sentences", "words"]
 SERVER = ["sse", "chunked", "channel", "answers/chat", "completion", "engines/http_client", "engines/upstream"]
 COMPILED = [f"dedup/text/{name}.py" for name in TEXT] + [f"server/{name}.py" for name in SERVER]
 

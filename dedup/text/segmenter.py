@@ -35,6 +35,8 @@ _MARKER: Final = re.compile(
     r"(?:[-*+•‣·]|\d{1,4}[.)、．]|[(（]?(?:\d{1,4}|[A-Za-z])[)）]|[一二三四五六七八九十]{1,3}、)(?=\s|(?<=[、．）]))\s*"
 )
 _MARKER_BEGUN: Final = re.compile(r"[-*+•‣·#>|\d.()（）、．一二三四五六七八九十`~\s]{0,8}|[(（]?[A-Za-z][)）]?")
+_MARKS_ITEM: Final = re.compile(r"[-*+•‣·\d(（]")
+_MIN_FULL_LINE: Final = 40  # characters: a line that long and without a full stop was broken for its width
 _FENCE: Final = re.compile(r"`{3,}|~{3,}")
 
 
@@ -42,6 +44,7 @@ class Segment(NamedTuple):
     """A piece of the text.
 
     separator: the whitespace after it. scope: the list, or the level of a list, that an item belongs to; 0 for other kinds.
+    marker: what the item's marker looks like, its number or letter aside.
     marker_chars: how much of an item's or a quote's text is its marker. whole: it has its line for itself.
     firm: that it begins here does not depend on what comes before being there. wrapped: its sentence seems to go on over a line's
     end, before it or after it, as in verse and in text with hard line breaks.
@@ -51,6 +54,7 @@ class Segment(NamedTuple):
     kind: Kind
     separator: str
     scope: int
+    marker: str
     marker_chars: int
     whole: bool
     firm: bool
@@ -65,7 +69,7 @@ class Mark(NamedTuple):
     fence: str = ""
     blocks: int = 0  # lists begun so far
     levels: tuple[tuple[int, str, int], ...] = ()  # (indent, what its markers look like, scope) of the open list's levels
-    broken_at: str = ""  # the last character of the line right before this one, if it ended without a terminator
+    broken: Literal["", "maybe", "surely"] = ""  # whether the sentence of the line right before goes on in this one
 
 
 class Segmenter:
@@ -121,8 +125,8 @@ class Segmenter:
         if "\n" in separator:
             self._indent = _indent(separator)
         # Only a segment that begins firmly is removed, so the next one begins firmly too.
-        broken_at = before.broken_at if separator.count("\n") == 1 else ""
-        self._place = Mark(line_start, True, before.fence, before.blocks, before.levels, broken_at)
+        broken = before.broken if separator.count("\n") == 1 else ""
+        self._place = Mark(line_start, True, before.fence, before.blocks, before.levels, broken)
 
     def _find_end(self) -> tuple[int, Kind | None, bool] | None:
         """Where the pending segment ends, its kind if the end decides it, and whether the next one begins firmly."""
@@ -217,10 +221,11 @@ class Segmenter:
             kind = "piece"
         elif kind in (None, "line"):
             kind = "sentence" if ended == "sentence" else "line"
-        marker_chars = scope = 0
+        marker_chars, scope, marker = 0, 0, ""
         if kind == "item":
             marker_chars = len(text) - len(content)
-            levels, scope = self._scope(text)
+            marker = _marker_kind(text)
+            levels, scope = self._scope(marker)
             blocks = max(blocks, scope)  # what was ever opened: a new list's scope is new
         elif kind == "quote":
             marker_chars = len(text) - len(content)
@@ -231,26 +236,31 @@ class Segmenter:
                 fence = ""
         if kind != "item" and levels and place.line_start and self._indent <= levels[0][0]:
             levels = ()
-        num_line_ends = separator.count("\n")
+        num_line_ends, indent = separator.count("\n"), self._indent
         line_start = num_line_ends > 0
         if line_start:
             self._indent = _indent(separator)
-        last, before = text[-1:], place.broken_at
+        last = text[-1:]
         unfinished = (num_line_ends == 1 or kind == "sentence") and not is_terminated(text)
-        broken = unfinished and num_line_ends == 1
-        goes_on = broken and (following.islower() or last in _CLAUSE_ENDS)
-        came_on = before != "" and (before in _CLAUSE_ENDS or text[:1].islower())
+        broken: Literal["", "maybe", "surely"] = ""
+        if text and unfinished and num_line_ends == 1 and kind != "heading":
+            mid_line = kind == "sentence" or len(text) >= _MIN_FULL_LINE  # no title stands there, and none is so long
+            broken = "surely" if mid_line or last in _CLAUSE_ENDS else "maybe"
+        goes_on = broken != "" and (following.islower() or last in _CLAUSE_ENDS)
+        if kind == "item" and broken and following and self._indent > indent and not _MARKS_ITEM.match(following):
+            goes_on = True  # hangs under its marker
+        came_on = place.broken == "surely" or (place.broken == "maybe" and text[:1].islower())
         wrapped = came_on or goes_on or (unfinished and kind == "sentence")
-        self._place = Mark(line_start, firm or line_start, fence, blocks, levels, last if broken and kind != "heading" else "")
+        self._place = Mark(line_start, firm or line_start, fence, blocks, levels, broken)
         whole = place.line_start and (line_start or not following)
-        return Segment(text, kind or "line", separator, scope, marker_chars, whole, place.firm, wrapped)
+        return Segment(text, kind or "line", separator, scope, marker, marker_chars, whole, place.firm, wrapped)
 
-    def _scope(self, text: str) -> tuple[tuple[tuple[int, str, int], ...], int]:
+    def _scope(self, marker: str) -> tuple[tuple[tuple[int, str, int], ...], int]:
         """The list's open levels with that of the pending item among them, and the scope of that item.
 
         Bullets that follow a number are one level below it, indented or not.
         """
-        place, marker = self._place, _marker_kind(text)
+        place = self._place
         levels = tuple(level for level in place.levels if level[0] <= self._indent)
         same = [number for number, level in enumerate(levels) if level[:2] == (self._indent, marker)]
         if same:

@@ -61,6 +61,11 @@ def sentence_key(text: str) -> str:
     return key if any(map(str.isalnum, key)) else ""
 
 
+def utf8_size(key: str) -> int:
+    """Return the bytes of `key` in UTF-8: there a Chinese character weighs three letters, as it does to a reader."""
+    return len(key) if key.isascii() else len(key.encode("utf-8", "surrogatepass"))
+
+
 class UnitStream:
     """`units` of a text that comes in pieces, each unit given once it has ended.
 

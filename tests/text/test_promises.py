@@ -34,6 +34,10 @@ SENTENCES = [
     "A) \nB) \n答案：\n",
     "3. Cross the bridge at the mill. The path is steep from there on.",
     "4. Cross the bridge at the mill. Keep to the left of the old wall.",
+    "Case 2: the dam holds until the morning. Nobody in the village remembered such a flood!",
+    "The wind is high, And white the foam. Come home to me, O wanderer, And sail no more.",
+    "彼黍离离，彼稷之苗。悠悠苍天，此何人哉？",
+    "- The river had risen in the night and taken the",
 ]
 SEPARATORS = ["", " ", " ", " ", "\n", "\n", "\n\n", "\n    ", "，"]
 pieces = st.one_of(st.sampled_from(SENTENCES), st.text(max_size=12), st.text("ab .。\n-|`1", max_size=20))
