@@ -51,7 +51,9 @@ class RepetitionFilter:
         self._passed = 0
         self._sentences: SentenceFilter | None = None
         if policy in ("watch", "balanced", "strict") and self.config.edit:
-            self._sentences = SentenceFilter(self.config, self._cuts, history if policy == "strict" else ())
+            self._sentences = SentenceFilter(
+                self.config, self._cuts, history if policy == "strict" else (), self._allowed_copies
+            )
         self._follows = self._cuts and self._sentences is not None and self.config.on_loop == "cut"
         self._follower: LoopDetector | None = None
         self._num_stay = 0  # characters that the sentence filter let through

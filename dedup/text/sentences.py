@@ -8,7 +8,7 @@ trace in the segmenter.
 
 import bisect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -117,14 +117,21 @@ class _Head:
 class SentenceFilter:
     """Yields what stays of the text it is fed. With `removes` False everything stays, and repeats are counted as flagged.
 
-    Offsets are those in the input, with what `restart` left out.
+    Offsets are those in the input, with what `restart` left out. Sentences that `allowed_copies` allows any copies of stay.
     """
 
-    def __init__(self, config: FilterConfig, removes: bool, history: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        config: FilterConfig,
+        removes: bool,
+        history: Iterable[str] = (),
+        allowed_copies: Callable[[str], int] | None = None,
+    ) -> None:
         self.removed: list[Removal] = []
         self.kept = self.dropped = self.flagged = 0
         self._max_segment_chars = config.max_segment_chars
         self._removes = removes
+        self._allowed_copies = allowed_copies
         self._segmenter = Segmenter(config.max_segment_chars)
         self._seen = SeenSentences(config.max_sentences, config.similarity if config.policy == "strict" else 1.0)
         self._context = Context()
@@ -206,6 +213,8 @@ class SentenceFilter:
             first_start = None
             if key and (said or self._flushed) and not (pending.given and self._removes):
                 first_start = self._first_start(segment, key, said, is_last=size == len(pending.text))
+                if first_start is not None and self._allowed_copies and self._allowed_copies(segment.text):
+                    first_start = None
             if first_start is not None and self._removes:
                 if segment.kind == "item" and not segment.whole:
                     self._hold_head(segment, key, start, first_start)

@@ -54,7 +54,7 @@ class Cycle(NamedTuple):
     def is_loop(self, form: Form, is_fenced: bool) -> bool:
         """Return whether the cycle is a loop where it stands, in text of that form."""
         copies = (self.end - self.start) / self.period
-        begun = min(_NEXT_BEGUN, _MAX_NEXT_BEGUN / self.period)
+        begun = least_begun(self.period) / self.period
         if not any(map(str.isalnum, self.unit)):
             if "```" in self.unit:
                 return self.weight >= _NEEDED_OF_MANY
@@ -81,6 +81,11 @@ def needed_weight(copies: float) -> float:
     """Return the letters that so many copies of prose must have said again to be a loop."""
     whole = int(copies)
     return _NEEDED[whole] if whole < len(_NEEDED) else _NEEDED_OF_MANY
+
+
+def least_begun(period: int) -> float:
+    """Return the characters of one copy more that must have begun."""
+    return min(_NEXT_BEGUN * period, _MAX_NEXT_BEGUN)
 
 
 def period_of(unit: str) -> int:

@@ -20,7 +20,7 @@ from typing import Final, Literal
 
 from dedup.config import LoopConfig
 from dedup.text.form import Form, form_of, form_of_cycle
-from dedup.text.loops.cycle import LEAST_WEIGHT, Cycle, period_of
+from dedup.text.loops.cycle import LEAST_WEIGHT, Cycle, least_begun, period_of
 from dedup.text.loops.evidence import (
     ADVANCE_BITS,
     LEAST_SURPRISE,
@@ -456,6 +456,9 @@ class LoopDetector:
         is_exact = copy.num_exact >= copy.distance
         weight = copy.exact_weight if is_exact else copy.same_weight
         if weight < LEAST_WEIGHT or (weight < _LOOK_AGAIN * copy.looked_at and not self._inbox.is_at_end):
+            return
+        size = history.end - history.ends[index - copy.distance]
+        if history.end - (copy.exact_from if is_exact else copy.same_from) < size + least_begun(size):
             return
         copy.looked_at = weight
         first = index + 1 - copy.distance
