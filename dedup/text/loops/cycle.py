@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-from dedup.text.form import Form
+from dedup.text.form import Form, num_fences
 
 # Letters that must have been said again, by whole copies: two copies of a paragraph are as sure a sign as ten of a word.
 _NEEDED: Final = (0.0, 0.0, 100.0, 70.0, 45.0, 45.0, 40.0)
@@ -56,7 +56,7 @@ class Cycle(NamedTuple):
         copies = (self.end - self.start) / self.period
         begun = least_begun(self.period) / self.period
         if not any(map(str.isalnum, self.unit)):
-            if "```" in self.unit:
+            if num_fences(self.unit):
                 return self.weight >= _NEEDED_OF_MANY
             return copies >= _SYMBOL_COPIES and self.weight >= (_SYMBOLS_IN_FENCE if is_fenced else _NEEDED_OF_SYMBOLS)
         if form in ("code", "data"):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from dedup.config import LoopConfig
-from dedup.text.form import Form, form_of, form_of_cycle
+from dedup.text.form import Form, form_of, form_of_cycle, num_fences
 from dedup.text.loops.cycle import LEAST_WEIGHT, Cycle, least_begun, period_of
 from dedup.text.loops.evidence import (
     ADVANCE_BITS,
@@ -46,6 +46,7 @@ _FORM_TOKENS: Final = 600  # looked at to tell a form
 _CONTEXT_TOKENS: Final = 120
 # Bits missing that are a loop, by form: what repeats legitimately and what a wrong cut breaks decide.
 _LIMITS: Final[dict[Form, float]] = {"prose": 90.0, "verse": 160.0, "notation": 160.0, "code": 520.0, "data": 1200.0}
+_LIMIT_IN_FENCE: Final = 350.0  # at least: output of programs repeats its lines
 _LIMIT: Final = 90.0  # the least of them
 _STEP: Final = 32  # tokens between two looks for a flood
 _LEAST_REMEMBERED: Final = 16_384  # characters, whatever the longest period
@@ -474,7 +475,7 @@ class LoopDetector:
         if not cycle.could_be_loop:
             return
         before = history.text_until(start, _CONTEXT_TOKENS)
-        is_fenced = history.in_fence(index)
+        is_fenced = history.in_fence(index) and not num_fences(unit)
         form: Form = "code" if is_fenced else form_of_cycle(before, cycle.unit)
         if not cycle.is_loop(form, is_fenced):
             return
@@ -494,14 +495,28 @@ class LoopDetector:
         deficit.judged = deficit.total
         if deficit.total <= _LIMITS[form]:
             return
+        if deficit.total <= _LIMIT_IN_FENCE and history.in_fence(index) and not num_fences(text[-(history.end - deficit.since) :]):
+            return
         period = history.end - history.ends[max(0, index - copy.distance)] if copy.distance else 0
         period = max(1, period)
-        onset = max(0, deficit.origin)
+        onset = self._first_copy(deficit)
         copies = max(2, (history.end - onset) // period)
         if self._is_allowed(history.text(index + 1 - copy.distance, index + 1), copies):
             copy.held_from = -1
             return
         self.event = LoopEvent("near", onset, history.end, period, copies)
+
+    def _first_copy(self, deficit: Deficit) -> int:
+        """Return the offset of the first copy of what the text says again: where the passage that `deficit` began with was said first."""
+        tokens, ends = self._history.tokens, self._history.ends
+        index = bisect.bisect_left(ends, deficit.origin + 1)
+        step = max(_REACH, 2 * (deficit.since - deficit.origin))  # offsets between two copies, at most
+        earlier = index - 1
+        while earlier >= 0 and ends[index] - ends[earlier] <= step:
+            if tokens[earlier] == tokens[index] and tokens[earlier + 1] == tokens[index + 1]:
+                index = earlier
+            earlier -= 1
+        return self._history.start_of(index)
 
     def _look_for_flood(self) -> None:
         history, flood = self._history, self._flood
