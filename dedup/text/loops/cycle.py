@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 from dedup.text.form import Form, num_fences
 
 # Letters that must have been said again, by whole copies: two copies of a paragraph are as sure a sign as ten of a word.
-_NEEDED: Final = (0.0, 0.0, 100.0, 70.0, 45.0, 45.0, 40.0)
+_NEEDED: Final[tuple[float, ...]] = (0.0, 0.0, 100.0, 70.0, 45.0, 45.0, 40.0)
 _NEEDED_OF_MANY: Final = 33.0
 _NEEDED_OF_SYMBOLS: Final = 45.0  # rules, leaders, padding; and at least _SYMBOL_COPIES
 _SYMBOL_COPIES: Final = 8

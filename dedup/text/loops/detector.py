@@ -32,7 +32,7 @@ from dedup.text.loops.evidence import (
     surprise_bits,
 )
 from dedup.text.loops.flood import Flood
-from dedup.text.loops.history import History, PairIndex
+from dedup.text.loops.history import History
 from dedup.text.loops.tokens import Token, token_of, tokenize
 
 LoopKind = Literal["exact", "near", "flood"]
@@ -52,7 +52,7 @@ _STEP: Final = 32  # tokens between two looks for a flood
 _LEAST_REMEMBERED: Final = 16_384  # characters, whatever the longest period
 _CLOCK: Final = re.compile(r"\d[:/]|[:/]$|[:/]\d")
 _WORD: Final = re.compile(r"\w*")
-_SPAN_OF_IDS: Final = (60, 200)  # token ids in four copies and more; in three
+_SPAN_OF_IDS: Final[tuple[int, ...]] = (60, 200)  # token ids in four copies and more; in three
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +129,9 @@ class _Copy:
 
     num_copied: tokens that did, since the last that did not. num_missed: tokens that did not, since the last that did.
     num_same, num_exact: tokens on end that equal those a distance earlier, with numbers that stay or advance, and to the letter.
-    same_weight, exact_weight: the letters in them. same_from, exact_from: the offsets where they begin. looked_at: the weight at the
-    last look at the cycle that they are. held_from: the offset up to which the reader may have been given what is copied now; -1 if it is not
-    held.
+    same_from, exact_from: the offsets where they begin. looked_at: num_same at the last look at the cycle that they are.
+    held_from, noticed_at: numbers of the tokens from which on what is copied is held, and with which that was noticed; -1 if it is
+    not held.
     """
 
     def __init__(self) -> None:
@@ -140,12 +140,11 @@ class _Copy:
         self.num_missed = 0
         self.num_same = 0
         self.num_exact = 0
-        self.same_weight = 0.0
-        self.exact_weight = 0.0
         self.same_from = 0
         self.exact_from = 0
-        self.looked_at = 0.0
+        self.looked_at = 0
         self.held_from = -1
+        self.noticed_at = -1
 
     def lose(self) -> None:
         """Follow no passage."""
@@ -154,42 +153,37 @@ class _Copy:
 
     def end_cycle(self, at: int) -> None:
         """The text up to the offset `at` does not repeat what stands a distance earlier."""
-        self.num_same = self.num_exact = 0
-        self.same_weight = self.exact_weight = self.looked_at = 0.0
+        self.num_same = self.num_exact = self.looked_at = 0
         self.same_from = self.exact_from = at
 
-    def extend(self, weight: float, is_exact: bool, end: int) -> None:
+    def extend(self, is_exact: bool, end: int) -> None:
         """Take in a token that ends at the offset `end` and equals the one a distance earlier."""
         self.num_copied += 1
         self.num_missed = 0
         self.num_same += 1
-        self.same_weight += weight
         if is_exact:
             self.num_exact += 1
-            self.exact_weight += weight
         else:
             self.num_exact = 0
-            self.exact_weight = 0.0
             self.exact_from = end
 
 
 class _Vocabulary:
-    """The words of a text. Read only when it matters whether one is known."""
+    """The tokens of a text. Read only when it matters whether one is known."""
 
     def __init__(self) -> None:
-        self._words: set[str] = set()
+        self._tokens: set[str] = set()
         self._until = 0  # number of the first token that was not read
 
     def knows(self, token: Token, history: History) -> bool:
         """Return whether the token stands in the text before the last one."""
         last = len(history.tokens) - 1
-        for text in history.tokens[max(0, self._until - history.base) : last]:
-            self._words.add(token_of(text).key)
+        self._tokens.update(history.tokens[max(0, self._until - history.base) : last])
         self._until = history.base + last
-        return token.key in self._words
+        return token.text in self._tokens
 
     def __len__(self) -> int:
-        return len(self._words)
+        return len(self._tokens)
 
 
 class LoopDetector:
@@ -213,8 +207,6 @@ class LoopDetector:
         self._is_text = True
         self._inbox = _Inbox()
         self._history = History()
-        self._pairs = PairIndex()
-        self._found = -1  # while idle: the number of the token that ended the last pair before, -1 if that was new
         self._copy = _Copy()
         self._deficit = Deficit()
         self._flood = Flood()
@@ -230,9 +222,12 @@ class LoopDetector:
             return fed
         copy = self._copy
         if copy.num_copied:
-            return copy.held_from if copy.held_from >= 0 else fed
+            if copy.held_from < 0:
+                return fed
+            first = history.ends[max(0, copy.held_from - history.base)]
+            return min(first, self._echo(max(0, copy.noticed_at - history.base)))
         held = self._echo(index)
-        if not copy.distance and self._is_near(self._found):
+        if not copy.distance and self._is_near(history.found):
             held = min(held, history.end)
         return held
 
@@ -266,9 +261,7 @@ class LoopDetector:
 
     def start_over(self) -> None:
         """Leave the loop: what is fed from here on does not go on with what was fed before, it is only compared with it."""
-        if rest := self._inbox.take_rest():
-            self._history.append(rest)
-        self._pairs.start_over()
+        self._history.start_over(self._inbox.take_rest())
         self._be_idle()
 
     def next_change(self) -> LoopEvent | LoopEnd | None:
@@ -291,26 +284,17 @@ class LoopDetector:
         return None
 
     def _skim(self, inbox: _Inbox, history: History) -> None:
-        """Read tokens up to the third of a passage that stood before. Goal: as little as can be for one that is new."""
-        found, pairs = self._found, self._pairs
+        """Read tokens up to the third of a passage that stood before."""
         stop = min(len(inbox.tokens), inbox.at + _STEP - history.next_number % _STEP)
-        for at in range(inbox.at, stop):
-            token = inbox.tokens[at]
-            history.append(token)
-            known = pairs.add(token, history)
-            if known >= 0 and known == found + 1:
-                inbox.at = at + 1
-                self._found = known
-                self._follow(known)
-                return
-            found = known
-        inbox.at = stop
-        self._found = found
+        inbox.at = history.read(inbox.tokens, inbox.at, stop)
+        if history.is_passage:
+            self._follow(history.found)
 
     def _follow(self, known: int) -> None:
         """Follow the passage that the token with number `known` belongs to, as the last token does."""
         history, copy = self._history, self._copy
-        index = len(history.tokens) - 1
+        tokens = history.tokens
+        index = len(tokens) - 1
         place = known - history.base
         if history.end - history.ends[place] > self.config.max_period:
             copy.lose()
@@ -320,28 +304,24 @@ class LoopDetector:
         was_idle = not copy.distance and not self._deficit.total
         floor = max(distance, index - 2 * distance)
         first = index + 1
-        while first > floor and history.tokens[first - 1] == history.tokens[first - 1 - distance]:
+        while first > floor and tokens[first - 1] == tokens[first - 1 - distance]:
             first -= 1
-        copy.distance, copy.num_copied, copy.num_missed, copy.looked_at = distance, 1, 0, 0.0
+        copy.distance, copy.num_copied, copy.num_missed, copy.looked_at = distance, 1, 0, 0
         copy.num_exact = index + 1 - first
-        copy.exact_weight = self._weight_of(first, index + 1)
         copy.exact_from = history.ends[first - 1]
         if copy.num_exact:
-            copy.num_same, copy.same_weight, copy.same_from = copy.num_exact, copy.exact_weight, copy.exact_from
+            copy.num_same, copy.same_from = copy.num_exact, copy.exact_from
         else:
-            copy.num_same, copy.same_weight, copy.same_from = 1, self._weight_of(index, index + 1), history.start_of(index)
-        history.copies[index] = history.copies[place] + 1
+            copy.num_same, copy.same_from = 1, history.start_of(index)
+        history.copies[history.base + index] = history.copies_at(place) + 1
         # While only a pair was known, what ends with it was held.
         self._hold(index - 1 if was_idle else index)
 
     def _hold(self, first: int) -> None:
         """Hold what is copied from the token at index `first` on, or from where it echoes what stands near."""
-        copy, history = self._copy, self._history
-        index = len(history.tokens) - 1
-        if self._is_near(history.base + index - copy.distance):
-            copy.held_from = min(history.ends[first], self._echo(index))
-        else:
-            copy.held_from = -1
+        copy, base = self._copy, self._history.base
+        copy.noticed_at = base + len(self._history.tokens) - 1
+        copy.held_from = base + first if self._is_near(copy.noticed_at - copy.distance) else -1
 
     def _is_near(self, number: int) -> bool:
         """Return whether a copy of the token with that number is held: a stream must not stall for a page."""
@@ -351,7 +331,7 @@ class LoopDetector:
     def _compare(self, text: str, history: History, copy: _Copy) -> None:
         """Read a token while a passage is copied, or something is still missing."""
         history.append(text)
-        known = self._found = self._pairs.add(text, history)
+        known = history.found
         index = len(history.tokens) - 1
         if not self._is_text:
             self._compare_id(index, known)
@@ -363,21 +343,23 @@ class LoopDetector:
             if copy.num_copied == 1:
                 self._hold(index)
             bits += copied_bits(max(0, copy.num_copied - 1))
-            history.copies[index] = history.copies[index - copy.distance] + 1
+            copies = history.copies[history.base + index] = history.copies_at(index - copy.distance) + 1
         elif known >= 0:
             bits = SWITCH_BITS
             weight = token.weight
             self._follow(known)
+            copies = history.copies_at(index)
         else:
             bits = self._surprise(token)
+            copies = 0
             copy.num_missed += 1
             copy.num_copied = 0
             copy.end_cycle(history.end)
             if copy.num_missed > _MAX_MISSED:
                 copy.lose()
         source = history.ends[max(0, index - copy.distance)]
-        expected = expected_bits(weight, history.copies[index], history.end - source)
-        self._deficit.add(expected - bits, history.end, source - len(text))
+        missing = expected_bits(weight, copies, history.end - source) - bits
+        self._deficit.add(missing, history.end, source - len(text))
         if not self._deficit.total and not copy.num_copied:
             copy.lose()
         if copy.num_same >= copy.distance > 0:
@@ -393,19 +375,18 @@ class LoopDetector:
             return -1.0
         text = history.tokens[place]
         if text == token.text or (self._inbox.is_at_end and text.startswith(token.text)):
-            copy.extend(token.weight, True, history.end)
+            copy.extend(True, history.end)
             return 0.0
         earlier = token_of(text)
         if earlier.key == token.key:
-            copy.extend(token.weight, False, history.end)
+            copy.extend(False, history.end)
             return 0.0
         if token.number < 0 or earlier.folded != token.folded:
             return -1.0
         if self._advances(token, earlier, index):
-            copy.extend(0.0, False, history.end)
+            copy.extend(False, history.end)
             return ADVANCE_BITS
-        known = self._found - history.base
-        if self._found >= 0 and history.tokens[known] == token.text:
+        if history.found >= 0 and history.tokens[history.found - history.base] == token.text:
             return -1.0  # another passage goes on with this very number
         copy.num_copied = copy.num_missed = 0
         copy.end_cycle(history.end)
@@ -436,7 +417,7 @@ class LoopDetector:
         copy, history = self._copy, self._history
         place = index - copy.distance
         if copy.distance and place >= 0 and history.tokens[place] == history.tokens[index]:
-            copy.extend(1.0, True, history.end)
+            copy.extend(True, history.end)
             if copy.num_exact >= copy.distance:
                 self._judge_ids(index)
         elif known >= 0:
@@ -454,21 +435,25 @@ class LoopDetector:
     def _judge_cycle(self, index: int) -> None:
         """Take what is copied at one distance, if it covers a copy, for a loop if it is one."""
         copy, history = self._copy, self._history
+        if copy.num_same < _LOOK_AGAIN * copy.looked_at and not self._inbox.is_at_end:
+            return
         is_exact = copy.num_exact >= copy.distance
-        weight = copy.exact_weight if is_exact else copy.same_weight
-        if weight < LEAST_WEIGHT or (weight < _LOOK_AGAIN * copy.looked_at and not self._inbox.is_at_end):
-            return
+        num_tokens = copy.num_exact if is_exact else copy.num_same
+        start = copy.exact_from if is_exact else copy.same_from
         size = history.end - history.ends[index - copy.distance]
-        if history.end - (copy.exact_from if is_exact else copy.same_from) < size + least_begun(size):
+        if history.end - start < size + least_begun(size):
             return
-        copy.looked_at = weight
+        weight = self._weight_of(index + 1 - num_tokens, index + 1)
+        if weight < LEAST_WEIGHT:
+            return
+        copy.looked_at = copy.num_same
         first = index + 1 - copy.distance
         unit = history.text(first, index + 1)
         period = period_of(unit) if is_exact else len(unit)
         weight += (1 - period / len(unit)) * self._weight_of(first, index + 1)
-        start = (copy.exact_from if is_exact else copy.same_from) - period
         if is_exact:
-            start -= self._same_before(start + period, period, len(unit) + _LONGEST_TOKEN)
+            start -= self._same_before(start, period, len(unit) + _LONGEST_TOKEN)
+        start -= period
         phase = (history.end - start) % period
         unit = unit[-phase:] + unit[: len(unit) - phase] if phase else unit  # one copy as the first was
         cycle = Cycle(start, history.end, period, unit[:period], weight, is_exact)
@@ -566,9 +551,7 @@ class LoopDetector:
         return LoopEnd(end)
 
     def _take(self) -> None:
-        token = self._inbox.take()
-        self._history.append(token)
-        self._pairs.add(token, self._history)
+        self._history.append(self._inbox.take())
         self._forget()
 
     def _leave(self, num_chars: int) -> LoopEnd:
@@ -579,14 +562,14 @@ class LoopDetector:
     def _be_idle(self) -> None:
         self.event = None
         self._copy.lose()
-        self._found = -1
+        self._history.found = -1
         self._deficit.clear(self._history.end)
 
     def _weight_of(self, start: int, end: int) -> float:
         """Return the letters in the tokens from index `start` up to `end`."""
         if not self._is_text:
             return float(end - start)
-        return sum([token_of(token).weight for token in self._history.tokens[start:end]])
+        return sum([token_of(token).weight for token in self._history.tokens[max(0, start) : end]])
 
     def _same_before(self, start: int, period: int, most: int) -> int:
         """Return how many characters before the offset `start` equal those a period earlier: tokens may be cut elsewhere there."""
@@ -597,19 +580,20 @@ class LoopDetector:
         return num_same
 
     def _echo(self, index: int) -> int:
-        """Return the offset from which the last tokens stand in the `_REACH` characters before them too; the input length if none does.
+        """Return the offset from which the tokens up to that at `index` stand in the `_REACH` characters before them too; the input length if none does.
 
         An echo may begin anywhere in a token: two characters of Chinese are a token, and a loop's copies need not begin at one.
         """
         tokens, ends = self._history.tokens, self._history.ends
         size, since = 0, self._inbox.fed
         text = ""
+        last = index
         while index >= 0:
             size += len(tokens[index])
             if size > _REACH:
                 break
             if not text:
-                text = self._history.text_until(self._history.end, 0, 2 * _REACH)
+                text = self._history.text_until(ends[last], 0, 2 * _REACH)
             if text.find(text[-size:], max(0, len(text) - size - _REACH), len(text) - 1) < 0:
                 break
             since = ends[index]
@@ -624,7 +608,6 @@ class LoopDetector:
         keep_from = history.end - self.config.max_period - _LEAST_REMEMBERED // 2
         num_tokens = bisect.bisect_left(history.ends, keep_from)
         history.forget(num_tokens)
-        self._pairs.forget(history.base)
 
 
 def _common_prefix(one: str, other: str) -> int:

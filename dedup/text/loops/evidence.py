@@ -14,7 +14,7 @@ from dedup.text.loops.tokens import Token
 EXPECTED_BITS: Final = 0.5  # a letter; English carries about 1 to a reader, a language model knows half of it
 
 # Bits of a token that goes on as the passage that it copies did, by the number of tokens copied before it.
-_COPIED_BITS: Final = (2.0, 0.5, 0.15, 0.05)
+_COPIED_BITS: Final[tuple[float, ...]] = (2.0, 0.5, 0.15, 0.05)
 SWITCH_BITS: Final = 4.0  # goes on as another passage did
 ADVANCE_BITS: Final = 0.1  # a number that advances
 _KNOWN_BITS: Final = 1.0  # stands in the text, but not after what it follows here; and for each doubling of the vocabulary
@@ -28,7 +28,7 @@ _SYMBOL_BITS: Final = 3.0  # at most, of a token that has no letters
 _DIGIT_BITS: Final = 2.2  # of a number that neither stays nor advances
 _MAX_DIGITS: Final = 4
 # What a copied token counts, by how often its passage was copied: a second version, a refrain, a parallel section are no loop yet.
-_COPY_COUNTS: Final = (0.0, 0.7, 0.9)
+_COPY_COUNTS: Final[tuple[float, ...]] = (0.0, 0.7, 0.9)
 _NEAR: Final = 400  # characters: what comes back from further away comes back for a reason more often
 _FIRST_UNSPACED: Final = "\u3040"
 

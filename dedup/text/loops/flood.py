@@ -6,7 +6,7 @@ from dedup.text.loops.history import History
 
 _FEW_TOKENS: Final = 24
 # Characters that a stretch of so many different ones must have, most of them first.
-_NEEDED: Final = ((3, 700), (6, 1200))
+_NEEDED: Final[tuple[tuple[int, int], ...]] = ((3, 700), (6, 1200))
 _NEEDED_BLANK: Final = 320  # of spaces and line ends alone
 _FENCED_FACTOR: Final = 2  # drawings and matrices stand in fenced code
 
