@@ -32,7 +32,7 @@ from dedup.text.loops.evidence import (
     surprise_bits,
 )
 from dedup.text.loops.flood import Flood
-from dedup.text.loops.history import History
+from dedup.text.loops.history import PASSAGE_PAIRS, History
 from dedup.text.loops.tokens import Token, token_of, tokenize
 
 LoopKind = Literal["exact", "near", "flood"]
@@ -168,24 +168,6 @@ class _Copy:
             self.exact_from = end
 
 
-class _Vocabulary:
-    """The tokens of a text. Read only when it matters whether one is known."""
-
-    def __init__(self) -> None:
-        self._tokens: set[str] = set()
-        self._until = 0  # number of the first token that was not read
-
-    def knows(self, token: Token, history: History) -> bool:
-        """Return whether the token stands in the text before the last one."""
-        last = len(history.tokens) - 1
-        self._tokens.update(history.tokens[max(0, self._until - history.base) : last])
-        self._until = history.base + last
-        return token.text in self._tokens
-
-    def __len__(self) -> int:
-        return len(self._tokens)
-
-
 class LoopDetector:
     """Feeds on a text, in deltas, or on token ids; reports its first loop.
 
@@ -210,7 +192,6 @@ class LoopDetector:
         self._copy = _Copy()
         self._deficit = Deficit()
         self._flood = Flood()
-        self._vocabulary = _Vocabulary()
 
     @property
     def held_from(self) -> int:
@@ -226,9 +207,13 @@ class LoopDetector:
                 return fed
             first = history.ends[max(0, copy.held_from - history.base)]
             return min(first, self._echo(max(0, copy.noticed_at - history.base)))
-        held = self._echo(index)
+        token = history.tokens[index]
+        size = len(token)
+        held = fed
+        if size <= _REACH and history.tail.find(token, max(0, len(history.tail) - size - _REACH), len(history.tail) - 1) >= 0:
+            held = self._echo(index)
         if not copy.distance and self._is_near(history.found):
-            held = min(held, history.end)
+            held = min(held, history.ends[index - history.num_followed])
         return held
 
     @property
@@ -287,7 +272,8 @@ class LoopDetector:
         """Read tokens up to the third of a passage that stood before."""
         stop = min(len(inbox.tokens), inbox.at + _STEP - history.next_number % _STEP)
         inbox.at = history.read(inbox.tokens, inbox.at, stop)
-        if history.is_passage:
+        if history.num_followed == PASSAGE_PAIRS:
+            history.num_followed = 0
             self._follow(history.found)
 
     def _follow(self, known: int) -> None:
@@ -315,7 +301,7 @@ class LoopDetector:
             copy.num_same, copy.same_from = 1, history.start_of(index)
         history.copies[history.base + index] = history.copies_at(place) + 1
         # While only a pair was known, what ends with it was held.
-        self._hold(index - 1 if was_idle else index)
+        self._hold(index - PASSAGE_PAIRS if was_idle else index)
 
     def _hold(self, first: int) -> None:
         """Hold what is copied from the token at index `first` on, or from where it echoes what stands near."""
@@ -343,28 +329,32 @@ class LoopDetector:
             if copy.num_copied == 1:
                 self._hold(index)
             bits += copied_bits(max(0, copy.num_copied - 1))
-            copies = history.copies[history.base + index] = history.copies_at(index - copy.distance) + 1
+            history.copies[history.base + index] = history.copies_at(index - copy.distance) + 1
         elif known >= 0:
             bits = SWITCH_BITS
             weight = token.weight
             self._follow(known)
-            copies = history.copies_at(index)
         else:
             bits = self._surprise(token)
-            copies = 0
             copy.num_missed += 1
             copy.num_copied = 0
             copy.end_cycle(history.end)
             if copy.num_missed > _MAX_MISSED:
                 copy.lose()
+        self._take_in(weight, bits, index)
+
+    def _take_in(self, weight: float, bits: float, index: int) -> None:
+        """Add the last token, of so many letters and bits, to the evidence, and judge it."""
+        history, copy, deficit = self._history, self._copy, self._deficit
+        end = history.end
         source = history.ends[max(0, index - copy.distance)]
-        missing = expected_bits(weight, copies, history.end - source) - bits
-        self._deficit.add(missing, history.end, source - len(text))
-        if not self._deficit.total and not copy.num_copied:
+        expected = expected_bits(weight, history.copies_at(index), end - source)
+        deficit.add(expected - bits, end, source - len(history.tokens[index]))
+        if not deficit.total and not copy.num_copied:
             copy.lose()
         if copy.num_same >= copy.distance > 0:
             self._judge_cycle(index)
-        if self.event is None and self._deficit.total > max(_LIMIT, _LOOK_AGAIN * self._deficit.judged):
+        if self.event is None and deficit.total > max(_LIMIT, _LOOK_AGAIN * deficit.judged):
             self._judge_deficit(index)
 
     def _match(self, token: Token, index: int) -> float:
@@ -409,8 +399,9 @@ class LoopDetector:
         """Return the bits of a token that no earlier passage leads to."""
         if self._deficit.total <= LEAST_SURPRISE and token.weight >= 1:
             return LEAST_SURPRISE  # nothing is missing any more, whatever it says
-        is_known = self._vocabulary.knows(token, self._history)
-        return surprise_bits(token, is_known, len(self._vocabulary))
+        history = self._history
+        is_new = history.is_new(len(history.tokens) - 1)
+        return surprise_bits(token, not is_new, history.num_known)
 
     def _compare_id(self, index: int, known: int) -> None:
         """Read a token id: it continues the passage that is copied, or ends it."""
@@ -593,7 +584,7 @@ class LoopDetector:
             if size > _REACH:
                 break
             if not text:
-                text = self._history.text_until(ends[last], 0, 2 * _REACH)
+                text = self._history.tail if last == len(ends) - 1 else self._history.text_until(ends[last], 0, 2 * _REACH)
             if text.find(text[-size:], max(0, len(text) - size - _REACH), len(text) - 1) < 0:
                 break
             since = ends[index]

@@ -6,9 +6,9 @@ from typing import Final
 from dedup.text.form import num_fences
 from dedup.text.loops.tokens import token_of
 
-_HASH_BITS: Final = 30
-_HASH_MASK: Final = (1 << _HASH_BITS) - 1
-_FOLDED: Final = 1 << (2 * _HASH_BITS)  # marks a pair whose numbers are folded
+_ID_BITS: Final = 30  # a text has fewer tokens
+_FOLDED: Final = "\0"  # before a token whose numbers are folded
+PASSAGE_PAIRS: Final = 1  # that follow one another as before make a passage
 
 
 class History:
@@ -16,8 +16,11 @@ class History:
 
     ends: the offset at which each token ends. copies: by number, how often what a token belongs to had been said before; 0 where it is
     missing. end: the length of the text. found: the number of the token that ended the same pair as the last token before, as it is written or
-    with its numbers folded; -1 if the pair is new. is_passage: whether the last three tokens stood before, one after another.
+    with its numbers folded; -1 if the pair is new. num_followed: how many pairs on end, up to that one, stood before one after another, the first not
+    counted. tail: the end of the text, at least `TAIL_CHARS` of it if it is so long.
     """
+
+    TAIL_CHARS = 256
 
     def __init__(self) -> None:
         self.base = 0
@@ -26,69 +29,77 @@ class History:
         self.copies: dict[int, int] = {}
         self.end = 0
         self.found = -1
-        self.is_passage = False
-        self._last_at: dict[int, int] = {}  # hash of a pair -> number of its second token
-        self._last_hash = 0
-        self._last_folded = 0  # hash of the last token with its numbers folded; 0 if it has none
+        self.num_followed = 0
+        self.tail = ""
+        self._ids: dict[str, int] = {}  # token -> its number when it stood first
+        self._last_at: dict[int, int] = {}  # ids of a pair -> number of its second token
+        self._last_id = 0
+        self._last_folded = 0  # id of the last token with its numbers folded; 0 if it has none
         self._num_fences = 0  # in what was forgotten
 
     def append(self, token: str) -> None:
         """Add a token."""
         self.found = -2  # no pair that stood before comes after this
         self.read([token], 0, 1)
+        self.num_followed = 0
 
     def read(self, tokens: list[str], at: int, stop: int) -> int:
-        """Add the tokens from index `at` on, up to the third of a passage that stood before; return the index after the last one added.
+        """Add the tokens from index `at` on, up to the one that makes a passage that stood before; return the index after the last one added.
 
         Goal: as little as can be for a token that is new.
         """
-        base, seen, ends, last_at, end = self.base, self.tokens, self.ends, self._last_at, self.end
-        last = seen[-1] if seen else ""
-        last_hash, found = self._last_hash, self.found
+        base, seen, ends, end = self.base, self.tokens, self.ends, self.end
+        ids, last_at, last, folded = self._ids, self._last_at, self._last_id, self._last_folded
+        found, first, num_followed = self.found, at, self.num_followed
         number = base + len(seen)
-        self.is_passage = False
-        while at < stop:
+        while at < stop and num_followed < PASSAGE_PAIRS:
             token = tokens[at]
             at += 1
             end += len(token)
-            code = hash(token) & _HASH_MASK
-            pair = (last_hash << _HASH_BITS) | code
-            known = last_at.setdefault(pair, number)
             seen.append(token)
             ends.append(end)
-            if known != number:
-                last_at[pair] = number
-                index = known - base
-                if index < 1 or seen[index] != token or seen[index - 1] != last:
-                    known = -1  # forgotten, or another pair of the same hash
-            else:
+            this = ids.setdefault(token, number)
+            pair = last << _ID_BITS | this
+            known = last_at.setdefault(pair, number)
+            if known == number:
                 known = -1
-            if self._last_folded or (token < ":" and token[0].isdigit()):
-                folded = self._add_folded(token, last, last_hash, code)
+            else:
+                last_at[pair] = number
+                if known <= base:
+                    known = -1  # forgotten
+            if folded or (token < ":" and token[0].isdigit()):
+                before = self._add_folded(token, last, this, number)
+                folded = self._last_folded
                 if known < 0:
-                    known = folded
-            last_hash, last = code, token
-            if known >= 0 and known == found + 1:
-                found = known
-                self.is_passage = True
-                break
+                    known = before
+            last = this
+            num_followed = num_followed + 1 if known >= 0 and known == found + 1 else 0
             found = known
             number += 1
-        self.end, self._last_hash, self.found = end, last_hash, found
+        self.num_followed = num_followed
+        self.tail = (self.tail + "".join(tokens[first:at]))[-self.TAIL_CHARS :]
+        self.end, self._last_id, self.found = end, last, found
         return at
 
-    def _add_folded(self, token: str, last: str, last_hash: int, code: int) -> int:
-        """Add the pair that ends with the last token, numbers folded; return the number of the token that ended it before, or -1."""
-        folded_last, self._last_folded = self._last_folded, 0
+    def _add_folded(self, token: str, last: int, this: int, number: int) -> int:
+        """Add the pair that ends with a token, numbers folded; return the number of the token that ended it before, or -1."""
+        last = self._last_folded or last
+        self._last_folded = 0
         if token[0].isdigit():
-            code = self._last_folded = (hash(token_of(token).folded) & _HASH_MASK) | 1
-        pair = _FOLDED | ((folded_last or last_hash) << _HASH_BITS) | code
+            this = self._last_folded = self._ids.setdefault(_FOLDED + token_of(token).folded, number)
+        pair = -(last << _ID_BITS | this) - 1  # no pair of written tokens is negative
         known = self._last_at.get(pair, -1)
-        self._last_at[pair] = self.base + len(self.tokens) - 1
-        index = known - self.base
-        if index < 1 or token_of(self.tokens[index]).folded != token_of(token).folded:
-            return -1
-        return known if token_of(self.tokens[index - 1]).folded == token_of(last).folded else -1
+        self._last_at[pair] = number
+        return known if known > self.base else -1
+
+    @property
+    def num_known(self) -> int:
+        """The number of different tokens."""
+        return len(self._ids)
+
+    def is_new(self, index: int) -> bool:
+        """Return whether the token at `index` stands nowhere before."""
+        return self._ids.get(self.tokens[index], -1) == self.base + index
 
     @property
     def next_number(self) -> int:
@@ -124,7 +135,8 @@ class History:
         """Add `rest`, which was not read, and let the next token follow nothing."""
         if rest:
             self.append(rest)
-        self._last_hash, self._last_folded, self.found = 0, 0, -1
+        self._last_id = self._last_folded = self.num_followed = 0
+        self.found, self.tail = -1, ""
 
     def forget(self, num_tokens: int) -> None:
         """Drop the oldest tokens. Costs O(what is remembered)."""
@@ -132,4 +144,6 @@ class History:
         self.base += num_tokens
         del self.tokens[:num_tokens], self.ends[:num_tokens]
         self.copies = {number: copies for number, copies in self.copies.items() if number >= self.base}
+        kept = set(self.tokens)
+        self._ids = {token: first for token, first in self._ids.items() if token in kept or token[0] == _FOLDED}
         self._last_at = {pair: number for pair, number in self._last_at.items() if number > self.base}
