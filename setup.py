@@ -7,7 +7,7 @@ from mypyc.build import mypycify
 from setuptools import setup
 
 TEXT = [
-    "context", "filter", "form", "metrics", "prompt", "prompt_words", "runs", "seen", "segmenter", "sentences", "words",
+    "context", "filter", "follower", "form", "metrics", "pieces", "prompt", "prompt_words", "runs", "seen", "segmenter", "sentences", "words",
     "loops/cycle", "loops/detector", "loops/evidence", "loops/flood", "loops/history", "loops/tokens",
 ]
 SERVER = ["sse", "chunked", "channel", "answers/chat", "completion", "engines/http_client", "engines/upstream"]

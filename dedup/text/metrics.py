@@ -11,7 +11,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from itertools import islice
 from typing import Final
 
-from dedup.text.words import sentence_key, units
+from dedup.text.pieces import Pieces
+from dedup.text.words import UnitStream, sentence_key, units
 
 _SENTENCE: Final = re.compile(r"[^.!?。！？．\n]+")
 _PARAGRAPH: Final = re.compile(r"\n{2,}")
@@ -148,6 +149,32 @@ class RepetitionCounter:
     @property
     def rep(self) -> float:
         return self._repeated / self._total if self._total else 0.0
+
+
+class RepetitionMeter:
+    """rep-4 of a text that comes in deltas. Counting can wait until there is a block of text, or somebody asks."""
+
+    BLOCK_CHARS = 16_384
+
+    def __init__(self) -> None:
+        self._counter = RepetitionCounter(4)
+        self._units = UnitStream()
+        self._uncounted = Pieces()
+
+    def feed(self, delta: str) -> None:
+        self._uncounted.append(delta)
+        if self._uncounted.size >= self.BLOCK_CHARS:
+            self._counter.append(self._units.feed(self._uncounted.take()))
+
+    def flush(self) -> None:
+        """No more text will come: the last word is whole."""
+        self._counter.append(self._units.feed(self._uncounted.take()))
+        self._counter.append(self._units.flush())
+
+    @property
+    def rep(self) -> float:
+        self._counter.append(self._units.feed(self._uncounted.take()))
+        return self._counter.rep
 
 
 def repetition_metrics(text: str) -> dict[str, float]:

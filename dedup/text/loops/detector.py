@@ -216,6 +216,10 @@ class LoopDetector:
             held = min(held, history.ends[index - history.num_followed])
         return held
 
+    def cut_at(self, event: LoopEvent) -> int:
+        """Return the offset where a loop's second copy begins, or what is held of it."""
+        return min(max(self.held_from, event.onset + event.period), event.detected_at)
+
     @property
     def looked_at(self) -> int:
         """Characters in whole tokens, all of which were looked at when `next_change` has given None."""
