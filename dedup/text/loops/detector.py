@@ -169,7 +169,7 @@ class _Copy:
 
 
 class _Vocabulary:
-    """The tokens of a text. Read only when it matters whether one is known."""
+    """The tokens of a text that are remembered, and at most as many more. Read only when it matters whether one is known."""
 
     def __init__(self) -> None:
         self._tokens: set[str] = set()
@@ -179,6 +179,8 @@ class _Vocabulary:
         """Return whether the token stands in the text before the last one."""
         last = len(history.tokens) - 1
         self._tokens.update(history.tokens[max(0, self._until - history.base) : last])
+        if len(self._tokens) > 2 * last:  # most of them were forgotten
+            self._tokens = set(history.tokens[:last])
         self._until = history.base + last
         return token.text in self._tokens
 
