@@ -291,3 +291,21 @@ def test_a_text_that_goes_on_after_a_loop_has_left_it() -> None:
         changes.append(change)
     assert [type(change).__name__ for change in changes] == ["LoopEvent", "LoopEnd"]
     assert abs(changes[1].at - 20 * 25) <= 1
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "old swore old swore swore old old. Old old. ",
+        "Not not. Not while while while not. ",
+        "River river rowed. River river river river rowed. ",
+        "la li la li li la la. La la. ",
+    ],
+)
+@pytest.mark.parametrize("before", ["", PROSE])
+def test_a_cycle_of_few_words_is_found_though_each_pair_of_them_comes_more_than_once(unit: str, before: str) -> None:
+    event = LoopDetector().feed(before + unit * 40)
+    assert event is not None
+    assert event.period % len(unit) == 0
+    assert abs(event.onset - len(before)) <= len(unit)
+    assert event.copies <= 14
