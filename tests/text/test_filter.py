@@ -3,6 +3,7 @@
 import pytest
 
 from dedup import FilterConfig, RepetitionFilter
+from dedup.text.prompt import NOTHING_REQUESTED
 
 
 def filtered(
@@ -170,13 +171,13 @@ def test_a_cut_leaves_no_beginning_of_a_sentence_behind() -> None:
     assert out.rstrip() == f"It was early. {first} {second}"
 
 
-def test_drift_that_the_text_ends_in_is_reported_and_stays() -> None:
+def test_drift_is_cut_while_it_runs() -> None:
     text = "".join(f"Step {i}: press the red button and wait for the light to turn on again. " for i in range(14))
     out, done = filtered(text)
-    assert out == text
     assert done.loop is not None
     assert done.loop.kind == "near"
-    assert not done.ended
+    assert done.ended
+    assert out.count("Step") <= 3
 
 
 def test_a_loop_is_cut_after_its_first_copy() -> None:
@@ -319,18 +320,72 @@ def test_sentences_that_differ_in_function_words_and_endings_are_one(first: str,
     assert filtered(f"{first} {C} {second}", policy="strict")[0] == f"{first} {C}"
 
 
-ASKING = (
-    "Write 'I will not be late' 50 times. | REPEAT the sentence. | Keep repeating it. | Say it over and over. | Quote it verbatim. | "
-    "The lyrics, please. | Sing the Chorus. | And the refrain? | 把这句话重复写10遍 | 复述 | 写 30 次 | 歌词 | 副歌 | 繰り返し"
+LATE = "I will not be late for school. "
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason", "copies"),
+    [
+        ("Write 'I will not be late for school.' 50 times.", "copies", 50),
+        ('Please write out "I will not be late for school." twenty times, one per line', "copies", 20),
+        ("把这句话重复写10遍", "copies", 10),
+        ("写 30 次", "copies", 30),
+        ("この文を20回繰り返してください。", "copies", 20),
+        ("Keep repeating it.", "repetition", 80),
+        ("Say it over and over.", "repetition", 80),
+        ("The lyrics, please.", "lyrics", 12),
+        ("写一首歌的歌词", "lyrics", 12),
+        (LATE * 30 + "\n\nCorrect the spelling.", "in_prompt", 30),
+    ],
 )
-
-
-@pytest.mark.parametrize("prompt", ASKING.split(" | "))
-def test_a_reader_who_asks_for_repetition_gets_it(prompt: str) -> None:
-    text = "I will not be late for school. " * 50
+def test_a_reader_who_asks_for_copies_gets_them_and_no_loop(prompt: str, reason: str, copies: int) -> None:
+    text = LATE * copies + "That is all."
     out, done = filtered(text, prompt=prompt)
     assert out == text
+    assert done.loop is None
+    assert done.requested.reason == reason
+    assert done.requested.copies >= copies
+
+
+@pytest.mark.parametrize("prompt", ["Write 'I will not be late for school.' 50 times.", "把这句话重复写50遍"])
+def test_what_goes_on_beyond_the_copies_asked_for_is_cut(prompt: str) -> None:
+    """Models miscount: a tenth more and two are allowed."""
+    out, done = filtered(LATE * 400, prompt=prompt)
     assert done.loop is not None
+    assert 57 <= out.count("late") <= 62
+
+
+def test_a_unit_asked_for_allows_no_other() -> None:
+    out, done = filtered("I am sorry for the noise. " * 40, prompt="Write 'I will not be late for school.' 50 times.")
+    assert done.loop is not None
+    assert out.count("sorry") <= 2
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Don't repeat yourself.",
+        "Please do not repeat the same sentence over and over.",
+        "Never write anything 50 times.",
+        "The job failed 3 times last night, what do I do?",
+        "Why does `grid-template-columns: repeat(3, 1fr)` overflow?",
+        "I have told you a hundred times already. What is the capital of France?",
+        "请不要重复。",
+        "你好，请介绍一下你自己。",
+        "同じことを繰り返さないでください。",
+        "",
+    ],
+)
+def test_a_prompt_that_asks_for_no_repetition_allows_none(prompt: str) -> None:
+    out, done = filtered(LATE * 50, prompt=prompt)
+    assert done.requested == NOTHING_REQUESTED
+    assert done.loop is not None
+    assert out.count("late") == 1
+
+
+def test_off_reads_no_prompt() -> None:
+    _, done = filtered(LATE, prompt="Write 'I will not be late for school.' 50 times.", policy="off")
+    assert done.requested == NOTHING_REQUESTED
 
 
 def test_json_and_tool_arguments_are_not_edited_but_cut() -> None:

@@ -1,13 +1,14 @@
 """What the loop detector calls a loop, and what it does not."""
 
+import gc
 import random
+from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dedup import LoopConfig, LoopDetector
-from dedup.text.loops.detector import _TOKEN, _ascii_tokens
+from dedup import LoopConfig, LoopDetector, LoopEvent
 
 PROSE = (
     "The river had risen in the night and taken the bridge, so the mail did not come. Nobody in the village remembered such a "
@@ -34,7 +35,7 @@ def test_a_cycle_is_found_where_it_begins(before: str, unit: str) -> None:
     assert event.kind == "exact"
     assert abs(event.onset - len(before)) <= len(unit)
     assert event.period == len(unit) if unit != PROSE * 3 else len(unit) % event.period == 0
-    assert event.copies >= 3
+    assert event.copies >= (3 if len(unit) < 100 else 2)
 
 
 def test_a_first_copy_whose_tokens_are_cut_elsewhere_counts() -> None:
@@ -49,7 +50,7 @@ def test_a_first_copy_whose_tokens_are_cut_elsewhere_counts() -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("The text stands outside the block.\n" + "```\n" * 60, True),
+        ("The text stands outside the block.\n" + "```\n" * 90, True),
         ("A line, a rule, a line:\n" + "```\nx = 1\n```\n" * 2, False),
         ("The number is 52" + "4452" * 24, True),
         ("The mask is " + "10" * 32, False),
@@ -58,12 +59,6 @@ def test_a_first_copy_whose_tokens_are_cut_elsewhere_counts() -> None:
 )
 def test_symbols_and_digits_are_loops_later_than_words(text: str, found: bool) -> None:
     assert (LoopDetector().feed(text) is not None) == found
-
-
-@given(st.text(st.one_of(st.sampled_from("abAB01 _\n.,"), st.characters(max_codepoint=127))))
-def test_ascii_text_has_the_tokens_of_any_text(text: str) -> None:
-    """The tokenizer for ASCII gives what the pattern for all text gives."""
-    assert _ascii_tokens(text) == _TOKEN.findall(text)
 
 
 def test_a_loop_with_a_counter_is_found() -> None:
@@ -82,20 +77,19 @@ def test_sentences_in_changing_order_are_a_loop() -> None:
 
 def test_a_table_without_a_new_row_is_a_loop_and_one_with_new_rows_is_none() -> None:
     names = ["Ravens", "Browns", "Steelers", "Bengals", "Colts"]
-    again = "".join(f"| 2011 | {names[i * i % 5]} | 20-{i % 3 + 13} | at home | won |\n" for i in range(80))
+    again = "".join(f"| 2011 | {names[i * i % 5]} | 20-{i % 3 + 13} | at home | won |\n" for i in range(400))
     new = "".join(f"| 2011 | {names[i * i % 5]} | {i}-{i * 7} | at home | won |\n" for i in range(80))
+    assert LoopDetector().feed(again[: 60 * 42]) is None
     assert LoopDetector().feed(again) is not None
     assert LoopDetector().feed(new) is None
 
 
-def test_drift_at_the_end_of_a_text_is_reported_when_it_is_known_that_no_more_comes() -> None:
-    detector = LoopDetector()
+def test_drift_is_found_while_it_runs() -> None:
     text = PROSE + "".join(f"Step {i}: press the red button and wait for the light to turn on again. " for i in range(14))
-    assert detector.feed(text) is None
-    detector.flush()
-    event = detector.feed("")
+    event = LoopDetector().feed(text)
     assert event is not None
     assert event.kind == "near"
+    assert event.detected_at < len(PROSE) + 6 * 72
 
 
 @pytest.mark.parametrize("unit", ["让它们", "にいくつもりで", "0123456", "haha lol", "\n```", "😅"])
@@ -123,8 +117,8 @@ def test_the_second_copy_is_held_from_its_first_token_on() -> None:
         "| a | b | c |\n|---|---|---|\n| 1 | 2 | 3 |\n",
         "ha ha ha ha ha",
         "```\n" + "| | |  |   |  | | |\n" * 20 + "```\n",
-        "".join(f"id-{i},press-03,ok,1.02\n" for i in range(200)),
-        "".join(f"2026-03-01 09:{i % 60:02}:00 WARN connection refused, retrying in two seconds\n" for i in range(200)),
+        "".join(f"id-{i},press-03,ok,1.02\n" for i in range(100)),
+        "".join(f"2026-03-01 09:{i % 60:02}:00 WARN connection refused, retrying in two seconds\n" for i in range(30)),
         "=" * 120 + "\n",
     ],
 )
@@ -154,11 +148,164 @@ def test_pieces_do_not_matter(unit: str, copies: int, sizes: list[int]) -> None:
 
 def test_a_period_beyond_the_bound_is_not_looked_for() -> None:
     unit = "".join(chr(0x4E00 + i) for i in range(300))
-    assert LoopDetector(LoopConfig(max_period=200, window=100_000)).feed(unit * 5) is None
+    assert LoopDetector(LoopConfig(max_period=200)).feed(unit * 5) is None
     assert LoopDetector(LoopConfig(max_period=400)).feed(unit * 5) is not None
 
 
-@pytest.mark.parametrize(("name", "value"), [("max_period", 0), ("window", 3), ("max_period", 1.5), ("window", True)])
-def test_wrong_configuration_is_named(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=name):
-        LoopConfig(**{name: value})  # type: ignore[arg-type]
+@pytest.mark.parametrize("value", [0, -1, 1.5, True])
+def test_wrong_configuration_is_named(value: object) -> None:
+    with pytest.raises(ValueError, match="max_period"):
+        LoopConfig(max_period=value)  # type: ignore[arg-type]
+
+
+# A page without two equal sentences: only as a whole does it repeat.
+NOUNS = "river bridge miller harvest orchard barge lantern meadow cellar chapel ferry market".split()
+VERBS = "carried forgot mended counted painted borrowed buried measured followed traded".split()
+
+
+def page(num_chars: int, seed: int = 1) -> str:
+    rng = random.Random(seed)
+    words = []
+    while sum(map(len, words)) + len(words) < num_chars:
+        words.append(
+            rng.choice(NOUNS + VERBS) if rng.random() < 0.5 else "".join(rng.choices("aeioulmnrst", k=rng.randint(3, 9)))
+        )
+    return " ".join(words)[:num_chars]
+
+
+def test_a_page_of_nine_thousand_characters_said_three_times_is_a_loop() -> None:
+    event = LoopDetector().feed(PROSE + page(9000) * 3)
+    assert event is not None
+    assert event.period == 9000
+    assert event.onset == len(PROSE)
+
+
+def test_a_page_longer_than_the_longest_period_is_none() -> None:
+    assert LoopDetector(LoopConfig(max_period=8000)).feed(page(9000) * 3) is None
+
+
+def step(number: object) -> str:
+    return f"Then comes gate {number}, where the guard asks for the ticket and lets the next visitor pass. "
+
+
+COUNTERS = [
+    [str(i) for i in range(1, 60)],
+    [str(i) for i in range(400, 200, -7)],
+    [f"IV-{40168 + i}" for i in range(60)],
+    [f"{6 + i // 6:02}:{i % 6 * 10:02}" for i in range(60)],
+    [f"2026-03-{i:02}" for i in range(1, 31)],
+    [f"{i}%" for i in range(0, 300, 5)],
+]
+
+
+@pytest.mark.parametrize("numbers", COUNTERS, ids=lambda numbers: numbers[0])
+def test_a_counter_inside_prose_is_a_loop_before_ten_copies(numbers: list[str]) -> None:
+    event = LoopDetector().feed(PROSE + "".join(map(step, numbers)))
+    assert event is not None
+    assert event.kind == "near"
+    assert event.detected_at < len(PROSE) + 10 * len(step(numbers[-1]))
+
+
+@pytest.mark.parametrize("marker", ["{}. ", "({}) ", "- **{}** ", "第{}条："])
+def test_a_list_of_one_item_under_new_numbers_is_a_loop(marker: str) -> None:
+    items = [f"{marker.format(i)}Wipe the chain with a dry rag\n" for i in range(1, 60)]
+    event = LoopDetector().feed(f"Some habits keep a bicycle in good shape:\n\n{''.join(items)}")
+    assert event is not None
+    assert event.detected_at < 16 * len(items[-1])
+
+
+def test_a_short_table_of_random_numbers_is_no_loop() -> None:
+    rng = random.Random(3)
+    rows = [f"| {rng.randint(1, 9999)} | {rng.randint(1, 9999)} | {rng.randint(1, 9999)} |\n" for _ in range(200)]
+    assert LoopDetector().feed("| a | b | c |\n|---|---|---|\n" + "".join(rows)) is None
+
+
+def test_measurements_in_prose_need_more_copies_than_a_counter() -> None:
+    """A number that cannot be told from those before is something new."""
+    rng = random.Random(5)
+    counted = LoopDetector().feed("".join(f"The gauge at the weir reads {i} today. " for i in range(1, 40)))
+    measured = LoopDetector().feed("".join(f"The gauge at the weir reads {rng.randint(100, 9999)} today. " for _ in range(40)))
+    assert counted is not None
+    assert measured is None or measured.detected_at > counted.detected_at
+
+
+def test_a_paragraph_is_a_loop_once_a_little_of_its_third_copy_has_begun() -> None:
+    fed = LoopDetector()
+    assert fed.feed(PROSE * 2) is None
+    event = fed.feed(PROSE[:60])
+    assert event == LoopEvent("exact", 0, event.detected_at if event else 0, len(PROSE), 2)
+
+
+@pytest.mark.parametrize("unit", ["No. ", "good ", "是的。", "ha"])
+def test_a_few_copies_of_a_word_are_no_loop(unit: str) -> None:
+    assert LoopDetector().feed(PROSE + unit * 4) is None
+
+
+def num_objects(root: object) -> int:
+    """Return how many objects `root` keeps alive, without code."""
+    seen = {id(root)}
+    waiting = [root]
+    while waiting:
+        for item in gc.get_referents(waiting.pop()):
+            if id(item) not in seen and not isinstance(item, type | ModuleType) and not callable(item):
+                seen.add(id(item))
+                waiting.append(item)
+    return len(seen)
+
+
+@pytest.mark.parametrize("unit", ["{} ", "word{:x} and so on it went with the ", "新{}的"])
+def test_what_is_remembered_does_not_grow_with_the_text(unit: str) -> None:
+    detector = LoopDetector(LoopConfig(max_period=1000))
+    rng = random.Random(2)
+    sizes = []
+    for _ in range(12):
+        for _ in range(100_000 // len(unit) // 100):
+            assert detector.feed("".join(unit.format(rng.getrandbits(40)) for _ in range(60))) is None
+        sizes.append(num_objects(detector))
+    assert max(sizes) < 5 * (2 * 1000 + 16_384)
+    assert max(sizes[6:]) < 1.5 * max(sizes[:6])
+
+
+def test_token_ids_that_repeat_are_a_loop_and_those_that_do_not_are_none() -> None:
+    rng = random.Random(4)
+    ids = [rng.randint(0, 150_000) for _ in range(400)]
+    assert LoopDetector().feed(ids) is None
+    event = LoopDetector().feed(ids + [7, 90_000, 14] * 40)
+    assert event is not None
+    assert (event.kind, event.onset, event.period) == ("exact", 400, 3)
+    assert event.detected_at <= 400 + 63
+
+
+def test_three_copies_of_token_ids_must_be_long() -> None:
+    rng = random.Random(4)
+    ids = [rng.randint(0, 150_000) for _ in range(100)]
+    assert LoopDetector().feed(ids[:40] * 3) is None
+    assert LoopDetector().feed(ids * 3) is not None
+
+
+def test_a_text_that_goes_on_after_a_loop_has_left_it() -> None:
+    detector = LoopDetector()
+    detector.push("and the man of the house " * 20 + PROSE + CHINESE)
+    changes = []
+    while change := detector.next_change():
+        changes.append(change)
+    assert [type(change).__name__ for change in changes] == ["LoopEvent", "LoopEnd"]
+    assert abs(changes[1].at - 20 * 25) <= 1
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "old swore old swore swore old old. Old old. ",
+        "Not not. Not while while while not. ",
+        "River river rowed. River river river river rowed. ",
+        "la li la li li la la. La la. ",
+    ],
+)
+@pytest.mark.parametrize("before", ["", PROSE])
+def test_a_cycle_of_few_words_is_found_though_each_pair_of_them_comes_more_than_once(unit: str, before: str) -> None:
+    event = LoopDetector().feed(before + unit * 40)
+    assert event is not None
+    assert event.period % len(unit) == 0
+    assert abs(event.onset - len(before)) <= len(unit)
+    assert event.copies <= 14

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from nltk.util import ngrams as nltk_ngrams
 
-from dedup import metrics
+from dedup.text import metrics
 from dedup.text.words import units
 
 tokens = st.lists(st.sampled_from("abc"), max_size=30)

@@ -48,7 +48,10 @@ _CONTEXT_TOKENS: Final = 120
 _LIMITS: Final[dict[Form, float]] = {"prose": 90.0, "verse": 160.0, "notation": 160.0, "code": 520.0, "data": 1200.0}
 _LIMIT_IN_FENCE: Final = 350.0  # at least: output of programs repeats its lines
 _LIMIT: Final = 90.0  # the least of them
-_STEP: Final = 32  # tokens between two looks for a flood
+_STEP: Final = 32  # tokens between two looks for a flood or a short cycle
+_LEAST_SHORT: Final = 4  # tokens
+_MOST_SHORT: Final = 64
+_MAX_SHORT_TOKENS: Final = 512  # looked back for the first copy
 _LEAST_REMEMBERED: Final = 16_384  # characters, whatever the longest period
 _CLOCK: Final = re.compile(r"\d[:/]|[:/]$|[:/]\d")
 _WORD: Final = re.compile(r"\w*")
@@ -267,6 +270,7 @@ class LoopDetector:
                 self._skim(inbox, self._history)
             if self.event is None and self._history.next_number % _STEP == 0:
                 self._look_for_flood()
+                self._look_for_short_cycle()
                 self._forget()
             if self.event:
                 return self.event
@@ -280,7 +284,7 @@ class LoopDetector:
             history.num_followed = 0
             self._follow(history.found)
 
-    def _follow(self, known: int) -> None:
+    def _follow(self, known: int, reach: int = 0) -> None:
         """Follow the passage that the token with number `known` belongs to, as the last token does."""
         history, copy = self._history, self._copy
         tokens = history.tokens
@@ -292,7 +296,7 @@ class LoopDetector:
         # The passage may have been copied for longer, hidden by another one. Goal, O(1) amortised: no further back than that.
         distance = index - place
         was_idle = not copy.distance and not self._deficit.total
-        floor = max(distance, index - 2 * distance)
+        floor = max(distance, index - max(reach, 2 * distance))
         first = index + 1
         while first > floor and tokens[first - 1] == tokens[first - 1 - distance]:
             first -= 1
@@ -306,6 +310,21 @@ class LoopDetector:
         history.copies[history.base + index] = history.copies_at(place) + 1
         # While only a pair was known, what ends with it was held.
         self._hold(index - PASSAGE_PAIRS if was_idle else index)
+
+    def _look_for_short_cycle(self) -> None:
+        """Follow a cycle that the last places of its pairs lead away from, as each of them stands in one copy more than once."""
+        tokens, copy = self._history.tokens, self._copy
+        if self._history.found < 0:  # the last pair is new
+            return
+        for size in range(_LEAST_SHORT, min(_MOST_SHORT, len(tokens) // 3)):
+            if (
+                tokens[-1] == tokens[-1 - size]
+                and copy.num_same < size
+                and tokens[-size:] == tokens[-2 * size : -size] == tokens[-3 * size : -2 * size]
+            ):
+                self._follow(self._history.next_number - 1 - size, _MAX_SHORT_TOKENS)
+                copy.held_from = -1  # the reader may have been given some of it
+                return
 
     def _hold(self, first: int) -> None:
         """Hold what is copied from the token at index `first` on, or from where it echoes what stands near."""
@@ -475,7 +494,11 @@ class LoopDetector:
         deficit.judged = deficit.total
         if deficit.total <= _LIMITS[form]:
             return
-        if deficit.total <= _LIMIT_IN_FENCE and history.in_fence(index) and not num_fences(text[-(history.end - deficit.since) :]):
+        if (
+            deficit.total <= _LIMIT_IN_FENCE
+            and history.in_fence(index)
+            and not num_fences(text[-(history.end - deficit.since) :])
+        ):
             return
         period = history.end - history.ends[max(0, index - copy.distance)] if copy.distance else 0
         period = max(1, period)

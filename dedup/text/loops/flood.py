@@ -52,7 +52,11 @@ class Flood:
         is_blank = "".join(chars).isspace()
         while index:
             wider = chars.union(history.tokens[index - 1])
-            if len(wider) > _NEEDED[-1][0] or (is_blank and wider != chars and not "".join(wider).isspace()) or any(map(str.isalpha, wider - chars)):
+            if (
+                len(wider) > _NEEDED[-1][0]
+                or (is_blank and wider != chars and not "".join(wider).isspace())
+                or any(map(str.isalpha, wider - chars))
+            ):
                 break
             chars = wider
             index -= 1
