@@ -19,13 +19,13 @@ import msgspec
 from tqdm import tqdm
 
 from dedup.config import POLICIES, FilterConfig
-from dedup.text.filter import RepetitionFilter
-from dedup.text.metrics import repetition_metrics
 from dedup.pairs import preference_pair
 from dedup.scores import score as score_of
 from dedup.scores import table
-from dedup.text.segmenter import load_punkt
 from dedup.terminal import one_line
+from dedup.text.filter import RepetitionFilter
+from dedup.text.metrics import repetition_metrics
+from dedup.text.segmenter import load_punkt
 
 READ_BYTES = 64 * 1024
 DTYPES = ["auto", "float32", "bfloat16", "float16"]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import click
 
 from dedup.config import FilterConfig
+from dedup.terminal import fit, width
 from dedup.text.filter import RepetitionFilter
 from dedup.text.loops.detector import LoopEvent
 from dedup.text.metrics import repetition_metrics
-from dedup.terminal import fit, width
 
 _LOOPS_ONLY = FilterConfig(policy="loops")
 _MOST_NAME_COLUMNS = 40

@@ -15,7 +15,6 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from dedup.config import DecodingConfig, LoopConfig
-from dedup.text.filter import RepetitionFilter
 from dedup.logits import device
 from dedup.logits.bans import encoder_no_repeat_ngram, has_token
 from dedup.logits.history import Ints, TokenHistory
@@ -23,6 +22,7 @@ from dedup.logits.processors import apply, penalize
 from dedup.logits.scan import ban_ngrams
 from dedup.logits.temperature import temperature
 from dedup.logits.tokens import NO_TOKENS, TokenSets, token_sets
+from dedup.text.filter import RepetitionFilter
 from dedup.text.loops.detector import LoopDetector, LoopEvent
 
 REPLACEMENT = "\ufffd"  # what a decoder gives for half a character

@@ -3,11 +3,11 @@
 The detector is online: it answers as soon as a loop is certain. It reads the text token by token, so its answer does not depend on
 the deltas it was fed. Two stages:
 
-    idle      no passage is being copied: each pair of tokens is looked up, and the third token that goes on as an earlier passage did
+    idle      no passage is being copied: each pair of tokens is looked up. The third token that goes on as an earlier passage did
               leads to
-    copying   each token is compared with the one that an earlier passage leads to expect. What is copied at one distance for long enough is a
-              cycle (`cycle.py`); how much less the text says than it should adds up (`evidence.py`), over the whole text and, for text made of
-              lines, since the last line that said something new. When nothing is missing any more the detector is idle again.
+    copying   each token is compared with the one that the passage leads to expect. A passage copied at one distance for long
+              enough is a cycle (`cycle.py`); what the text says less than its letters should adds up (`evidence.py`). When
+              nothing is missing any more, the detector is idle again.
 
 Time is O(1) a token, whatever the period; memory is bounded by `LoopConfig.max_period`.
 """
@@ -32,7 +32,7 @@ from dedup.text.loops.evidence import (
     surprise_bits,
 )
 from dedup.text.loops.flood import Flood
-from dedup.text.loops.history import PASSAGE_PAIRS, History
+from dedup.text.loops.history import History
 from dedup.text.loops.tokens import Token, token_of, tokenize
 
 LoopKind = Literal["exact", "near", "flood"]
@@ -216,7 +216,7 @@ class LoopDetector:
         if size <= _REACH and history.tail.find(token, max(0, len(history.tail) - size - _REACH), len(history.tail) - 1) >= 0:
             held = self._echo(index)
         if not copy.distance and self._is_near(history.found):
-            held = min(held, history.ends[index - history.num_followed])
+            held = min(held, history.end)
         return held
 
     def cut_at(self, event: LoopEvent) -> int:
@@ -280,8 +280,7 @@ class LoopDetector:
         """Read tokens up to the third of a passage that stood before."""
         stop = min(len(inbox.tokens), inbox.at + _STEP - history.next_number % _STEP)
         inbox.at = history.read(inbox.tokens, inbox.at, stop)
-        if history.num_followed == PASSAGE_PAIRS:
-            history.num_followed = 0
+        if history.is_passage:
             self._follow(history.found)
 
     def _follow(self, known: int, reach: int = 0) -> None:
@@ -309,7 +308,7 @@ class LoopDetector:
             copy.num_same, copy.same_from = 1, history.start_of(index)
         history.copies[history.base + index] = history.copies_at(place) + 1
         # While only a pair was known, what ends with it was held.
-        self._hold(index - PASSAGE_PAIRS if was_idle else index)
+        self._hold(index - 1 if was_idle else index)
 
     def _look_for_short_cycle(self) -> None:
         """Follow a cycle that the last places of its pairs lead away from, as each of them stands in one copy more than once."""
@@ -323,7 +322,7 @@ class LoopDetector:
                 and tokens[-size:] == tokens[-2 * size : -size] == tokens[-3 * size : -2 * size]
             ):
                 self._follow(self._history.next_number - 1 - size, _MAX_SHORT_TOKENS)
-                copy.held_from = -1  # the reader may have been given some of it
+                copy.held_from = -1  # some of it may have been given out
                 return
 
     def _hold(self, first: int) -> None:
@@ -598,7 +597,7 @@ class LoopDetector:
         return num_same
 
     def _echo(self, index: int) -> int:
-        """Return the offset from which the tokens up to that at `index` stand in the `_REACH` characters before them too; the input length if none does.
+        """Return the offset from which the tokens up to that at `index` stand shortly before, too; the input length if none does.
 
         An echo may begin anywhere in a token: two characters of Chinese are a token, and a loop's copies need not begin at one.
         """

@@ -79,7 +79,7 @@ class Deficit:
         self.judged = 0.0
 
     def add(self, bits: float, end: int, source: int) -> None:
-        """Add what the token that ends at the offset `end`, a copy of the one at `source`, lacks; less than 0 if it says more than expected."""
+        """Add the bits that a token lacks, or says more than expected (below 0). It ends at `end` and copies what stands at `source`."""
         if not self.total:
             self.origin = source
         self.total += bits

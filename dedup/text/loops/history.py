@@ -7,17 +7,17 @@ from dedup.text.form import num_fences
 from dedup.text.loops.tokens import token_of
 
 _ID_BITS: Final = 30  # a text has fewer tokens
+_AFTER_DIGITS: Final = ":"
 _FOLDED: Final = "\0"  # before a token whose numbers are folded
-PASSAGE_PAIRS: Final = 1  # that follow one another as before make a passage
 
 
 class History:
     """The last tokens. Numbers count tokens from the text's beginning; index 0 of the lists is token number `base`.
 
-    ends: the offset at which each token ends. copies: by number, how often what a token belongs to had been said before; 0 where it is
-    missing. end: the length of the text. found: the number of the token that ended the same pair as the last token before, as it is written or
-    with its numbers folded; -1 if the pair is new. num_followed: how many pairs on end, up to that one, stood before one after another, the first not
-    counted. tail: the end of the text, at least `TAIL_CHARS` of it if it is so long.
+    ends: the offset at which each token ends. copies: by number, how often what a token belongs to had been said before; 0 where it
+    is missing. end: the length of the text. tail: its last characters. found: the number of the token that ended the same pair as the
+    last token before, as it is written or with its numbers folded; -1 if the pair is new. is_passage: whether the pair before that
+    one stood there too: three tokens stood before.
     """
 
     TAIL_CHARS = 256
@@ -29,7 +29,7 @@ class History:
         self.copies: dict[int, int] = {}
         self.end = 0
         self.found = -1
-        self.num_followed = 0
+        self.is_passage = False
         self.tail = ""
         self._ids: dict[str, int] = {}  # token -> its number when it stood first
         self._last_at: dict[int, int] = {}  # ids of a pair -> number of its second token
@@ -41,18 +41,20 @@ class History:
         """Add a token."""
         self.found = -2  # no pair that stood before comes after this
         self.read([token], 0, 1)
-        self.num_followed = 0
 
     def read(self, tokens: list[str], at: int, stop: int) -> int:
-        """Add the tokens from index `at` on, up to the one that makes a passage that stood before; return the index after the last one added.
+        """Add the tokens from index `at` on, up to the third of a passage that stood before.
+
+        Returns:
+            The index after the last token added.
 
         Goal: as little as can be for a token that is new.
         """
         base, seen, ends, end = self.base, self.tokens, self.ends, self.end
         ids, last_at, last, folded = self._ids, self._last_at, self._last_id, self._last_folded
-        found, first, num_followed = self.found, at, self.num_followed
+        found, first, is_passage = self.found, at, False
         number = base + len(seen)
-        while at < stop and num_followed < PASSAGE_PAIRS:
+        while at < stop and not is_passage:
             token = tokens[at]
             at += 1
             end += len(token)
@@ -67,16 +69,16 @@ class History:
                 last_at[pair] = number
                 if known <= base:
                     known = -1  # forgotten
-            if folded or (token < ":" and token[0].isdigit()):
+            if folded or (token < _AFTER_DIGITS and token[0].isdigit()):
                 before = self._add_folded(token, last, this, number)
                 folded = self._last_folded
                 if known < 0:
                     known = before
             last = this
-            num_followed = num_followed + 1 if known >= 0 and known == found + 1 else 0
+            is_passage = known >= 0 and known == found + 1
             found = known
             number += 1
-        self.num_followed = num_followed
+        self.is_passage = is_passage
         self.tail = (self.tail + "".join(tokens[first:at]))[-self.TAIL_CHARS :]
         self.end, self._last_id, self.found = end, last, found
         return at
@@ -135,7 +137,7 @@ class History:
         """Add `rest`, which was not read, and let the next token follow nothing."""
         if rest:
             self.append(rest)
-        self._last_id = self._last_folded = self.num_followed = 0
+        self._last_id = self._last_folded = 0
         self.found, self.tail = -1, ""
 
     def forget(self, num_tokens: int) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dedup.text.loops.history import _HASH_MASK, History
+from dedup.text.loops.history import History
 from dedup.text.loops.tokens import tokenize
 
 
@@ -84,18 +84,9 @@ def test_after_starting_over_a_token_follows_nothing() -> None:
     assert not history.is_passage
 
 
-def test_pairs_of_one_hash_are_told_apart() -> None:
-    """A pair of tokens is looked up by hash and compared by text."""
+def test_a_token_is_new_once() -> None:
     history = history_of(TEXT)
-    other = tokenize("one two three ")
-    code = {text: hash(text) & _HASH_MASK for text in other}
-    last = 0
-    for text in other:  # as if each pair had the hash of one that stood before
-        history._last_at[(last << 30) | code[text]] = 2
-        last = code[text]
-    history.start_over("")
-    assert read(history, "one two three ") == 3
-    assert not history.is_passage
+    assert [history.is_new(index) for index in (0, 5, 6)] == [True, False, True]
 
 
 @pytest.mark.parametrize("num_tokens", [0, 2, 6])
