@@ -10,7 +10,9 @@ from aiohttp import web
 
 from tests.server.mock_upstream import Upstream, event
 
-Part = tuple[Literal["content", "reasoning"], str] | tuple[Literal["tool"], tuple[int, str, str]]  # a call: index, name, arguments
+Part = (
+    tuple[Literal["content", "reasoning"], str] | tuple[Literal["tool"], tuple[int, str, str]]
+)  # a call: index, name, arguments
 Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"]
 
 _PIECE_CHARS = 12

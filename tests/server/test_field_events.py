@@ -13,7 +13,9 @@ CIRCLES = "We walk around the same old barn. "
 ITEM = '"The kettle was already cold."'
 BIRDS = ("heron", "wren", "kite", "rook", "finch", "swift", "crane", "grebe", "owl", "plover", "dunlin", "tern")
 JSON_MODE = {"response_format": {"type": "json_object"}}
-CSS = "Why does the layout break?\n\n.board { display: grid; grid-template-columns: repeat(4, 1fr); }\n.board img { width: 9rem; }"
+CSS = (
+    "Why does the layout break?\n\n.board { display: grid; grid-template-columns: repeat(4, 1fr); }\n.board img { width: 9rem; }"
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,9 @@ Names = tuple[Endpoint, str, str, str]
 
 
 @ENDPOINTS
-def test_a_loop_in_tool_arguments_ends_as_incomplete(play: Player, endpoint: Endpoint, calls: str, stop: str, length: str) -> None:
+def test_a_loop_in_tool_arguments_ends_as_incomplete(
+    play: Player, endpoint: Endpoint, calls: str, stop: str, length: str
+) -> None:
     arguments = '{"path": "notes.md", "content": "# Notes\\n\\n' + "- Ask the miller about the rope.\\n" * 150 + '"}'
     got = play(Choice([("content", "I will save the notes."), call(arguments)], "tool_calls"), endpoint=endpoint)
     assert (got.finish_reason, kind_of(got)) == (length, "exact")
@@ -114,7 +118,9 @@ def test_arguments_that_only_look_alike_come_whole(
 
 
 @ENDPOINTS
-def test_a_loop_of_text_before_a_call_ends_the_answer(play: Player, endpoint: Endpoint, calls: str, stop: str, length: str) -> None:
+def test_a_loop_of_text_before_a_call_ends_the_answer(
+    play: Player, endpoint: Endpoint, calls: str, stop: str, length: str
+) -> None:
     said = "The patch is ready, and I will send it. " + "anvil " * 500
     got = play(Choice([("content", said), call('{"cmd": "git push"}')], "tool_calls"), endpoint=endpoint)
     assert (got.finish_reason, kind_of(got)) == (stop, "exact")
