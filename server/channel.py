@@ -11,6 +11,7 @@ from typing import Final
 from dedup.config import FilterConfig, Policy
 from dedup.text.filter import RepetitionFilter
 from dedup.text.loops.detector import LoopEvent
+from dedup.text.prompt import asks_again
 from server.sse import read_json
 from server.telemetry import ChannelName, Telemetry
 
@@ -23,7 +24,7 @@ _MAX_JSON_CHARS: Final = 4_000_000  # kept to tell at a cut whether it is comple
 class Editing:
     """How the texts of an answer are to be edited.
 
-    prompt: what the reader asked last. history: earlier answers, for `strict`. wants_json: the answer must be JSON, so it is not edited.
+    prompt: what the reader asked last. history: earlier answers, for `strict`, unless the prompt asks for one again. wants_json: the answer must be JSON, so it is not edited.
     """
 
     policy: Policy
@@ -33,7 +34,7 @@ class Editing:
 
     def channel(self, name: ChannelName) -> "Channel":
         edit = name != "tool_arguments" and not (name == "content" and self.wants_json)
-        history = self.history if self.policy == "strict" else ()
+        history = self.history if self.policy == "strict" and not (self.history and asks_again(self.prompt)) else ()
         text_filter = RepetitionFilter(_config(self.policy, edit), history=history, prompt=self.prompt)
         return Channel(name, text_filter, is_json=not edit)
 

@@ -18,7 +18,7 @@ from typing import Final, Literal
 from dedup.text import prompt_words as words
 from dedup.text.runs import form, root, runs
 
-__all__ = ["NOTHING_REQUESTED", "RequestedRepetition", "read_prompt"]
+__all__ = ["NOTHING_REQUESTED", "RequestedRepetition", "asks_again", "read_prompt"]
 
 Reason = Literal["none", "copies", "in_prompt", "lyrics", "drill", "test_data", "counting", "repetition"]
 
@@ -221,6 +221,16 @@ def _line(text: str, at: int) -> str:
     """Return the line of `text` in which the offset `at` stands."""
     end = text.find("\n", at)
     return text[text.rfind("\n", 0, at) + 1 : end if end >= 0 else len(text)]
+
+
+def asks_again(prompt: str) -> bool:
+    """Return whether `prompt` asks for an earlier answer again, as it is or changed."""
+    for sentence in words.SENTENCE_END.split(_folded(_ends(prompt))):
+        for match in words.AGAIN.finditer(sentence):
+            before, after = _clause(sentence, match.start(), match.end())
+            if not _is_dead(before, after):
+                return True
+    return False
 
 
 def _read_sentence(sentence: str, groups: set[str], masked: str, quotes: list[str]) -> Iterator[RequestedRepetition]:

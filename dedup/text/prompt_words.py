@@ -244,6 +244,17 @@ SAME_TEXT: Final = re.compile(
     r"keep every word|rewrite|übersetz|korrigier|bereinig|abschreib|tradui|corrig|nettoie|recopie|traduc|"
     r"traduzc|limpia|copia)|翻译|译成|翻成|校对|整理|清理|转写|抄录|抄写|复制|翻訳|訳し|校正|書き起こ|整形|原样"
 )
+# An earlier answer is wanted once more, as it is or changed.
+AGAIN: Final = re.compile(
+    r"\b(?:write|send|give|show|print|say|type|post|paste|tell|read|list|return|output|repeat|schreib\w*|zeig\w*|sag\w*|gib|schick\w*|"
+    r"[eé]cri(?:s|vez|re)|donne[rz]?|montre[rz]?|envoie|escrib\w*|dame|muestra|env[ií]a|repit\w*)\b[^.!?\n]{0,60}"
+    r"\b(?:again|once more|one more time|noch ?(?:ein)?mal|erneut|encore une fois|de nouveau|otra vez|de nuevo|una vez más)\b"
+    r"|\b(?:re-?write|re-?send|re-?word|rephrase|revise|proofread|überarbeite\w*|r[eé][eé]cri(?:s|vez|re)|reescrib\w*)\b"
+    r"|\b(?:whole|full|entire|complete|updated|corrected|revised) "
+    r"(?:version|letter|text|code|file|script|email|article|essay|story|poem|document|list|answer|draft)\b"
+    r"|再(?:写|发|说|给|念|输出|打印|来)(?:[我一遍次下份]|$)|重新?(?:写|发|说|输出|生成|给)|重复|修改|改写|改成|改为|润色"
+    r"|完整(?:的|版|代码)|もう一度|再度|書き直|修正し"
+)
 OTHER_COLON: Final = re.compile(r"rule|format|require|condition|style|like this|要求|格式|规则|条件")
 OTHER_KIND: Final = re.compile(
     r"\b(?:list|names?|playlist|essay|review|analysis|summary|article|email|blog|player|app|website|"
