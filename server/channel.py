@@ -24,7 +24,8 @@ _MAX_JSON_CHARS: Final = 4_000_000  # kept to tell at a cut whether it is comple
 class Editing:
     """How the texts of an answer are to be edited.
 
-    prompt: what the reader asked last. history: earlier answers, for `strict`, unless the prompt asks for one again. wants_json: the answer must be JSON, so it is not edited.
+    prompt: what the reader asked last. history: earlier answers, for `strict`, unless the prompt asks for one again.
+    wants_json: the answer must be JSON, so it is not edited.
     """
 
     policy: Policy
