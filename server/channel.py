@@ -11,17 +11,21 @@ from typing import Final
 from dedup.config import FilterConfig, Policy
 from dedup.text.filter import RepetitionFilter
 from dedup.text.loops.detector import LoopEvent
+from dedup.text.prompt import asks_again
+from server.sse import read_json
 from server.telemetry import ChannelName, Telemetry
 
 _now: Final = perf_counter  # asked twice a piece, and compiled code would look `time` and its function up each time
 _log: Final = logging.getLogger("dedup.server")
+_MAX_JSON_CHARS: Final = 4_000_000  # kept to tell at a cut whether it is complete; longer JSON counts as incomplete
 
 
 @dataclass(frozen=True, slots=True)
 class Editing:
     """How the texts of an answer are to be edited.
 
-    prompt: what the reader asked last. history: earlier answers, for `strict`. wants_json: the answer must be JSON, so it is not edited.
+    prompt: what the reader asked last. history: earlier answers, for `strict`, unless the prompt asks for one again.
+    wants_json: the answer must be JSON, so it is not edited.
     """
 
     policy: Policy
@@ -31,8 +35,9 @@ class Editing:
 
     def channel(self, name: ChannelName) -> "Channel":
         edit = name != "tool_arguments" and not (name == "content" and self.wants_json)
-        history = self.history if self.policy == "strict" else ()
-        return Channel(name, RepetitionFilter(_config(self.policy, edit), history=history, prompt=self.prompt))
+        history = self.history if self.policy == "strict" and not (self.history and asks_again(self.prompt)) else ()
+        text_filter = RepetitionFilter(_config(self.policy, edit), history=history, prompt=self.prompt)
+        return Channel(name, text_filter, is_json=not edit)
 
 
 @lru_cache
@@ -43,7 +48,8 @@ def _config(policy: Policy, edit: bool) -> FilterConfig:
 class Channel:
     """Text that may turn out to be a repeat is held and comes with later text; none is lost, not even where the filter fails."""
 
-    def __init__(self, name: ChannelName, text_filter: RepetitionFilter) -> None:
+    def __init__(self, name: ChannelName, text_filter: RepetitionFilter, *, is_json: bool = False) -> None:
+        """is_json: it has to be JSON, and may be asked whether it is."""
         self.name = name
         self.filter = text_filter
         self.overhead = 0.0  # seconds spent in the filter
@@ -58,6 +64,7 @@ class Channel:
         self.discarded_chars = 0  # generated in them, and given to nobody
         self._held: deque[tuple[int, float, str]] = deque()  # (characters fed until then, when, text), of what is not let go yet
         self._let_go = 0  # characters fed that were given out or removed
+        self._json: list[str] | None = [] if is_json else None  # what the reader got
 
     def feed(self, text: str) -> str:
         """What the reader gets now."""
@@ -83,6 +90,8 @@ class Channel:
         if self.given is not None:
             self.given.append(given)
             self.fed.append(text)
+        if self._json is not None:
+            self._keep_json(given)
         return given
 
     @property
@@ -115,12 +124,26 @@ class Channel:
         self.chars_out += len(given)
         if self.given is not None:
             self.given.append(given)
+        if self._json is not None:
+            self._keep_json(given)
         return given
 
     @property
     def cut(self) -> bool:
         """Whether the text has ended at a loop."""
         return self.filter.ended
+
+    @property
+    def is_whole_json(self) -> bool:
+        """Whether the reader got a complete JSON object, array or string. A number may be half of one."""
+        text = "".join(self._json or ()).lstrip()
+        if not text.startswith(("{", "[", '"')):
+            return False
+        try:
+            read_json(text.encode("utf-8", "surrogatepass"))
+        except (ValueError, RecursionError):
+            return False
+        return True
 
     def push(self, telemetry: Telemetry, model: str, *, delivered: bool = True) -> None:
         """Counts what became of the text. delivered: a reader got it."""
@@ -152,6 +175,13 @@ class Channel:
         given = rest[self._let_go - start :] + text
         self.chars_out += len(given)
         return given
+
+    def _keep_json(self, given: str) -> None:
+        if self.chars_out <= _MAX_JSON_CHARS:
+            assert self._json is not None
+            self._json.append(given)
+        else:
+            self._json = None
 
     def _release(self, num_chars: int, now: float) -> None:
         self._let_go = num_chars

@@ -151,9 +151,13 @@ class Message(BaseModel):
     @property
     def text(self) -> str:
         """The message's text; parts other than text are left out."""
+        return "".join(self.texts)
+
+    @property
+    def texts(self) -> list[str]:
         if isinstance(self.content, list):
-            return "".join(part["text"] for part in self.content if isinstance(part.get("text"), str))
-        return self.content or ""
+            return [part["text"] for part in self.content if isinstance(part.get("text"), str)]
+        return [self.content] if self.content else []
 
 
 @dataclass(slots=True)
@@ -314,7 +318,8 @@ class ChatRequest(_ChoicesRequest):
 
     @property
     def prompt_text(self) -> str:
-        return next((message.text for message in reversed(self.messages) if message.role == "user"), "")
+        asked = (message.texts for message in reversed(self.messages) if message.role == "user")
+        return next((text for texts in asked if (text := "\n".join(texts).strip())), "")
 
     @property
     def earlier_answers(self) -> list[str]:

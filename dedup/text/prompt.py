@@ -8,15 +8,17 @@ characters are read for requests, the first and last `_END_CHARS` for a text tha
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
 from typing import Final, Literal
 
 from dedup.text import prompt_words as words
 from dedup.text.runs import form, root, runs
-from dedup.text.words import fold
 
-__all__ = ["NOTHING_REQUESTED", "RequestedRepetition", "read_prompt"]
+__all__ = ["NOTHING_REQUESTED", "RequestedRepetition", "asks_again", "read_prompt"]
 
 Reason = Literal["none", "copies", "in_prompt", "lyrics", "drill", "test_data", "counting", "repetition"]
 
@@ -24,7 +26,10 @@ _END_CHARS: Final = 10_000  # searched for a run
 _INSTRUCTION_CHARS: Final = 3_000  # at either end, read for a request
 _MAX_COPIES: Final = 10_000
 _MAX_COUNTED: Final = 1_000
+_MAX_REMEMBERED: Final = 16  # prompts
 _MAX_REQUESTS: Final = 16
+_MAX_SENTENCES: Final = 8  # at either end, of those that may hold a request
+_MAX_WORK_CHARS: Final = 220  # from a word like "translate" to its colon
 _MAX_UNIT_CHARS: Final = 2_000
 # Copies, and the period length up to which they are allowed. A chorus comes back some ten times,
 # with an outro more often; a page holds thirty lines; test data are wanted in quantity; "say it
@@ -102,13 +107,13 @@ def read_prompt(prompt: str) -> RequestedRepetition:
     """Return what `prompt` says about the repetition that its answer may hold."""
     if len(prompt) > 2 * _END_CHARS:
         prompt = f"{prompt[:_END_CHARS]}\n\n{prompt[-_END_CHARS:]}"
-    text = fold(prompt)
-    found: list[RequestedRepetition] = []
-    for request in _requests(text):
-        found.append(request)
-        if len(found) == _MAX_REQUESTS:
-            break
-    found += _in_prompt(text)
+    return _read(prompt)
+
+
+@lru_cache(maxsize=_MAX_REMEMBERED)  # each text of an answer asks for the same
+def _read(prompt: str) -> RequestedRepetition:
+    found = list(islice(_requests(_folded(_ends(prompt))), _MAX_REQUESTS))
+    found += _in_prompt(prompt)
     if not found:
         return NOTHING_REQUESTED
     reasons = {request.reason for request in found}
@@ -118,29 +123,88 @@ def read_prompt(prompt: str) -> RequestedRepetition:
     return replace(found[0], also=tuple(found[1:]))
 
 
+def _folded(text: str) -> str:
+    """Return `text` with case and width folded; characters that stay as they are cost little."""
+    if not text.isascii():
+        text = words.TO_FOLD.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
+    return text.casefold()
+
+
 def _requests(text: str) -> Iterator[RequestedRepetition]:
-    text = _ends(text)
-    ascii_only = text.isascii()
-    hints = {
-        group: [hint for hint in all_hints if hint in text]
-        for group, all_hints in (words.ASCII_HINTS if ascii_only else words.HINTS).items()
-    }
+    hints = _hints(text)
     masked, quotes = _hide(text)
+    if not hints and not quotes:
+        return
     if len(quotes) == 1 and len(masked.strip()) == 1:  # the whole prompt stands in quotes
         masked, quotes = _hide(quotes[0])
-    sentences: list[tuple[int, int, set[str]]] = []
-    start = 0
-    for match in [*words.SENTENCE_END.finditer(masked), None]:
-        end = match.end() if match else len(masked)
-        groups = _groups(masked[start:end], hints)
-        if groups and not words.CODE_LINE.search(_line(masked, start)):
-            sentences.append((start, end, groups))
-        start = end
+    sentences = list(_sentences(masked, hints))
     first, last = _instructions(masked) if sentences else (0, 0)
+    sentences = [one for one in sentences if first <= one[0] < last]
+    if len(sentences) > 2 * _MAX_SENTENCES:
+        sentences = sentences[:_MAX_SENTENCES] + sentences[-_MAX_SENTENCES:]
     for start, end, groups in sentences:
-        if first <= start < last:
-            sentence = masked[start : min(end, last)].strip(" \n\t")
-            yield from _read_sentence(sentence, groups, masked, quotes)
+        sentence = masked[start : min(end, last)].strip(" \n\t")
+        yield from _read_sentence(sentence, groups, masked, quotes)
+
+
+def _hints(text: str) -> dict[str, list[str]]:
+    """Return, by group, the hints that stand in `text`."""
+    if text.isascii():
+        begins = {word[:4].decode() for word in set(text.encode().translate(words.LETTERS).split())}
+    else:
+        begins = set(words.WORD_BEGIN.findall(text))
+    found: dict[str, list[str]] = {}
+    for begin in begins & words.PREFIXED_HINTS.keys():
+        for group, hint in words.PREFIXED_HINTS[begin]:
+            if hint in text:
+                found.setdefault(group, []).append(hint)
+    for group, hint in words.ASCII_OTHER_HINTS if text.isascii() else words.OTHER_HINTS:
+        if hint in text:
+            found.setdefault(group, []).append(hint)
+    return found
+
+
+def _sentences(masked: str, hints: dict[str, list[str]]) -> Iterator[tuple[int, int, set[str]]]:
+    """Yield the sentences that may hold a request, none twice: the span of each, and the groups of patterns that it may match."""
+    read: set[str] = set()
+    line_end = start = end = 0
+    is_code: bool | None = None
+    for at in _hits(masked, hints):
+        if at < end:
+            continue
+        line_start = masked.rfind("\n", end, at) + 1
+        start = max(end, line_start)
+        for match in words.SENTENCE_END.finditer(masked, start, at):
+            start = match.end()
+        found = words.SENTENCE_END.search(masked, at)
+        end = found.end() if found else len(masked)
+        sentence = masked[start:end]
+        groups = _groups(sentence, hints)
+        if not groups or sentence in read:
+            continue
+        read.add(sentence)
+        if is_code is None or start >= line_end:
+            line = _line(masked, start)
+            line_end = start + max(1, len(line))
+            is_code = _is_code(line)
+        if not is_code:
+            yield start, end, groups
+
+
+def _is_code(line: str) -> bool:
+    marked = words.CODE_MARK.search(line) or any(word in line for word in words.CODE_WORDS)
+    return bool(marked and words.CODE_LINE.search(line))
+
+
+def _hits(masked: str, hints: dict[str, list[str]]) -> list[int]:
+    """Return the offsets of hints and quotes, in order."""
+    hits = [] if masked.isascii() else [match.start() for match in words.QUOTE.finditer(masked)]
+    for hint in {hint for present in hints.values() for hint in present}:
+        at = masked.find(hint)
+        while at >= 0:
+            hits.append(at)
+            at = masked.find(hint, at + len(hint))
+    return sorted(hits)
 
 
 def _groups(sentence: str, hints: dict[str, list[str]]) -> set[str]:
@@ -157,6 +221,16 @@ def _line(text: str, at: int) -> str:
     """Return the line of `text` in which the offset `at` stands."""
     end = text.find("\n", at)
     return text[text.rfind("\n", 0, at) + 1 : end if end >= 0 else len(text)]
+
+
+def asks_again(prompt: str) -> bool:
+    """Return whether `prompt` asks for an earlier answer again, as it is or changed."""
+    for sentence in words.SENTENCE_END.split(_folded(_ends(prompt))):
+        for match in words.AGAIN.finditer(sentence):
+            before, after = _clause(sentence, match.start(), match.end())
+            if not _is_dead(before, after):
+                return True
+    return False
 
 
 def _read_sentence(sentence: str, groups: set[str], masked: str, quotes: list[str]) -> Iterator[RequestedRepetition]:
@@ -344,8 +418,8 @@ def _shown(text: str, quotes: list[str]) -> str:
 def _instructions(masked: str) -> tuple[int, int]:
     """Return the span of `masked` without a text to work on: behind "Translate this: ", or above."""
     size = len(masked)
-    if match := words.WORK_COLON.search(masked):
-        return 0, match.end()
+    if end := _end_of_work_colon(masked):
+        return 0, end
     first = masked.find("\n\n", size - len(masked.lstrip()))
     if first < 0:
         return 0, size
@@ -360,11 +434,23 @@ def _instructions(masked: str) -> tuple[int, int]:
     return 0, size
 
 
+def _end_of_work_colon(masked: str) -> int:
+    """Return the end of the first "Translate this: "; 0 if there is none."""
+    start = 0
+    for match in words.COLON.finditer(masked):
+        line = masked.rfind("\n", start, match.start()) + 1
+        work = words.WORK.search(masked, max(line, start, match.start() - _MAX_WORK_CHARS), match.end())
+        if work:
+            return match.end()
+        start = match.end()
+    return 0
+
+
 def _in_prompt(text: str) -> list[RequestedRepetition]:
     found_runs = runs(text)
     if not found_runs:
         return []
-    same_text = words.SAME_TEXT.search(text) is not None
+    same_text = words.SAME_TEXT.search(_folded(text)) is not None
     found = []
     for unit, copies in found_runs:
         found.append(RequestedRepetition("in_prompt", _with_slack(copies), unit))

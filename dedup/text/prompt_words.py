@@ -79,6 +79,9 @@ CODE_LINE: Final = re.compile(
     r"|from \S+ import |(?:const|let|var) \w+ ?=|@\w+\s*$|#include|(?:for|while|if)\b.*[:{]\s*$"
     r"|select\b.* from |insert into |update \w+ set |delete from |create table |[$>#] ?\w+ -)"
 )
+# One of these stands in every line of code, and is cheaper to look for.
+CODE_MARK: Final = re.compile("[{}()=&|:<>@#$;]")
+CODE_WORDS: Final = ("import", "package", "using", "select", "insert into", "update", "delete from", "create table")
 
 ASK: Final = re.compile(
     r"(?<![\w-])(?:write|print|spam|(?<=would )like|(?<=['’]d )like|"
@@ -235,12 +238,22 @@ WORK: Final = re.compile(
     r"traduc\w*|traduzc\w*|resum\w*|limpia\w*|transcrib\w*)(?![\w:])"
     r"|翻译|译成|翻成|总结|校对|润色|整理|清理|改写|转写|抄录|解释|翻訳|訳し|要約|校正|書き起こ|整形"
 )
-WORK_COLON: Final = re.compile(rf"(?:{WORK.pattern})[^\n:]{{0,200}}:(?!//)")
 ABOVE: Final = re.compile(r"\b(?:above|previous|preceding|obigen?|oben|ci-dessus|anterior|de arriba)\b|上面|以上|上述|上の")
 SAME_TEXT: Final = re.compile(
     r"\b(?:translat|proofread|clean|transcri|format|reformat|copy\b|verbatim|correct|ocr\b|"
     r"keep every word|rewrite|übersetz|korrigier|bereinig|abschreib|tradui|corrig|nettoie|recopie|traduc|"
     r"traduzc|limpia|copia)|翻译|译成|翻成|校对|整理|清理|转写|抄录|抄写|复制|翻訳|訳し|校正|書き起こ|整形|原样"
+)
+# An earlier answer is wanted once more, as it is or changed.
+AGAIN: Final = re.compile(
+    r"\b(?:write|send|give|show|print|say|type|post|paste|tell|read|list|return|output|repeat|schreib\w*|zeig\w*|sag\w*|gib|schick\w*|"
+    r"[eé]cri(?:s|vez|re)|donne[rz]?|montre[rz]?|envoie|escrib\w*|dame|muestra|env[ií]a|repit\w*)\b[^.!?\n]{0,60}"
+    r"\b(?:again|once more|one more time|noch ?(?:ein)?mal|erneut|encore une fois|de nouveau|otra vez|de nuevo|una vez más)\b"
+    r"|\b(?:re-?write|re-?send|re-?word|rephrase|revise|proofread|überarbeite\w*|r[eé][eé]cri(?:s|vez|re)|reescrib\w*)\b"
+    r"|\b(?:whole|full|entire|complete|updated|corrected|revised) "
+    r"(?:version|letter|text|code|file|script|email|article|essay|story|poem|document|list|answer|draft)\b"
+    r"|再(?:写|发|说|给|念|输出|打印|来)(?:[我一遍次下份]|$)|重新?(?:写|发|说|输出|生成|给)|重复|修改|改写|改成|改为|润色"
+    r"|完整(?:的|版|代码)|もう一度|再度|書き直|修正し"
 )
 OTHER_COLON: Final = re.compile(r"rule|format|require|condition|style|like this|要求|格式|规则|条件")
 OTHER_KIND: Final = re.compile(
@@ -271,7 +284,22 @@ _HINT_WORDS: Final = {
     "blindtext|fülltext|données|texte|datos|texto|测试|假数据|填充|占位|テスト|ダミー",
 }
 HINTS: Final = {group: tuple(hints.split("|")) for group, hints in _HINT_WORDS.items()}
-ASCII_HINTS: Final = {g: tuple(filter(str.isascii, hints)) for g, hints in HINTS.items()}
+# Hints that begin a word are looked up by its first characters, the others in the text.
+LETTERS: Final = bytes(byte if chr(byte).islower() and byte < 128 else 32 for byte in range(256))  # all else is space
+WORD_BEGIN: Final = re.compile("([a-zà-ÿ]{1,4})[a-zà-ÿ]*")
+_WITHIN_WORDS: Final = frozenset(("mal", "fois", "rap"))  # "zehnmal", "rappen"
+PREFIXED_HINTS: Final[dict[str, list[tuple[str, str]]]] = {}
+OTHER_HINTS: Final[list[tuple[str, str]]] = []
+for _group, _hints in HINTS.items():
+    for _hint in _hints:
+        if (_begin := WORD_BEGIN.match(_hint)) and _hint not in _WITHIN_WORDS:
+            PREFIXED_HINTS.setdefault(_begin[1], []).append((_group, _hint))
+        else:
+            OTHER_HINTS.append((_group, _hint))
+ASCII_OTHER_HINTS: Final = [(group, hint) for group, hint in OTHER_HINTS if hint.isascii()]
+# What NFKC may change, and the character that it may be composed with.
+TO_FOLD: Final = re.compile(".?[^\x00-\x7f\u2018-\u201e\u3001-\u3020\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff]+", re.DOTALL)
+COLON: Final = re.compile(":(?!//)")
 ANY_NUMBER: Final = re.compile(rf"[\d{HAN}]|\b(?:an? )?(?:{WORDS})|\btwice|\bthrice")
 SENTENCE_END: Final = re.compile(r"[.!?](?=\s)|[!?](?=[^\x00-\x7f])|[。\n]")
 CLAUSE_END: Final = re.compile(r"[,，、;:(]|\bbut\b|\band then\b|\binstead\b(?! of)")

@@ -11,6 +11,8 @@ from dedup.text.words import fold
 
 _PROBE_CHARS: Final = 6
 _PROBE_STEP: Final = 24
+_LONG_CHARS: Final = 2000  # texts from here on are probed for what recurs over more characters
+_LONG_PROBE_CHARS: Final = 12
 _MAX_RUN_PERIOD: Final = 400
 _MIN_RUN_COPIES: Final = 4  # three of a sentence
 _MIN_RUN_CHARS: Final = 20
@@ -21,7 +23,7 @@ _SPACING: Final = re.compile(r"[\s\d!-/:-@\[-`{-~\u00a0-\u00bf\u2010-\u2027\u203
 def runs(text: str) -> list[tuple[str, int]]:
     """Return units that stand repeated in `text`, without spacing, punctuation and counters."""
     plain = " ".join(text.split())
-    if not any(_period(plain, at, 1) for at in range(0, len(plain) - _PROBE_CHARS, _PROBE_STEP)):
+    if not _may_repeat(plain):
         return []
     squeezed = form(text)
     found: dict[str, int] = {}
@@ -43,6 +45,15 @@ def runs(text: str) -> list[tuple[str, int]]:
             found[unit] = max(found.get(unit, 0), copies)
         at = end
     return list(found.items())
+
+
+def _may_repeat(plain: str) -> bool:
+    size = _PROBE_CHARS if len(plain) < _LONG_CHARS else _LONG_PROBE_CHARS
+    for at in range(0, len(plain) - size, _PROBE_STEP):
+        found = plain.find(plain[at : at + size], at + 1, at + _MAX_RUN_PERIOD + size)
+        if found >= 0 and _period(plain, at, 1):
+            return True
+    return False
 
 
 def _period(text: str, at: int, repeats: int) -> int:

@@ -19,12 +19,19 @@ def read_object(data: bytes) -> dict[str, Any]:
 
 def said(messages: object, role: str) -> list[str]:
     """The texts of a conversation's messages by `role`, less the empty ones; parts other than text are left out."""
+    return ["".join(texts) for texts in _texts(messages, role)]
+
+
+def asked(messages: object) -> str:
+    """Return the text of the last of a user's messages that has any: one with a tool's result alone asks for nothing new."""
+    return next(("\n".join(texts) for texts in reversed(_texts(messages, "user"))), "")
+
+
+def _texts(messages: object, role: str) -> list[list[str]]:
     by_role = [m for m in messages if isinstance(m, dict) and m.get("role") == role] if isinstance(messages, list) else []
-    return [text for message in by_role if (text := _text(message.get("content")))]
+    return [texts for message in by_role if (texts := _parts(message.get("content")))]
 
 
-def _text(content: object) -> str:
-    if isinstance(content, str):
-        return content
-    parts = [part.get("text") for part in content if isinstance(part, dict)] if isinstance(content, list) else []
-    return "".join(text for text in parts if isinstance(text, str))
+def _parts(content: object) -> list[str]:
+    parts = [part.get("text") for part in content if isinstance(part, dict)] if isinstance(content, list) else [content]
+    return [text for text in parts if isinstance(text, str) and text]

@@ -79,6 +79,13 @@ class _ChoiceState:
     def bytes_in(self) -> int:
         return sum(channel.bytes_in for channel in self.channels)
 
+    @property
+    def _can_go_on(self) -> bool:
+        """Whether there is more to say behind a cut: in content alone, and not in JSON that is complete."""
+        if {channel.name for channel in self.channels} != {"content"}:
+            return False
+        return not (self._editing.wants_json and all(channel.is_whole_json for channel in self.channels))
+
     def filter(self, choice: Choice, fed: _Fed | None = None) -> _Filtered:
         """Takes the choice's part of a chunk, edits it in place and says what becomes of it.
 
@@ -111,7 +118,7 @@ class _ChoiceState:
         if not edited or last or _carries(choice):
             filtered.kept.append(choice)
         if self.cut and not last:
-            self.waits = self._heals and {channel.name for channel in self.channels} == {"content"}
+            self.waits = self._heals and self._can_go_on
             if not self.waits:
                 filtered.after += self.end_short()
         elif self.cut:
@@ -174,10 +181,14 @@ class _ChoiceState:
 
     def _finish_reason(self, given: str | None) -> str:
         """`length` where what was cut is unusable, so that no client takes it for complete."""
-        call_is_open = given is None and any(channel.name == "tool_arguments" for channel in self.channels)
-        if is_unusable(self.channels, self._editing, call_is_open):
+        calls = [channel for channel in self.channels if channel.name == "tool_arguments"]
+        if is_unusable(self.channels, self._editing, calls if given in (None, "length") else ()):
             return "length"
-        return given if given and given != "length" else "stop"
+        if given and given != "length":
+            return given
+        if not calls:
+            return "stop"
+        return "function_call" if ("function_call", 0) in self._open else "tool_calls"
 
 
 @dataclass(slots=True)

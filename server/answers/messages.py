@@ -8,7 +8,7 @@ from typing import Any
 
 from dedup.config import Policy
 from server.answers import report
-from server.answers.body import read_object, said
+from server.answers.body import asked, read_object, said
 from server.channel import Channel, Editing
 from server.errors import ApiError, upstream_failed
 from server.schema import estimate_tokens
@@ -19,11 +19,12 @@ STOP_DETAILS = {"type": "repetition_detected"}
 
 Message = dict[str, Any]
 
+_INPUT = "input_json_delta"
 # By the type of a delta: the channel of its text, and the field that has it.
 _DELTAS: dict[str, tuple[ChannelName, str]] = {
     "text_delta": ("content", "text"),
     "thinking_delta": ("reasoning", "thinking"),
-    "input_json_delta": ("tool_arguments", "partial_json"),
+    _INPUT: ("tool_arguments", "partial_json"),
 }
 _ERRORS = ("invalid_request_error", "authentication_error", "permission_error", "not_found_error", "rate_limit_error")
 
@@ -31,8 +32,7 @@ _ERRORS = ("invalid_request_error", "authentication_error", "permission_error", 
 def messages_editing(body: Message, policy: Policy) -> Editing:
     """How the answer to the request `body` is to be edited."""
     messages = body.get("messages")
-    asked = said(messages, "user")
-    return Editing(policy, asked[-1] if asked else "", said(messages, "assistant"))
+    return Editing(policy, asked(messages), said(messages, "assistant"))
 
 
 @dataclass(slots=True)
@@ -221,8 +221,10 @@ class MessagesAnswer:
 
     def _stop_reason(self, given: object) -> object:
         """`max_tokens` where what was cut is unusable, so that no client takes it for complete."""
-        call_is_open = any("input_json_delta" in block.texts for block in self._open.values())
-        return "max_tokens" if report.is_unusable(self.channels, self._editing, call_is_open) else given or "end_turn"
+        open_calls = [block.texts[_INPUT].channel for block in self._open.values() if _INPUT in block.texts]
+        if report.is_unusable(self.channels, self._editing, open_calls):
+            return "max_tokens"
+        return given or ("tool_use" if report.has_calls(self.channels) else "end_turn")
 
     def _summary(self) -> Message:
         return report.summary(self._editing.policy, self.channels)

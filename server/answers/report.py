@@ -1,19 +1,35 @@
 """What an answer says of the repetition taken out of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from dedup.text.filter import RepetitionFilter
 from server.channel import Channel, Editing
 
 
-def is_unusable(channels: Sequence[Channel], editing: Editing, call_is_open: bool) -> bool:
-    """Whether a cut left something that no client may take for complete: half a tool call, half of JSON, thoughts and no answer."""
-    names = {channel.name for channel in channels}
-    cut_names = {channel.name for channel in channels if channel.cut}
-    if "tool_arguments" in cut_names or call_is_open:
+def is_unusable(channels: Sequence[Channel], editing: Editing, open_calls: Iterable[Channel]) -> bool:
+    """Return whether a cut left something that no client may take for complete: half a tool call, half of JSON, thoughts and no answer.
+
+    open_calls: the arguments of the tool calls that the engine had not ended.
+    """
+    cut = [channel for channel in channels if channel.cut]
+    calls = [channel for channel in cut if channel.name == "tool_arguments"]
+    if not all(channel.is_whole_json for channel in (*calls, *open_calls)):
         return True
-    return ("reasoning" in cut_names and names == {"reasoning"}) or ("content" in cut_names and editing.wants_json)
+    if editing.wants_json and not all(channel.is_whole_json for channel in cut if channel.name == "content"):
+        return True
+    return bool(cut) and all(channel.name == "reasoning" for channel in channels)
+
+
+def has_calls(channels: Iterable[Channel]) -> bool:
+    return any(channel.name == "tool_arguments" for channel in channels)
+
+
+def requested(text_filter: RepetitionFilter) -> dict[str, Any]:
+    """Return a `requested` field with the repetition that the prompt allowed; no field where it allowed none."""
+    allowed = text_filter.requested
+    return {"requested": {"reason": allowed.reason, "copies": allowed.copies}} if allowed.reason != "none" else {}
 
 
 def summary(policy: str, channels: Sequence[Channel]) -> dict[str, Any]:
@@ -24,9 +40,11 @@ def summary(policy: str, channels: Sequence[Channel]) -> dict[str, Any]:
     if looping and looping.filter.loop:
         loop = {"channel": looping.name, **asdict(looping.filter.loop)}
     healed = [loop for channel in measured for loop in channel.healed]
+    allowed = requested(measured[0].filter) if measured else {}
     return {
         **({"healed": [asdict(loop) for loop in healed]} if healed else {}),
         "policy": policy,
+        **allowed,
         "loop": loop,
         "removed_chars": sum(int(channel.filter.metrics()["removed_chars"]) for channel in measured),
         "removed_sentences": sum(channel.filter.sentences_removed for channel in measured),

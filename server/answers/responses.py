@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from dedup.config import Policy
 from server.answers import report
-from server.answers.body import read_object, said
+from server.answers.body import asked, read_object, said
 from server.channel import Channel, Editing
 from server.errors import ApiError, upstream_failed
 from server.schema import estimate_tokens
@@ -62,10 +62,10 @@ _LAST = frozenset(f"response.{status}" for status in ("completed", "incomplete",
 def responses_editing(body: Message, policy: Policy) -> Editing:
     """How the answer to the request `body` is to be edited."""
     given, text = body.get("input"), body.get("text")
-    asked = [given] if isinstance(given, str) else said(given, "user")
+    prompt = given if isinstance(given, str) else asked(given)
     form = text.get("format") if isinstance(text, dict) else None
     wants_json = isinstance(form, dict) and str(form.get("type", "")).startswith("json")
-    return Editing(policy, asked[-1] if asked else "", said(given, "assistant"), wants_json)
+    return Editing(policy, prompt, said(given, "assistant"), wants_json)
 
 
 @dataclass(slots=True)
@@ -317,8 +317,8 @@ class ResponsesAnswer:
     def _is_unusable(self) -> bool:
         """Whether the cut left something that no client may take for complete."""
         texts = [text for item in self._items.values() for text in item.texts.values()]
-        call_is_open = any(text.kind.channel == "tool_arguments" and not text.done for text in texts)
-        return report.is_unusable(self.channels, self._editing, call_is_open)
+        open_calls = [text.channel for text in texts if text.kind.channel == "tool_arguments" and not text.done]
+        return report.is_unusable(self.channels, self._editing, open_calls)
 
     # Where a text is said again
 
@@ -428,8 +428,8 @@ class ResponsesAnswer:
         """The engine will report none."""
         reasoning = sum(channel.bytes_in for channel in self.channels if channel.name == "reasoning")
         output_tokens = estimate_tokens(sum(channel.bytes_in for channel in self.channels))
-        asked = "".join((*self._editing.history, self._editing.prompt))
-        input_tokens = self.input_tokens or estimate_tokens(len(asked.encode("utf-8", "replace")))
+        conversation = "".join((*self._editing.history, self._editing.prompt))
+        input_tokens = self.input_tokens or estimate_tokens(len(conversation.encode("utf-8", "replace")))
         return {
             "input_tokens": input_tokens,
             "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},

@@ -33,7 +33,7 @@ from tests.faults.raw_upstream import (
 )
 from tests.server import mock_upstream
 
-HELD = " The river rose in the ni"  # may yet become a sentence that was said before: the filter holds it
+HELD = " The river rose"  # may yet become a sentence that was said before: the filter holds it
 BEGUN = NOVEL + HELD
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHINESE = "河水在夜里涨了起来,到了早上,桥已经不见了。村里没有人听见它倒下。𠮷野家🙂"

@@ -162,7 +162,7 @@ def test_what_is_held_comes_before_the_block_stops() -> None:
     [
         ([("text_delta", LOOP * 60)], "end_turn", "content"),
         ([("thinking_delta", NOVEL), ("text_delta", LOOP * 60)], "end_turn", "content"),
-        ([("input_json_delta", '{"a": 1}'), ("text_delta", LOOP * 60)], "end_turn", "content"),
+        ([("input_json_delta", '{"a": 1}'), ("text_delta", LOOP * 60)], "tool_use", "content"),
         ([("text_delta", NOVEL), ("thinking_delta", LOOP * 60)], "end_turn", "reasoning"),
         ([("thinking_delta", LOOP * 60)], "max_tokens", "reasoning"),
         ([("text_delta", NOVEL), ("input_json_delta", '{"q": "' + LOOP * 60)], "max_tokens", "tool_arguments"),
@@ -330,5 +330,13 @@ def test_how_a_request_wants_its_answer_edited() -> None:
 
 def test_a_reader_who_asks_for_repetition_gets_it() -> None:
     editing = messages_editing({"messages": [{"role": "user", "content": "Write it 50 times."}]}, "balanced")
-    played = Played(stream(block("text_delta", pieces(LOOP * 60))), editing)
-    assert played.bytes == played.sent
+    played = Played(stream(block("text_delta", pieces(LOOP * 50))), editing)
+    assert played.text() == LOOP * 50
+    assert "repetition" not in played.ending["delta"]
+
+
+def test_a_reader_who_asks_for_repetition_gets_no_more_than_that() -> None:
+    editing = messages_editing({"messages": [{"role": "user", "content": "Write it 50 times."}]}, "balanced")
+    played = Played(stream(block("text_delta", pieces(LOOP * 200))), editing)
+    assert 50 <= played.text().count(LOOP) < 70
+    assert played.ending["delta"]["repetition"]["requested"] == {"reason": "copies", "copies": 57}

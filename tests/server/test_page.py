@@ -101,6 +101,13 @@ def test_a_reader_who_asked_for_it_gets_it(url: str) -> None:
     assert check(url, {"text": LOOP * 40, "prompt": "Say it 40 times"})[1]["removed"] == []
 
 
+def test_what_the_prompt_allows_is_said(url: str) -> None:
+    checked = check(url, {"text": LOOP * 400, "prompt": "Say it 40 times"})[1]
+    assert checked["requested"] == {"reason": "copies", "copies": 46}
+    assert checked["loop"]
+    assert "requested" not in check(url, {"text": LOOP * 400, "prompt": "Say it"})[1]
+
+
 def test_a_long_text_is_checked_elsewhere(url: str) -> None:
     text = NOVEL + (LOOP * 5000)
     status, checked = check(url, {"text": text, "policy": "loops"})

@@ -543,5 +543,13 @@ def test_how_a_request_wants_its_answer_edited() -> None:
 
 def test_a_reader_who_asks_for_repetition_gets_it() -> None:
     editing = responses_editing({"input": "Write it 50 times."}, "balanced")
-    played = Played(stream(message_events(pieces(LOOP * 60))), editing)
-    assert played.bytes == played.sent
+    played = Played(stream(message_events(pieces(LOOP * 50))), editing).check()
+    assert played.deltas() == LOOP * 50
+    assert "repetition" not in played.last
+
+
+def test_a_reader_who_asks_for_repetition_gets_no_more_than_that() -> None:
+    editing = responses_editing({"input": "Write it 50 times."}, "balanced")
+    played = Played(stream(message_events(pieces(LOOP * 200))), editing).check()
+    assert 50 <= played.deltas().count(LOOP) < 70
+    assert played.last["repetition"]["requested"] == {"reason": "copies", "copies": 57}

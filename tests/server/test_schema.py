@@ -62,7 +62,7 @@ def test_the_prompt_and_the_earlier_answers() -> None:
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}, {"role": "user", "content": parts}]
     request = parse(SAMPLED, "chat", {"messages": messages})
     assert isinstance(request, ChatRequest)
-    assert (request.prompt_text, request.earlier_answers) == ("AB", ["y"])
+    assert (request.prompt_text, request.earlier_answers) == ("A\nB", ["y"])
 
 
 @pytest.mark.parametrize(

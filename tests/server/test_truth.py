@@ -107,7 +107,7 @@ class Truth:
         verdicts = {"kept": len(kept), "removed": len(sent) - len(kept), "flagged": 0}
         if fed.loops:  # in whose copies no sentence is looked at
             verdicts["removed"] = exchange.finishes[place[0]].get("repetition", {"removed_sentences": 0})["removed_sentences"]
-        if policy == "watch" or "times" in ask.prompt:
+        if policy == "watch":
             verdicts["flagged"] = len(kept) - len({sentence.strip() for sentence in kept})
         for verdict, number in verdicts.items():
             self.counts[key("sentences", model=model, channel=channel, verdict=verdict)] += number

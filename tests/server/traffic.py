@@ -82,7 +82,7 @@ SCRIPTS = {
     ),
     "heals-never": says(
         ENGLISH + " " + ROUND * 60,
-        goes_on=tuple(says(f"It was the {day} day. " + f"They spoke of the {day} one and of it only. " * 60) for day in DAYS),
+        goes_on=tuple(says(f"It was the {day} day. " + f"They spoke of the {day} one and of it only! " * 60) for day in DAYS),
     ),
     "will-not-go-on": says(ENGLISH + " " + ROUND * 60, goes_on=(Script(ends=400),)),
     "fails": says(ENGLISH[:120], ends="error"),
@@ -248,7 +248,7 @@ ALL_KINDS: Sequence[Ask] = (
     *(Ask(model, "completions", stream) for stream in (True, False) for model in ("plain", "repeats-zh", "loops", "heals")),
     *(Ask(model, policy=policy) for policy in ("off", "watch", "loops", "strict")
       for model in ("plain", "repeats", "repeats-zh", "loops", "loops-zh", "calls-in-circles")),
-    Ask("loops", prompt="Say it 50 times."),
+    Ask("loops", prompt="Say it 70 times."),
     Ask("heals", policy="watch"),
     Ask("plain", stream=False, policy="off"),
     Ask("loops", stream=False, policy="watch"),
