@@ -34,6 +34,7 @@ from dedup.text.loops.evidence import (
 from dedup.text.loops.flood import Flood
 from dedup.text.loops.history import History
 from dedup.text.loops.tokens import Token, token_of, tokenize
+from dedup.text.words import UNSPACED
 
 LoopKind = Literal["exact", "near", "flood"]
 
@@ -54,6 +55,7 @@ _MOST_SHORT: Final = 64
 _MAX_SHORT_TOKENS: Final = 512  # looked back for the first copy
 _LEAST_REMEMBERED: Final = 16_384  # characters, whatever the longest period
 _CLOCK: Final = re.compile(r"\d[:/]|[:/]$|[:/]\d")
+_WORD_PART: Final = re.compile(rf"[^\W{UNSPACED}]+\W*")
 _WORD: Final = re.compile(r"\w*")
 _SPAN_OF_IDS: Final[tuple[int, ...]] = (60, 200)  # token ids in four copies and more; in three
 
@@ -594,6 +596,11 @@ class LoopDetector:
         num_same = 0
         while num_same < len(text) - period and text[-1 - num_same] == text[-1 - num_same - period]:
             num_same += 1
+        # No copy begins within a word.
+        first, second = len(text) - num_same - period, len(text) - num_same
+        within = text[max(0, first - 1) : first].isalpha() and text[second - 1 : second].isalpha()
+        if num_same and within and (part := _WORD_PART.match(text, second)):
+            num_same = len(text) - part.end()
         return num_same
 
     def _echo(self, index: int) -> int:
