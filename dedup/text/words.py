@@ -11,10 +11,15 @@ from typing import Final
 UNSPACED: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _UNIT: Final = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
 _ASCII_UNIT: Final = re.compile(r"[a-z0-9]+")
+_FIRST_IDEOGRAPH: Final = "\u4e00"
+_CHINESE_RUN: Final = re.compile("[a-z0-9]+|[\u4e00-\u9fff]+")  # the words of what `_ONLY_CASE` matches
 _UNSPACED_GAP: Final = re.compile(rf"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 _DIGITS: Final = re.compile(r"\d+")
 # Text, as Chinese mostly is, that only case is to be folded in, once its punctuation goes.
-_ONLY_CASE: Final = re.compile("[\0-\x7f\u3001\u3002\u4e00-\u9fff，！？：；（）“”‘’—…]*")
+_ONLY_CASE: Final = re.compile(
+    "[\0-\x7f\u2010-\u2027\u2030-\u205e\u3000-\u3004\u3008-\u3020\u4e00-\u9fff"
+    "\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff64]*"
+)
 
 # What a sentence may differ in and still be the same: quotes, emphasis, commas, how it ends.
 _IGNORED: Final = re.compile("[*_`\"'“”‘’「」『』《》,、]")
@@ -28,10 +33,18 @@ def fold(text: str) -> str:
 
 
 def units(text: str) -> list[str]:
-    """The words of `text`, folded."""
+    """Return the words of `text`, folded."""
     if text.isascii():
         return _ASCII_UNIT.findall(text.casefold())
-    return _UNIT.findall(text.casefold() if _ONLY_CASE.fullmatch(text) else fold(text))
+    if not _ONLY_CASE.fullmatch(text):
+        return _UNIT.findall(fold(text))
+    found: list[str] = []
+    for run in _CHINESE_RUN.findall(text.casefold()):  # a match a run, where the general pattern needs one a character
+        if run < _FIRST_IDEOGRAPH:
+            found.append(run)
+        else:
+            found.extend(run)
+    return found
 
 
 def digits_folded(unit: str) -> str:
