@@ -36,14 +36,16 @@ def units(text: str) -> list[str]:
     """Return the words of `text`, folded."""
     if text.isascii():
         return _ASCII_UNIT.findall(text.casefold())
-    if not _ONLY_CASE.fullmatch(text):
-        return _UNIT.findall(fold(text))
     found: list[str] = []
-    for run in _CHINESE_RUN.findall(text.casefold()):  # a match a run, where the general pattern needs one a character
-        if run < _FIRST_IDEOGRAPH:
-            found.append(run)
+    for line in text.split("\n"):
+        if _ONLY_CASE.fullmatch(line):
+            for run in _CHINESE_RUN.findall(line.casefold()):  # a match a run, where the general pattern needs one a character
+                if run < _FIRST_IDEOGRAPH:
+                    found.append(run)
+                else:
+                    found.extend(run)
         else:
-            found.extend(run)
+            found.extend(_UNIT.findall(fold(line)))
     return found
 
 
