@@ -11,6 +11,10 @@ _NEEDED_OF_SYMBOLS: Final = 45.0  # rules, leaders, padding; and at least _SYMBO
 _SYMBOL_COPIES: Final = 8
 # In code, tables, JSON and other data, where a wrong cut breaks what follows.
 _LETTERS_IN_STRUCTURE: Final = 450.0
+_LETTERS_IN_BLOCKS: Final = (
+    200.0  # of at least _BLOCK_LINES different lines: equal rows and literals are common, equal blocks are not
+)
+_BLOCK_LINES: Final = 3
 _COUNTERS_IN_STRUCTURE: Final = 1600.0
 _ONE_LETTER_IN_STRUCTURE: Final = 1000.0  # base64 of zeros
 _DIGITS_IN_STRUCTURE: Final = 150.0
@@ -74,7 +78,10 @@ class Cycle(NamedTuple):
             return _COUNTERS_IN_STRUCTURE
         if not self.has_letters:
             return _DIGITS_IN_STRUCTURE
-        return _LETTERS_IN_STRUCTURE if self.period > 1 else _ONE_LETTER_IN_STRUCTURE
+        if self.period == 1:
+            return _ONE_LETTER_IN_STRUCTURE
+        lines = {line.strip() for line in self.unit.split("\n") if any(map(str.isalpha, line))}
+        return _LETTERS_IN_BLOCKS if len(lines) >= _BLOCK_LINES else _LETTERS_IN_STRUCTURE
 
 
 def needed_weight(copies: float) -> float:

@@ -46,7 +46,7 @@ _LOOK_AGAIN: Final = 1.15  # growth of a cycle or a sum until its form is looked
 _FORM_TOKENS: Final = 600  # looked at to tell a form
 _CONTEXT_TOKENS: Final = 120
 # Bits missing that are a loop, by form: what repeats legitimately and what a wrong cut breaks decide.
-_LIMITS: Final[dict[Form, float]] = {"prose": 90.0, "verse": 160.0, "notation": 160.0, "code": 520.0, "data": 1200.0}
+_LIMITS: Final[dict[Form, float]] = {"prose": 90.0, "verse": 160.0, "notation": 160.0, "code": 600.0, "data": 1200.0}
 _LIMIT_IN_FENCE: Final = 350.0  # at least: output of programs repeats its lines
 _LIMIT: Final = 90.0  # the least of them
 _STEP: Final = 32  # tokens between two looks for a flood or a short cycle
