@@ -49,7 +49,7 @@ _ITEM: Final = re.compile(r"\s*(?:[-*+•>#]|\(?\w{1,3}[.)、]|[\w ]{1,20}[:：]
 _FENCE: Final = "```"
 _ENCODED: Final = re.compile(r"(?=[A-Za-z+/=]*\d|[A-Z]*[a-z+/=]*[A-Z])[A-Za-z0-9+/=]{60,}")  # base64, hex
 _LONG_WORD: Final = 60  # characters without a space: base64, a sequence, a path
-_LONG_LINE: Final = 24  # characters of a line that tells its form whatever stands before
+_LONG_LINE: Final = 16  # characters of a line that tells its form whatever stands before
 _NEAR: Final = 400  # characters looked at before a loop
 
 
@@ -94,7 +94,8 @@ def form_of_cycle(before: str, unit: str) -> Form:
     near = before[-_NEAR:]
     if "\n" in unit:
         near += unit
-        if len(unit) >= _LONG_LINE and (form := form_of(unit)) in ("code", "data"):
+        start = unit.rindex("\n") + 1
+        if len(unit) >= _LONG_LINE and (form := form_of(unit[start:] + unit[:start])) in ("code", "data"):
             return form
     return form_of(near) if len(near) >= _LONG_WORD else "prose"
 

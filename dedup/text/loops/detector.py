@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from dedup.config import LoopConfig
-from dedup.text.form import Form, form_of, form_of_cycle, num_fences
+from dedup.text.form import Form, form_of, form_of_cycle, is_enclosed, num_fences
 from dedup.text.loops.cycle import LEAST_WEIGHT, Cycle, least_begun, period_of
 from dedup.text.loops.evidence import (
     ADVANCE_BITS,
@@ -492,6 +492,8 @@ class LoopDetector:
         form = form_of(text[-(history.end - deficit.since) :])
         if form == "prose" and form_of(text) == "verse":
             form = "verse"
+        if form in ("prose", "verse") and is_enclosed(history.text_until(deficit.since, 0, _REACH)):
+            form = "data"
         deficit.judged = deficit.total
         if deficit.total <= _LIMITS[form]:
             return
