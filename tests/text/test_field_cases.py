@@ -13,7 +13,6 @@ CASES: dict[str, dict[str, Any]] = {
     case["id"]: case for case in map(json.loads, Path(__file__).with_name("field_cases.jsonl").read_text("utf-8").splitlines())
 }
 KNOWN = {
-    "asked-zh-50": "the sentence filter removes the last line, which is cut off",
     "flood-emoji-mixture": "found late",
     "flood-ha-haa": "not found",
     "long-cycle-code-fence": "found late",

@@ -15,9 +15,11 @@ _LETTERS_IN_BLOCKS: Final = (
     200.0  # of at least _BLOCK_LINES different lines: equal rows and literals are common, equal blocks are not
 )
 _BLOCK_LINES: Final = 3
+_BLANK: Final = "____"  # of a form, to be filled in with something new
 _COUNTERS_IN_STRUCTURE: Final = 1600.0
 _ONE_LETTER_IN_STRUCTURE: Final = 1000.0  # base64 of zeros
-_DIGITS_IN_STRUCTURE: Final = 150.0
+_ROWS_OF_DIGITS: Final = 110.0  # a matrix of zeros
+_EMPTY_STRINGS: Final = 150.0
 _SYMBOLS_IN_FENCE: Final = 75.0
 _NOTATION_FACTOR: Final = 2.0  # formulas repeat their terms
 _COUNTER_FACTOR: Final = 2.0  # a cycle in which numbers advance may be an enumeration
@@ -60,9 +62,9 @@ class Cycle(NamedTuple):
         copies = (self.end - self.start) / self.period
         begun = least_begun(self.period) / self.period
         if not any(map(str.isalnum, self.unit)):
-            if num_fences(self.unit):
-                return self.weight >= _NEEDED_OF_MANY
-            return copies >= _SYMBOL_COPIES and self.weight >= (_SYMBOLS_IN_FENCE if is_fenced else _NEEDED_OF_SYMBOLS)
+            return copies >= _SYMBOL_COPIES and self.weight >= self._needed_of_symbols(is_fenced)
+        if not (self.has_letters or self.unit.isdigit()) and self.weight < _ROWS_OF_DIGITS:
+            return False
         if form in ("code", "data"):
             return copies >= 3 + begun and self.weight >= self._needed_in_structure()
         if form == "prose":
@@ -73,15 +75,23 @@ class Cycle(NamedTuple):
             least_copies, needed = 3 + begun, _COUNTER_FACTOR * needed
         return copies >= least_copies and self.weight >= needed
 
+    def _needed_of_symbols(self, is_fenced: bool) -> float:
+        if num_fences(self.unit):
+            return _NEEDED_OF_MANY
+        if '"' in self.unit or "'" in self.unit:  # empty strings
+            return _EMPTY_STRINGS
+        return _SYMBOLS_IN_FENCE if is_fenced else _NEEDED_OF_SYMBOLS
+
     def _needed_in_structure(self) -> float:
+        if not self.has_letters:
+            return _ROWS_OF_DIGITS
         if not self.is_exact:
             return _COUNTERS_IN_STRUCTURE
-        if not self.has_letters:
-            return _DIGITS_IN_STRUCTURE
         if self.period == 1:
             return _ONE_LETTER_IN_STRUCTURE
         lines = {line.strip() for line in self.unit.split("\n") if any(map(str.isalpha, line))}
-        return _LETTERS_IN_BLOCKS if len(lines) >= _BLOCK_LINES else _LETTERS_IN_STRUCTURE
+        is_block = len(lines) >= _BLOCK_LINES and _BLANK not in self.unit
+        return _LETTERS_IN_BLOCKS if is_block else _LETTERS_IN_STRUCTURE
 
 
 def needed_weight(copies: float) -> float:

@@ -46,9 +46,9 @@ _LOOK_AGAIN: Final = 1.15  # growth of a cycle or a sum until its form is looked
 _FORM_TOKENS: Final = 600  # looked at to tell a form
 _CONTEXT_TOKENS: Final = 120
 # Bits missing that are a loop, by form: what repeats legitimately and what a wrong cut breaks decide.
-_LIMITS: Final[dict[Form, float]] = {"prose": 90.0, "verse": 160.0, "notation": 160.0, "code": 600.0, "data": 1200.0}
+_LIMITS: Final[dict[Form, float]] = {"prose": 100.0, "verse": 200.0, "notation": 250.0, "code": 900.0, "data": 2000.0}
 _LIMIT_IN_FENCE: Final = 350.0  # at least: output of programs repeats its lines
-_LIMIT: Final = 90.0  # the least of them
+_LIMIT: Final = 100.0  # the least of them
 _STEP: Final = 32  # tokens between two looks for a flood or a short cycle
 _LEAST_SHORT: Final = 4  # tokens
 _MOST_SHORT: Final = 64
@@ -458,18 +458,21 @@ class LoopDetector:
         size = history.end - history.ends[index - copy.distance]
         if history.end - start < size + least_begun(size):
             return
-        weight = self._weight_of(index + 1 - num_tokens, index + 1)
+        weight = self._weight_of(index + 1 - num_tokens, index + 1, 0 if is_exact else copy.distance)
         if weight < LEAST_WEIGHT:
             return
         copy.looked_at = copy.num_same
-        first = index + 1 - copy.distance
-        unit = history.text(first, index + 1)
+        last = index
+        if is_exact and history.tokens[index] != history.tokens[index - copy.distance]:
+            last -= 1  # the text was cut off in its last token
+        first = last + 1 - copy.distance
+        unit = history.text(first, last + 1)
         period = period_of(unit) if is_exact else len(unit)
-        weight += (1 - period / len(unit)) * self._weight_of(first, index + 1)
+        weight += (1 - period / len(unit)) * self._weight_of(first, last + 1)
         if is_exact:
             start -= self._same_before(start, period, len(unit) + _LONGEST_TOKEN)
         start -= period
-        phase = (history.end - start) % period
+        phase = (history.ends[last] - start) % period
         unit = unit[-phase:] + unit[: len(unit) - phase] if phase else unit  # one copy as the first was
         cycle = Cycle(start, history.end, period, unit[:period], weight, is_exact)
         if not cycle.could_be_loop:
@@ -586,11 +589,17 @@ class LoopDetector:
         self._history.found = -1
         self._deficit.clear(self._history.end)
 
-    def _weight_of(self, start: int, end: int) -> float:
-        """Return the letters in the tokens from index `start` up to `end`."""
+    def _weight_of(self, start: int, end: int, distance: int = 0) -> float:
+        """Return the letters in the tokens from index `start` up to `end`; of those only that say what stands `distance` tokens earlier."""
         if not self._is_text:
             return float(end - start)
-        return sum([token_of(token).weight for token in self._history.tokens[max(0, start) : end]])
+        tokens = self._history.tokens
+        weight = 0.0
+        for index in range(max(0, start), end):
+            token = token_of(tokens[index])
+            if not distance or index < distance or token.key == token_of(tokens[index - distance]).key:
+                weight += token.weight
+        return weight
 
     def _same_before(self, start: int, period: int, most: int) -> int:
         """Return how many characters before the offset `start` equal those a period earlier: tokens may be cut elsewhere there."""
