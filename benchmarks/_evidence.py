@@ -7,7 +7,7 @@ is a loop, serves every value of every deciding constant; each value of a weighi
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.machinery import FileFinder, SourceFileLoader
 from pathlib import Path
@@ -217,11 +217,10 @@ class Recording:
         return bool(self.deficits or self.cycles or self.floods)
 
 
-_Cycle: Final = cycle.Cycle
-_CONDENSED: Final = ("a", "0", "```", "-")
+_CYCLE: Final = cycle.Cycle
 
 
-class _SeenCycle(_Cycle):
+class _SeenCycle(cycle.Cycle):
     """A cycle that is a loop whatever its weight, and can be asked whether it is one at the strictest values."""
 
     last: "tuple[_SeenCycle, Form, bool] | None" = None
@@ -242,7 +241,7 @@ class _SeenCycle(_Cycle):
             unit = "0"
         else:
             unit = "```" if num_fences(self.unit) else "-"
-        return _Cycle(self.start, self.end, self.period, unit, self.weight, self.is_exact)
+        return _CYCLE(self.start, self.end, self.period, unit, self.weight, self.is_exact)
 
 
 class _Limits(dict[Form, float]):
@@ -302,6 +301,16 @@ class Recorder(detector.LoopDetector):
             raise StopIteration
 
 
+def stop_all(texts: list[tuple[str, Any]], settings: tuple[Setting, ...]) -> list[int]:
+    """Return the offsets at which texts are stopped with constants changed as `settings` say."""
+    stops = []
+    with patched(changes_of(settings)):
+        for text, allowed_copies in texts:
+            event = detector.LoopDetector(None, allowed_copies).feed(text)
+            stops.append(event.detected_at if event else NEVER)
+    return stops
+
+
 def record_all(texts: list[tuple[str, Any]], settings: tuple[Setting, ...]) -> list[Recording]:
     """Return the recordings of texts, each with what its prompt allows, with weighing constants changed as `settings` say."""
     deciding = [constant for constant in CONSTANTS if constant.kind == "cycle"]
@@ -323,19 +332,20 @@ def record_all(texts: list[tuple[str, Any]], settings: tuple[Setting, ...]) -> l
     ):
         for text, allowed_copies in texts:
             recorder = Recorder(allowed_copies)
-            try:
+            with suppress(StopIteration):
                 recorder.feed(text)
-            except StopIteration:
-                pass
             recordings.append(recorder.recording)
     return recordings
 
 
 # ---- what constants decide on a recording
 
+
 def first_deficit(recording: Recording, form: str, is_fenced: bool, limit: float) -> int:
     """Return the offset at which more bits than `limit` are missing in text of that form."""
-    return next((end for end, of, fenced, bits in recording.deficits if bits > limit and of == form and fenced == is_fenced), NEVER)
+    return next(
+        (end for end, of, fenced, bits in recording.deficits if bits > limit and of == form and fenced == is_fenced), NEVER
+    )
 
 
 def first_cycle(recording: Recording) -> int:

@@ -41,6 +41,8 @@ from _legit_texts import legit_texts, package_roots
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from dedup.text.loops import detector
+from dedup.text.loops import evidence as bits
 from dedup.text.prompt import read_prompt
 
 LOOP_CHARS = 12_000
@@ -165,20 +167,40 @@ def tail_cycle(text: str, copies: int = 3, span: int = 60) -> int | None:
 
 # ---- recordings
 
+Settings = tuple[Setting, ...]
+PRESENT: Settings = ()
+# Screens out quiet texts: more is missing than at most values that are tried later.
+SCREEN: Settings = (
+    ("bits expected of a letter", BY_NAME["bits expected of a letter"].loosest),
+    ("what early copies count", (0.35, 0.8, 1.0)),
+    ("near, characters", 800),
+)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One reading of the texts. is_recorded: whether all that deciding constants look at is recorded, not only where a text is stopped."""
+
+    settings: Settings
+    is_recorded: bool
+
+
 _texts: list[Text] = []  # inherited by the processes
 
 
-def _record(task: tuple[tuple[Setting, ...], list[int]]) -> tuple[tuple[Setting, ...], list[int], list[Recording]]:
-    settings, numbers = task
+def _read(task: tuple[Pass, list[int]]) -> tuple[Pass, list[int], Sequence[Recording | int]]:
+    once, numbers = task
     texts = []
     for number in numbers:
         requested = read_prompt(_texts[number].prompt) if _texts[number].prompt else None
         texts.append((_texts[number].text, requested.allowed_copies if requested and requested.copies else None))
-    return settings, numbers, evidence.record_all(texts, settings)
+    if once.is_recorded:
+        return once, numbers, evidence.record_all(texts, once.settings)
+    return once, numbers, evidence.stop_all(texts, once.settings)
 
 
-class Recordings:
-    """The recordings of all texts under each setting of the weighing constants, made when they are missing in the cache."""
+class Passes:
+    """What each pass found in each text, read anew only if the cache lacks it."""
 
     def __init__(self, texts: list[Text], cache: Path, jobs: int) -> None:
         _texts[:] = texts
@@ -188,66 +210,65 @@ class Recordings:
         cache.mkdir(parents=True, exist_ok=True)
         (cache / ".gitignore").write_text("*\n")
         code = hashlib.sha1()
-        for path in sorted([*(evidence.ROOT / "dedup").rglob("*.py"), Path(evidence.__file__)]):
-            if "logits" not in path.parts:
-                code.update(path.read_bytes())
+        for path in sorted([*(evidence.ROOT / "dedup" / "text").rglob("*.py"), Path(evidence.__file__)]):
+            code.update(path.read_bytes())
         self._code = code.hexdigest()
         self._digests = [hashlib.sha1(f"{text.prompt}\0{text.text}".encode(errors="replace")).digest() for text in texts]
-        self._made: dict[tuple[Setting, ...], dict[int, Recording]] = {}
+        self._found: dict[Pass, dict[int, Any]] = {}
 
-    def make(self, passes: Sequence[tuple[Setting, ...]], numbers: Sequence[int], label: str) -> None:
-        """Record the texts with these numbers under each setting. What is not recorded counts as quiet."""
-        tasks = []
-        for settings in passes:
-            known = self._load(settings)
-            made = self._made.setdefault(settings, {})
-            made.update({number: known[self._digests[number]] for number in numbers if self._digests[number] in known})
-            missing = [number for number in numbers if number not in made]
-            tasks += [(settings, missing[at : at + CHUNK]) for at in range(0, len(missing), CHUNK)]
+    def make(self, passes: Iterable[Pass], numbers: Sequence[int], label: str) -> None:
+        """Read the texts with these numbers in each pass."""
+        tasks, left = [], collections.Counter[Pass]()
+        for once in passes:
+            known = self._load(once)
+            found = self._found.setdefault(once, {})
+            found.update({number: known[self._digests[number]] for number in numbers if self._digests[number] in known})
+            missing = [number for number in numbers if number not in found]
+            left[once] = len(missing)
+            tasks += [(once, missing[at : at + CHUNK]) for at in range(0, len(missing), CHUNK)]
         if not tasks:
             return
         with (
             multiprocessing.get_context("fork").Pool(self._jobs) as pool,
-            tqdm(total=sum(len(chunk) for _, chunk in tasks), desc=label, unit=" texts", mininterval=2) as bar,
+            tqdm(total=left.total(), desc=label, unit=" texts", mininterval=2) as bar,
         ):
-            for settings, chunk, recordings in pool.imap_unordered(_record, tasks):
-                self._made[settings].update(zip(chunk, recordings, strict=True))
+            for once, chunk, results in pool.imap_unordered(_read, tasks):
+                self._found[once].update(zip(chunk, results, strict=True))
                 bar.update(len(chunk))
-        for settings in passes:
-            known = self._load(settings)
-            known.update({self._digests[number]: recording for number, recording in self._made[settings].items()})
-            self._path(settings).write_bytes(pickle.dumps(known))
+                left[once] -= len(chunk)
+                if not left[once]:  # an interrupted run goes on behind it
+                    known = self._load(once)
+                    known.update({self._digests[number]: result for number, result in self._found[once].items()})
+                    self._path(once).write_bytes(pickle.dumps(known))
 
-    def of(self, settings: tuple[Setting, ...]) -> list[Recording]:
-        made, quiet = self._made[settings], Recording()
-        return [made.get(number, quiet) for number in range(len(self.texts))]
+    def recordings(self, settings: Settings) -> list[Recording]:
+        found, quiet = self._found[Pass(settings, True)], Recording()
+        return [found.get(number, quiet) for number in range(len(self.texts))]
+
+    def stops(self, settings: Settings) -> Offsets:
+        found = self._found[Pass(settings, False)]
+        return np.array([found.get(number, NEVER) for number in range(len(self.texts))])
 
     def active(self) -> list[int]:
-        """Return the numbers of the texts that some value of a constant may stop."""
+        """Return the numbers of the loops, and of the texts that some value of a constant may stop."""
         loosest = tuple((constant.name, constant.loosest) for constant in CONSTANTS if constant.kind == "cycle")
+        screened = self._found[Pass(SCREEN, True)]
+        active = [number for number, text in enumerate(self.texts) if text.is_loop]
         with evidence.patched(evidence.changes_of(loosest)):
-            return [
+            active += [
                 number
-                for number, recording in sorted(self._made[SCREEN].items())
+                for number, recording in screened.items()
                 if recording.deficits or recording.floods or evidence.first_cycle(recording) < NEVER
             ]
+        return sorted(active)
 
-    def _path(self, settings: tuple[Setting, ...]) -> Path:
-        return self._cache / f"{hashlib.sha1(f'{self._code} {settings!r}'.encode()).hexdigest()}.pickle"
+    def _path(self, once: Pass) -> Path:
+        return self._cache / f"{hashlib.sha1(f'{self._code} {once!r}'.encode()).hexdigest()}.pickle"
 
-    def _load(self, settings: tuple[Setting, ...]) -> dict[bytes, Recording]:
-        path = self._path(settings)
-        known: dict[bytes, Recording] = pickle.loads(path.read_bytes()) if path.exists() else {}
+    def _load(self, once: Pass) -> dict[bytes, Any]:
+        path = self._path(once)
+        known: dict[bytes, Any] = pickle.loads(path.read_bytes()) if path.exists() else {}
         return known
-
-
-PRESENT: tuple[Setting, ...] = ()
-# Screens out quiet texts: more is missing than at any value that is tried later.
-SCREEN: tuple[Setting, ...] = (
-    ("bits expected of a letter", BY_NAME["bits expected of a letter"].loosest),
-    ("what early copies count", (0.35, 0.8, 1.0)),
-    ("near, characters", 800),
-)
 
 
 class Judge:
@@ -265,13 +286,16 @@ class Judge:
         """Return the offset at which each text is stopped with deciding constants changed as `settings` say."""
         values = dict(settings)
         limits = {name: values.pop(name, BY_NAME[name].present) for name in LIMITS}
-        stops = [self._stops_of(evidence.first_cycle, tuple(sorted(item for item in values.items() if BY_NAME[item[0]].kind == "cycle")))]
-        stops.append(self._stops_of(evidence.first_flood, tuple(sorted(i for i in values.items() if BY_NAME[i[0]].kind == "flood"))))
+        stops = [
+            self._stops_of(first, tuple(sorted(item for item in values.items() if BY_NAME[item[0]].kind == kind)))
+            for kind, first in (("cycle", evidence.first_cycle), ("flood", evidence.first_flood))
+        ]
         for form in FORMS:
             limit = limits[f"limit {form}"]
             stops.append(self._stops_at(form, False, limit))
             stops.append(self._stops_at(form, True, max(limit, limits["limit in fences"])))
-        return np.minimum.reduce(stops)
+        earliest: Offsets = np.minimum.reduce(stops)
+        return earliest
 
     def _stops_of(self, first: Callable[[Recording], int], settings: tuple[Setting, ...]) -> Offsets:
         key = first.__name__, settings
@@ -287,6 +311,7 @@ class Judge:
         return self._known[key]
 
 
+EXPECTED = BY_NAME["bits expected of a letter"]
 LIMITS = [constant.name for constant in CONSTANTS if constant.kind == "deficit"]
 
 
@@ -425,31 +450,53 @@ def choose_together(figures: Figures, judges: dict[str, Judge], budget: float, a
             _, gain, cost, at = max(moves, key=lambda move: move[:3])
             live, alarms = live + gain, alarms + cost
         if live > best[0]:
-            values = ", ".join(f"{constant.removeprefix('limit ')} {shown(BY_NAME[constant].values[i])}" for constant, i in at.items())
+            values = ", ".join(
+                f"{constant.removeprefix('limit ')} {shown(BY_NAME[constant].values[i])}" for constant, i in at.items()
+            )
             best = live, stops_at(at), f"{name}: {values}"
     return best[1], best[2]
 
 
 # ---- output
 
+Curves = dict[str, list[tuple[Any, Offsets]]]
+TOGETHER = "all limits together"
+MAIN = [
+    *("limit prose", "limit code", "limit data", "letters needed, x", "letters, many copies", "letters in structure"),
+    *("bits expected of a letter", "what early copies count", "near, characters", "bits of a switch", "bits of a counter"),
+]
 
-def print_present(figures: Figures, stops: Offsets) -> None:
-    print("## The detector as it is\n")
+
+def present_tables(figures: Figures, stops: Offsets) -> str:
     rows = []
     for kind in sorted({text.kind for text in figures.texts if text.is_loop}):
         among = figures.is_loop & (figures.kinds == kind)
         part = Figures([text for text, chosen in zip(figures.texts, among, strict=True) if chosen])
         rows.append([kind, str(among.sum()), *part.cells(stops[among])[:3]])
     rows.append(["all", str(figures.is_loop.sum()), *figures.cells(stops)[:3]])
-    print(table(["loops", "texts", "stopped live", "median characters to the stop", "p90"], rows))
+    loops = table(["loops", "texts", "stopped live", "median characters to the stop", "p90"], rows)
     rows = []
     for kind in [*figures.legit_kinds, "all"]:
         among = ~figures.is_loop & ((figures.kinds == kind) | (kind == "all"))
         num_sources = len(set(figures.sources[among]))
-        rows.append([kind, str(among.sum()), str(num_sources), str((stops[among] < NEVER).sum()), f"{figures.alarms(stops, among):.1f}"])
-    print(table(["legitimate", "texts", "sources", "alarms", "in 1,000"], rows))
+        rows.append(
+            [kind, str(among.sum()), str(num_sources), str((stops[among] < NEVER).sum()), f"{figures.alarms(stops, among):.1f}"]
+        )
+    legit = table(["legitimate", "texts", "sources", "alarms", "in 1,000"], rows)
     early = figures.is_loop & (stops < figures.onsets)
-    print(f"{early.sum()} loops are stopped before the onset that their labels state: there are others before.\n")
+    return (
+        f"{loops}\n{legit}\n{early.sum()} loops are stopped before the onset that their labels state: there are others before.\n"
+    )
+
+
+def curve_table(figures: Figures, curves: Curves, constants: Iterable[Constant], by_kind: bool) -> str:
+    heads = figures.heads if by_kind else figures.heads[:4]
+    rows = []
+    for constant in constants:
+        for value, stops in curves[constant.name]:
+            mark = "**" if value == constant.present else ""
+            rows.append([constant.name, f"{mark}{shown(value)}{mark}", *figures.cells(stops)[: len(heads)]])
+    return table(["constant", "value", *heads], rows)
 
 
 def print_alarms(figures: Figures, stops: Offsets, most: int) -> None:
@@ -474,38 +521,52 @@ def print_alarms(figures: Figures, stops: Offsets, most: int) -> None:
     print()
 
 
-def print_fits(fits: dict[str, Fit]) -> None:
-    print("## Values chosen without the sources they are judged on\n")
+def fit_tables(fits: dict[str, Fit]) -> str:
     rows = []
     for name, result in fits.items():
         live, alarms = result.means()
         counts = collections.Counter(result.chosen).most_common()
-        chosen = "; ".join(f"{value} ({count})" for value, count in counts) if name != "together" else "below"
+        chosen = "; ".join(f"{value} ({count})" for value, count in counts) if name != TOGETHER else "see below"
         left_live, left_alarms = result.in_sum
         rows.append(
-            [name, chosen, f"{live:.1f}%", f"{left_live:.1f}%", f"{left_live - live:+.1f}"]
-            + [f"{alarms:.2f}", f"{left_alarms:.2f}", f"{left_alarms - alarms:+.2f}"]
+            [
+                *(name, chosen, f"{live:.1f}%", f"{left_live:.1f}%", f"{left_live - live:+.1f}"),
+                *(f"{alarms:.2f}", f"{left_alarms:.2f}", f"{left_alarms - alarms:+.2f}"),
+            ]
         )
     heads = ["constant", "chosen (folds)", "live, fitted", "live, left out", "gap, points", "alarms, fitted", "left out", "gap"]
-    print(table(heads, rows))
-    if together := fits.get("together"):
-        print("Together, fold by fold:\n")
-        rows = [
-            [str(fold), f"{live:.1f}%", f"{out_live:.1f}%", f"{alarms:.2f}", f"{out_alarms:.2f}", chosen]
-            for fold, ((live, alarms), (out_live, out_alarms), chosen) in enumerate(
-                zip(together.fitted, together.left_out, together.chosen, strict=True)
-            )
-        ]
-        print(table(["fold left out", "live, fitted", "live, left out", "alarms, fitted", "left out", "chosen"], rows))
+    return table(heads, rows)
 
 
-def draw(path: Path, figures: Figures, curves: dict[str, list[tuple[Any, Offsets]]]) -> None:
+def fold_table(result: Fit) -> str:
+    rows = [
+        [str(fold), f"{live:.1f}%", f"{out_live:.1f}%", f"{alarms:.2f}", f"{out_alarms:.2f}", chosen]
+        for fold, ((live, alarms), (out_live, out_alarms), chosen) in enumerate(
+            zip(result.fitted, result.left_out, result.chosen, strict=True)
+        )
+    ]
+    live, alarms = result.means()
+    rows.append(["all", f"{live:.1f}%", f"{result.in_sum[0]:.1f}%", f"{alarms:.2f}", f"{result.in_sum[1]:.2f}", ""])
+    return table(["fold left out", "live, fitted", "live, left out", "alarms, fitted", "left out", "chosen"], rows)
+
+
+def write_into(path: Path, sections: dict[str, str]) -> None:
+    """Replace what stands between `<!-- calibrate: NAME -->` and `<!-- end -->` in a page."""
+    page = path.read_text(encoding="utf-8")
+    for name, section in sections.items():
+        head, mark, rest = page.partition(f"<!-- calibrate: {name} -->\n")
+        if mark:
+            page = f"{head}{mark}{section}<!-- end -->{rest.partition('<!-- end -->')[2]}"
+    path.write_text(page, encoding="utf-8")
+
+
+def draw(path: Path, figures: Figures, curves: Curves) -> None:
     """Draw loops stopped against alarms, a line for each constant."""
-    import matplotlib as mpl
+    import matplotlib as mpl  # type: ignore[import-not-found, unused-ignore]
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "dedup"
-    import matplotlib.pyplot as plt
+    import matplotlib.pyplot as plt  # type: ignore[import-not-found, unused-ignore]
 
     fig, axes = plt.subplots(figsize=(7, 4.2))
     for name, points in curves.items():
@@ -521,6 +582,45 @@ def draw(path: Path, figures: Figures, curves: dict[str, list[tuple[Any, Offsets
     fig.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, metadata={"Date": None})
+
+
+class _Told(detector.LoopDetector):
+    """A detector that tells what it takes each token for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self._told_to = 0
+
+    def _compare(self, text: str, history: Any, copy: Any) -> None:
+        idle = "".join(history.tokens)[-history.end + self._told_to :] if history.end > self._told_to else ""
+        if idle:
+            self.rows.append([repr(idle), "new, or the first three tokens of a copy", "", "", "0.0"])
+        expected: list[float] = []
+        was = bits.expected_bits
+
+        def heard(weight: float, num_copies: int, distance: int) -> float:
+            expected.append(was(weight, num_copies, distance))
+            return expected[-1]
+
+        before = self._deficit.total
+        with evidence.patched([(bits, "expected_bits", heard)]):
+            super()._compare(text, history, copy)
+        self._told_to = history.end
+        added = self._deficit.total - before
+        said = f"{expected[-1] - added:.2f}" if self._deficit.total else f"at least {expected[-1] + before:.2f}"
+        times = history.copies[-1]
+        self.rows.append(
+            [repr(text), f"copy {times}" if times else "not expected", f"{expected[-1]:.2f}", said, f"{self._deficit.total:.1f}"]
+        )
+
+
+def explain(path: Path) -> None:
+    """Print the tokens of a text up to its first loop, with their bits."""
+    told = _Told()
+    event = told.feed(path.read_text(encoding="utf-8"))
+    print(table(["token", "is", "bits expected", "bits said", "missing in all"], told.rows))
+    print(f"{event}\n" if event else "No loop.\n")
 
 
 def read(args: argparse.Namespace) -> list[Text]:
@@ -539,50 +639,61 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loops", type=Path, nargs="+", default=[], metavar="FILE", help="rows of {id, text, onset}")
     parser.add_argument("--live", type=Path, nargs="+", default=[], metavar="FILE", help="rows of {prompt, text, finish}")
-    parser.add_argument("--legit", type=Path, nargs="+", default=[], metavar="PATH", help="rows of {text}, or folders of packages")
+    parser.add_argument(
+        "--legit", type=Path, nargs="+", default=[], metavar="PATH", help="rows of {text}, or folders of packages"
+    )
     parser.add_argument("--exclude", nargs="+", default=[], metavar="NAME", help="files left out, by their names without .jsonl")
     parser.add_argument("--sample", type=int, default=0, help="legitimate texts a source (default all)")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), help="constants: those of these tables")
-    parser.add_argument("--budget", type=float, default=3.0, help="alarms in 1,000 legitimate texts that a fit may cause (default 3)")
-    parser.add_argument("--show", type=int, default=0, metavar="N", help="print the N worst sources and N alarms and misses of each")
+    parser.add_argument(
+        "--budget", type=float, default=3.0, help="alarms in 1,000 legitimate texts that a fit may cause (default 3)"
+    )
+    parser.add_argument(
+        "--show", type=int, default=0, metavar="N", help="print the N worst sources and N alarms and misses of each"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the main curves (needs the extra `plots`)")
+    parser.add_argument("--into", type=Path, metavar="PAGE.md", help="write the main tables into a page, between its marks")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
-    parser.add_argument("--cache", type=Path, default=evidence.ROOT / ".calibrate", help="folder for recordings (default .calibrate)")
+    parser.add_argument(
+        "--cache", type=Path, default=evidence.ROOT / ".calibrate", help="folder for recordings (default .calibrate)"
+    )
+    parser.add_argument(
+        "--explain", type=Path, metavar="FILE.txt", help="print what the detector makes of each token of a text, no more"
+    )
     args = parser.parse_args()
+    if args.explain:
+        explain(args.explain)
+        return
     begun = time.monotonic()
     texts = read(args)
     figures = Figures(texts)
     if not figures.is_loop.any() or figures.is_loop.all():
         parser.error("needs loops and legitimate texts")
-    recordings = Recordings(texts, args.cache, args.jobs)
-    recordings.make([SCREEN], range(len(texts)), "screening")
-    active = recordings.active()
+    passes = Passes(texts, args.cache, args.jobs)
+    passes.make([Pass(SCREEN, True)], np.flatnonzero(~figures.is_loop).tolist(), "screening")
+    active = passes.active()
     chosen = [constant for constant in CONSTANTS if constant.kind in args.only]
-    settings = {
-        (constant.name, value): PRESENT if value == constant.present else ((constant.name, value),)
-        for constant in chosen
-        if constant.kind == "bits"
-        for value in constant.values
-    }
-    recordings.make(list(dict.fromkeys([PRESENT, *settings.values()])), active, "recording")
-    judge_of = functools.cache(lambda changed: Judge(recordings.of(changed)))
-    present = judge_of(PRESENT)
+    weighing = [constant for constant in chosen if constant.kind == "bits"]
+    expected = {value: _settings(EXPECTED, value) for value in EXPECTED.values} if weighing else {EXPECTED.present: PRESENT}
+    passes.make([Pass(settings, True) for settings in expected.values()], active, "recording")
+    changed = dict.fromkeys(_settings(constant, value) for constant in weighing for value in constant.values)
+    passes.make([Pass(settings, False) for settings in changed], active, "stopping")
+    judges = {f"bits {shown(value)}": Judge(passes.recordings(settings)) for value, settings in expected.items()}
+    present = judges[f"bits {shown(EXPECTED.present)}"]
     stops = present.stops()
 
-    num_legit = int((~figures.is_loop).sum())
-    print("# Calibration of the loop detector\n")
-    print(f"{figures.is_loop.sum():,} loops, {num_legit:,} legitimate texts, {len(set(figures.sources)):,} sources; {len(active):,} texts are not quiet.\n")
-    print_present(figures, stops)
-    curves: dict[str, list[tuple[Any, Offsets]]] = {}
+    curves: Curves = {}
     for constant in tqdm(chosen, desc="deciding", unit=" constants"):
         curves[constant.name] = [
-            (value, judge_of(settings[constant.name, value]).stops() if constant.kind == "bits" else present.stops(((constant.name, value),)))
+            (
+                value,
+                passes.stops(_settings(constant, value)) if constant.kind == "bits" else present.stops(((constant.name, value),)),
+            )
             for value in constant.values
         ]
     folds = folds_of(figures)
     fits = {}
     if set(args.only) >= {"deficit", "cycle", "flood"}:
-        judges = {"bits 0.5": present} if "bits" not in args.only else _judges(BY_NAME["bits expected of a letter"], settings, judge_of)
         bar = tqdm(total=NUM_FOLDS, desc="fitting", unit=" folds")
 
         def choose(among: NDArray[np.bool_]) -> Outcome:
@@ -590,23 +701,27 @@ def main() -> None:
             bar.update()
             return outcome
 
-        fits["together"] = fit(figures, folds, choose)
+        fits[TOGETHER] = fit(figures, folds, choose)
         bar.close()
     for name, points in curves.items():
         outcomes = [(offsets, shown(value)) for value, offsets in points]
         fits[name] = fit(figures, folds, functools.partial(choose_value, figures, outcomes, args.budget))
-    print_fits(fits)
+    num_legit, num_sources = int((~figures.is_loop).sum()), len(set(figures.sources))
+    sections = {
+        "texts": f"{figures.is_loop.sum():,} loops and {num_legit:,} legitimate texts of {num_sources:,} sources.\n",
+        "left out": fold_table(fits[TOGETHER]) if TOGETHER in fits else "",
+        "present": present_tables(figures, stops),
+        "main curves": curve_table(figures, curves, [constant for constant in chosen if constant.name in MAIN], by_kind=False),
+    }
+    print(f"# Calibration of the loop detector\n\n{sections['texts']}")
+    print(f"## Values chosen without the sources they are judged on\n\n{sections['left out']}\n{fit_tables(fits)}")
+    print(f"## The detector as it is\n\n{sections['present']}")
     print("## Curves\n\nCharacters are those from a loop's onset to its stop, alarms those in 1,000 legitimate texts.\n")
     for kind, title in TABLES.items():
         if kind in args.only:
-            print(f"### {title}\n")
-            rows = []
-            for constant in chosen:
-                if constant.kind == kind:
-                    for value, offsets in curves[constant.name]:
-                        mark = "**" if value == constant.present else ""
-                        rows.append([constant.name, f"{mark}{shown(value)}{mark}", *figures.cells(offsets)])
-            print(table(["constant", "value", *figures.heads], rows))
+            print(f"### {title}\n\n{curve_table(figures, curves, [c for c in chosen if c.kind == kind], by_kind=True)}")
+    if args.into:
+        write_into(args.into, sections)
     if args.show:
         print_alarms(figures, stops, args.show)
     if args.plot:
@@ -614,8 +729,8 @@ def main() -> None:
     print(f"{time.monotonic() - begun:.0f} s", file=sys.stderr)
 
 
-def _judges(constant: Constant, settings: dict[Setting, tuple[Setting, ...]], judge_of: Callable[[Any], Judge]) -> dict[str, Judge]:
-    return {f"bits {shown(value)}": judge_of(settings[constant.name, value]) for value in constant.values}
+def _settings(constant: Constant, value: Any) -> Settings:
+    return PRESENT if value == constant.present else ((constant.name, value),)
 
 
 if __name__ == "__main__":
