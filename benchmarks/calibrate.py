@@ -255,11 +255,9 @@ class Passes:
         screened = self._found[Pass(SCREEN, True)]
         active = [number for number, text in enumerate(self.texts) if text.is_loop]
         with evidence.patched(evidence.changes_of(loosest)):
-            active += [
-                number
-                for number, recording in screened.items()
-                if recording.deficits or recording.floods or evidence.first_cycle(recording) < NEVER
-            ]
+            for number, recording in screened.items():
+                if recording.floods or _may_be_loop(recording.deficits) or evidence.first_cycle(recording) < NEVER:
+                    active.append(number)
         return sorted(active)
 
     def _path(self, once: Pass) -> Path:
@@ -269,6 +267,13 @@ class Passes:
         path = self._path(once)
         known: dict[bytes, Any] = pickle.loads(path.read_bytes()) if path.exists() else {}
         return known
+
+
+def _may_be_loop(deficits: list[evidence.Deficit]) -> bool:
+    fenced = BY_NAME["limit in fences"].loosest
+    return any(
+        missing > max(BY_NAME[f"limit {form}"].loosest, fenced if is_fenced else 0) for _, form, is_fenced, missing in deficits
+    )
 
 
 class Judge:
