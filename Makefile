@@ -16,7 +16,7 @@ LLAMA := .venv-llama
 LLAMA_PYTHON ?= $(LLAMA)/bin/python
 LIVE := .venv-live
 
-.PHONY: serve test fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-page live-texts lint types check clean help
+.PHONY: serve test fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-page live-texts calibrate lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -127,6 +127,9 @@ $(LIVE)/.installed:
 
 live-texts: $(LIVE)/.installed  ## generate answers of real small models into live/; LIVE_ARGS="--help" for options
 	nice -n 15 $(LIVE)/bin/python benchmarks/live_texts.py $(LIVE_ARGS)
+
+calibrate: $(READY)  ## judge the loop detector's constants on sources left out; CALIBRATE_ARGS="--help" for options
+	nice -n 15 $(BIN)/python benchmarks/calibrate.py $(CALIBRATE_ARGS)
 
 lint: $(READY)  ## ruff and the import floors
 	$(BIN)/ruff check .
