@@ -46,9 +46,9 @@ _LOOK_AGAIN: Final = 1.15  # growth of a cycle or a sum until its form is looked
 _FORM_TOKENS: Final = 600  # looked at to tell a form
 _CONTEXT_TOKENS: Final = 120
 # Bits missing that are a loop, by form: what repeats legitimately and what a wrong cut breaks decide.
-_LIMITS: Final[dict[Form, float]] = {"prose": 100.0, "verse": 200.0, "notation": 250.0, "code": 900.0, "data": 1200.0}
+_LIMITS: Final[dict[Form, float]] = {"prose": 110.0, "verse": 200.0, "notation": 250.0, "code": 900.0, "data": 1200.0}
 _LIMIT_IN_FENCE: Final = 350.0  # at least: output of programs repeats its lines
-_LIMIT: Final = 100.0  # the least of them
+_LIMIT: Final = 110.0  # the least of them
 _STEP: Final = 32  # tokens between two looks for a flood or a short cycle
 _LEAST_SHORT: Final = 4  # tokens
 _MOST_SHORT: Final = 64
