@@ -119,7 +119,7 @@ CONSTANTS: Final = [
     _cycle("letters in structure", "_LETTERS_IN_STRUCTURE", 200, 300, 450, 600, 900),
     _cycle("counters in structure", "_COUNTERS_IN_STRUCTURE", 800, 1200, 1600, 2400),
     _cycle("one letter in structure", "_ONE_LETTER_IN_STRUCTURE", 500, 1000, 2000),
-    _cycle("digits in structure", "_DIGITS_IN_STRUCTURE", 75, 110, 150, 200, 300),
+    _cycle("digits in structure", "_ROWS_OF_DIGITS", 75, 110, 150, 200, 300),
     _cycle("symbols in fences", "_SYMBOLS_IN_FENCE", 45, 75, 110, 150),
     _cycle("factor of notation", "_NOTATION_FACTOR", 1.0, 1.5, 2.0, 3.0),
     _cycle("factor of counters", "_COUNTER_FACTOR", 1.0, 1.5, 2.0, 3.0),
@@ -236,11 +236,13 @@ class _SeenCycle(cycle.Cycle):
     def condensed(self) -> Any:
         """Return the cycle without its text."""
         if self.has_letters:
-            unit = "a"
+            unit = "a\nb\nc" if self.is_block else "a"
         elif any(map(str.isalnum, self.unit)):
-            unit = "0"
+            unit = "0" if self.unit.isdigit() else "0 "
+        elif num_fences(self.unit):
+            unit = "```"
         else:
-            unit = "```" if num_fences(self.unit) else "-"
+            unit = '"' if cycle.QUOTES.search(self.unit) else "-"
         return _CYCLE(self.start, self.end, self.period, unit, self.weight, self.is_exact)
 
 

@@ -1,5 +1,6 @@
 """Exact cycles: how much of a unit must be said again before it is a loop."""
 
+import re
 from typing import Final, NamedTuple
 
 from dedup.text.form import Form, num_fences
@@ -15,6 +16,7 @@ _LETTERS_IN_BLOCKS: Final = (
     200.0  # of at least _BLOCK_LINES different lines: equal rows and literals are common, equal blocks are not
 )
 _BLOCK_LINES: Final = 3
+QUOTES: Final = re.compile("[\"']")  # of empty strings
 _BLANK: Final = "____"  # of a form, to be filled in with something new
 _COUNTERS_IN_STRUCTURE: Final = 1600.0
 _ONE_LETTER_IN_STRUCTURE: Final = 1000.0  # base64 of zeros
@@ -53,6 +55,12 @@ class Cycle(NamedTuple):
         return any(map(str.isalpha, self.unit))
 
     @property
+    def is_block(self) -> bool:
+        """Whether a copy has several different lines, and no blank to fill in."""
+        lines = {line.strip() for line in self.unit.split("\n") if any(map(str.isalpha, line))}
+        return len(lines) >= _BLOCK_LINES and _BLANK not in self.unit
+
+    @property
     def could_be_loop(self) -> bool:
         """Whether it is a loop in prose, where it takes the least."""
         return self.is_loop("prose", False)
@@ -78,7 +86,7 @@ class Cycle(NamedTuple):
     def _needed_of_symbols(self, is_fenced: bool) -> float:
         if num_fences(self.unit):
             return _NEEDED_OF_MANY
-        if '"' in self.unit or "'" in self.unit:  # empty strings
+        if QUOTES.search(self.unit):
             return _EMPTY_STRINGS
         return _SYMBOLS_IN_FENCE if is_fenced else _NEEDED_OF_SYMBOLS
 
@@ -89,9 +97,7 @@ class Cycle(NamedTuple):
             return _COUNTERS_IN_STRUCTURE
         if self.period == 1:
             return _ONE_LETTER_IN_STRUCTURE
-        lines = {line.strip() for line in self.unit.split("\n") if any(map(str.isalpha, line))}
-        is_block = len(lines) >= _BLOCK_LINES and _BLANK not in self.unit
-        return _LETTERS_IN_BLOCKS if is_block else _LETTERS_IN_STRUCTURE
+        return _LETTERS_IN_BLOCKS if self.is_block else _LETTERS_IN_STRUCTURE
 
 
 def needed_weight(copies: float) -> float:
