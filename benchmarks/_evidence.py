@@ -207,7 +207,7 @@ FloodSeen = tuple[int, str, bool, int]  # offset, "few", "several" or "blank", w
 
 @dataclass
 class Recording:
-    """What the detector saw in a text: each new record of each kind of evidence."""
+    """The evidence that the detector saw in a text: each new record of each kind of evidence."""
 
     deficits: list[Deficit] = field(default_factory=list)
     cycles: list[CycleSeen] = field(default_factory=list)

@@ -25,7 +25,7 @@ def _is_count(value: object, least: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class LoopConfig:
-    """How far back loops are looked for.
+    """The reach of the loop detector.
 
     max_period: the longest period, in characters (or token ids). Memory grows with it: some 200 bytes a character at most.
     """

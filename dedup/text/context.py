@@ -58,7 +58,7 @@ class Context:
 
     @property
     def is_verse(self) -> bool:
-        """Whether at least half of the last sentences and lines are lines of verse."""
+        """True if at least half of the last sentences and lines are lines of verse."""
         count, before = 0, False
         for segment in self.recent:
             before = _reads_as_verse(segment, before)
@@ -67,7 +67,7 @@ class Context:
 
     @property
     def is_prose(self) -> bool:
-        """Whether the last segment is a sentence of prose."""
+        """True if the last segment is a sentence of prose."""
         if self.segment is None or self.segment.kind != "sentence":
             return False
         text = self.segment.text

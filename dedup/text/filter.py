@@ -31,7 +31,7 @@ _CUTTING: Final = ("loops", "balanced", "strict")
 
 
 class _Unpassed:
-    """What was fed, but not passed on: it may be a loop's second copy. start: its offset in the input."""
+    """The text that was fed but not passed on: it may be a loop's second copy. start: its offset in the input."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -91,7 +91,7 @@ class RepetitionFilter:
 
     @property
     def removed(self) -> list[Removal]:
-        """What was not given out, in order."""
+        """The spans that were not given out, in order."""
         spans = self._sentences.removed if self._sentences else []
         if not self._loops_removed:
             return list(spans)

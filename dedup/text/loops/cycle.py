@@ -56,13 +56,13 @@ class Cycle(NamedTuple):
 
     @property
     def is_block(self) -> bool:
-        """Whether a copy has several different lines, and no blank to fill in."""
+        """True if a copy has several different lines, and no blank to fill in."""
         lines = {line.strip() for line in self.unit.split("\n") if any(map(str.isalpha, line))}
         return len(lines) >= _BLOCK_LINES and _BLANK not in self.unit
 
     @property
     def could_be_loop(self) -> bool:
-        """Whether it is a loop in prose, where it takes the least."""
+        """True if it would be a loop in prose, where it takes the least."""
         return self.is_loop("prose", False)
 
     def is_loop(self, form: Form, is_fenced: bool) -> bool:

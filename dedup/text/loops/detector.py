@@ -82,7 +82,7 @@ class LoopEnd:
 
 
 class _Inbox:
-    """What was fed and not read yet. The last token of a text may go on, so it waits."""
+    """The tokens that were fed and not read yet. The last token of a text may go on, so it waits."""
 
     def __init__(self) -> None:
         self.tokens: list[str] = []
@@ -110,7 +110,7 @@ class _Inbox:
 
     @property
     def is_at_end(self) -> bool:
-        """Whether the last token of the text was taken: it may have been cut off."""
+        """True if the last token of the text was taken: it may have been cut off."""
         return self.is_flushed and self.at == len(self.tokens)
 
     def take(self) -> str:
@@ -523,7 +523,7 @@ class LoopDetector:
         step = max(_REACH, 2 * (deficit.since - deficit.origin))  # offsets between two copies, at most
         earlier = index - 1
         while earlier >= 0 and ends[index] - ends[earlier] <= step:
-            if tokens[earlier] == tokens[index] and tokens[earlier + 1] == tokens[index + 1]:
+            if tokens[earlier : earlier + 3] == tokens[index : index + 3]:
                 index = earlier
             earlier -= 1
         return self._history.start_of(index)
