@@ -117,7 +117,7 @@ CONSTANTS: Final = [
     _cycle("symbols", "_NEEDED_OF_SYMBOLS", 20, 30, 45, 60, 90),
     _cycle("copies of symbols", "_SYMBOL_COPIES", 5, 6, 8, 10, 14),
     _cycle("letters in structure", "_LETTERS_IN_STRUCTURE", 200, 300, 450, 600, 900),
-    _cycle("counters in structure", "_COUNTERS_IN_STRUCTURE", 800, 1200, 1600, 2400),
+    _cycle("counters in structure", "_COUNTERS_IN_STRUCTURE", 800, 1200, 1600, 2600, 4000),
     _cycle("one letter in structure", "_ONE_LETTER_IN_STRUCTURE", 500, 1000, 2000),
     _cycle("digits in structure", "_ROWS_OF_DIGITS", 75, 110, 150, 200, 300),
     _cycle("symbols in fences", "_SYMBOLS_IN_FENCE", 45, 75, 110, 150),

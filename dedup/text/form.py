@@ -39,6 +39,7 @@ _CAPITALS: Final = re.compile(r"\b[A-Z][A-Z_]{2,}\b")  # SQL, constants
 _MAX_CODE_WORDS: Final = 0.25  # share of all that is not space
 _MAX_ODD_SYMBOLS: Final = 0.05  # share of symbols out of prose's place, of all that is not space
 _MAX_DIGITS: Final = 0.2
+_FORMULA: Final = re.compile(r"\$[^$\n]*[=^_+\\][^$\n]*\$|\\(?:frac|sqrt|times|cdot|log|sum|left|lambda|pi)\b")
 _LATEX: Final = re.compile(r"\\[A-Za-z]|[\^_]\{")  # its braces enclose arguments, not elements
 _TIME: Final = re.compile(r"\[?\(?\d{1,2}(?::\d{2}){1,2}(?:[.,]\d+)?(?: -->)?\]?\)?\s*")  # subtitles, chats
 _LETTER: Final = re.compile(r"[^\W\d_]")
@@ -69,7 +70,7 @@ def form_of(text: str) -> Form:
     odd = sum(not char.isalnum() and not char.isspace() for char in rest)
     digits = sum(map(str.isdigit, rest))
     if _share(_CODE_LINE, lines) >= 0.4:
-        return "code"
+        return "notation" if _FORMULA.search(text) else "code"
     if odd > _MAX_ODD_SYMBOLS * num_chars or digits > _MAX_DIGITS * num_chars:
         return "notation"
     return "verse" if _is_verse(lines) else "prose"
