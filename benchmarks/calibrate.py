@@ -612,7 +612,7 @@ class _Told(detector.LoopDetector):
         self._told_to = history.end
         added = self._deficit.total - before
         said = f"{expected[-1] - added:.2f}" if self._deficit.total else f"at least {expected[-1] + before:.2f}"
-        times = history.copies[-1]
+        times = history.copies_at(len(history.tokens) - 1)
         self.rows.append(
             [repr(text), f"copy {times}" if times else "not expected", f"{expected[-1]:.2f}", said, f"{self._deficit.total:.1f}"]
         )
