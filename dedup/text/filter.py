@@ -72,6 +72,7 @@ class RepetitionFilter:
         policy = self.config.policy
         self.requested = read_prompt(prompt) if prompt and policy != "off" else NOTHING_REQUESTED
         allowed: Callable[[str], int] | None = self.requested.allowed_copies if self.requested.copies else None
+        self._cuts = policy in _CUTTING
         self._stage: Stage = "reading"
         self._meter = RepetitionMeter()
         self._detector = LoopDetector(self.config.loop, allowed)
@@ -84,10 +85,6 @@ class RepetitionFilter:
                 self._follower = Follower(self.config.loop, allowed)
         self._num_followed = 0  # removals
         self._loops_removed: list[Removal] = []
-
-    @property
-    def _cuts(self) -> bool:
-        return self.config.policy in _CUTTING
 
     @property
     def removed(self) -> list[Removal]:
