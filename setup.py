@@ -7,8 +7,25 @@ from mypyc.build import mypycify
 from setuptools import setup
 
 TEXT = [
-    "context", "filter", "follower", "form", "metrics", "pieces", "prompt", "prompt_words", "runs", "seen", "segmenter", "sentences", "words",
-    "loops/cycle", "loops/detector", "loops/evidence", "loops/flood", "loops/history", "loops/tokens",
+    "context",
+    "filter",
+    "follower",
+    "form",
+    "metrics",
+    "pieces",
+    "prompt",
+    "prompt_words",
+    "runs",
+    "seen",
+    "segmenter",
+    "sentences",
+    "words",
+    "loops/cycle",
+    "loops/detector",
+    "loops/evidence",
+    "loops/flood",
+    "loops/history",
+    "loops/tokens",
 ]
 SERVER = ["sse", "chunked", "channel", "answers/chat", "completion", "engines/http_client", "engines/upstream"]
 COMPILED = [f"dedup/text/{name}.py" for name in TEXT] + [f"server/{name}.py" for name in SERVER]
