@@ -18,7 +18,6 @@ from dedup.text.filter import RepetitionFilter
 from dedup.text.metrics import repetition_metrics
 from dedup.text.segmenter import Segmenter
 from dedup.text.words import sentence_key
-from server.answers.report import requested
 from server.errors import ApiError, invalid
 
 MAX_CHARS = 1_000_000
@@ -73,7 +72,7 @@ def check(request: CheckRequest) -> dict[str, Any]:
         "policy": policy,
         "chars": len(text),
         "removed_chars": int(text_filter.metrics()["removed_chars"]),
-        **requested(text_filter),
+        **text_filter.requested.report(),
         "loop": asdict(text_filter.loop) if text_filter.loop else None,
         "removed": [asdict(removal) for removal in text_filter.removed],
         "sentences": _sentences(text),

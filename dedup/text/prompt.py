@@ -64,6 +64,10 @@ class RequestedRepetition:
     full_chars: int = 0
     also: tuple["RequestedRepetition", ...] = ()
 
+    def report(self) -> dict[str, object]:
+        """Return a `requested` field that says what is allowed; no field where nothing is."""
+        return {"requested": {"reason": self.reason, "copies": self.copies}} if self.reason != "none" else {}
+
     def allowed_copies(self, unit: str) -> int:
         """Return how many whole copies of a loop's period the prompt makes legitimate.
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dedup.text.filter import RepetitionFilter
 from server.channel import Channel, Editing
 
 
@@ -26,12 +25,6 @@ def has_calls(channels: Iterable[Channel]) -> bool:
     return any(channel.name == "tool_arguments" for channel in channels)
 
 
-def requested(text_filter: RepetitionFilter) -> dict[str, Any]:
-    """Return a `requested` field with the repetition that the prompt allowed; no field where it allowed none."""
-    allowed = text_filter.requested
-    return {"requested": {"reason": allowed.reason, "copies": allowed.copies}} if allowed.reason != "none" else {}
-
-
 def summary(policy: str, channels: Sequence[Channel]) -> dict[str, Any]:
     """The `repetition` object of an answer: the loop that ended it, if one did, and how much is gone from all its texts."""
     measured = [channel for channel in channels if not channel.failed]
@@ -40,7 +33,7 @@ def summary(policy: str, channels: Sequence[Channel]) -> dict[str, Any]:
     if looping and looping.filter.loop:
         loop = {"channel": looping.name, **asdict(looping.filter.loop)}
     healed = [loop for channel in measured for loop in channel.healed]
-    allowed = requested(measured[0].filter) if measured else {}
+    allowed = measured[0].filter.requested.report() if measured else {}
     return {
         **({"healed": [asdict(loop) for loop in healed]} if healed else {}),
         "policy": policy,
