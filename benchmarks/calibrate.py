@@ -198,7 +198,7 @@ def _read(task: tuple[Pass, list[int]]) -> tuple[Pass, list[int], Sequence[Recor
 
 
 class Passes:
-    """What each pass found in each text, read anew only if the cache lacks it."""
+    """The findings of each pass in each text, read anew only if the cache lacks it."""
 
     def __init__(self, texts: list[Text], cache: Path, jobs: int) -> None:
         _texts[:] = texts

@@ -50,7 +50,7 @@ _SHORT_PARAGRAPH_CHARS: Final = 400
 
 @dataclass(frozen=True, slots=True)
 class RequestedRepetition:
-    """What a prompt says about the repetition that its answer may hold.
+    """The repetition that a prompt allows its answer to hold.
 
     reason: why it may repeat. copies: whole copies allowed, slack included. unit: folded text of
     the unit asked for, "" for any unit. full_chars: period length up to which all copies are

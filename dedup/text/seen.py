@@ -74,7 +74,7 @@ class SeenSentences:
         return seen if seen and seen.scope == scope else None
 
     def could_match(self, prefix: str) -> bool:
-        """Whether a sentence whose key begins with `prefix` could still be a repeat."""
+        """Return whether a sentence whose key begins with `prefix` could still be a repeat."""
         if self._similarity < 1 and self._sorted:
             return True
         at = bisect.bisect_left(self._sorted, prefix)

@@ -153,7 +153,7 @@ class SentenceFilter:
         return head + self._pending.held_chars
 
     def feed(self, text: str) -> Iterable[str]:
-        """What stays, in pieces: one that comes behind a removal comes after `removed` says so."""
+        """Yield the text that stays, in pieces. One that follows a removal is yielded after the removal is recorded in `removed`."""
         self._pending.text += text
         self._segmenter.feed(text)
         segment = self._segmenter.take()
@@ -370,7 +370,7 @@ class SentenceFilter:
         return next(self._seen.beginning_with(key), None) is not None
 
     def _could_go(self) -> bool:
-        """Whether the pending segment may still be removed."""
+        """Return whether the pending segment may still be removed."""
         if not self._removes:
             return False
         kind, content = self._segmenter.open_as()
@@ -402,6 +402,6 @@ def _breaks_word(key: str, at: int) -> bool:
 
 
 def _parts_harder(separator: str, other: str) -> bool:
-    """Whether `separator` parts harder than `other`: by a blank line, a line's end, a space. A line keeps its own indentation."""
+    """Return whether `separator` parts harder than `other`: by a blank line, a line's end, a space. A line keeps its own indentation."""
     indented = "\n" in other and other[-1] != "\n"
     return not indented and min(2, separator.count("\n")) > min(2, other.count("\n"))

@@ -14,7 +14,6 @@ _ASCII_UNIT: Final = re.compile(r"[a-z0-9]+")
 _FIRST_IDEOGRAPH: Final = "\u4e00"
 _CHINESE_RUN: Final = re.compile("[a-z0-9]+|[\u4e00-\u9fff]+")  # the words of what `_ONLY_CASE` matches
 _UNSPACED_GAP: Final = re.compile(rf"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
-_DIGITS: Final = re.compile(r"\d+")
 # Text, as Chinese mostly is, that only case is to be folded in, once its punctuation goes.
 _ONLY_CASE: Final = re.compile(
     "[\0-\x7f\u2010-\u2027\u2030-\u205e\u3000-\u3004\u3008-\u3020\u4e00-\u9fff"
@@ -47,11 +46,6 @@ def units(text: str) -> list[str]:
         else:
             found.extend(_UNIT.findall(fold(line)))
     return found
-
-
-def digits_folded(unit: str) -> str:
-    """`unit` with every number as 0, so that a counter does not make two texts differ."""
-    return _DIGITS.sub("0", unit)
 
 
 def key_prefix(text: str) -> str:

@@ -81,7 +81,7 @@ class _ChoiceState:
 
     @property
     def _can_go_on(self) -> bool:
-        """Whether there is more to say behind a cut: in content alone, and not in JSON that is complete."""
+        """Return whether there is more to say behind a cut: in content alone, and not in JSON that is complete."""
         if {channel.name for channel in self.channels} != {"content"}:
             return False
         return not (self._editing.wants_json and all(channel.is_whole_json for channel in self.channels))

@@ -1,4 +1,4 @@
-"""What the detector remembers of a text: its last tokens, where they end, and where each pair of them stood last."""
+"""The detector's memory of a text: its last tokens, where they end, and where each pair of them stood last."""
 
 import bisect
 from typing import Final
