@@ -12,6 +12,7 @@ TEXT = [
     "follower",
     "form",
     "metrics",
+    "numerals",
     "pieces",
     "prompt",
     "prompt_words",

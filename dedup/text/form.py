@@ -19,7 +19,7 @@ _IN_PLACE: Final = re.compile(
     re.MULTILINE,
 )
 _CODE_LINE: Final = re.compile(
-    r"^(?!.*\\[a-zA-Z]).*[;{}]\s*$|[(\[]\s*$|^(?:\s{4,}|\t)(?![-*+\d])[!-~]|\w\(.*\)\s*$|^(?:def|class|from|import|return|@)\b"
+    r"^(?!.*(?:\\[a-zA-Z]|[\^_]\{)).*[;{}]\s*$|[(\[]\s*$|^(?:\s{4,}|\t)(?![-*+\d])[!-~]|\w\(.*\)\s*$|^(?:def|class|from|import|return|@)\b"
     r"|</?(?!(?:su[bp]|[bi]|br|em|strong)\b)\w+[^<>]*>|\{[^{}\n]*:[^{}\n]*\}|^\s*(?:msg(?:id|str|ctxt)\b|\#[:,.|]|//|/\*|\#\w|--\s)|\\\\\s*(?:\\hline)?\s*$"
 )
 _DATA_LINE: Final = re.compile(
@@ -27,14 +27,14 @@ _DATA_LINE: Final = re.compile(
     r"|['\"]\s*:\s|^\s*[\[\]{}]|^\s*\"[^\"\n]*\"\s*,\s*$|^\s*-?[\d.]+,?\s*$"  # JSON
     r"|^\s*\|.*\||\t.*\t"  # a table's row
     r"|\bVALUES\s*\("  # SQL
-    r"|^(?=.*\d)(?!.*[\u3040-\u9fff])(?:[^,]+,(?=\S)(?!\d{3}(?!\d))){2}"  # CSV
+    r"|^(?=.*\d)(?!.*(?:[\u3040-\u9fff]|\\[a-zA-Z]))(?:[^,]+,(?=\S)(?!\d{3}(?!\d))){2}"  # CSV
     r"|_{4,}|\.{8,}|…{3,}"  # a blank to fill in
     r"|\b\d{1,3}(?:\.\d{1,3}){3}\b|(?:[^\W\d][\w.-]*\s?[=:]\s?-?\d\S*.*){3}"  # addresses, measurements
     r"|^\S+:\d+:\d+"  # a compiler's message
     r"|^\s*File \"|^\s+at [\w.$]+\(|^Traceback"  # a stack trace
     r"|^\s*-?\s*[\w.-]+:\s\S+\s*$|^\s*-?\s*[\w.-]+:\s*$|^\s*[\w.]+\s*=\s*\S+\s*$"  # YAML, settings
 )
-_MIXED_WORD: Final = re.compile(r"\b(?=\w*\d)(?=\w*[A-Za-z])\w{3,}")  # letters and digits: identifiers, hex
+_MIXED_WORD: Final = re.compile(r"\b(?=\w*\d)(?=\w*[A-Za-z])\w{3,}", re.ASCII)  # letters and digits: identifiers, hex
 _CAPITALS: Final = re.compile(r"\b[A-Z][A-Z_]{2,}\b")  # SQL, constants
 _MAX_CODE_WORDS: Final = 0.25  # share of all that is not space
 _MAX_ODD_SYMBOLS: Final = 0.05  # share of symbols out of prose's place, of all that is not space
@@ -48,6 +48,7 @@ _MAX_VERSE_CHARS: Final = 200
 _TERMINATORS: Final = ".!?。！？…\"'”’)"
 _ITEM: Final = re.compile(r"\s*(?:[-*+•>#]|\(?\w{1,3}[.)、]|[\w ]{1,20}[:：])")  # of a list, or labelled
 _FENCE: Final = "```"
+_COMMENT_MARK: Final = re.compile(r"^\s*/\*|\*/\s*$", re.MULTILINE)
 _ENCODED: Final = re.compile(r"(?=[A-Za-z+/=]*\d|[A-Z]*[a-z+/=]*[A-Z])[A-Za-z0-9+/=]{60,}")  # base64, hex
 _LONG_WORD: Final = 60  # characters without a space: base64, a sequence, a path
 _LONG_LINE: Final = 16  # characters of a line that tells its form whatever stands before
@@ -90,14 +91,15 @@ def form_of_cycle(before: str, unit: str) -> Form:
     """Return the form that a cycle of `unit` stands in: by its own lines if it has some, else by the text before it."""
     if (not _LATEX.search(unit) and is_enclosed(before[-_NEAR:])) or _is_encoded(before, unit):
         return "data"
-    if "\n" in unit.strip("\n") or len(unit) > _LONG_WORD:
-        return form_of(unit)
     near = before[-_NEAR:]
     if "\n" in unit:
         near += unit
         start = unit.rindex("\n") + 1
-        if len(unit) >= _LONG_LINE and (form := form_of(unit[start:] + unit[:start])) in ("code", "data"):
-            return form
+        unit = unit[start:] + unit[:start]  # whole lines
+    if "\n" in unit.strip("\n") or len(unit) > _LONG_WORD:
+        return form_of(unit)
+    if "\n" in unit and len(unit) >= _LONG_LINE and (form := form_of(unit)) in ("code", "data"):
+        return form
     return form_of(near) if len(near) >= _LONG_WORD else "prose"
 
 
@@ -117,6 +119,12 @@ def is_enclosed(before: str) -> bool:
                 return True
             depth -= 1
     return False
+
+
+def is_in_comment(before: str) -> bool:
+    """Return whether a comment between /* and */ is open at the end of `before`."""
+    marks = _COMMENT_MARK.findall(before)
+    return bool(marks) and marks[-1].endswith("/*")
 
 
 def _is_encoded(before: str, unit: str) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dedup.text.form import Form, form_of, form_of_cycle, is_enclosed, num_fences
+from dedup.text.form import Form, form_of, form_of_cycle, is_enclosed, is_in_comment, num_fences
 
 TEXTS: dict[str, tuple[Form, str]] = {
     "hard-wrapped": (
@@ -144,6 +144,8 @@ PROSE = "The river had risen in the night and taken the bridge, so the mail did 
         (PROSE + "He cried ", "no", "prose"),
         (TEXTS["song"][1], "Will bring me to my home\n", "verse"),
         (r"\begin{align} x + \sqrt{", r"\frac{a}{b} + ", "prose"),
+        ("", '"metres",15\n"22",', "data"),
+        ("", "年，他在《河水》中演的是“水手”（Ben White）。\n\n3. 2001", "prose"),
     ],
 )
 def test_a_cycle_has_the_form_of_its_own_lines_or_of_what_stands_before(before: str, unit: str, form: Form) -> None:
@@ -156,6 +158,21 @@ def test_a_cycle_has_the_form_of_its_own_lines_or_of_what_stands_before(before: 
 )
 def test_text_within_a_bracket_is_enclosed(before: str, enclosed: bool) -> None:
     assert is_enclosed(before) == enclosed
+
+
+@pytest.mark.parametrize(
+    ("before", "commented"),
+    [
+        ("/*\n * The river ", True),
+        ("    /** The river\n     * had risen ", True),
+        ("/* The river */\nint x;\n/* had ", True),
+        ("/* The river */\nint x", False),
+        ("files in src/*", False),
+        ("", False),
+    ],
+)
+def test_text_within_a_comment_of_code_is_in_it(before: str, commented: bool) -> None:
+    assert is_in_comment(before) == commented
 
 
 @pytest.mark.parametrize(("text", "num"), [("```python\nx\n```\n", 2), ("``", 0), ("a `b` c", 0), ("````", 1)])

@@ -92,6 +92,38 @@ def test_drift_is_found_while_it_runs() -> None:
     assert event.detected_at < len(PROSE) + 6 * 72
 
 
+ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth".split()
+
+
+def test_counters_in_words_are_counters() -> None:
+    lines = [f"The {ordinal} set of pieces stands on its own side.\n" for ordinal in ORDINALS]
+    event = LoopDetector().feed("".join(lines))
+    assert event is not None
+    names = [line.replace(ordinal, ordinal[::-1]) for line, ordinal in zip(lines, ORDINALS, strict=True)]
+    assert LoopDetector().feed("".join(names)) is None
+
+
+def test_the_same_words_in_the_same_gaps_are_a_loop() -> None:
+    rng = random.Random(1)
+    how, what = (
+        "eagerly keenly anxiously excitedly curiously gladly".split(),
+        "excited curious willing eager pleased thrilled".split(),
+    )
+    lines = [f"We are {rng.choice(how)} {rng.choice(what)} to know about it.\n" for _ in range(60)]
+    event = LoopDetector().feed("".join(lines))
+    assert event is not None
+    assert event.detected_at < 40 * len(lines[0])
+
+
+def test_code_in_a_fence_is_stopped_before_a_file_of_code() -> None:
+    rng = random.Random(3)
+    names = "stop move turn jump left right".split()
+    code = "".join(f"    self.add_action(Action('{rng.choice(names)}', self.inputs.{rng.choice(names)}));\n" for _ in range(240))
+    fenced, bare = LoopDetector().feed("Here it is.\n```java\n" + code), LoopDetector().feed(code)
+    assert fenced is not None and bare is not None
+    assert 1.5 * fenced.detected_at < bare.detected_at
+
+
 @pytest.mark.parametrize("unit", ["让它们", "にいくつもりで", "0123456", "haha lol", "\n```", "😅"])
 def test_a_period_need_not_be_whole_tokens(unit: str) -> None:
     event = LoopDetector().feed(PROSE + unit * 240)

@@ -24,6 +24,7 @@ _ROWS_OF_DIGITS: Final = 110.0  # a matrix of zeros
 _EMPTY_STRINGS: Final = 150.0
 _SYMBOLS_IN_FENCE: Final = 75.0
 _NOTATION_FACTOR: Final = 2.0  # formulas repeat their terms
+_STATEMENT_COPIES: Final = 8  # but not a whole equation so often
 _COUNTER_FACTOR: Final = 2.0  # a cycle in which numbers advance may be an enumeration
 # How much of one copy more must have begun, that those before it are no accident: a share, and characters of a long one.
 _NEXT_BEGUN: Final = 0.15
@@ -71,14 +72,17 @@ class Cycle(NamedTuple):
         begun = least_begun(self.period) / self.period
         if not any(map(str.isalnum, self.unit)):
             return copies >= _SYMBOL_COPIES and self.weight >= self._needed_of_symbols(is_fenced)
-        if not (self.has_letters or self.unit.isdigit()) and self.weight < _ROWS_OF_DIGITS:
+        is_statement = "=" in self.unit and copies >= _STATEMENT_COPIES
+        if not (self.has_letters or self.unit.isdigit() or is_statement) and self.weight < _ROWS_OF_DIGITS:
             return False
         if form in ("code", "data"):
             return copies >= 3 + begun and self.weight >= self._needed_in_structure()
         if form == "prose":
             least_copies, needed = 2 + begun, needed_weight(copies)
         else:
-            least_copies, needed = 3 + begun, _NOTATION_FACTOR * needed_weight(copies)
+            least_copies, needed = 3 + begun, needed_weight(copies)
+            if not is_statement:
+                needed *= _NOTATION_FACTOR
         if not self.is_exact:
             least_copies, needed = 3 + begun, _COUNTER_FACTOR * needed
         return copies >= least_copies and self.weight >= needed

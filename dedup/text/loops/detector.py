@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from dedup.config import LoopConfig
-from dedup.text.form import Form, form_of, form_of_cycle, is_enclosed, num_fences
+from dedup.text.form import Form, form_of, form_of_cycle, is_enclosed, is_in_comment, num_fences
 from dedup.text.loops.cycle import LEAST_WEIGHT, Cycle, least_begun, period_of
 from dedup.text.loops.evidence import (
     ADVANCE_BITS,
+    FRAME_BITS,
     LEAST_SURPRISE,
     SWITCH_BITS,
     Deficit,
@@ -48,6 +49,7 @@ _CONTEXT_TOKENS: Final = 120
 # Bits missing that are a loop, by form: what repeats legitimately and what a wrong cut breaks decide.
 _LIMITS: Final[dict[Form, float]] = {"prose": 110.0, "verse": 200.0, "notation": 250.0, "code": 900.0, "data": 1200.0}
 _LIMIT_IN_FENCE: Final = 350.0  # at least: output of programs repeats its lines
+_LIMIT_OF_FENCED_CODE: Final = 400.0  # a snippet in an answer, where a wrong cut breaks less than in a file
 _LIMIT: Final = 110.0  # the least of them
 _STEP: Final = 32  # tokens between two looks for a flood or a short cycle
 _LEAST_SHORT: Final = 4  # tokens
@@ -421,9 +423,11 @@ class LoopDetector:
 
     def _surprise(self, token: Token) -> float:
         """Return the bits of a token that no earlier passage leads to."""
+        history = self._history
+        if history.fills_frame() and token.weight >= 1:
+            return FRAME_BITS
         if self._deficit.total <= LEAST_SURPRISE and token.weight >= 1:
             return LEAST_SURPRISE  # nothing is missing any more, whatever it says
-        history = self._history
         is_new = history.is_new(len(history.tokens) - 1)
         return surprise_bits(token, not is_new, history.num_known)
 
@@ -496,16 +500,16 @@ class LoopDetector:
         form = form_of(text[-(history.end - deficit.since) :])
         if form == "prose" and form_of(text) == "verse":
             form = "verse"
-        if form in ("prose", "verse") and is_enclosed(history.text_until(deficit.since, 0, _REACH)):
-            form = "data"
+        if form in ("prose", "verse"):
+            if is_enclosed(history.text_until(deficit.since, 0, _REACH)):
+                form = "data"
+            elif is_in_comment(text):
+                form = "code"
         deficit.judged = deficit.total
-        if deficit.total <= _LIMITS[form]:
-            return
-        if (
-            deficit.total <= _LIMIT_IN_FENCE
-            and history.in_fence(index)
-            and not num_fences(text[-(history.end - deficit.since) :])
-        ):
+        limit = _LIMITS[form]
+        if history.in_fence(index) and not num_fences(text[-(history.end - deficit.since) :]):
+            limit = _LIMIT_OF_FENCED_CODE if form == "code" else max(limit, _LIMIT_IN_FENCE)
+        if deficit.total <= limit:
             return
         period = history.end - history.ends[max(0, index - copy.distance)] if copy.distance else 0
         period = max(1, period)

@@ -16,6 +16,7 @@ EXPECTED_BITS: Final = 0.5  # a letter; English carries about 1 to a reader, a l
 # Bits of a token that goes on as the passage that it copies did, by the number of tokens copied before it.
 _COPIED_BITS: Final[tuple[float, ...]] = (2.0, 0.5, 0.15, 0.05)
 SWITCH_BITS: Final = 4.0  # goes on as another passage did
+FRAME_BITS: Final = 3.0  # a word that fills the same gap as before: it stood two words after the same one
 ADVANCE_BITS: Final = 0.1  # a number that advances
 _KNOWN_BITS: Final = 1.0  # stands in the text, but not after what it follows here; and for each doubling of the vocabulary
 _KNOWN_SLOPE: Final = 0.9
@@ -25,10 +26,11 @@ _NEW_LETTER_BITS: Final = 2.0
 _NEW_IDEOGRAPH_BITS: Final = 6.0
 _MAX_NEW_LETTERS: Final = 12
 _SYMBOL_BITS: Final = 3.0  # at most, of a token that has no letters
+_BLANK_BITS: Final = 0.5  # of one that is blank
 _DIGIT_BITS: Final = 2.2  # of a number that neither stays nor advances
 _MAX_DIGITS: Final = 4
 # What a copied token counts, by how often its passage was copied: a second version, a refrain, a parallel section are no loop yet.
-_COPY_COUNTS: Final[tuple[float, ...]] = (0.0, 0.7, 0.9)
+_COPY_COUNTS: Final[tuple[float, ...]] = (0.0, 0.85, 1.0)
 _NEAR: Final = 400  # characters: what comes back from further away comes back for a reason more often
 _FIRST_UNSPACED: Final = "\u3040"
 
@@ -48,7 +50,7 @@ def number_bits(num_digits: int) -> float:
 def surprise_bits(token: Token, is_known: bool, num_known: int) -> float:
     """Return the bits of a token that no earlier passage leads to, in a text with `num_known` different ones."""
     if token.weight < 1:
-        return _SYMBOL_BITS
+        return _BLANK_BITS if token.text.isspace() else _SYMBOL_BITS
     if is_known:
         return _KNOWN_BITS + _KNOWN_SLOPE * math.log2(num_known + _VOCABULARY)
     num_letters = len(token.key)

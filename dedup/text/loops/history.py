@@ -35,6 +35,7 @@ class History:
         self._last_at: dict[int, int] = {}  # ids of a pair -> number of its second token
         self._last_id = 0
         self._last_folded = 0  # id of the last token with its numbers folded; 0 if it has none
+        self._frames: set[int] = set()  # ids of two tokens with one between them
         self._num_fences = 0  # in what was forgotten
 
     def append(self, token: str) -> None:
@@ -103,6 +104,15 @@ class History:
         """Return whether the token at `index` stands nowhere before."""
         return self._ids.get(self.tokens[index], -1) == self.base + index
 
+    def fills_frame(self) -> bool:
+        """Return whether the last token was asked about before with the same one two places before it; remember that it was."""
+        if len(self.tokens) < 3:
+            return False
+        frame = self._ids.get(self.tokens[-3], 0) << _ID_BITS | self._last_id
+        is_known = frame in self._frames
+        self._frames.add(frame)
+        return is_known
+
     @property
     def next_number(self) -> int:
         return self.base + len(self.tokens)
@@ -149,3 +159,4 @@ class History:
         kept = set(self.tokens)
         self._ids = {token: first for token, first in self._ids.items() if token in kept or token[0] == _FOLDED}
         self._last_at = {pair: number for pair, number in self._last_at.items() if number > self.base}
+        self._frames.clear()

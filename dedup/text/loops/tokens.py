@@ -6,6 +6,7 @@ Token boundaries depend on the text alone, never on how it was cut into deltas.
 import re
 from typing import Final
 
+from dedup.text.numerals import number_in_words
 from dedup.text.words import UNSPACED, fold
 
 _TOKEN: Final = re.compile(
@@ -25,6 +26,7 @@ _KINDS: Final = bytes(
 )
 _NUMBER: Final = re.compile(r"\d+")
 _DIGITS_COMPARED: Final = 15
+_IN_WORDS: Final = "0 in words"
 _FIRST_UNSPACED: Final = "\u3040"
 _FEW_LETTERS: Final = 6  # a word with fewer weighs all of them, "aaaaaaaaaaaa" and "hahahahahaha" weigh less
 
@@ -42,7 +44,8 @@ class Token:
     """A token and what is compared of it.
 
     text: as it stands. key: its letters and digits with case and width folded, or its symbols. folded: the key with every number
-    as 0. number: its first number, -1 without one. weight: the information it is expected to carry, in letters.
+    as 0, the same for all numbers in words. number: its first number, -1 without one. weight: the information it is expected to
+    carry, in letters.
     """
 
     def __init__(self, text: str) -> None:
@@ -53,6 +56,8 @@ class Token:
         self.number = int(found.group()[:_DIGITS_COMPARED]) if found else -1
         self.num_digits = len(found.group()) if found else 0
         self.folded = _NUMBER.sub("0", self.key) if found else self.key
+        if word and not found and (number := number_in_words(word, self.key)) >= 0:
+            self.number, self.num_digits, self.folded = number, 1, _IN_WORDS
         self.weight = _weight(text, self.key if word else "")
 
 

@@ -51,6 +51,14 @@ def test_forms_that_repeat_by_nature_need_more() -> None:
     assert prose < verse == notation < code == data
 
 
+def test_an_equation_said_again_is_a_loop_before_other_notation() -> None:
+    assert least_copies("y' = 2x - 1\n", "notation") < least_copies("y' + 2x - 1\n", "notation")
+    assert cycle("= 0.97 + 0.98 ", 9, letters=40).is_loop("notation", False)
+    assert not cycle(", 0.97 + 0.98 ", 9, letters=40).is_loop("notation", False)
+    assert not cycle("= 0.97 + 0.98 ", 7, letters=40).is_loop("notation", False)
+    assert not cycle("= 0.97 + 0.98 ", 9, letters=40).is_loop("data", False)
+
+
 def test_a_cycle_with_a_counter_may_be_a_list() -> None:
     for form in ("prose", "data"):
         assert least_copies(SENTENCE, form, is_exact=False) > least_copies(SENTENCE, form)

@@ -96,3 +96,22 @@ def test_fences_count_when_they_were_forgotten(num_tokens: int) -> None:
     is_inside = [history.in_fence(index) for index in range(num_tokens, last)]
     history.forget(num_tokens)
     assert [history.in_fence(index) for index in range(last - num_tokens)] == is_inside
+
+
+def test_a_word_fills_a_frame_it_was_asked_about_before() -> None:
+    history = history_of("so eagerly curious")
+    asked = [history.fills_frame()]
+    for text in ("so keenly curious", "so keenly glad"):
+        for token in tokenize(text):
+            history.append(token)
+        asked.append(history.fills_frame())
+    assert asked == [False, True, False]
+
+
+def test_frames_are_forgotten_with_the_tokens() -> None:
+    history = history_of("so eagerly curious")
+    history.fills_frame()
+    history.forget(1)
+    for token in tokenize("so keenly curious"):
+        history.append(token)
+    assert not history.fills_frame()

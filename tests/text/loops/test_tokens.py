@@ -52,6 +52,13 @@ def test_numbers_are_folded(text: str, number: int, num_digits: int, folded: str
     assert (token.number, token.num_digits, token.folded) == (number, num_digits, folded)
 
 
+@pytest.mark.parametrize(("text", "number"), [("Ninth ", 9), ("VIII\n\n", 8), ("第三", 3), ("river", -1)])
+def test_numbers_in_words_are_counters_of_their_own(text: str, number: int) -> None:
+    """They advance as digits do, but "ninth" does not go on where "8" stood."""
+    assert token_of(text).number == number
+    assert token_of(text).folded != token_of("7 ").folded
+
+
 @pytest.mark.parametrize("digits", ["٣", "৭", "７", "१२"])
 def test_digits_of_any_script_are_numbers(digits: str) -> None:
     assert token_of(digits).number >= 0
