@@ -26,6 +26,7 @@ TEXT = [
     "loops/evidence",
     "loops/flood",
     "loops/history",
+    "loops/pairs",
     "loops/tokens",
 ]
 SERVER = ["sse", "chunked", "channel", "answers/chat", "completion", "engines/http_client", "engines/upstream"]

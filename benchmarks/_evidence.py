@@ -112,6 +112,7 @@ CONSTANTS: Final = [
     _limit("code", 200, 300, 400, 520, 700, 900),
     _limit("data", 400, 600, 900, 1200, 1600, 2000),
     Constant("limit in fences", detector, "_LIMIT_IN_FENCE", (90, 150, 250, 350, 500, 700), "deficit"),
+    Constant("limit of fenced code", detector, "_LIMIT_OF_FENCED_CODE", (200, 280, 400, 560, 900), "deficit"),
     _cycle("letters needed, x", "_NEEDED", 0.5, 0.7, 0.85, 1.0, 1.25, 1.6, 2.0, is_factor=True),
     _cycle("letters, many copies", "_NEEDED_OF_MANY", 20, 26, 33, 40, 50, 65),
     _cycle("symbols", "_NEEDED_OF_SYMBOLS", 20, 30, 45, 60, 90),
@@ -122,6 +123,7 @@ CONSTANTS: Final = [
     _cycle("digits in structure", "_ROWS_OF_DIGITS", 75, 110, 150, 200, 300),
     _cycle("symbols in fences", "_SYMBOLS_IN_FENCE", 45, 75, 110, 150),
     _cycle("factor of notation", "_NOTATION_FACTOR", 1.0, 1.5, 2.0, 3.0),
+    _cycle("copies of an equation", "_STATEMENT_COPIES", 4, 6, 8, 12, 20),
     _cycle("factor of counters", "_COUNTER_FACTOR", 1.0, 1.5, 2.0, 3.0),
     _cycle("next copy begun, share", "_NEXT_BEGUN", 0.0, 0.08, 0.15, 0.3, 0.5),
     _cycle("next copy begun, characters", "_MAX_NEXT_BEGUN", 30, 60, 120, 240),
@@ -131,6 +133,7 @@ CONSTANTS: Final = [
     _bits("bits expected of a letter", evidence, "EXPECTED_BITS", 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, low=True),
     _bits("bits of a copied token, x", evidence, "_COPIED_BITS", 0.5, 1.0, 1.5, 2.0, is_factor=True),
     _bits("bits of a switch", evidence, "SWITCH_BITS", 2.0, 3.0, 4.0, 5.0, 7.0),
+    _bits("bits of a word in a known gap", evidence, "FRAME_BITS", 2.0, 3.0, 4.0, 7.0),
     _bits("bits of a counter", evidence, "ADVANCE_BITS", 0.0, 0.1, 0.5, 1.0, 2.0),
     _bits("bits of a known word", evidence, "_KNOWN_BITS", 0.0, 1.0, 2.0),
     _bits("bits a doubling of the vocabulary", evidence, "_KNOWN_SLOPE", 0.6, 0.9, 1.2),
@@ -139,12 +142,13 @@ CONSTANTS: Final = [
     _bits("bits of its letters", evidence, "_NEW_LETTER_BITS", 1.0, 2.0, 3.0),
     _bits("bits of its ideographs", evidence, "_NEW_IDEOGRAPH_BITS", 4.0, 6.0, 8.0),
     _bits("bits of symbols", evidence, "_SYMBOL_BITS", 1.5, 3.0, 5.0),
+    _bits("bits of blanks", evidence, "_BLANK_BITS", 0.1, 0.5, 1.5, 3.0),
     _bits("bits of a digit", evidence, "_DIGIT_BITS", 1.1, 2.2, 3.3),
     _bits(
         "what early copies count",
         evidence,
         "_COPY_COUNTS",
-        *((0.0, 0.0, 0.0), (0.0, 0.35, 0.7), (0.0, 0.7, 0.9), (0.35, 0.8, 1.0), (1.0, 1.0, 1.0)),
+        *((0.0, 0.0, 0.0), (0.0, 0.35, 0.7), (0.0, 0.7, 0.9), (0.0, 0.85, 1.0), (0.35, 0.9, 1.0), (1.0, 1.0, 1.0)),
         low=True,
     ),
     _bits("near, characters", evidence, "_NEAR", 200, 400, 800, 4096, low=True),
@@ -243,7 +247,17 @@ class _SeenCycle(cycle.Cycle):
             unit = "```"
         else:
             unit = '"' if cycle.QUOTES.search(self.unit) else "-"
+        if "=" in self.unit and unit != "-":
+            unit += "="
         return _CYCLE(self.start, self.end, self.period, unit, self.weight, self.is_exact)
+
+
+def limit_of(form: str, is_fenced: bool, values: dict[str, Any]) -> float:
+    """Return the bits that may be missing from text of a form, with the values of the constants by name."""
+    limit: float = values[f"limit {form}"]
+    if not is_fenced:
+        return limit
+    return float(values["limit of fenced code"]) if form == "code" else max(limit, values["limit in fences"])
 
 
 class _Limits(dict[Form, float]):
@@ -274,8 +288,7 @@ class Recorder(detector.LoopDetector):
         if bits > self._best.get((form, is_fenced), 0.0):
             self._best[form, is_fenced] = bits
             self.recording.deficits.append((self._history.end, form, is_fenced, bits))
-            limit = BY_NAME[f"limit {form}"].strictest
-            if bits > (max(limit, BY_NAME["limit in fences"].strictest) if is_fenced else limit):
+            if bits > limit_of(form, is_fenced, {constant.name: constant.strictest for constant in CONSTANTS}):
                 raise StopIteration
 
     def _judge_cycle(self, index: int) -> None:
@@ -324,6 +337,7 @@ def record_all(texts: list[tuple[str, Any]], settings: tuple[Setting, ...]) -> l
             [
                 (detector, "_LIMITS", _Limits()),
                 (detector, "_LIMIT_IN_FENCE", math.inf),
+                (detector, "_LIMIT_OF_FENCED_CODE", math.inf),
                 (detector, "_LIMIT", min(BY_NAME[f"limit {form}"].loosest for form in FORMS)),
                 (detector, "_LOOK_AGAIN", 1.08),
                 (detector, "Cycle", _SeenCycle),

@@ -268,10 +268,8 @@ class Passes:
 
 
 def _may_be_loop(deficits: list[evidence.Deficit]) -> bool:
-    fenced = BY_NAME["limit in fences"].loosest
-    return any(
-        missing > max(BY_NAME[f"limit {form}"].loosest, fenced if is_fenced else 0) for _, form, is_fenced, missing in deficits
-    )
+    loosest = {name: BY_NAME[name].loosest for name in LIMITS}
+    return any(missing > evidence.limit_of(form, is_fenced, loosest) for _, form, is_fenced, missing in deficits)
 
 
 class Judge:
@@ -294,9 +292,7 @@ class Judge:
             for kind, first in (("cycle", evidence.first_cycle), ("flood", evidence.first_flood))
         ]
         for form in FORMS:
-            limit = limits[f"limit {form}"]
-            stops.append(self._stops_at(form, False, limit))
-            stops.append(self._stops_at(form, True, max(limit, limits["limit in fences"])))
+            stops += [self._stops_at(form, is_fenced, evidence.limit_of(form, is_fenced, limits)) for is_fenced in (False, True)]
         earliest: Offsets = np.minimum.reduce(stops)
         return earliest
 

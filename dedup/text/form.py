@@ -52,6 +52,7 @@ _COMMENT_MARK: Final = re.compile(r"^\s*/\*|\*/\s*$", re.MULTILINE)
 _ENCODED: Final = re.compile(r"(?=[A-Za-z+/=]*\d|[A-Z]*[a-z+/=]*[A-Z])[A-Za-z0-9+/=]{60,}")  # base64, hex
 _LONG_WORD: Final = 60  # characters without a space: base64, a sequence, a path
 _LONG_LINE: Final = 16  # characters of a line that tells its form whatever stands before
+_ROW: Final = re.compile(r"\s*\|.*\|\s*$")  # of a table; it tells its form however short it is
 _NEAR: Final = 400  # characters looked at before a loop
 
 
@@ -98,7 +99,8 @@ def form_of_cycle(before: str, unit: str) -> Form:
         unit = unit[start:] + unit[:start]  # whole lines
     if "\n" in unit.strip("\n") or len(unit) > _LONG_WORD:
         return form_of(unit)
-    if "\n" in unit and len(unit) >= _LONG_LINE and (form := form_of(unit)) in ("code", "data"):
+    is_telling = "\n" in unit and (len(unit) >= _LONG_LINE or _ROW.match(unit))
+    if is_telling and (form := form_of(unit)) in ("code", "data"):
         return form
     return form_of(near) if len(near) >= _LONG_WORD else "prose"
 

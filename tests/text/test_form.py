@@ -145,6 +145,7 @@ PROSE = "The river had risen in the night and taken the bridge, so the mail did 
         (TEXTS["song"][1], "Will bring me to my home\n", "verse"),
         (r"\begin{align} x + \sqrt{", r"\frac{a}{b} + ", "prose"),
         ("", '"metres",15\n"22",', "data"),
+        (PROSE, "|\n| no | no ", "data"),
         ("", "年，他在《河水》中演的是“水手”（Ben White）。\n\n3. 2001", "prose"),
     ],
 )

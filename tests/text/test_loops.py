@@ -120,7 +120,8 @@ def test_code_in_a_fence_is_stopped_before_a_file_of_code() -> None:
     names = "stop move turn jump left right".split()
     code = "".join(f"    self.add_action(Action('{rng.choice(names)}', self.inputs.{rng.choice(names)}));\n" for _ in range(240))
     fenced, bare = LoopDetector().feed("Here it is.\n```java\n" + code), LoopDetector().feed(code)
-    assert fenced is not None and bare is not None
+    assert fenced is not None
+    assert bare is not None
     assert 1.5 * fenced.detected_at < bare.detected_at
 
 

@@ -55,6 +55,7 @@ _STEP: Final = 32  # tokens between two looks for a flood or a short cycle
 _LEAST_SHORT: Final = 4  # tokens
 _MOST_SHORT: Final = 64
 _MAX_SHORT_TOKENS: Final = 512  # looked back for the first copy
+_SAME_TOKENS: Final = 6  # that a passage and an earlier copy of it begin with
 _LEAST_REMEMBERED: Final = 16_384  # characters, whatever the longest period
 _CLOCK: Final = re.compile(r"\d[:/]|[:/]$|[:/]\d")
 _WORD_PART: Final = re.compile(rf"[^\W{UNSPACED}]+\W*")
@@ -527,7 +528,7 @@ class LoopDetector:
         step = max(_REACH, 2 * (deficit.since - deficit.origin))  # offsets between two copies, at most
         earlier = index - 1
         while earlier >= 0 and ends[index] - ends[earlier] <= step:
-            if tokens[earlier : earlier + 3] == tokens[index : index + 3]:
+            if tokens[earlier : earlier + _SAME_TOKENS] == tokens[index : index + _SAME_TOKENS]:
                 index = earlier
             earlier -= 1
         return self._history.start_of(index)

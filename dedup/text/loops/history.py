@@ -1,9 +1,11 @@
 """The detector's memory of a text: its last tokens, where they end, and where each pair of them stood last."""
 
 import bisect
+from array import array
 from typing import Final
 
 from dedup.text.form import num_fences
+from dedup.text.loops.pairs import PairTable
 from dedup.text.loops.tokens import token_of
 
 _ID_BITS: Final = 30  # a text has fewer tokens
@@ -15,9 +17,9 @@ class History:
     """The last tokens. Numbers count tokens from the text's beginning; index 0 of the lists is token number `base`.
 
     ends: the offset at which each token ends. copies: by number, how often what a token belongs to had been said before; 0 where it
-    is missing. end: the length of the text. tail: its last characters. found: the number of the token that ended the same pair as the
-    last token before, as it is written or with its numbers folded; -1 if the pair is new. is_passage: whether the pair before that
-    one stood there too: three tokens stood before.
+    is missing. end: the length of the text. tail: its last characters, at least `TAIL_CHARS`. found: the number of the token that
+    ended the same pair as the last token before, as it is written or with its numbers folded; -1 if the pair is new. is_passage:
+    whether the pair before that one stood there too: three tokens stood before.
     """
 
     TAIL_CHARS = 256
@@ -25,15 +27,16 @@ class History:
     def __init__(self) -> None:
         self.base = 0
         self.tokens: list[str] = []
-        self.ends: list[int] = []
+        self.ends: array[int] = array("Q")
         self.copies: dict[int, int] = {}
         self.end = 0
         self.found = -1
         self.is_passage = False
         self.tail = ""
         self._ids: dict[str, int] = {}  # token -> its number when it stood first
-        self._last_at: dict[int, int] = {}  # ids of a pair -> number of its second token
-        self._last_id = 0
+        self._pairs = PairTable()
+        self._folded_at: dict[int, int] = {}  # ids of a pair with numbers folded -> number of its second token
+        self._last_id = -1  # of the last token; -1 if the next one follows nothing
         self._last_folded = 0  # id of the last token with its numbers folded; 0 if it has none
         self._frames: set[int] = set()  # ids of two tokens with one between them
         self._num_fences = 0  # in what was forgotten
@@ -52,24 +55,17 @@ class History:
         Goal: as little as can be for a token that is new.
         """
         base, seen, ends, end = self.base, self.tokens, self.ends, self.end
-        ids, last_at, last, folded = self._ids, self._last_at, self._last_id, self._last_folded
+        ids, pairs, last, folded = self._ids, self._pairs, self._last_id, self._last_folded
         found, first, is_passage = self.found, at, False
         number = base + len(seen)
         while at < stop and not is_passage:
             token = tokens[at]
             at += 1
             end += len(token)
-            seen.append(token)
-            ends.append(end)
             this = ids.setdefault(token, number)
-            pair = last << _ID_BITS | this
-            known = last_at.setdefault(pair, number)
-            if known == number:
-                known = -1
-            else:
-                last_at[pair] = number
-                if known <= base:
-                    known = -1  # forgotten
+            seen.append(seen[this - base] if base <= this < number else token)  # one string for all
+            ends.append(end)
+            known = pairs.move(seen, base, ids, last, this) if last >= 0 else -1
             if folded or (token < _AFTER_DIGITS and token[0].isdigit()):
                 before = self._add_folded(token, last, this, number)
                 folded = self._last_folded
@@ -80,7 +76,9 @@ class History:
             found = known
             number += 1
         self.is_passage = is_passage
-        self.tail = (self.tail + "".join(tokens[first:at]))[-self.TAIL_CHARS :]
+        self.tail += "".join(tokens[first:at]) if at > first + 1 else tokens[first]
+        if len(self.tail) > 4 * self.TAIL_CHARS:
+            self.tail = self.tail[-self.TAIL_CHARS :]
         self.end, self._last_id, self.found = end, last, found
         return at
 
@@ -90,9 +88,11 @@ class History:
         self._last_folded = 0
         if token[0].isdigit():
             this = self._last_folded = self._ids.setdefault(_FOLDED + token_of(token).folded, number)
-        pair = -(last << _ID_BITS | this) - 1  # no pair of written tokens is negative
-        known = self._last_at.get(pair, -1)
-        self._last_at[pair] = number
+        if last < 0:
+            return -1
+        pair = last << _ID_BITS | this
+        known = self._folded_at.get(pair, -1)
+        self._folded_at[pair] = number
         return known if known > self.base else -1
 
     @property
@@ -147,7 +147,7 @@ class History:
         """Add `rest`, which was not read, and let the next token follow nothing."""
         if rest:
             self.append(rest)
-        self._last_id = self._last_folded = 0
+        self._last_id, self._last_folded = -1, 0
         self.found, self.tail = -1, ""
 
     def forget(self, num_tokens: int) -> None:
@@ -158,5 +158,6 @@ class History:
         self.copies = {number: copies for number, copies in self.copies.items() if number >= self.base}
         kept = set(self.tokens)
         self._ids = {token: first for token, first in self._ids.items() if token in kept or token[0] == _FOLDED}
-        self._last_at = {pair: number for pair, number in self._last_at.items() if number > self.base}
+        self._folded_at = {pair: number for pair, number in self._folded_at.items() if number > self.base}
+        self._pairs.forget(self.tokens, self.base, self._ids)
         self._frames.clear()
