@@ -21,6 +21,7 @@ _BLANK: Final = "____"  # of a form, to be filled in with something new
 _COUNTERS_IN_STRUCTURE: Final = 2600.0
 _ONE_LETTER_IN_STRUCTURE: Final = 1000.0  # base64 of zeros
 _ROWS_OF_DIGITS: Final = 110.0  # a matrix of zeros
+_DIGITS_IN_STRUCTURE: Final = 250.0  # an array of such
 _EMPTY_STRINGS: Final = 150.0
 _SYMBOLS_IN_FENCE: Final = 75.0
 _NOTATION_FACTOR: Final = 2.0  # formulas repeat their terms
@@ -96,7 +97,7 @@ class Cycle(NamedTuple):
 
     def _needed_in_structure(self) -> float:
         if not self.has_letters:
-            return _ROWS_OF_DIGITS
+            return _DIGITS_IN_STRUCTURE if self.is_exact else _ROWS_OF_DIGITS
         if not self.is_exact:
             return _COUNTERS_IN_STRUCTURE
         if self.period == 1:

@@ -82,6 +82,13 @@ def test_a_run_of_one_letter_in_data_may_be_base64() -> None:
     assert cycle("AB", 300).is_loop("data", False)
 
 
+def test_an_array_of_zeros_is_no_loop_before_a_long_row_of_digits_is() -> None:
+    row = "[0, 0, 0],\n    "
+    assert not cycle(row, 60, letters=140).is_loop("data", False)
+    assert cycle(row, 60, letters=140, is_exact=False).is_loop("data", False)
+    assert cycle(row, 110, letters=255).is_loop("data", False)
+
+
 @pytest.mark.parametrize(("unit", "period"), [("abab", 2), ("aba", 3), ("a", 1), ("aaa", 1), ("是的是的", 2)])
 def test_a_period_is_the_shortest(unit: str, period: int) -> None:
     assert period_of(unit) == period
