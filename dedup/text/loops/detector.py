@@ -55,7 +55,7 @@ _STEP: Final = 32  # tokens between two looks for a flood or a short cycle
 _LEAST_SHORT: Final = 4  # tokens
 _MOST_SHORT: Final = 64
 _MAX_SHORT_TOKENS: Final = 512  # looked back for the first copy
-_SAME_TOKENS: Final = 6  # that a passage and an earlier copy of it begin with
+_SAME_TOKENS: Final = 3  # that a passage and an earlier copy of it begin with
 _LEAST_REMEMBERED: Final = 16_384  # characters, whatever the longest period
 _CLOCK: Final = re.compile(r"\d[:/]|[:/]$|[:/]\d")
 _WORD_PART: Final = re.compile(rf"[^\W{UNSPACED}]+\W*")
@@ -514,7 +514,8 @@ class LoopDetector:
             return
         period = history.end - history.ends[max(0, index - copy.distance)] if copy.distance else 0
         period = max(1, period)
-        onset = self._first_copy(deficit)
+        is_one_copy = copy.num_exact > 0 and copy.exact_from <= deficit.since + period // 4
+        onset = max(0, copy.exact_from - period) if is_one_copy else self._first_copy(deficit)
         copies = max(2, (history.end - onset) // period)
         if self._is_allowed(history.text(index + 1 - copy.distance, index + 1), copies):
             copy.held_from = -1
