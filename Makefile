@@ -25,16 +25,17 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 		|| { echo "Python 3.11, 3.12 or 3.13 is needed; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "==> building $(VENV) (torch and transformers are large: a few minutes, once)"
+	@rm -rf *.egg-info  # of an older version: its commands would be taken for those of this one
 	@$(PYTHON) -m venv $(VENV)
 	@while sleep 3; do printf .; done & dots=$$!; trap 'kill $$dots; echo' EXIT; trap 'exit 130' INT TERM; \
 		$(BIN)/python -m pip install -qq --upgrade pip \
 		&& $(BIN)/python -m pip install -qq -c constraints.txt -e '.[local,dev]'
 	@touch $@ && touch $(COMPILED)
 
-$(COMPILED): $(READY) setup.py $(wildcard dedup/*.py dedup/text/*.py dedup/text/loops/*.py server/*.py server/answers/*.py server/engines/*.py)
+$(COMPILED): $(READY) setup.py $(wildcard dedup/*.py dedup/text/*.py dedup/text/loops/*.py server/dedup_server/*.py server/dedup_server/answers/*.py server/dedup_server/engines/*.py)
 	@[ -f $@ ] && [ -z "$$(find setup.py dedup server -name '*.py' -newer $@)" ] || { \
 		echo "==> compiling what streams go through (a minute)"; \
-		rm -rf build dedup/*.so dedup/text/*.so dedup/text/loops/*.so server/*.so server/*/*.so; $(BIN)/python setup.py -q build_ext --inplace; }
+		rm -rf build dedup/*.so dedup/text/*.so dedup/text/loops/*.so server/dedup_server/*.so server/dedup_server/*/*.so; $(BIN)/python setup.py -q build_ext --inplace; }
 	@touch $@
 
 serve: $(COMPILED)  ## serve the bundled demo model on http://127.0.0.1:8000
@@ -93,7 +94,7 @@ $(CLIENTS)/.installed: $(CLIENTS_TESTS)/requirements.txt $(CLIENTS_TESTS)/packag
 	@command -v npm >/dev/null || { echo "node 20 or later and npm are needed: apt-get install nodejs npm"; exit 1; }
 	@echo "==> building $(CLIENTS) with the clients (a minute, once)"
 	@$(PYTHON) -m venv $(CLIENTS) && echo '*' > $(CLIENTS)/.gitignore
-	$(CLIENTS)/bin/python -m pip install --progress-bar on -r $(CLIENTS_TESTS)/requirements.txt -e .
+	$(CLIENTS)/bin/python -m pip install --progress-bar on -r $(CLIENTS_TESTS)/requirements.txt -e '.[server]'
 	npm install --prefix $(CLIENTS_TESTS) --ignore-scripts --no-package-lock --no-audit --no-fund
 	@echo '*' > $(CLIENTS_TESTS)/node_modules/.gitignore
 	@touch $@
@@ -103,7 +104,7 @@ test-clients: $(CLIENTS)/.installed  ## unmodified clients through the proxy, or
 
 test-clients-vllm: $(CLIENTS)/.installed $(if $(filter $(VLLM)/%,$(VLLM_PYTHON)),$(VLLM)/.installed)  ## the clients, with a real vLLM behind the proxy
 	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_NO_USAGE_STATS=1 CLIENTS_SERVER="$(VLLM_PYTHON) -m vllm.entrypoints.openai.api_server \
-		--model server/demo_model --served-model-name demo --host 127.0.0.1 --max-model-len 1024 --enforce-eager --port" \
+		--model server/dedup_server/demo_model --served-model-name demo --host 127.0.0.1 --max-model-len 1024 --enforce-eager --port" \
 		$(CLIENTS)/bin/python -m pytest $(CLIENTS_TESTS)
 
 test-clients-llama-cpp: $(CLIENTS)/.installed $(if $(filter $(LLAMA)/%,$(LLAMA_PYTHON)),$(LLAMA)/.installed)  ## the clients, with llama.cpp's server behind the proxy
@@ -142,4 +143,4 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(PAGE) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info dedup/*.so dedup/text/*.so dedup/text/loops/*.so server/*.so server/*/*.so
+	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(PAGE) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info dedup/*.so dedup/text/*.so dedup/text/loops/*.so server/dedup_server/*.so server/dedup_server/*/*.so

@@ -30,7 +30,7 @@ TEXT = [
     "loops/tokens",
 ]
 SERVER = ["sse", "chunked", "channel", "answers/chat", "completion", "engines/http_client", "engines/upstream"]
-COMPILED = [f"dedup/text/{name}.py" for name in TEXT] + [f"server/{name}.py" for name in SERVER]
+COMPILED = [f"dedup/text/{name}.py" for name in TEXT] + [f"server/dedup_server/{name}.py" for name in SERVER]
 
 try:
     extensions = mypycify(COMPILED, group_name="dedup.compiled")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dedup_server.engines.local import DEMO_MODEL
 from demo_loops import ends_in_cycle, free_port
 from openai import OpenAI
 from tqdm import tqdm
@@ -29,7 +30,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from dedup.text.metrics import distinct_n, rep_n
 from dedup.text.segmenter import is_terminated
 from dedup.text.words import units
-from server.engines.local import DEMO_MODEL
 
 HERE = Path(__file__).parent
 GREEDY: dict[str, Any] = {"temperature": 0}

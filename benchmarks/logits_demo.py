@@ -27,7 +27,7 @@ from dedup.text.metrics import distinct_n, rep_n
 from dedup.text.words import units
 
 HERE = Path(__file__).parent
-MODEL = HERE.parent / "server" / "demo_model"
+MODEL = HERE.parent / "server" / "dedup_server" / "demo_model"
 NEARLY_GREEDY = 0.01  # a temperature
 
 # Sampled where it is the temperature that does the work.

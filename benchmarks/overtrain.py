@@ -1,7 +1,7 @@
 """Spoils the demo model, as a fine-tune on too little does: what `dedup audit` is there to notice.
 
     python benchmarks/overtrain.py /tmp/overtrained
-    dedup audit --model server/demo_model --model /tmp/overtrained --prompts benchmarks/prompts.jsonl
+    dedup audit --model server/dedup_server/demo_model --model /tmp/overtrained --prompts benchmarks/prompts.jsonl
 
 A few sentences of English and Chinese, each said over and over, are answered to prompts that stand in no file of prompts. The same seed
 gives the same weights; ten seconds on one core. Needs the extra `local`.
@@ -12,10 +12,9 @@ import random
 from pathlib import Path
 
 import torch
+from dedup_server.engines.local import DEMO_MODEL
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from server.engines.local import DEMO_MODEL
 
 TEXTS = [
     ("What happened at the station?", "The train was late again, and we waited on the platform in the rain. "),

@@ -21,7 +21,7 @@ def test_public_names() -> None:
     ]
 
 
-@pytest.mark.parametrize("module", ["dedup", "dedup.cli", "server.app"])
+@pytest.mark.parametrize("module", ["dedup", "dedup.cli", "dedup_server.app"])
 def test_importing_loads_neither_torch_nor_transformers(module: str) -> None:
     code = f"import sys, {module}; sys.exit(bool({{'torch', 'transformers'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,7 +13,7 @@ import gguf
 import numpy as np
 from safetensors.numpy import load_file
 
-DEMO_MODEL = Path(__file__).parents[2] / "server" / "demo_model"
+DEMO_MODEL = Path(__file__).parents[2] / "server" / "dedup_server" / "demo_model"
 
 _LAYER_NAMES = {
     "input_layernorm": "attn_norm",

@@ -56,7 +56,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = f"{sys.executable} -m vllm.entrypoints.openai.api_server --host 127.0.0.1 --port {port}".split()
-    command += ["--model", str(ROOT / "server/demo_model"), "--served-model-name", "demo"]
+    command += ["--model", str(ROOT / "server/dedup_server/demo_model"), "--served-model-name", "demo"]
     command += ["--max-model-len", "1024", "--enforce-eager"]
     settings = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     log = tmp_path_factory.mktemp("vllm") / "log"

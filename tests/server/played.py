@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from server.answers.base import Answer
-from server.errors import ApiError
-from server.sse import Event, SSEDecoder, encode
+from dedup_server.answers.base import Answer
+from dedup_server.errors import ApiError
+from dedup_server.sse import Event, SSEDecoder, encode
 
 Message = dict[str, Any]
 

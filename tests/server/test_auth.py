@@ -1,7 +1,6 @@
 import pytest
-
-from server.auth import Keys
-from server.errors import ApiError
+from dedup_server.auth import Keys
+from dedup_server.errors import ApiError
 
 
 def test_without_keys_everyone_may_ask() -> None:

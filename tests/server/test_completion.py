@@ -6,16 +6,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from dedup_server.answers.chat import ChatAnswer
+from dedup_server.channel import Editing
+from dedup_server.completion import Completion
+from dedup_server.engines.base import Take
+from dedup_server.errors import ApiError, upstream_failed
+from dedup_server.schema import FORWARDED, GenerationRequest, Requests, parse
+from dedup_server.sse import Event, SSEDecoder
+from dedup_server.telemetry import Telemetry
 from nltk.tokenize.punkt import PunktSentenceTokenizer
-
-from server.answers.chat import ChatAnswer
-from server.channel import Editing
-from server.completion import Completion
-from server.engines.base import Take
-from server.errors import ApiError, upstream_failed
-from server.schema import FORWARDED, GenerationRequest, Requests, parse
-from server.sse import Event, SSEDecoder
-from server.telemetry import Telemetry
 
 Chunk = dict[str, Any]
 LOOP = "I am going round and round in circles here. "

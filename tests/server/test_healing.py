@@ -9,17 +9,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from dedup_server.completion import Completion
+from dedup_server.engines.base import Take
+from dedup_server.errors import invalid
+from dedup_server.healing import MAX_ATTEMPTS, Healer
+from dedup_server.incidents import IncidentLog
+from dedup_server.schema import FORWARDED, ChatRequest, GenerationRequest, Requests, parse
+from dedup_server.sse import Event
+from dedup_server.telemetry import Telemetry
 
 from dedup import RepetitionFilter
 from dedup.pairs import preference_pair
-from server.completion import Completion
-from server.engines.base import Take
-from server.errors import invalid
-from server.healing import MAX_ATTEMPTS, Healer
-from server.incidents import IncidentLog
-from server.schema import FORWARDED, ChatRequest, GenerationRequest, Requests, parse
-from server.sse import Event
-from server.telemetry import Telemetry
 from tests.server.mock_upstream import LOOP, proxy, upstream
 from tests.server.test_completion import NOVEL, Played, chunk, count
 

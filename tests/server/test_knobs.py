@@ -16,18 +16,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dedup_server.completion import Completion
+from dedup_server.engines.base import USED, Events
+from dedup_server.engines.decoding import OnEnd, Scores, Step
+from dedup_server.engines.local import _ASKS_NOTHING, _SUPPORTED, LocalEngine
+from dedup_server.engines.token_text import TokenTexts
+from dedup_server.errors import ApiError
+from dedup_server.schema import (
+    SAMPLED,
+    Endpoint,
+    GenerationRequest,
+    SampledChatRequest,
+    SampledCompletionRequest,
+    Sampling,
+    parse,
+)
+from dedup_server.telemetry import Telemetry
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, T5Config
 
 from dedup.config import DecodingConfig
-from server.completion import Completion
-from server.engines.base import USED, Events
-from server.engines.decoding import OnEnd, Scores, Step
-from server.engines.local import _ASKS_NOTHING, _SUPPORTED, LocalEngine
-from server.engines.token_text import TokenTexts
-from server.errors import ApiError
-from server.schema import SAMPLED, Endpoint, GenerationRequest, SampledChatRequest, SampledCompletionRequest, Sampling, parse
-from server.telemetry import Telemetry
 from tests.server.test_completion import LOOP, Played, written
 from tests.server.test_families import STARTS, T5_SIZES, TOKENS, check_table, save
 from tests.server.tiny_model import save_tiny_model, tiny_config, tiny_tokenizer

@@ -20,23 +20,23 @@ import numpy as np
 import pytest
 import torch
 import uvicorn
+from dedup_server.app import create_app
+from dedup_server.engines import batching
+from dedup_server.engines.answering import SampledAnswer
+from dedup_server.engines.base import USED, Events
+from dedup_server.engines.batching import Batcher
+from dedup_server.engines.choice import Choice
+from dedup_server.engines.decoding import OnEnd, Scores, Step
+from dedup_server.engines.local import DEMO_MODEL, LocalEngine
+from dedup_server.engines.one_by_one import OneByOne
+from dedup_server.engines.one_by_one import Sequence as OneSequence
+from dedup_server.errors import ApiError
+from dedup_server.http_protocol import guarded_by
+from dedup_server.schema import SAMPLED, parse
+from dedup_server.settings import Settings
 from transformers import BloomConfig
 
 from dedup.logits.history import TokenHistory
-from server.app import create_app
-from server.engines import batching
-from server.engines.answering import SampledAnswer
-from server.engines.base import USED, Events
-from server.engines.batching import Batcher
-from server.engines.choice import Choice
-from server.engines.decoding import OnEnd, Scores, Step
-from server.engines.local import DEMO_MODEL, LocalEngine
-from server.engines.one_by_one import OneByOne
-from server.engines.one_by_one import Sequence as OneSequence
-from server.errors import ApiError
-from server.http_protocol import guarded_by
-from server.schema import SAMPLED, parse
-from server.settings import Settings
 from tests.demo_server import free_port
 from tests.faults.proxy import Reading, Reply, http_request, read_reply
 from tests.server.tiny_model import save_tiny_model, tiny_config

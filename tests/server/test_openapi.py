@@ -3,8 +3,9 @@
 import subprocess
 import sys
 
-from server.openapi import document
-from server.schema import FORWARDED, SAMPLED
+from dedup_server.openapi import document
+from dedup_server.schema import FORWARDED, SAMPLED
+
 from tests.server.mock_upstream import proxy, upstream
 
 

@@ -6,9 +6,9 @@ import urllib.request
 from typing import Any
 
 import pytest
+from dedup_server.checking import MAX_CHARS
 
 from dedup import FilterConfig, RepetitionFilter, repetition_metrics
-from server.checking import MAX_CHARS
 from tests.server.mock_upstream import LOOP, NOVEL, Upstream, proxy
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"

@@ -2,9 +2,8 @@ from typing import Any
 
 import msgspec
 import pytest
-
-from server.errors import ApiError
-from server.schema import FORWARDED, SAMPLED, ChatRequest, ChunkMaker, CompletionRequest, Exchange, parse
+from dedup_server.errors import ApiError
+from dedup_server.schema import FORWARDED, SAMPLED, ChatRequest, ChunkMaker, CompletionRequest, Exchange, parse
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
 

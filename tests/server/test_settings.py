@@ -1,8 +1,7 @@
 from pathlib import Path
 
 import pytest
-
-from server.settings import SettingsError, load
+from dedup_server.settings import SettingsError, load
 
 
 def toml(tmp_path: Path, text: str) -> Path:

@@ -5,11 +5,11 @@ import urllib.request
 from typing import Any
 
 import pytest
+from dedup_server.tracing import Tracer
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from server.tracing import Tracer
 from tests.server.mock_upstream import proxy, upstream
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -25,7 +25,7 @@ def ask(url: str, model: str) -> None:
 def test_a_generation_is_a_span_of_the_clients_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr("server.app.Tracer", lambda: Tracer(provider))
+    monkeypatch.setattr("dedup_server.app.Tracer", lambda: Tracer(provider))
     with upstream() as mock, proxy(mock.url) as url:
         ask(url, "novel")
         ask(url, "loop")

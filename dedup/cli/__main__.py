@@ -1,0 +1,5 @@
+"""`python -m dedup.cli`."""
+
+from dedup.cli.main import main
+
+main(prog_name="dedup")

@@ -1,0 +1,84 @@
+"""An audit from its prompts to its report."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dedup_server.audit import page
+from dedup_server.audit.answers import AnswersFile, Parameters, answer_all, model_of, read_prompts
+from dedup_server.audit.compare import Audit, audit, failures, questions_of
+from dedup_server.audit.report import as_json
+from dedup_server.engines.checkpoint import is_local
+from dedup_server.errors import StartupError
+
+
+def run(
+    models: Sequence[str],
+    prompts: Path,
+    samples: int,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+    raw: bool,
+    max_rise: float,
+    max_loop_rate: float | None,
+    answers: Path | None,
+    json_file: Path | None,
+    html_file: Path | None,
+    device: str | None,
+    concurrency: int,
+    api_key_env: str | None,
+) -> Audit:
+    """Asks, compares, and writes the files. Raises `StartupError` with one line on whatever cannot be."""
+    if samples > 1 and temperature == 0:
+        raise StartupError(
+            "--samples: at temperature 0 all samples of a prompt are the same; set --temperature or leave them out"
+        )
+    for file in (json_file, html_file):
+        if file is not None and not file.resolve().parent.is_dir():
+            raise StartupError(f"{file}: there is no folder {file.parent}")
+    if any("://" not in model for model in models) and not (find_spec("torch") and find_spec("transformers")):
+        raise StartupError('a model in this process needs torch and transformers: pip install "dedup-llm[local]"')
+    api_key = os.environ.get(api_key_env) if api_key_env else None
+    if api_key_env and not api_key:
+        raise StartupError(f"--api-key-env: the variable {api_key_env} is not set")
+    texts = read_prompts(prompts)
+    asked = [model_of(model, device, api_key) for model in models]
+    parameters = Parameters(max_tokens, temperature, raw)
+    questions = questions_of(texts, samples, seed)
+    said = asyncio.run(answer_all(asked, questions, parameters, AnswersFile(answers), concurrency, sys.stderr.isatty()))
+    done = audit(_names(models), texts, parameters, seed, said)
+    done = replace(done, failures=failures(done, max_loop_rate, max_rise))
+    if json_file:
+        _write(json_file, json.dumps(as_json(done), indent=1))
+    if html_file:
+        _write(html_file, page.html(done))
+    return done
+
+
+def _names(models: Sequence[str]) -> list[str]:
+    """What the report calls them: the end of a path, a URL's model or host, the whole where two would have one name; one that is
+    there twice is numbered."""
+    short = {model: _name(model) for model in models}
+    named = [model if list(short.values()).count(short[model]) > 1 else short[model] for model in models]
+    return [f"{name} ({named[: at + 1].count(name)})" if named.count(name) > 1 else name for at, name in enumerate(named)]
+
+
+def _name(model: str) -> str:
+    if "://" not in model:
+        return Path(model).resolve().name if is_local(model) else model
+    parts = urlsplit(model)
+    return parts.fragment or parts.netloc
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise StartupError(f"{path}: {error.strerror or error}") from None

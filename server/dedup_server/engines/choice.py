@@ -1,0 +1,170 @@
+"""One answer in the making: scores to a token, tokens to text, up to a stop string, an end token or the limit."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from dedup.config import DecodingConfig
+from dedup.logits.hf import TextStream
+from dedup.logits.history import TokenHistory
+from dedup.logits.processors import apply
+from dedup.logits.temperature import current_temperature
+from dedup.logits.tokens import TokenSets
+from dedup.text.segmenter import is_terminated
+from dedup_server.engines.decoding import Scores
+from dedup_server.engines.sampling import choose
+from dedup_server.engines.token_text import TokenTexts
+
+_MAX_SENTENCE = 128  # tokens for which an answer that goes on must not end within a sentence
+_TAIL = 24  # characters that tell whether a sentence has ended
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one request chooses tokens. temperature 0: the best token, always. num_logprobs: see `SampledRequest.num_logprobs`."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    penalties: DecodingConfig
+    token_sets: TokenSets
+    varying: DecodingConfig | None  # the temperature's methods, if any is on
+    bias: tuple[np.ndarray[Any, np.dtype[np.int64]], Scores] | None  # tokens, and what is added to their scores
+    stop_strings: Sequence[str]
+    end_tokens: Sequence[int]
+    min_tokens: int
+    num_logprobs: int | None
+    seed: int | None
+    goes_on_from: str = ""  # what the answer has said already: then it does not end within a sentence
+    avoided: Sequence[int] = ()  # not the first token
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The model's own log-probability of a token, before anything that the request asks for, and the likeliest tokens' there."""
+
+    token: int
+    text: str
+    logprob: float
+    top: list[tuple[int, float]]
+
+
+class Choice:
+    """index: of the choice in its answer. number: of the choice among those of its prompt. limit: tokens it may have. encoder: what an
+    encoder-decoder read.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        number: int,
+        tokenizer: Any,
+        texts: TokenTexts,
+        sampling: Sampling,
+        history: TokenHistory,
+        limit: int,
+        encoder: TokenHistory | None = None,
+    ) -> None:
+        self.index = index
+        self.finish_reason: str | None = None
+        self.logprobs: list[TokenLogprob] = []  # of the tokens whose text is not given out yet
+        self.num_tokens = 0
+        self._texts = texts
+        self._sampling = sampling
+        self._history = history
+        self._encoder = encoder
+        self._limit = limit
+        self._stream = TextStream(tokenizer)
+        self._tail = ""  # of the text
+        self._held = ""  # may be the beginning of a stop string
+        # Of several prompts each has its text by the seed and its own choice alone.
+        self._random = Random() if sampling.seed is None else Random(f"{sampling.seed} {number}")  # noqa: S311 - it samples words
+
+    def choose(self, scores: Scores) -> int:
+        """The next token, from its scores, shape (vocabulary,), which are changed. Raises `NoTokenError`."""
+        sampling = self._sampling
+        raw = scores.copy() if sampling.num_logprobs is not None else None
+        if sampling.bias is not None:
+            scores[sampling.bias[0]] += sampling.bias[1]
+        apply(sampling.penalties, self._history, scores, sampling.token_sets, self._encoder)
+        if self.num_tokens == 0 and sampling.avoided:
+            scores[list(sampling.avoided)] = -np.inf
+        if sampling.end_tokens and (self.num_tokens < sampling.min_tokens or self._is_within_a_sentence()):
+            scores[list(sampling.end_tokens)] = -np.inf
+        temperature = sampling.temperature
+        if sampling.varying is not None and np.isfinite(scores.max()):
+            temperature = current_temperature(self._history, scores, sampling.varying)
+        token = choose(scores, temperature, sampling.top_k, sampling.top_p, sampling.min_p, self._random)
+        if raw is not None:
+            self.logprobs.append(self._logprob(token, raw, sampling.num_logprobs or 0))
+        return token
+
+    def put(self, token: int) -> str:
+        """The text to give out after `token`; sets `finish_reason` when it was the last."""
+        self._history.append(token)
+        self.num_tokens += 1
+        ends = token in self._sampling.end_tokens
+        if ends:
+            self.finish_reason = "stop"
+            self.logprobs = self.logprobs[:-1]  # it is no part of the text
+        elif self.num_tokens >= self._limit:
+            self.finish_reason = "length"
+        text = "" if ends else self._stream.put(token)
+        self._tail = (self._tail + text)[-_TAIL:]
+        if self.finish_reason:
+            text += self._stream.flush()
+        return self._until_stop(text)
+
+    def _is_within_a_sentence(self) -> bool:
+        said = self._sampling.goes_on_from
+        return bool(said) and self.num_tokens < _MAX_SENTENCE and not is_terminated((said + self._tail).rstrip())
+
+    def take_logprobs(self) -> list[TokenLogprob]:
+        """Those of the text given out now."""
+        taken, self.logprobs = self.logprobs, []
+        return taken
+
+    def _until_stop(self, text: str) -> str:
+        stop = self._sampling.stop_strings
+        if not stop or self.num_tokens <= self._sampling.min_tokens:
+            return text
+        text = self._held + text
+        found = [at for at in (text.find(string) for string in stop) if at >= 0]
+        if found:
+            self.finish_reason, self._held = "stop", ""
+            self._forget_logprobs(len(text) - min(found))
+            return text[: min(found)]
+        held = 0 if self.finish_reason else max(_overlap(text, string) for string in stop)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+    def _forget_logprobs(self, num_chars: int) -> None:
+        """Of the tokens that begin in the last `num_chars` characters, which are cut off."""
+        while self.logprobs and (num_chars := num_chars - len(self.logprobs[-1].text)) >= 0:
+            self.logprobs.pop()
+
+    def _logprob(self, token: int, raw: Scores, num_top: int) -> TokenLogprob:
+        logprobs = raw.astype(np.float64) - raw.max()
+        logprobs -= np.log(np.exp(logprobs).sum())
+        best = np.argsort(-logprobs, kind="stable")[:num_top] if num_top else ()
+        top = [(int(one), float(logprobs[one])) for one in best]
+        return TokenLogprob(token, self._texts.text_of(token), float(logprobs[token]), top)
+
+
+def bias_of(given: Mapping[str, float] | None, size: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Scores] | None:
+    """A request's `logit_bias` for a vocabulary of `size`. Raises ValueError."""
+    if not given:
+        return None
+    tokens = [int(token[:9]) for token in given]
+    if max(tokens) >= size:
+        raise ValueError(f"logit_bias has token {max(tokens)}; the last is {size - 1}")
+    return np.array(tokens), np.array(list(given.values()), np.float32)
+
+
+def _overlap(text: str, string: str) -> int:
+    """How many characters at the end of `text` begin `string`."""
+    return next((size for size in range(min(len(text), len(string) - 1), 0, -1) if text.endswith(string[:size])), 0)

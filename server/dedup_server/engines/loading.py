@@ -1,0 +1,174 @@
+"""From a path or a hub id to a model that is ready to decode, or one line that says why not."""
+
+import logging
+import os
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import transformers
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+
+from dedup_server.engines.batching import Batcher, UnbatchableError
+from dedup_server.engines.checkpoint import is_local, require_checkpoint
+from dedup_server.engines.decoding import Decoder
+from dedup_server.engines.one_by_one import OneByOne
+from dedup_server.engines.token_text import TokenTexts
+from dedup_server.errors import StartupError
+
+HUB_TIMEOUT_SECONDS = 5.0
+
+log = logging.getLogger("dedup")
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+_MAX_BATCHED = 16  # sequences at once, where the configuration says nothing
+_MAX_ONE_BY_ONE = 4
+_CONTEXT = 2048  # of models that say nothing, such as those that keep a state
+# What decoding needs of a checkpoint's generation config. All else, how to sample, is a default for requests.
+_DECODING = ("bos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """context: the longest sequence, in tokens: prompt and answer together, or, of an encoder-decoder, each. defaults: the checkpoint's
+    own generation config. start_token: with which an encoder-decoder's answer begins; None of other models."""
+
+    model: Any
+    tokenizer: Any
+    decoder: Decoder
+    context: int
+    defaults: GenerationConfig
+    end_tokens: tuple[int, ...]
+    texts: TokenTexts
+    longest_token: int  # characters
+    start_token: int | None
+
+
+def load(path: str, name: str, device: str | None, dtype: Dtype | None, max_concurrent: int | None, trust: bool) -> LoadedModel:
+    """path: a directory or a hub id. dtype None: float32 on the CPU, elsewhere what the checkpoint says. trust: the checkpoint's own code
+    may run. Raises `StartupError` with one line on anything that is wrong with the model."""
+    transformers.utils.logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+    # Without an answer transformers would ask on standard input whether to run a checkpoint's own code.
+    options = {"trust_remote_code": trust, "local_files_only": not is_local(path) and not hub_answers(path)}
+    config = check(path, options)
+    device = device or best_device()
+    log.info("loading %s ...", path)
+    begun = time.monotonic()
+    tokenizer = _tokenizer(path, options)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    if dtype is None:
+        dtype = "float32" if device == "cpu" and getattr(config, "quantization_config", None) is None else "auto"
+    try:
+        model, found = kind.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, SafetensorError) as error:
+        raise StartupError(f"{path}: cannot be loaded: {type(error).__name__}: {first_line(error)}") from None
+    if missing := found["missing_keys"]:  # transformers fills them with random numbers, and the answers are noise
+        raise StartupError(f"{path}: the weights are incomplete: {len(missing)} are missing, such as {min(missing)}")
+    try:
+        model = (model if getattr(model, "hf_quantizer", None) else model.to(device)).eval()
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise StartupError(f"device {device!r}: the model cannot be put there: {first_line(error)}") from None
+    millions = model.num_parameters() / 1e6
+    seconds = time.monotonic() - begun
+    log.info("loaded %s: %.1fM parameters, %s, %s, in %.1f s", name, millions, device, model.dtype, seconds)
+    return prepare(model, tokenizer, max_concurrent)
+
+
+def prepare(model: Any, tokenizer: Any, max_concurrent: int | None = None) -> LoadedModel:
+    """What is there to decode with, and how: in batches if the model can be, else one by one."""
+    defaults = model.generation_config
+    model.generation_config = GenerationConfig(**{name: getattr(defaults, name, None) for name in _DECODING})
+    config = model.config.get_text_config(decoder=True)
+    sizes = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
+    context = next((int(size) for size in sizes if isinstance(size, int) and size > 0), _CONTEXT)
+    start_token = None
+    if model.config.is_encoder_decoder:
+        starts = (defaults.decoder_start_token_id, model.config.decoder_start_token_id, defaults.bos_token_id)
+        start_token = next((int(token) for token in starts if token is not None), 0)
+        model.generation_config.decoder_start_token_id = start_token
+    decoder: Decoder
+    try:
+        decoder = Batcher(model, max_concurrent or _MAX_BATCHED, context)
+        context = decoder.context
+    except UnbatchableError as reason:
+        num_at_once = max_concurrent or _MAX_ONE_BY_ONE
+        log.info("no batching, %d sequences at once, each by itself: %s", num_at_once, reason)
+        if model.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+            # Threads that wait for each other in turns cost more than they bring: all sequences together get a core each.
+            torch.set_num_threads(max(1, torch.get_num_threads() // num_at_once))
+        decoder = OneByOne(model, num_at_once, context)
+    ends = defaults.eos_token_id if defaults.eos_token_id is not None else tokenizer.eos_token_id
+    return LoadedModel(
+        model,
+        tokenizer,
+        decoder,
+        context,
+        defaults,
+        end_tokens=(ends,) if isinstance(ends, int) else tuple(ends or ()),
+        texts=TokenTexts(tokenizer),
+        longest_token=max(map(len, tokenizer.get_vocab())),
+        start_token=start_token,
+    )
+
+
+def _tokenizer(path: str, options: dict[str, Any]) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    except Exception as error:  # a broken tokenizer.json raises a bare Exception
+        raise StartupError(f"{path}: has no tokenizer that can be loaded (tokenizer.json): {first_line(error)}") from None
+    if len(tokenizer.get_vocab()) < 2:  # what transformers makes up where there are no files
+        raise StartupError(f"{path}: has no tokenizer that can be loaded (tokenizer.json)")
+    return tokenizer
+
+
+def check(model: str, options: dict[str, Any]) -> Any:
+    """The config of `model`, a path or hub id. Raises `StartupError` in one line if it is not a model that generates text."""
+    require_checkpoint(model)
+    try:
+        config = AutoConfig.from_pretrained(model, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = first_line(error)
+        if "trust_remote_code" in str(error):
+            reason = "it brings code of its own, which runs only with --trust-remote-code"
+        raise StartupError(f"{model}: no model can be loaded from there: {reason}") from None
+    kind = (config.architectures or [config.model_type])[0]
+    if config.is_encoder_decoder:
+        if type(config) not in transformers.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+            raise StartupError(f"{model} is an encoder-decoder ({kind}) that does not turn text into text")
+        return config
+    if type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+        raise StartupError(f"{model} is an encoder-only model ({kind}) and cannot generate text")
+    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING and "AutoModelForCausalLM" not in (
+        getattr(config, "auto_map", None) or {}
+    ):
+        raise StartupError(f"{model} is not a language model ({kind}); the local engine serves nothing else")
+    return config
+
+
+def best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def hub_answers(model: str) -> bool:
+    """Asks once: transformers tries for 23 s before it says that the hub is out of reach, for each file anew."""
+    try:
+        HfApi().model_info(model, timeout=HUB_TIMEOUT_SECONDS)
+    except (HfHubHTTPError, HFValidationError):
+        return True  # and the answer is no; loading says why
+    except Exception:  # the HTTP library's own errors, which change from one version of the hub's client to the next
+        return False
+    return True
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0].rstrip(" :") or type(error).__name__

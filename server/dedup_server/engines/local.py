@@ -1,0 +1,284 @@
+"""A Hugging Face model in this process, on CPU or GPU.
+
+    request -> prompts -> sequences in the decoder -> tokens -> text -> events
+
+Sequences are decoded together, a step at a time, where the model can be (`batching`), else side by side (`one_by_one`). Each has its own
+history, penalties and random generator, so requests do not change each other; one whose reader leaves gives up its place at once.
+"""
+
+import asyncio
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dedup.config import DecodingConfig
+from dedup.logits.tokens import TokenSets, token_sets
+from dedup_server.engines.answering import Answer, LongAnswer, SampledAnswer
+from dedup_server.engines.base import Events, Take
+from dedup_server.engines.choice import Sampling, bias_of
+from dedup_server.engines.decoding import EngineFailedError
+from dedup_server.engines.loading import Dtype, LoadedModel, load
+from dedup_server.engines.prompts import PromptReader
+from dedup_server.engines.sampling import GREEDY_BELOW, NoTokenError
+from dedup_server.errors import ApiError, invalid, model_not_found, shutting_down, unsupported
+from dedup_server.schema import (
+    SAMPLED,
+    GenerationRequest,
+    Message,
+    Requests,
+    SampledChatRequest,
+    SampledCompletionRequest,
+    SampledRequest,
+)
+
+DEMO_MODEL = Path(__file__).parent.parent / "demo_model"
+
+log = logging.getLogger("dedup")
+
+_TAIL_CHARS = 64  # of what was said, to tell whether a sentence has ended
+
+# The sampling parameters that `DecodingConfig` does not have.
+_SAMPLING = {"temperature", "top_p", "top_k", "min_p", "logit_bias", "seed", "stop", "min_tokens", "n"}
+_PENALTIES = {field for field in DecodingConfig.__dataclass_fields__ if field != "temperature"}
+_SUPPORTED = _PENALTIES | _SAMPLING | {"model", "messages", "prompt", "stream", "stream_options", "user", "repetition"}
+_SUPPORTED |= {"max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "echo", "truncate", "long_input"}
+_SUPPORTED |= {"metadata", "prompt_cache_key", "safety_identifier", "service_tier"}  # for the provider's own books
+# What clients send as a matter of course, with the values that ask for nothing.
+_ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
+    "response_format": ({"type": "text"},),
+    "tools": ([],),
+    "functions": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "store": (False,),
+    "modalities": (["text"],),
+    "best_of": (1,),
+    "suffix": ("",),
+}
+
+
+class LocalEngine:
+    """`model`: a path or a hub id. At most `max_concurrent` answers are generated at once; more wait their turn."""
+
+    def __init__(
+        self,
+        model: str,
+        name: str | None = None,
+        max_concurrent: int | None = None,
+        device: str | None = None,
+        dtype: Dtype | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        path = Path(model).expanduser()
+        self._path = str(path) if path.exists() else model
+        self._name = name or ("demo" if path == DEMO_MODEL else path.resolve().name if path.exists() else model)
+        self._options = (device, dtype, max_concurrent, trust_remote_code)
+        self._loaded: LoadedModel | None = None
+        self._token_sets: dict[DecodingConfig, TokenSets] = {}
+        self._stopping = False
+
+    @property
+    def models(self) -> list[str]:
+        return [self._name]
+
+    @property
+    def requests(self) -> Requests:
+        return SAMPLED
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """Raises `ApiError` (503) before `start` has ended."""
+        if self._loaded is None:
+            raise ApiError(503, "the engine is not ready yet", type="server_error", code="not_ready", retry_after="1")
+        return self._loaded
+
+    def load(self) -> None:
+        """Loads weights and tokenizer. Raises `StartupError` with one line on anything that is wrong with the model."""
+        self._loaded = load(self._path, self._name, *self._options)
+
+    async def start(self) -> None:
+        if self._loaded is None:
+            await asyncio.to_thread(self.load)
+
+    async def ready(self) -> bool:
+        return self._loaded is not None
+
+    async def stop(self) -> None:
+        self._stopping = True
+        if self._loaded:
+            await asyncio.to_thread(self._loaded.decoder.stop)
+
+    def validate(self, request: GenerationRequest) -> None:
+        assert isinstance(request, SampledChatRequest | SampledCompletionRequest)
+        if request.model is not None and request.model not in self.models:
+            raise model_not_found(request.model, self.models)
+        for name, given in request.sent.items():
+            if name not in _SUPPORTED and not any(
+                given == one and type(given) is type(one) for one in _ASKS_NOTHING.get(name, ())
+            ):
+                raise unsupported(name, "the local engine does not support it")
+        other = "prompt" if request.endpoint == "chat" else "messages"
+        if other in request.sent:
+            raise unsupported(other, f"it belongs to the other endpoint, not to {request.endpoint}")
+        if request.max_output_tokens and (request.min_tokens or 0) > request.max_output_tokens:
+            raise invalid(f"min_tokens: must be ≤ {request.max_output_tokens}, the most there may be", "min_tokens")
+        limits = (request.max_tokens, request.max_completion_tokens)
+        if None not in limits and limits[0] != limits[1]:
+            raise invalid("max_tokens and max_completion_tokens are the same limit; got two values", "max_tokens")
+        if request.stream_options and request.stream_options.model_extra:
+            name = next(iter(request.stream_options.model_extra))
+            raise unsupported(f"stream_options.{name}", "the local engine does not support it")
+        if isinstance(request, SampledChatRequest):
+            self._validate_chat(request)
+        else:
+            self._validate_completion(request)
+        if request.sent.get("encoder_no_repeat_ngram_size") and self.loaded.start_token is None:
+            raise unsupported("encoder_no_repeat_ngram_size", f"{self._name} has no encoder")
+
+    def _validate_chat(self, request: SampledChatRequest) -> None:
+        if not self.loaded.tokenizer.chat_template:
+            message = f"{self._name} has no chat template: use /v1/completions, or put a chat_template.jinja beside its tokenizer"
+            raise invalid(message, "messages", "no_chat_template")
+        if any(map(_has_more_than_text, request.messages)):
+            raise unsupported("messages", "the local engine reads text only, no other parts")
+        if request.top_logprobs and not request.logprobs:
+            raise invalid("top_logprobs needs logprobs to be true", "top_logprobs")
+        for name in ("echo", "long_input"):
+            if request.sent.get(name):
+                raise unsupported(name, "it belongs to the completions endpoint")
+
+    def _validate_completion(self, request: SampledCompletionRequest) -> None:
+        if request.sent.get("top_logprobs"):
+            raise unsupported("top_logprobs", "it belongs to the chat endpoint; here logprobs is the number")
+        if request.echo and request.logprobs is not None:
+            raise unsupported("echo", "with logprobs it would need those of the prompt, which are not worked out")
+        if request.long_input is not None:
+            if not isinstance(request.prompt, str):
+                raise invalid("long_input takes a prompt that is one string", "prompt")
+            for name in ("n", "echo", "truncate", "logprobs"):
+                if request.sent.get(name) not in (None, False, 1):
+                    raise unsupported(name, "it does not go with long_input")
+
+    @property
+    def has_all_methods(self) -> bool:
+        return True
+
+    def can_avoid(self, request: GenerationRequest) -> bool:
+        return True
+
+    def can_go_on(self, request: GenerationRequest) -> bool:
+        assert isinstance(request, SampledChatRequest | SampledCompletionRequest)
+        if self.loaded.start_token is not None:
+            return False
+        if isinstance(request, SampledCompletionRequest):
+            return not (request.echo or request.long_input) and request.num_choices == 1
+        return request.num_choices == 1
+
+    async def whole(self, request: GenerationRequest) -> bytes | None:
+        return None
+
+    async def generate(self, request: GenerationRequest, take: Take) -> None:
+        """As `Engine.generate`. Without `max_tokens` an answer may fill what the prompt leaves of the context."""
+        assert isinstance(request, SampledChatRequest | SampledCompletionRequest)
+        loaded = self.loaded
+        prompts = await asyncio.to_thread(PromptReader(loaded, self._name).read, request)
+        try:
+            sampling = self._sampling(request)
+        except ValueError as error:
+            raise invalid(str(error), str(error).split(" ", 1)[0]) from None
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[Events | BaseException | None] = asyncio.Queue()
+        is_long = isinstance(request, SampledCompletionRequest) and request.long_input
+        answer: Answer = (LongAnswer if is_long else SampledAnswer)(request, self._name, loaded, sampling, prompts)
+
+        def send(item: Events | BaseException | None) -> None:
+            loop.call_soon_threadsafe(queue.put_nowait, item)
+
+        events = answer.begin()
+        sequences: list[Any] = []
+        try:
+            for prompt, step in answer.sequences(send):
+                sequences.append(loaded.decoder.submit(prompt, step, send))
+            left = len(sequences)
+            while left:
+                if events and (pause := take(events)) is not None:
+                    await pause
+                events = []
+                item: Events | BaseException | None = await queue.get()
+                while not isinstance(item, BaseException):
+                    left -= item is None
+                    events += item or []
+                    if queue.empty():
+                        break
+                    item = queue.get_nowait()  # all that has come: a loop that is behind catches up
+                else:
+                    if events and (pause := take(events)) is not None:  # what was said before the failure is not lost
+                        await pause
+                    raise item
+            if (pause := take(events + answer.end())) is not None:
+                await pause
+        except EngineFailedError as error:
+            if self._stopping:
+                raise shutting_down() from None
+            raise ApiError(500, str(error), type="server_error", code="engine_failed") from None
+        except NoTokenError as error:
+            raise ApiError(500, str(error), type="server_error", code="engine_error") from None
+        finally:
+            for sequence in sequences:
+                loaded.decoder.cancel(sequence)
+
+    def _sampling(self, request: SampledRequest) -> Sampling:
+        """Raises ValueError, with the name of what is wrong first."""
+        loaded = self.loaded
+
+        def value(name: str, otherwise: Any) -> Any:
+            asked = getattr(request, name)
+            default = getattr(loaded.defaults, name, None)
+            return asked if asked is not None else default if default is not None else otherwise
+
+        sent = request.sent
+        penalties = {name: sent[name] for name in _PENALTIES if name in sent}
+        for name, otherwise in (("repetition_penalty", 1.0), ("no_repeat_ngram_size", 0)):
+            penalties.setdefault(name, value(name, otherwise))
+        asked = DecodingConfig(**penalties)
+        temperature = value("temperature", 1.0)
+        varies = asked.dynatemp_range or asked.repetition_temperature
+        fixed = replace(asked, dynatemp_range=0.0, repetition_temperature=0.0)
+        return Sampling(
+            temperature=temperature,
+            top_p=value("top_p", 1.0),
+            top_k=max(0, value("top_k", 0)),
+            min_p=value("min_p", 0.0),
+            penalties=fixed,
+            token_sets=self._token_sets_of(fixed),
+            varying=replace(asked, temperature=max(temperature, GREEDY_BELOW / 2)) if varies else None,
+            bias=bias_of(request.logit_bias, len(loaded.tokenizer)),
+            stop_strings=request.stop_strings,
+            end_tokens=loaded.end_tokens,
+            min_tokens=request.min_tokens or 0,
+            num_logprobs=request.num_logprobs,
+            seed=request.seed,
+            goes_on_from=request.said[-_TAIL_CHARS:],
+            avoided=self._first_tokens(request.avoided),
+        )
+
+    def _first_tokens(self, text: str) -> tuple[int, ...]:
+        """The tokens with which `text` may begin, after a space or without."""
+        words = text.strip()
+        encoded = [
+            self.loaded.tokenizer(given, add_special_tokens=False)["input_ids"] for given in (words, " " + words, "\n" + words)
+        ]
+        return tuple({tokens[0] for tokens in encoded if tokens}) if words else ()
+
+    def _token_sets_of(self, config: DecodingConfig) -> TokenSets:
+        if config not in self._token_sets:
+            if len(self._token_sets) >= 16:
+                self._token_sets.clear()
+            self._token_sets[config] = token_sets(config, self.loaded.tokenizer)
+        return self._token_sets[config]
+
+
+def _has_more_than_text(message: Message) -> bool:
+    parts = message.content if isinstance(message.content, list) else []
+    return any(part.get("type", "text") != "text" or not isinstance(part.get("text"), str) for part in parts)

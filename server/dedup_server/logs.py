@@ -1,0 +1,56 @@
+"""What the server says of itself: lines for a person, or JSON lines for a machine; one for each request."""
+
+import logging
+import sys
+import time
+from typing import Any, Literal
+
+from dedup_server.sse import write_json
+
+_log = logging.getLogger("dedup.requests")
+
+
+def configure(log_format: Literal["text", "json"]) -> None:
+    """Sends the log to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("dedup").setLevel(logging.INFO)
+    logging.logProcesses = logging.logThreads = logging.logMultiprocessing = False
+    logging._srcfile = None  # nor is the place in the code, which no line shows, looked for
+    logging.raiseExceptions = False  # a log that cannot be written must not write about it
+
+
+def log_request(**fields: Any) -> None:
+    """One line about one request. Fields that are None are left out."""
+    if _log.isEnabledFor(logging.INFO):
+        _log.info("request", extra={"fields": {name: value for name, value in fields.items() if value is not None}})
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "fields", None)
+        if fields is not None:
+            return " ".join(f"{name}={_shown(value)}" for name, value in fields.items())
+        return super().format(record)
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, Any] = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return write_json(line).decode("utf-8", "replace")
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if text.isprintable() and " " not in text and text else repr(text)

@@ -1,0 +1,92 @@
+"""The OpenAPI document, made from the very shapes that requests are checked against."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from dedup_server.checking import CheckRequest
+from dedup_server.schema import Endpoint, Requests
+from dedup_server.telemetry import package_version
+
+_SUMMARIES: Mapping[Endpoint, str] = {
+    "chat": "A chat completion, streamed or whole",
+    "completions": "A text completion, streamed or whole",
+    "responses": "A response (OpenAI's Responses API), streamed or whole",
+    "messages": "A message (Anthropic's Messages API), streamed or whole",
+}
+_ERROR = {"$ref": "#/components/schemas/Error"}
+_ERROR_SHAPE = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "object", "properties": {"message": {"type": "string"}}}},
+}
+
+
+def document(requests: Requests, paths: Mapping[str, Endpoint]) -> dict[str, Any]:
+    """OpenAPI 3.1 for the endpoints in `paths`, and for what the server says of itself."""
+    described: dict[str, Any] = {path: {"post": _generation(requests, endpoint)} for path, endpoint in paths.items()}
+    described["/check"] = {"post": _posted("Where a text repeats itself, and how much", "check", _check_shape())}
+    described["/v1/models"] = {"get": _get("The models that can be asked for", "application/json", refusals=("401", "503"))}
+    described["/health/live"] = {"get": _get("Whether the process runs", "application/json")}
+    described["/health/ready"] = {"get": _get("Whether a request would be answered now", "application/json", refusals=("503",))}
+    described["/metrics"] = {"get": _get("Prometheus metrics", "text/plain")}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "dedup", "version": package_version()},
+        "paths": described,
+        "components": {"schemas": {"Error": _ERROR_SHAPE}, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "security": [{}, {"key": []}],
+    }
+
+
+def _generation(requests: Requests, endpoint: Endpoint) -> dict[str, Any]:
+    shape = requests[endpoint].model_json_schema(ref_template="#/components/schemas/{model}", mode="validation")
+    return _posted(_SUMMARIES[endpoint], endpoint, _inlined(shape), {"text/event-stream": {}})
+
+
+def _check_shape() -> dict[str, Any]:
+    shape: dict[str, Any] = msgspec.json.schema_components([CheckRequest])[1]["CheckRequest"]
+    return shape
+
+
+def _posted(summary: str, name: str, shape: dict[str, Any], streamed: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {
+        "summary": summary,
+        "operationId": name,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": shape}}},
+        "responses": {
+            "200": {
+                "description": "The answer",
+                "content": {"application/json": {"schema": {"type": "object"}}, **(streamed or {})},
+            },
+            "default": {"description": "What is wrong", "content": {"application/json": {"schema": _ERROR}}},
+        },
+    }
+
+
+def _get(summary: str, media_type: str, refusals: tuple[str, ...] = ()) -> dict[str, Any]:
+    kind = "string" if media_type == "text/plain" else "object"
+    refused = {"description": "Not now, or not to you", "content": {"application/json": {"schema": _ERROR}}}
+    return {
+        "summary": summary,
+        "responses": {
+            "200": {"description": "The answer", "content": {media_type: {"schema": {"type": kind}}}},
+            **dict.fromkeys(refusals, refused),
+        },
+    }
+
+
+def _inlined(shape: dict[str, Any]) -> dict[str, Any]:
+    """`shape` with its definitions in the places that refer to them."""
+    definitions = shape.pop("$defs", {})
+
+    def inline(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                return inline(definitions[value["$ref"].rpartition("/")[2]])
+            return {name: inline(item) for name, item in value.items()}
+        return [inline(item) for item in value] if isinstance(value, list) else value
+
+    inlined: dict[str, Any] = inline(shape)
+    return inlined

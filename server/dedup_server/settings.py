@@ -1,0 +1,271 @@
+"""What the operator sets: flags over the environment (`DEDUP_*`) over a TOML file over the defaults. Read nowhere else."""
+
+import os
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
+
+from dedup.config import Policy
+from dedup_server.errors import StartupError
+
+__all__ = ["Settings", "SettingsError", "StartupError", "load"]
+
+_PREFIX = "DEDUP_"
+
+GoesOn = Literal["continue_final_message", "assistant_message", "no"]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class SettingsError(StartupError, ValueError):
+    """A setting is unknown or wrong; the message is one line that names it and where it was set."""
+
+
+class UpstreamSettings(BaseModel):
+    """One of several upstreams.
+
+    name: in metrics and logs; without it, the URL's host. models: the names it is asked for, `*` and `?` as in file names; without them,
+    what it lists itself. api_key_env, api_key_file: where its key stands. goes_on: how it is asked to go on with an answer in chat, for
+    healing: `continue_final_message` (vLLM, SGLang), `assistant_message` (llama.cpp and others that go on with a last message of the
+    assistant's), `no`; without it, as its list of models tells what it is.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str
+    name: str | None = None
+    models: tuple[str, ...] = ()
+    goes_on: GoesOn | None = None
+    api_key_env: str | None = None
+    api_key_file: Path | None = None
+
+    _key: SecretStr | None = PrivateAttr(default=None)
+
+    @field_validator("url")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        return _base_url(value)
+
+    @model_validator(mode="after")
+    def _read_key(self) -> "UpstreamSettings":
+        if self.api_key_env is not None:
+            value = os.environ.get(self.api_key_env)
+            if not value:
+                raise ValueError(f"api_key_env: the environment variable {self.api_key_env} is not set")
+            self._key = SecretStr(value)
+        elif self.api_key_file is not None:
+            self._key = _only_key(self.api_key_file)
+        return self
+
+    @property
+    def label(self) -> str:
+        return self.name or urlsplit(self.url).netloc.rpartition("@")[2]
+
+    @property
+    def key(self) -> str | None:
+        return self._key.get_secret_value() if self._key else None
+
+
+class Settings(BaseSettings):
+    """How a server runs.
+
+    workers: processes that share the port; in front of an upstream only.
+
+    model: a directory or a name on the Hugging Face hub; None is the bundled demo model. model_name: what clients call it.
+    max_concurrent: answers the model in this process generates at once; the others wait. Without it 16, or 4 of a model that cannot be
+    decoded in batches. dtype: of the weights; without it float32 on the CPU, and on a GPU what the checkpoint says. trust_remote_code:
+    lets the checkpoint run code of its own.
+
+    upstream: base URL of an OpenAI-compatible API that answers instead of a model in this process; no path means `/v1`.
+    upstream_api_key(_file): sent to the upstream; without it, and without keys of its own, clients' own keys are passed on.
+    upstreams: several of them, told apart by the model that is asked for. aliases: other names for models.
+    stream_upstream: answers that are not streamed are streamed from the upstream all the same, so that a loop in them ends there.
+
+    heal: an answer that loops goes on differently from where the loop began, with an engine that can do that.
+
+    api_keys(_file): keys that clients must come with; none lets everyone in. In the environment: separated by commas; in the file: a
+    line each. requests_per_minute: for each key, or for each address where there are no keys.
+    max_streams: answers in progress at once; without it, as many as the limit of open files allows. All limits are a process's own.
+
+    first_token_timeout_seconds: from the request to an answer's first byte. idle_timeout_seconds: how long an upstream may then say
+    nothing, and a client take nothing. header_ and body_timeout_seconds: until a client must have sent its request.
+    grace_seconds: how long answers in progress may take to end when the server is told to stop.
+    incident_log: a file that tells of every loop, with what was asked and said; it and the one before it hold incident_log_max_bytes each.
+    log_prompts: writes the beginning of each request into the log, which otherwise shows nothing of what is said.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True, protected_namespaces=())
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    model: str | None = None
+    model_name: str | None = None
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    device: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+    trust_remote_code: bool = False
+    upstream: str | None = None
+    upstream_api_key: SecretStr | None = None
+    upstream_api_key_file: Path | None = None
+    upstreams: tuple[UpstreamSettings, ...] = ()
+    aliases: dict[str, str] = {}
+    stream_upstream: bool = False
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    api_keys_file: Path | None = None
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    policy: Policy = "balanced"
+    heal: bool = True
+    max_streams: Annotated[int, Field(ge=1)] | None = None
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    max_header_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024
+    connect_timeout_seconds: Seconds = 10.0
+    first_token_timeout_seconds: Seconds = 300.0
+    idle_timeout_seconds: Seconds = 300.0
+    total_timeout_seconds: Seconds | None = None
+    header_timeout_seconds: Seconds = 30.0
+    body_timeout_seconds: Seconds = 120.0
+    grace_seconds: Annotated[float, Field(ge=2, allow_inf_nan=False)] = 30.0
+    log_format: Literal["text", "json"] = "text"
+    log_prompts: bool = False
+    incident_log: Path | None = None
+    incident_log_max_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
+
+    _file_keys: tuple[str, ...] = PrivateAttr(default=())
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _separate(cls, value: object) -> object:
+        return [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else value
+
+    @field_validator("upstream")
+    @classmethod
+    def _base_url(cls, value: str | None) -> str | None:
+        return None if value is None else _base_url(value)
+
+    @model_validator(mode="after")
+    def _one_engine(self) -> "Settings":
+        if self.upstream and self.upstreams:
+            raise ValueError("upstream and upstreams: give one or the other")
+        if self.all_upstreams and (self.model or self.device):
+            raise ValueError("upstream goes with neither model nor device: either an upstream answers or a model in this process")
+        if self.workers > 1 and not self.all_upstreams:
+            raise ValueError("workers goes with an upstream only: a model would be loaded once in each process")
+        if self.upstream_api_key and self.upstream_api_key_file:
+            raise ValueError("upstream_api_key and upstream_api_key_file: give one or the other")
+        labels = [one.label for one in self.all_upstreams]
+        if len(set(labels)) < len(labels):
+            raise ValueError("upstreams: two have the same name; tell them apart with name = ...")
+        if self.api_keys_file is not None:
+            self._file_keys = _keys_in(self.api_keys_file)
+        return self
+
+    @property
+    def client_keys(self) -> list[str]:
+        return [key.get_secret_value() for key in self.api_keys] + list(self._file_keys)
+
+    def summary(self) -> str:
+        """What is in force, a setting a line, keys masked."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return "\n".join(f"{name} = {value}" for name, value in values.items() if value not in (None, (), {}))
+
+    @cached_property
+    def all_upstreams(self) -> tuple[UpstreamSettings, ...]:
+        if self.upstream is None:
+            return self.upstreams
+        one = UpstreamSettings(url=self.upstream, api_key_file=self.upstream_api_key_file)
+        if self.upstream_api_key:
+            one._key = self.upstream_api_key
+        return (one,)
+
+
+def _base_url(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+        raise ValueError("must be a URL such as http://127.0.0.1:8080/v1")
+    if url.username or url.password:
+        raise ValueError("must carry no user and password; a key goes into the environment or a file")
+    return value.rstrip("/") if url.path.strip("/") else f"{url.scheme}://{url.netloc}/v1"
+
+
+def _keys_in(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the key file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    if not keys:
+        raise ValueError(f"the key file {path} holds no key")
+    return keys
+
+
+def _only_key(path: Path) -> SecretStr:
+    keys = _keys_in(path)
+    if len(keys) != 1:
+        raise ValueError(f"the key file {path} must hold one key, on a line of its own")
+    return SecretStr(keys[0])
+
+
+def load(config_path: str | Path | None = None, **flags: Any) -> Settings:
+    """The settings; a flag that is None was not given. Raises `SettingsError`."""
+    flags = {name: value for name, value in flags.items() if value is not None}
+    for variable in sorted(os.environ):
+        if variable.upper().startswith(_PREFIX) and variable.upper().removeprefix(_PREFIX).lower() not in Settings.model_fields:
+            raise SettingsError(f"{variable}: unknown setting; there is: {', '.join(Settings.model_fields)}")
+    table = _read_toml(Path(config_path)) if config_path is not None else {}
+
+    class Sourced(Settings):  # pydantic-settings takes its sources from the class
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=table)
+
+    try:
+        return Sourced(**flags)
+    except ValidationError as error:
+        raise SettingsError(_one_line(error, flags, config_path)) from None
+    except SourceError as error:  # a list or a table in the environment that is not JSON
+        raise SettingsError(str(error)) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}: is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: is not TOML: {error}") from None  # the error names line and column
+
+
+def _one_line(error: ValidationError, flags: dict[str, Any], config_path: str | Path | None) -> str:
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    message = first["msg"].removeprefix("Value error, ")
+    if not name:
+        return f"{config_path}: {message}" if config_path else message
+    if name in flags:
+        where = "--" + name.replace("_", "-")
+    elif (variable := _PREFIX + name.upper()) in {key.upper() for key in os.environ}:
+        where = variable
+    else:
+        where = f"{config_path}: {name}"
+    inside = ".".join(map(str, first["loc"][1:]))
+    where += f".{inside}" if inside else ""
+    if first["type"] == "extra_forbidden":
+        known = UpstreamSettings.model_fields if inside else Settings.model_fields
+        return f"{where}: unknown setting; there is: {', '.join(known)}"
+    shown = "" if "key" in where or "@" in str(first["input"]) else f", got {first['input']!r}"
+    return f"{where}: {message[0].lower()}{message[1:]}{shown}"
