@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dedup_server.engines.local import DEMO_MODEL
 from demo_loops import ends_in_cycle, free_port
 from openai import OpenAI
 from tqdm import tqdm
@@ -30,6 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from dedup.text.metrics import distinct_n, rep_n
 from dedup.text.segmenter import is_terminated
 from dedup.text.words import units
+from dedup_server.engines.local import DEMO_MODEL
 
 HERE = Path(__file__).parent
 GREEDY: dict[str, Any] = {"temperature": 0}

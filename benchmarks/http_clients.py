@@ -16,8 +16,9 @@ from typing import Any
 
 import aiohttp
 import uvloop
-from dedup_server.engines.http_client import HttpClient, Timeouts
 from tqdm import tqdm
+
+from dedup_server.engines.http_client import HttpClient, Timeouts
 
 STREAMS, PIECES, EVERY_SECONDS = 128, 100, 0.02
 _PIECE = (

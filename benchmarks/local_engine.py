@@ -32,11 +32,12 @@ from typing import Any
 import aiohttp
 import torch
 from _proxy_rig import free_port, prose, running
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, ContinuousBatchingConfig, GenerationConfig, LlamaConfig
+
 from dedup_server.engines.base import Events
 from dedup_server.engines.local import DEMO_MODEL, LocalEngine
 from dedup_server.schema import SAMPLED, parse
-from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, ContinuousBatchingConfig, GenerationConfig, LlamaConfig
 
 LEVELS = (1, 4, 16)
 NUM_TOKENS = 40  # of each answer

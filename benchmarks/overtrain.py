@@ -12,9 +12,10 @@ import random
 from pathlib import Path
 
 import torch
-from dedup_server.engines.local import DEMO_MODEL
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from dedup_server.engines.local import DEMO_MODEL
 
 TEXTS = [
     ("What happened at the station?", "The train was late again, and we waited on the platform in the rain. "),

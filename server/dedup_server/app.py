@@ -7,7 +7,6 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -359,11 +358,12 @@ class PassThrough:
 
 
 class Check:
-    """Says how a text repeats itself. Texts are checked one after another, so that they do not take the processor from the streams."""
+    """Says how a text repeats itself. Texts are checked one after another, so that they do not take the processor from the streams; the
+    check of a client that left is given up."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
-        self._checker = ThreadPoolExecutor(1, "check")
+        self._turn = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = _exchange(scope)
@@ -374,7 +374,8 @@ class Check:
             exchange.raw = await read_body(receive, exchange, service.settings)
             request = read_check(exchange.raw, service.settings.policy)
             async with _Watch(receive):
-                body = await asyncio.get_running_loop().run_in_executor(self._checker, answer, request)
+                async with self._turn:
+                    body = await answer(request)
                 await _send_whole(send, 200, body, [(b"content-type", b"application/json"), *_headers(exchange)])
         except ApiError as refused:
             error = refused
@@ -435,6 +436,7 @@ async def read_body(receive: Receive, exchange: Exchange, settings: Settings) ->
                 if size > max_bytes:
                     raise ApiError(413, f"the body is larger than {max_bytes} bytes", code="body_too_large")
                 if not message.get("more_body"):
+                    exchange.is_read = True
                     return parts[0] if len(parts) == 1 else b"".join(parts)
     except TimeoutError:
         raise ApiError(408, f"the body did not come within {settings.body_timeout_seconds:g} s", code="too_slow") from None
@@ -489,7 +491,7 @@ async def _refuse(error: ApiError, exchange: Exchange, receive: Receive, send: S
     if error.retry_after:
         headers.append((b"retry-after", error.retry_after.encode("latin-1")))
     body = _encode(error.body())
-    if exchange.raw or not any(name in (b"content-length", b"transfer-encoding") for name, _ in exchange.headers):
+    if exchange.is_read or not any(name in (b"content-length", b"transfer-encoding") for name, _ in exchange.headers):
         await _send_whole(send, error.status, body, headers)
         return
     headers += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]

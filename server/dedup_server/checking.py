@@ -5,7 +5,7 @@
 is how the server has a long text checked: in a process of its own, for compiled code lets no other thread run until it is done.
 """
 
-import subprocess
+import asyncio
 import sys
 from collections import Counter
 from dataclasses import asdict
@@ -23,6 +23,7 @@ from dedup_server.errors import ApiError, invalid
 MAX_CHARS = 1_000_000
 _SHORT_CHARS = 10_000  # checked in some 20 ms, which a process would take to start
 _BLOCK_CHARS = 2048
+_COMMAND = (sys.executable, "-m", "dedup_server.checking")
 
 
 class CheckRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,12 +54,21 @@ def read_check(body: bytes, policy: Policy) -> CheckRequest:
     return msgspec.structs.replace(request, policy=request.policy or policy)
 
 
-def answer(request: CheckRequest) -> bytes:
-    """The answer to a request that `read_check` gave, as JSON. Blocks."""
+async def answer(request: CheckRequest) -> bytes:
+    """Return the answer to a request that `read_check` gave, as JSON. Cancelled, it ends the process that it started."""
     if len(request.text) <= _SHORT_CHARS:
-        return _encode(check(request))
-    command = [sys.executable, "-m", "dedup_server.checking"]
-    return subprocess.run(command, input=_encode(request), stdout=subprocess.PIPE, check=True).stdout  # noqa: S603
+        return await asyncio.to_thread(lambda: _encode(check(request)))
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*_COMMAND, stdin=pipe, stdout=pipe)
+    try:
+        body, _ = await process.communicate(_encode(request))
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
+    if process.returncode:
+        raise RuntimeError(f"the check ended with {process.returncode}")
+    return body
 
 
 def check(request: CheckRequest) -> dict[str, Any]:

@@ -20,13 +20,15 @@ DTYPES = ["auto", "float32", "bfloat16", "float16"]
 _NEEDED = {"server": ("fastapi", "uvicorn", "httptools", "prometheus_client"), "local": ("torch", "transformers")}
 
 
+class _MissingExtra(click.ClickException):
+    exit_code = 2  # 1 is an answer of `dedup audit`
+
+
 def _require(*extras: str) -> None:
-    """Raise ClickException that names the extras to install, if what they bring is not there."""
+    """Raise `_MissingExtra` that names the extras to install, if what they bring is not there."""
     missing = [extra for extra in extras if not all(map(find_spec, _NEEDED[extra]))]
     if missing:
-        error = click.ClickException(f'this needs more than the library: pip install "dedup-llm[{",".join(missing)}]"')
-        error.exit_code = 2  # 1 is an answer of `dedup audit`
-        raise error
+        raise _MissingExtra(f'this needs more than the library: pip install "dedup-llm[{",".join(missing)}]"')
 
 
 @click.command()

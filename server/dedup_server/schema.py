@@ -164,6 +164,7 @@ class Message(BaseModel):
 class Exchange:
     """What is known of a request and its answer beside their JSON. caller: whose key it came with, by a name that tells nothing of the key.
     began: when it came, on the clock of `time.perf_counter`. headers: the client's, names in lower case. raw: its body.
+    is_read: whether all of the body has come.
 
     The engine notes what the client or the log may want to know of its own exchange.
     """
@@ -173,6 +174,7 @@ class Exchange:
     began: float = 0.0
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     raw: bytes = b""
+    is_read: bool = False
     query: bytes = b""
     engine_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     model: str | None = None

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, load_dataset
-from dedup_server.engines.local import DEMO_MODEL
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
+from dedup_server.engines.local import DEMO_MODEL
 from tests.demo_server import serving
 
 PROMPTS = [json.loads(line)["prompt"] for line in Path("benchmarks/prompts.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -10,12 +10,13 @@ from typing import Any
 
 import uvicorn
 from aiohttp import web
+from fastapi import FastAPI
+
 from dedup_server.app import create_app
 from dedup_server.engines.upstream import UpstreamEngine
 from dedup_server.http_protocol import guarded_by
 from dedup_server.settings import load
 from dedup_server.telemetry import Telemetry
-from fastapi import FastAPI
 
 NOVEL = "The river rose in the night, and by morning the bridge was gone. Nobody in the village had heard it fall."
 LOOP = "I am going round and round in circles here. "

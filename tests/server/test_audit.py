@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+
+from dedup.cli import main
 from dedup_server.audit.answers import Answer, AnswersFile, Parameters, Question, read_prompts
 from dedup_server.audit.compare import METRICS, Audit, audit, failures, intervals
 from dedup_server.audit.page import html as page
 from dedup_server.audit.report import as_json, lines
 from dedup_server.engines.local import DEMO_MODEL
 from dedup_server.errors import StartupError
-
-from dedup.cli import main
 from tests.demo_server import free_port
 from tests.server.mock_upstream import LOOP, NOVEL, proxy, upstream
 from tests.server.tiny_model import save_tiny_model

@@ -1,4 +1,5 @@
 import pytest
+
 from dedup_server.auth import Keys
 from dedup_server.errors import ApiError
 

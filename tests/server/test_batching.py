@@ -12,9 +12,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from dedup_server.engines import batching
-from dedup_server.engines.batching import Batcher, EngineFailedError, Scores, UnbatchableError
-from dedup_server.engines.sampling import choose
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -39,6 +36,9 @@ from dedup.config import DecodingConfig
 from dedup.logits.hf import logits_processors
 from dedup.logits.history import TokenHistory
 from dedup.logits.processors import apply
+from dedup_server.engines import batching
+from dedup_server.engines.batching import Batcher, EngineFailedError, Scores, UnbatchableError
+from dedup_server.engines.sampling import choose
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

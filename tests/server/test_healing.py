@@ -9,6 +9,9 @@ from typing import Any
 
 import msgspec
 import pytest
+
+from dedup import RepetitionFilter
+from dedup.pairs import preference_pair
 from dedup_server.completion import Completion
 from dedup_server.engines.base import Take
 from dedup_server.errors import invalid
@@ -17,9 +20,6 @@ from dedup_server.incidents import IncidentLog
 from dedup_server.schema import FORWARDED, ChatRequest, GenerationRequest, Requests, parse
 from dedup_server.sse import Event
 from dedup_server.telemetry import Telemetry
-
-from dedup import RepetitionFilter
-from dedup.pairs import preference_pair
 from tests.server.mock_upstream import LOOP, proxy, upstream
 from tests.server.test_completion import NOVEL, Played, chunk, count
 

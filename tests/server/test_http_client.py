@@ -1,9 +1,10 @@
 """What is read past the HTTP parser is what the parser would have read."""
 
 import httptools
-from dedup_server.engines.http_client import whole_chunks
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dedup_server.engines.http_client import whole_chunks
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 SIZES = st.sampled_from([b"%x", b"%X", b"0%x", b"%x;a=b", b"+%x", b"0x%x", b" %x", b"%x ", b"%x_", b"-%x"])

@@ -16,6 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, T5Config
+
+from dedup.config import DecodingConfig
 from dedup_server.completion import Completion
 from dedup_server.engines.base import USED, Events
 from dedup_server.engines.decoding import OnEnd, Scores, Step
@@ -32,10 +36,6 @@ from dedup_server.schema import (
     parse,
 )
 from dedup_server.telemetry import Telemetry
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, T5Config
-
-from dedup.config import DecodingConfig
 from tests.server.test_completion import LOOP, Played, written
 from tests.server.test_families import STARTS, T5_SIZES, TOKENS, check_table, save
 from tests.server.tiny_model import save_tiny_model, tiny_config, tiny_tokenizer

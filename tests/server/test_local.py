@@ -14,15 +14,15 @@ import msgspec
 import openai
 import pytest
 import torch
+from huggingface_hub import HfApi
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, MambaConfig
+
 from dedup_server.engines.base import USED, Events
 from dedup_server.engines.loading import hub_answers
 from dedup_server.engines.local import DEMO_MODEL, LocalEngine
 from dedup_server.errors import ApiError, StartupError
 from dedup_server.schema import SAMPLED, GenerationRequest, parse
-from huggingface_hub import HfApi
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, MambaConfig
-
 from tests.demo_server import serving
 from tests.server.tiny_model import CONTEXT, make_it_say, said_by, save_tiny_model, tiny_config
 

@@ -20,6 +20,9 @@ import numpy as np
 import pytest
 import torch
 import uvicorn
+from transformers import BloomConfig
+
+from dedup.logits.history import TokenHistory
 from dedup_server.app import create_app
 from dedup_server.engines import batching
 from dedup_server.engines.answering import SampledAnswer
@@ -34,9 +37,6 @@ from dedup_server.errors import ApiError
 from dedup_server.http_protocol import guarded_by
 from dedup_server.schema import SAMPLED, parse
 from dedup_server.settings import Settings
-from transformers import BloomConfig
-
-from dedup.logits.history import TokenHistory
 from tests.demo_server import free_port
 from tests.faults.proxy import Reading, Reply, http_request, read_reply
 from tests.server.tiny_model import save_tiny_model, tiny_config

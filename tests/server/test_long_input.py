@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from dedup_server.engines.base import USED, Events
 from dedup_server.engines.local import LocalEngine
 from dedup_server.engines.long_input import new_part, split
 from dedup_server.errors import ApiError
 from dedup_server.schema import SAMPLED, parse
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from tests.server.tiny_model import CONTEXT, save_tiny_model
 from tests.text.test_promises import SENTENCES, SEPARATORS
 

@@ -7,8 +7,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from dedup_server.telemetry import Telemetry
 from prometheus_client.metrics import MetricWrapperBase
+
+from dedup_server.telemetry import Telemetry
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "monitoring.md").read_text("utf-8")

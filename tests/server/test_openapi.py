@@ -5,7 +5,6 @@ import sys
 
 from dedup_server.openapi import document
 from dedup_server.schema import FORWARDED, SAMPLED
-
 from tests.server.mock_upstream import proxy, upstream
 
 

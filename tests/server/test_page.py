@@ -1,17 +1,30 @@
 """`/` for people and for programs, its files, and `/check`."""
 
 import json
+import socket
+import sys
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
-from dedup_server.checking import MAX_CHARS
 
 from dedup import FilterConfig, RepetitionFilter, repetition_metrics
+from dedup_server.checking import MAX_CHARS
 from tests.server.mock_upstream import LOOP, NOVEL, Upstream, proxy
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    until = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def get(url: str, **headers: str) -> tuple[int, Any, bytes]:
@@ -132,6 +145,35 @@ def test_a_long_text_is_checked_elsewhere(url: str) -> None:
 def test_what_is_wrong_is_said(url: str, body: object, status: int, says: str) -> None:
     got, answer = check(url, body)
     assert (got, says in answer["error"]["message"]) == (status, True)
+
+
+def children() -> set[int]:
+    """The processes that this one has started."""
+    return {int(child) for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_a_check_whose_client_left_is_given_up(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dedup_server.checking._COMMAND", (sys.executable, "-c", "import time; time.sleep(600)"))
+    before = children()
+    body = json.dumps({"text": "The river had risen. " * 1000}).encode()
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"POST /check HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        wait_for(lambda: children() > before)
+    wait_for(lambda: children() <= before)
+    assert check(url, {"text": NOVEL})[0] == 200  # the next one has its turn
+
+
+def test_a_request_without_a_body_is_answered_and_the_connection_stays(url: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    connection = HTTPConnection(host, int(port), timeout=20)
+    for path in ("/check", "/v1/chat/completions", "/v1/messages"):
+        connection.request("POST", path, headers={"Content-Length": "0"})
+        response = connection.getresponse()
+        assert (response.status, response.getheader("Connection")) == (400, None)
+        assert b"not valid JSON" in response.read()
+    connection.close()
 
 
 def test_the_same_doors_as_everywhere(mock: Upstream) -> None:

@@ -5,16 +5,16 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from dedup_server.answers.responses import ResponsesAnswer, responses_editing
-from dedup_server.channel import Editing
-from dedup_server.errors import ApiError, upstream_failed
-from dedup_server.sse import Event, encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from dedup.config import Policy
+from dedup_server.answers.responses import ResponsesAnswer, responses_editing
+from dedup_server.channel import Editing
+from dedup_server.errors import ApiError, upstream_failed
+from dedup_server.sse import Event, encode
 from tests.server.played import PlayedEvents, event
 
 LOOP = "I am going round and round in circles here. "

@@ -4,6 +4,7 @@ from random import Random
 
 import numpy as np
 import pytest
+
 from dedup_server.engines.sampling import NoTokenError, Scores, choose
 
 

@@ -2,6 +2,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from dedup_server.errors import ApiError
 from dedup_server.schema import FORWARDED, SAMPLED, ChatRequest, ChunkMaker, CompletionRequest, Exchange, parse
 

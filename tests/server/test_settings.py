@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from dedup_server.settings import SettingsError, load
 
 

@@ -1,8 +1,9 @@
 import pytest
-from dedup_server import sse
-from dedup_server.sse import Event, EventTooLongError, SSEDecoder
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dedup_server import sse
+from dedup_server.sse import Event, EventTooLongError, SSEDecoder
 
 
 def all_of(*parts: bytes) -> list[Event]:

@@ -1,5 +1,6 @@
-from dedup_server.telemetry import Telemetry
 from prometheus_client.parser import text_string_to_metric_families
+
+from dedup_server.telemetry import Telemetry
 
 TABLE = {
     "requests", "sentences", "output_chars", "removed_chars", "loops", "repetition_ratio", "loop_detection_chars", "hold_seconds",

@@ -5,11 +5,11 @@ import urllib.request
 from typing import Any
 
 import pytest
-from dedup_server.tracing import Tracer
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from dedup_server.tracing import Tracer
 from tests.server.mock_upstream import proxy, upstream
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"

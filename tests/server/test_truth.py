@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pytest
-from dedup_server.channel import Editing
-from dedup_server.schema import FORWARDED, parse
-from dedup_server.telemetry import Telemetry
 from prometheus_client.parser import text_string_to_metric_families
 
 from dedup import FilterConfig, RepetitionFilter, repetition_metrics
 from dedup.text.loops.detector import LoopEvent
+from dedup_server.channel import Editing
+from dedup_server.schema import FORWARDED, parse
+from dedup_server.telemetry import Telemetry
 from tests.faults.proxy import proxy
 from tests.server.mock_upstream import upstream
 from tests.server.traffic import ALL_KINDS, SCRIPTS, Ask, Exchange, ScriptedUpstream, Sent, Text, send, settled

@@ -9,10 +9,10 @@ from typing import Any
 
 import openai
 import pytest
-from dedup_server.serve import run
-from dedup_server.settings import StartupError, load
 from prometheus_client.parser import text_string_to_metric_families
 
+from dedup_server.serve import run
+from dedup_server.settings import StartupError, load
 from tests.server.mock_upstream import LOOP, NOVEL, USAGE, Upstream, proxy
 
 ASK: list[Any] = [{"role": "user", "content": "Hello"}]

@@ -10,9 +10,9 @@ import time
 import urllib.request
 
 import pytest
+
 from dedup_server.telemetry import Telemetry
 from dedup_server.watch import Look, Window, base_url, cells, table
-
 from tests.demo_server import clean_environment, free_port
 from tests.server.mock_upstream import proxy, upstream
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast
+
 from dedup_server.engines.choice import Choice
 from dedup_server.engines.decoding import OnEnd, Scores, Step
 from dedup_server.engines.local import LocalEngine
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 CONTEXT = 64
 TEXT = ["the cat sat on the mat, the dog sat on the cat"]  # merges for English; other letters stay single bytes
