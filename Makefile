@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 COMPILED := $(VENV)/.compiled
+IN_BOTH_FORMS := tests/text $(addprefix tests/server/test_,sse.py http_client.py upstream.py completion.py responses.py messages.py healing.py)
 VLLM := .venv-vllm
 VLLM_PYTHON ?= $(VLLM)/bin/python
 
@@ -41,8 +42,9 @@ $(COMPILED): $(READY) setup.py $(wildcard dedup/*.py dedup/text/*.py dedup/text/
 serve: $(COMPILED)  ## serve the bundled demo model on http://127.0.0.1:8000
 	@$(BIN)/dedup serve
 
-test: $(COMPILED)  ## run the tests
+test: $(COMPILED)  ## run the tests: all of them, then those of compiled modules once more, interpreted
 	$(BIN)/python -m pytest
+	TEST_FORM=interpreted $(BIN)/python -m pytest -q $(IN_BOTH_FORMS)
 
 fuzz: $(COMPILED)  ## the filter's promises, for ten minutes and more
 	FUZZ_EXAMPLES=12000 $(BIN)/python -m pytest tests/text/test_promises.py

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,12 @@ def dedup(*arguments: str, given: bytes = b"") -> tuple[int, bytes, str]:
         [*DEDUP, *arguments], input=given, capture_output=True, check=False, timeout=60, env=clean_environment()
     )
     return done.returncode, done.stdout, done.stderr.decode()
+
+
+def test_the_version_says_which_form_runs() -> None:
+    code, out, _ = dedup("--version")
+    assert code == 0
+    assert re.fullmatch(rb"dedup \d+\.\d+\.\d+ \((compiled|interpreted)\)\n", out)
 
 
 def test_filter_text() -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import dedup
 from tests.text.test_promises import SENTENCES, SEPARATORS
@@ -43,3 +44,22 @@ def test_the_interpreted_filter_does_what_the_compiled_one_does(tmp_path: Path) 
     *installed, _ = filtered(texts, SOURCES.parent)
     assert is_interpreted == "True"
     assert installed == interpreted
+
+
+def test_without_a_compiler_the_wheel_is_for_any_platform(tmp_path: Path) -> None:
+    """It used to take two minutes and name a platform, with nothing compiled in it."""
+    root = SOURCES.parent
+    ignored = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
+    for folder in ("dedup", "server"):
+        shutil.copytree(root / folder, tmp_path / folder, ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, tmp_path)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", "dist", "."]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "CC": "false"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (tmp_path / "dist").iterdir()
+    assert wheel.name.endswith("-py3-none-any.whl")
+    names = ZipFile(wheel).namelist()
+    assert {"dedup/text/filter.py", "dedup_server/app.py", "dedup_server/web/index.html"} <= set(names)
+    assert {name.split("/")[0] for name in names if "dist-info" not in name} == {"dedup", "dedup_server"}
+    assert not any(name.endswith((".so", ".pyd")) for name in names)

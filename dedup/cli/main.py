@@ -7,6 +7,7 @@ import click
 from dedup.cli.export_pairs import export_pairs
 from dedup.cli.filter import filter_command
 from dedup.cli.score import score
+from dedup.version import build_form, version
 
 _GROUP = "dedup.commands"
 
@@ -35,7 +36,7 @@ def _others() -> dict[str, EntryPoint]:
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="dedup-llm", prog_name="dedup")
+@click.version_option(version(), prog_name="dedup", message=f"%(prog)s %(version)s ({build_form()})")
 def main() -> None:
     """Stops language models from repeating themselves.
 

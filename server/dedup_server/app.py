@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dedup.text.segmenter import load_punkt
+from dedup.version import version
 from dedup_server import web
 from dedup_server.auth import Keys
 from dedup_server.checking import answer, read_check
@@ -31,7 +32,7 @@ from dedup_server.logs import log_request
 from dedup_server.openapi import document
 from dedup_server.schema import Endpoint, Exchange, GenerationRequest, parse
 from dedup_server.settings import Settings
-from dedup_server.telemetry import CONTENT_TYPE, Telemetry, package_version
+from dedup_server.telemetry import CONTENT_TYPE, Telemetry
 from dedup_server.tracing import Tracer
 
 _log = logging.getLogger("dedup.server")
@@ -161,7 +162,7 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
         if web.wants_page(request):
             return await web.page(request)
         names = app.state.service.engine.models
-        told = {"name": "dedup", "version": package_version(), "models": names, "routes": routes}
+        told = {"name": "dedup", "version": version(), "models": names, "routes": routes}
         return _json_response(200, told, {"Vary": "Accept"})
 
     app.router.routes.extend(web.routes)

@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
+from dedup.version import version
 from dedup_server.checking import CheckRequest
 from dedup_server.schema import Endpoint, Requests
-from dedup_server.telemetry import package_version
 
 _SUMMARIES: Mapping[Endpoint, str] = {
     "chat": "A chat completion, streamed or whole",
@@ -33,7 +33,7 @@ def document(requests: Requests, paths: Mapping[str, Endpoint]) -> dict[str, Any
     described["/metrics"] = {"get": _get("Prometheus metrics", "text/plain")}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "dedup", "version": package_version()},
+        "info": {"title": "dedup", "version": version()},
         "paths": described,
         "components": {"schemas": {"Error": _ERROR_SHAPE}, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
         "security": [{}, {"key": []}],

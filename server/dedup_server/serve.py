@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from dedup.version import build_form, version
 from dedup_server.engines.checkpoint import require_checkpoint
 from dedup_server.errors import StartupError
 from dedup_server.logs import configure
@@ -379,5 +380,9 @@ def _greet(settings: Settings, port: int) -> None:
     model = '"model": "MODEL", ' if settings.all_upstreams else ""
     body = "{" + model + '"stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'
     behind = ", ".join(one.url for one in settings.all_upstreams) or settings.model or "the bundled demo model"
-    print(f"dedup listens on {url} (model: {behind})")
+    print(f"dedup {version()} ({build_form()}) listens on {url} (model: {behind})")
+    if build_form() == "interpreted":
+        print(
+            "the filter runs interpreted, three to four times slower: install it again where there is a C compiler and Python.h"
+        )
     print(f"try: curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'", flush=True)

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import prometheus_client
@@ -11,6 +10,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+
+from dedup.version import build_form, version
 
 Outcome = Literal["ok", "cut", "healed", "upstream_error", "client_gone", "rejected"]
 ChannelName = Literal["content", "reasoning", "tool_arguments"]
@@ -26,13 +27,6 @@ _SHORT_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.
 
 # The `_created` series that the client adds by default are gauges nobody reads.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-
-
-def package_version() -> str:
-    try:
-        return version("dedup-llm")
-    except PackageNotFoundError:  # run from a checkout that was never installed
-        return "unknown"
 
 
 class _OfAllProcesses(Collector):
@@ -130,5 +124,5 @@ class Telemetry:
         histogram("request_duration_seconds", "Time from request to the end of its response.", _SECONDS, "model")
         gauge("streams_in_progress", "Responses being generated now.", "livesum", "model")
         gauge("upstream_up", "Whether the upstream answered when last asked.", "livemostrecent", "upstream")
-        gauge("build_info", "The running version; always 1.", "livemax", "version")
-        self.set("build_info", 1, package_version())
+        gauge("build_info", "The running version and its form, compiled or interpreted; always 1.", "livemax", "version", "form")
+        self.set("build_info", 1, version(), build_form())

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from dedup.version import version
 from dedup_server.completion import Completion
 from dedup_server.schema import GenerationRequest
-from dedup_server.telemetry import package_version
 
 _log = logging.getLogger("dedup.server")
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -20,7 +20,7 @@ class Tracer:
 
     def __init__(self, provider: Any = None) -> None:
         self._provider = provider or _provider_from_environment()
-        self._tracer = self._provider.get_tracer("dedup", package_version()) if self._provider else None
+        self._tracer = self._provider.get_tracer("dedup", version()) if self._provider else None
 
     @contextlib.contextmanager
     def span(self, request: GenerationRequest, completion: Completion) -> Iterator[None]:

@@ -115,6 +115,13 @@ def test_the_same_words_in_the_same_gaps_are_a_loop() -> None:
     assert event.detected_at < 40 * len(lines[0])
 
 
+@pytest.mark.parametrize("literal", ["null", "true", '"none"'])
+@pytest.mark.parametrize("separator", [", ", ",\n    "])
+def test_the_form_of_what_is_said_again_counts_not_that_of_what_stands_before(literal: str, separator: str) -> None:
+    array = '{"values": [' + separator.join([literal] * 64) + "]}\n"
+    assert LoopDetector().feed(PROSE + "\n\n" + array) is None
+
+
 def test_code_in_a_fence_is_stopped_before_a_file_of_code() -> None:
     rng = random.Random(3)
     names = "stop move turn jump left right".split()

@@ -376,7 +376,8 @@ class LoopDetector:
         end = history.end
         source = history.ends[max(0, index - copy.distance)]
         expected = expected_bits(weight, history.copies_at(index), end - source)
-        deficit.add(expected - bits, end, source - len(history.tokens[index]))
+        size = len(history.tokens[index])
+        deficit.add(expected - bits, end - size, end, source - size)
         if not deficit.total and not copy.num_copied:
             copy.lose()
         if copy.num_same >= copy.distance > 0:

@@ -80,10 +80,16 @@ class Deficit:
         self.origin = 0
         self.judged = 0.0
 
-    def add(self, bits: float, end: int, source: int) -> None:
-        """Add the bits that a token lacks, or says more than expected (below 0). It ends at `end` and copies what stands at `source`."""
+    def add(self, bits: float, start: int, end: int, source: int) -> None:
+        """Add the bits that a token lacks, or says more than expected (below 0).
+
+        Args:
+            bits: what it lacks.
+            start, end: offsets of the token.
+            source: the offset of what it copies.
+        """
         if not self.total:
-            self.origin = source
+            self.since, self.origin = start, source
         self.total += bits
         if self.total <= 0:
             self.clear(end)

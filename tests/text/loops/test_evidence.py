@@ -52,18 +52,18 @@ def test_what_comes_back_from_far_away_counts_less_until_it_came_back_often() ->
 
 def test_a_deficit_adds_up_and_starts_over_when_nothing_is_missing() -> None:
     deficit = Deficit()
-    deficit.add(5, 100, 40)
-    deficit.add(7, 110, 50)
-    assert (deficit.total, deficit.since, deficit.origin) == (12, 0, 40)
+    deficit.add(5, 90, 100, 40)
+    deficit.add(7, 100, 110, 50)
+    assert (deficit.total, deficit.since, deficit.origin) == (12, 90, 40)
     deficit.judged = 12.0
-    deficit.add(-20, 120, 60)
+    deficit.add(-20, 110, 120, 60)
     assert (deficit.total, deficit.since, deficit.judged) == (0, 120, 0)
-    deficit.add(3, 130, 70)
-    assert (deficit.total, deficit.since, deficit.origin) == (3, 120, 70)
+    deficit.add(3, 125, 130, 70)
+    assert (deficit.total, deficit.since, deficit.origin) == (3, 125, 70)
 
 
 def test_a_text_that_says_more_than_expected_saves_nothing_up() -> None:
     deficit = Deficit()
-    deficit.add(-1000, 10, 0)
-    deficit.add(4, 20, 0)
+    deficit.add(-1000, 0, 10, 0)
+    deficit.add(4, 15, 20, 0)
     assert deficit.total == 4
