@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 COMPILED := $(VENV)/.compiled
+PYTHONS ?= python3.11 python3.12 python3.13
 IN_BOTH_FORMS := tests/text $(addprefix tests/server/test_,sse.py http_client.py upstream.py completion.py responses.py messages.py healing.py)
 VLLM := .venv-vllm
 VLLM_PYTHON ?= $(VLLM)/bin/python
@@ -17,7 +18,7 @@ LLAMA := .venv-llama
 LLAMA_PYTHON ?= $(LLAMA)/bin/python
 LIVE := .venv-live
 
-.PHONY: serve test fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-page live-texts calibrate lint types check clean help
+.PHONY: serve test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-page live-texts calibrate lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +46,9 @@ serve: $(COMPILED)  ## serve the bundled demo model on http://127.0.0.1:8000
 test: $(COMPILED)  ## run the tests: all of them, then those of compiled modules once more, interpreted
 	$(BIN)/python -m pytest
 	TEST_FORM=interpreted $(BIN)/python -m pytest -q $(IN_BOTH_FORMS)
+
+wheels: $(READY)  ## build the wheels and try each: compiled for the Pythons at hand (PYTHONS="python3.12 /path/to/python"), and a pure one
+	$(BIN)/python tests/external/wheels.py $(PYTHONS)
 
 fuzz: $(COMPILED)  ## the filter's promises, for ten minutes and more
 	FUZZ_EXAMPLES=12000 $(BIN)/python -m pytest tests/text/test_promises.py
@@ -145,4 +149,4 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(PAGE) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info dedup/*.so dedup/text/*.so dedup/text/loops/*.so server/dedup_server/*.so server/dedup_server/*/*.so
+	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(PAGE) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info dedup/*.so dedup/text/*.so dedup/text/loops/*.so server/dedup_server/*.so server/dedup_server/*/*.so

@@ -380,7 +380,7 @@ def _greet(settings: Settings, port: int) -> None:
     model = '"model": "MODEL", ' if settings.all_upstreams else ""
     body = "{" + model + '"stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'
     behind = ", ".join(one.url for one in settings.all_upstreams) or settings.model or "the bundled demo model"
-    print(f"dedup {version()} ({build_form()}) listens on {url} (model: {behind})")
+    print(f"dedup listens on {url} (model: {behind}; version {version()}, {build_form()})")
     if build_form() == "interpreted":
         print(
             "the filter runs interpreted, three to four times slower: install it again where there is a C compiler and Python.h"
