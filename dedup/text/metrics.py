@@ -12,9 +12,9 @@ from itertools import islice
 from typing import Final
 
 from dedup.text.pieces import Pieces
+from dedup.text.segmenter import segments_of
 from dedup.text.words import UnitStream, sentence_key, units
 
-_SENTENCE: Final = re.compile(r"[^.!?。！？．\n]+")
 _PARAGRAPH: Final = re.compile(r"\n{2,}")
 
 
@@ -178,11 +178,11 @@ class RepetitionMeter:
 
 
 def repetition_metrics(text: str) -> dict[str, float]:
-    """What `dedup score` prints of a text."""
+    """Return what `dedup score` prints of a text. Sentences are the filter's segments, without their markers."""
     tokens = units(text)
     lines = [key for line in text.split("\n") if (key := sentence_key(line))]
     paragraphs = [key for paragraph in _PARAGRAPH.split(text) if (key := sentence_key(paragraph))]
-    sentences = [key for sentence in _SENTENCE.findall(text) if (key := sentence_key(sentence))]
+    sentences = [key for segment in segments_of(text) if (key := sentence_key(segment.text[segment.marker_chars :]))]
     return {
         "chars": len(text),
         "units": len(tokens),

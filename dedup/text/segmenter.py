@@ -38,6 +38,7 @@ _MARKER_BEGUN: Final = re.compile(r"[-*+•‣·#>|\d.()（）、．一二三四
 _MARKS_ITEM: Final = re.compile(r"[-*+•‣·\d(（]")
 _MIN_FULL_LINE: Final = 40  # characters: a line that long and without a full stop was broken for its width
 _FENCE: Final = re.compile(r"`{3,}|~{3,}")
+_BLOCK_CHARS: Final = 2048  # read at once of a whole text: time is linear in its length
 
 
 class Segment(NamedTuple):
@@ -308,3 +309,16 @@ def load_punkt() -> object:
 def _punkt_breaks(word: str, following: str) -> bool:
     """Punkt's verdict on whether a sentence ends between two words."""
     return bool(load_punkt().text_contains_sentbreak(f"{word} {following}"))  # type: ignore[attr-defined]
+
+
+def segments_of(text: str) -> list[Segment]:
+    """Return the segments of a whole text."""
+    segmenter = Segmenter()
+    segments: list[Segment] = []
+    for at in range(0, len(text) + 1, _BLOCK_CHARS):
+        segmenter.feed(text[at : at + _BLOCK_CHARS])
+        if at + _BLOCK_CHARS > len(text):
+            segmenter.flush()
+        while segment := segmenter.take():
+            segments.append(segment)
+    return segments

@@ -16,7 +16,7 @@ import msgspec
 from dedup.config import FilterConfig, OnLoop, Policy
 from dedup.text.filter import RepetitionFilter
 from dedup.text.metrics import repetition_metrics
-from dedup.text.segmenter import Segmenter
+from dedup.text.segmenter import segments_of
 from dedup.text.words import sentence_key
 from dedup_server.errors import ApiError, invalid
 
@@ -92,16 +92,11 @@ def check(request: CheckRequest) -> dict[str, Any]:
 
 def _sentences(text: str) -> list[dict[str, int | None]]:
     """The sentences, lines and items of the text; those that say the same, word for word, are of one group, numbered from 0."""
-    segmenter = Segmenter()
     spans: list[tuple[int, int, str]] = []
     start = 0
-    for at in range(0, len(text) + 1, _BLOCK_CHARS):
-        segmenter.feed(text[at : at + _BLOCK_CHARS])
-        if at + _BLOCK_CHARS > len(text):
-            segmenter.flush()
-        while segment := segmenter.take():
-            spans.append((start, start + len(segment.text), sentence_key(segment.text[segment.marker_chars :])))
-            start += len(segment.text) + len(segment.separator)
+    for segment in segments_of(text):
+        spans.append((start, start + len(segment.text), sentence_key(segment.text[segment.marker_chars :])))
+        start += len(segment.text) + len(segment.separator)
     times = Counter(key for _, _, key in spans if key)
     groups = {key: number for number, key in enumerate(key for key, count in times.items() if count > 1)}
     return [{"start": start, "end": end, "group": groups.get(key)} for start, end, key in spans]

@@ -68,6 +68,8 @@ def test_worked_by_hand() -> None:
     numbers = metrics.repetition_metrics("他来了。她走了。他来了。\n他来了！\n\n他来了！\n")
     assert numbers["duplicate_sentences"] == pytest.approx(3 / 5)
     assert numbers["duplicate_lines"] == pytest.approx(1 / 3)
+    names = metrics.repetition_metrics("Mr. Holmes paid 3.14 to Mr. Watson of the U.S. bank. It rose to 3.50 in the U.S. later.")
+    assert names["duplicate_sentences"] == 0
     assert metrics.compression_ratio("abc " * 500) > 20
 
 
