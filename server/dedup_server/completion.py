@@ -77,9 +77,14 @@ class Completion:
         self._first_loop: tuple[str, str] | None = None  # what had been said, what was thrown away
         self._looped_at: float | None = None  # when a loop was found, until there is new text
         self._heal_seconds = 0.0
-        self._label = telemetry.model_label(request.model or (engine.models[0] if engine.models else None))
+        self._label = self._model_label()
         self._gone = False
         self._delivered = True  # what was said; not where an error stands in the place of an answer that was not streamed
+
+    def _model_label(self) -> str:
+        """Return the model's label as far as it is known now: an upstream may say only later which models it has."""
+        models = self._engine.models
+        return self._telemetry.model_label(self._request.model or (models[0] if models else None))
 
     def leave(self) -> None:
         """The reader is gone. Being cancelled without that means that the server stops, and ends the answer as a failure does: with
@@ -294,7 +299,7 @@ class Completion:
 
     def _push(self) -> None:
         """Counts what became of the request."""
-        telemetry, label, answer = self._telemetry, self._label, self.answer
+        telemetry, label, answer = self._telemetry, self._model_label(), self.answer
         telemetry.count("requests", 1, label, self._request.endpoint, self.outcome)
         telemetry.observe("request_duration_seconds", time.perf_counter() - self.started_at, label)
         if self.first_text_at is not None and self._delivered:

@@ -137,6 +137,18 @@ async def test_novel_text_comes_out_as_it_was() -> None:
     assert count(telemetry, "streams_in_progress", model="m") == 0
 
 
+async def test_a_model_that_becomes_known_while_it_answers_is_counted_by_its_name() -> None:
+    """The first request may come before the upstream has said which models it has."""
+    request = parse(FORWARDED, "chat", {"messages": [{"role": "user", "content": "Hello"}], "model": "m", "stream": True})
+    telemetry = Telemetry([])
+    played = Completion(request, ScriptedEngine([*in_pieces(NOVEL), chunk(finish_reason="stop")]), "balanced", telemetry)
+    telemetry.learn(["m"])
+    await written(played)
+    assert count(telemetry, "requests_total", model="m", endpoint="chat", outcome="ok") == 1
+    assert count(telemetry, "requests_total", model="other", endpoint="chat", outcome="ok") == 0
+    assert [count(telemetry, "streams_in_progress", model=model) for model in ("m", "other")] == [0, 0]
+
+
 @pytest.mark.parametrize("policy", ["off", "watch"])
 async def test_off_and_watch_pass_every_chunk_on(policy: str) -> None:
     script = [*in_pieces(LOOP * 30), chunk(finish_reason="length")]
