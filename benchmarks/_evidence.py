@@ -152,7 +152,7 @@ CONSTANTS: Final = [
         *((0.0, 0.0, 0.0), (0.0, 0.35, 0.7), (0.0, 0.7, 0.9), (0.0, 0.85, 1.0), (0.35, 0.9, 1.0), (1.0, 1.0, 1.0)),
         low=True,
     ),
-    _bits("near, characters", evidence, "_NEAR", 200, 400, 800, 4096, low=True),
+    _bits("near, characters", evidence, "_NEAR", 200, 300, 400, 800, 4096, low=True),
     _bits("letters of an ideograph", tokens, "_IDEOGRAPH_WEIGHT", 2.0, 2.6, 3.2, low=True),
     _bits("letters of a digit", tokens, "_DIGIT_WEIGHT", 0.2, 0.4, 0.8, low=True),
     _bits("letters of a symbol", tokens, "_SYMBOL_WEIGHT", 0.0, 0.12, 0.3, low=True),

@@ -31,7 +31,7 @@ _DIGIT_BITS: Final = 2.2  # of a number that neither stays nor advances
 _MAX_DIGITS: Final = 4
 # What a copied token counts, by how often its passage was copied: a second version, a refrain, a parallel section are no loop yet.
 _COPY_COUNTS: Final[tuple[float, ...]] = (0.0, 0.85, 1.0)
-_NEAR: Final = 400  # characters: what comes back from further away comes back for a reason more often
+_NEAR: Final = 300  # characters: what comes back from further away comes back for a reason more often
 _FIRST_UNSPACED: Final = "\u3040"
 
 LEAST_SURPRISE: Final = _KNOWN_BITS + _KNOWN_SLOPE * math.log2(_VOCABULARY)  # bits of a word that was not expected

@@ -46,7 +46,7 @@ def test_a_first_statement_counts_nothing_and_each_copy_more_than_the_one_before
 
 
 def test_what_comes_back_from_far_away_counts_less_until_it_came_back_often() -> None:
-    assert expected_bits(10, 1, 4000) < expected_bits(10, 1, 400) == expected_bits(10, 1, 10)
+    assert expected_bits(10, 1, 4000) < expected_bits(10, 1, 300) == expected_bits(10, 1, 10)
     assert expected_bits(10, 3, 4000) == expected_bits(10, 3, 10)
 
 
