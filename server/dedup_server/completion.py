@@ -83,8 +83,8 @@ class Completion:
 
     def _model_label(self) -> str:
         """Return the model's label as far as it is known now: an upstream may say only later which models it has."""
-        models = self._engine.models
-        return self._telemetry.model_label(self._request.model or (models[0] if models else None))
+        engine = self._engine
+        return self._telemetry.model_label(self._request.model or (engine.models[0] if engine.models else None))
 
     def leave(self) -> None:
         """The reader is gone. Being cancelled without that means that the server stops, and ends the answer as a failure does: with
