@@ -18,5 +18,5 @@ def version() -> str:
 
 
 def build_form() -> BuildForm:
-    """Return whether the text room runs compiled, as it does where there was a C compiler, or three to four times slower."""
+    """Return whether the text room runs compiled, as it does where there was a C compiler, or two to three times slower."""
     return "interpreted" if words.__file__.endswith(".py") else "compiled"

@@ -33,7 +33,6 @@ def pytest_sessionstart() -> None:
             pytest.exit(f"{source.name} is newer than its compiled form, which would be tested in its stead: run `make test`", 4)
 
 
-@pytest.hookimpl
 def pytest_report_header() -> str:
     from dedup.version import build_form
 

@@ -1,4 +1,4 @@
-"""What is installed, and what a command says whose extra is not."""
+"""Tests what an installation brings, and what a command says when its extra is missing."""
 
 import subprocess
 import sys

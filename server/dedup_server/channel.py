@@ -135,7 +135,7 @@ class Channel:
 
     @property
     def is_whole_json(self) -> bool:
-        """Whether the reader got a complete JSON object, array or string. A number may be half of one."""
+        """Return whether the reader got a complete JSON object, array or string. A number may be half of one."""
         text = "".join(self._json or ()).lstrip()
         if not text.startswith(("{", "[", '"')):
             return False

@@ -382,7 +382,5 @@ def _greet(settings: Settings, port: int) -> None:
     behind = ", ".join(one.url for one in settings.all_upstreams) or settings.model or "the bundled demo model"
     print(f"dedup listens on {url} (model: {behind}; version {version()}, {build_form()})")
     if build_form() == "interpreted":
-        print(
-            "the filter runs interpreted, three to four times slower: install it again where there is a C compiler and Python.h"
-        )
+        print("the filter runs interpreted, two to three times slower: install it again where there is a C compiler and Python.h")
     print(f"try: curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'", flush=True)

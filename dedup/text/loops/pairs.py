@@ -1,21 +1,20 @@
-"""Where each pair of neighbouring tokens stood last: a hash table that stores nothing but the place.
+"""A hash table of the place where each pair of neighbouring tokens stood last. It stores the place alone.
 
-A dict of pairs costs four times the memory, and the detector has one of them for each text that is being written.
+A dict of pairs takes about twice the memory, and each text that is being written has a table of its own.
 """
 
 from typing import Final
 
 _LEAST_SLOTS: Final = 128  # a power of 2
-_MARK_BITS: Final = (
-    12  # of the hash, kept beside the number: most other pairs in a slot are told by them, without a look at the text
-)
+_MARK_BITS: Final = 12  # of the hash, kept beside the number: they tell most other pairs without a look at the text
 _MARK: Final = (1 << _MARK_BITS) - 1
 
 
 class PairTable:
-    """A hash table with open addressing. A slot holds the number of a pair's second token, plus 1, and a mark of the pair; 0 if empty.
+    """A hash table with open addressing.
 
-    Which pair it is stands in the text.
+    A slot holds the number of a pair's second token, plus 1, and a few bits of the pair's hash; 0 if it is empty. The pair itself is
+    read from the text.
     """
 
     def __init__(self) -> None:
@@ -23,7 +22,7 @@ class PairTable:
         self._num_pairs = 0
 
     def move(self, tokens: list[str], base: int, ids: dict[str, int], first: int, second: int) -> int:
-        """Let the pair that `tokens` ends with stand there.
+        """Record where the pair that `tokens` ends with stands now, and return where it stood before.
 
         Args:
             tokens: all that are remembered.

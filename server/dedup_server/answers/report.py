@@ -1,4 +1,4 @@
-"""What an answer says of the repetition taken out of it."""
+"""Writes the `repetition` object of an answer: what was taken out of it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
