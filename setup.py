@@ -37,8 +37,18 @@ TEXT = [
     "loops/pairs",
     "loops/tokens",
 ]
-SERVER = ["sse", "chunked", "channel", "answers/chat", "completion", "engines/http_client", "engines/upstream"]
-COMPILED = [f"dedup/text/{name}.py" for name in TEXT] + [f"server/dedup_server/{name}.py" for name in SERVER]
+SERVER = [
+    "sse",
+    "chunked",
+    "channel",
+    "answers/chat",
+    "completion",
+    "engines/http_client",
+    "engines/upstream",
+]
+COMPILED = [f"dedup/text/{name}.py" for name in TEXT] + [
+    f"server/dedup_server/{name}.py" for name in SERVER
+]
 
 PROBE = "#include <Python.h>\nint probe(void) { return (int) Py_GetVersion()[0]; }\n"
 

@@ -82,7 +82,11 @@ class Constant:
         now = getattr(self.module, self.attribute)
         if self.key:
             return {**now, self.key: value}
-        return _times(_ORIGINALS[self.module.__name__, self.attribute], value) if self.is_factor else value
+        return (
+            _times(_ORIGINALS[self.module.__name__, self.attribute], value)
+            if self.is_factor
+            else value
+        )
 
 
 def _times(value: Any, factor: float) -> Any:
@@ -101,7 +105,14 @@ def _cycle(name: str, attribute: str, *grid: float, is_factor: bool = False) -> 
     return Constant(name, cycle, attribute, grid, "cycle", is_factor=is_factor)
 
 
-def _bits(name: str, module: ModuleType, attribute: str, *grid: Any, is_factor: bool = False, low: bool = False) -> Constant:
+def _bits(
+    name: str,
+    module: ModuleType,
+    attribute: str,
+    *grid: Any,
+    is_factor: bool = False,
+    low: bool = False,
+) -> Constant:
     return Constant(name, module, attribute, grid, "bits", is_factor=is_factor, is_stricter_low=low)
 
 
@@ -111,8 +122,16 @@ CONSTANTS: Final = [
     _limit("notation", 80, 120, 160, 200, 250, 320),
     _limit("code", 200, 300, 400, 520, 700, 900),
     _limit("data", 400, 600, 900, 1200, 1600, 2000),
-    Constant("limit in fences", detector, "_LIMIT_IN_FENCE", (90, 150, 250, 350, 500, 700), "deficit"),
-    Constant("limit of fenced code", detector, "_LIMIT_OF_FENCED_CODE", (200, 280, 400, 560, 900), "deficit"),
+    Constant(
+        "limit in fences", detector, "_LIMIT_IN_FENCE", (90, 150, 250, 350, 500, 700), "deficit"
+    ),
+    Constant(
+        "limit of fenced code",
+        detector,
+        "_LIMIT_OF_FENCED_CODE",
+        (200, 280, 400, 560, 900),
+        "deficit",
+    ),
     _cycle("letters needed, x", "_NEEDED", 0.5, 0.7, 0.85, 1.0, 1.25, 1.6, 2.0, is_factor=True),
     _cycle("letters, many copies", "_NEEDED_OF_MANY", 20, 26, 33, 40, 50, 65),
     _cycle("symbols", "_NEEDED_OF_SYMBOLS", 20, 30, 45, 60, 90),
@@ -131,8 +150,22 @@ CONSTANTS: Final = [
     Constant("flood, x", flood, "_NEEDED", (0.5, 0.7, 1.0, 1.4, 2.0), "flood", is_factor=True),
     Constant("flood of blanks", flood, "_NEEDED_BLANK", (160, 240, 320, 480), "flood"),
     Constant("flood in fences, factor", flood, "_FENCED_FACTOR", (1, 2, 3), "flood"),
-    _bits("bits expected of a letter", evidence, "EXPECTED_BITS", 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, low=True),
-    _bits("bits of a copied token, x", evidence, "_COPIED_BITS", 0.5, 1.0, 1.5, 2.0, is_factor=True),
+    _bits(
+        "bits expected of a letter",
+        evidence,
+        "EXPECTED_BITS",
+        0.3,
+        0.4,
+        0.45,
+        0.5,
+        0.55,
+        0.6,
+        0.7,
+        low=True,
+    ),
+    _bits(
+        "bits of a copied token, x", evidence, "_COPIED_BITS", 0.5, 1.0, 1.5, 2.0, is_factor=True
+    ),
     _bits("bits of a switch", evidence, "SWITCH_BITS", 2.0, 3.0, 4.0, 5.0, 7.0),
     _bits("bits of a word in a known gap", evidence, "FRAME_BITS", 2.0, 3.0, 4.0, 7.0),
     _bits("bits of a counter", evidence, "ADVANCE_BITS", 0.0, 0.1, 0.5, 1.0, 2.0),
@@ -149,7 +182,14 @@ CONSTANTS: Final = [
         "what early copies count",
         evidence,
         "_COPY_COUNTS",
-        *((0.0, 0.0, 0.0), (0.0, 0.35, 0.7), (0.0, 0.7, 0.9), (0.0, 0.85, 1.0), (0.35, 0.9, 1.0), (1.0, 1.0, 1.0)),
+        *(
+            (0.0, 0.0, 0.0),
+            (0.0, 0.35, 0.7),
+            (0.0, 0.7, 0.9),
+            (0.0, 0.85, 1.0),
+            (0.35, 0.9, 1.0),
+            (1.0, 1.0, 1.0),
+        ),
         low=True,
     ),
     _bits("near, characters", evidence, "_NEAR", 200, 300, 400, 800, 4096, low=True),
@@ -159,7 +199,9 @@ CONSTANTS: Final = [
     _bits("letters of a monotone word, x", tokens, "_MONOTONE", 0.2, 0.35, 0.7, low=True),
     _bits("tokens missed", detector, "_MAX_MISSED", 1, 3, 6, low=True),
 ]
-_ORIGINALS: Final = {(c.module.__name__, c.attribute): getattr(c.module, c.attribute) for c in CONSTANTS}
+_ORIGINALS: Final = {
+    (c.module.__name__, c.attribute): getattr(c.module, c.attribute) for c in CONSTANTS
+}
 Setting = tuple[str, Any]  # a constant's name and a value
 BY_NAME: Final = {constant.name: constant for constant in CONSTANTS}
 
@@ -176,7 +218,11 @@ def patched(changes: list[tuple[ModuleType, str, Any]]) -> Iterator[None]:
     try:
         for module, attribute, value in changes:
             put(module, attribute, value)
-            if not attribute.startswith("_") and module is not detector and hasattr(detector, attribute):
+            if (
+                not attribute.startswith("_")
+                and module is not detector
+                and hasattr(detector, attribute)
+            ):
                 put(detector, attribute, value)
         least = evidence._KNOWN_BITS + evidence._KNOWN_SLOPE * math.log2(evidence._VOCABULARY)
         put(evidence, "LEAST_SURPRISE", least)
@@ -196,7 +242,11 @@ def changes_of(settings: tuple[Setting, ...]) -> list[tuple[ModuleType, str, Any
         constant = BY_NAME[name]
         place = constant.module.__name__, constant.attribute
         if constant.key:
-            before = changes[place][2] if place in changes else getattr(constant.module, constant.attribute)
+            before = (
+                changes[place][2]
+                if place in changes
+                else getattr(constant.module, constant.attribute)
+            )
             changes[place] = constant.module, constant.attribute, {**before, constant.key: value}
         else:
             changes[place] = constant.module, constant.attribute, constant.changed(value)
@@ -258,7 +308,11 @@ def limit_of(form: str, is_fenced: bool, values: dict[str, Any]) -> float:
     limit: float = values[f"limit {form}"]
     if not is_fenced:
         return limit
-    return float(values["limit of fenced code"]) if form == "code" else max(limit, values["limit in fences"])
+    return (
+        float(values["limit of fenced code"])
+        if form == "code"
+        else max(limit, values["limit in fences"])
+    )
 
 
 class _Limits(dict[Form, float]):
@@ -289,7 +343,9 @@ class Recorder(detector.LoopDetector):
         if bits > self._best.get((form, is_fenced), 0.0):
             self._best[form, is_fenced] = bits
             self.recording.deficits.append((self._history.end, form, is_fenced, bits))
-            if bits > limit_of(form, is_fenced, {constant.name: constant.strictest for constant in CONSTANTS}):
+            if bits > limit_of(
+                form, is_fenced, {constant.name: constant.strictest for constant in CONSTANTS}
+            ):
                 raise StopIteration
 
     def _judge_cycle(self, index: int) -> None:
@@ -309,9 +365,17 @@ class Recorder(detector.LoopDetector):
         if self.event is None:
             return
         chars, history = self._flood.chars, self._history
-        kind = "blank" if "".join(chars).isspace() else "few" if len(chars) <= flood._NEEDED[0][0] else "several"
+        kind = (
+            "blank"
+            if "".join(chars).isspace()
+            else "few"
+            if len(chars) <= flood._NEEDED[0][0]
+            else "several"
+        )
         size = history.end - self.event.onset
-        self.recording.floods.append((history.end, kind, history.in_fence(len(history.tokens) - 1), size))
+        self.recording.floods.append(
+            (history.end, kind, history.in_fence(len(history.tokens) - 1), size)
+        )
         self._flood.chars, self.event = frozenset(), None
         if size > 6 * flood._NEEDED[-1][1]:
             raise StopIteration
@@ -330,10 +394,20 @@ def stop_all(texts: list[tuple[str, Any]], settings: tuple[Setting, ...]) -> lis
 def record_all(texts: list[tuple[str, Any]], settings: tuple[Setting, ...]) -> list[Recording]:
     """Return the recordings of texts, each with what its prompt allows, with weighing constants changed as `settings` say."""
     deciding = [constant for constant in CONSTANTS if constant.kind == "cycle"]
-    floods = [(constant.name, constant.loosest) for constant in CONSTANTS if constant.kind == "flood"]
+    floods = [
+        (constant.name, constant.loosest) for constant in CONSTANTS if constant.kind == "flood"
+    ]
     recordings = []
     with (
-        patched(changes_of((*settings, *((constant.name, constant.strictest) for constant in deciding), *floods))),
+        patched(
+            changes_of(
+                (
+                    *settings,
+                    *((constant.name, constant.strictest) for constant in deciding),
+                    *floods,
+                )
+            )
+        ),
         patched(
             [
                 (detector, "_LIMITS", _Limits()),
@@ -361,13 +435,20 @@ def record_all(texts: list[tuple[str, Any]], settings: tuple[Setting, ...]) -> l
 def first_deficit(recording: Recording, form: str, is_fenced: bool, limit: float) -> int:
     """Return the offset at which more bits than `limit` are missing in text of that form."""
     return next(
-        (end for end, of, fenced, bits in recording.deficits if bits > limit and of == form and fenced == is_fenced), NEVER
+        (
+            end
+            for end, of, fenced, bits in recording.deficits
+            if bits > limit and of == form and fenced == is_fenced
+        ),
+        NEVER,
     )
 
 
 def first_cycle(recording: Recording) -> int:
     """Return the offset of the first cycle that is a loop, with the constants as they are."""
-    return next((end for end, seen, form, fenced in recording.cycles if seen.is_loop(form, fenced)), NEVER)
+    return next(
+        (end for end, seen, form, fenced in recording.cycles if seen.is_loop(form, fenced)), NEVER
+    )
 
 
 def first_flood(recording: Recording) -> int:
@@ -376,7 +457,9 @@ def first_flood(recording: Recording) -> int:
         if kind == "blank":
             needed = flood._NEEDED_BLANK
         else:
-            needed = flood._NEEDED[0 if kind == "few" else 1][1] * (flood._FENCED_FACTOR if fenced else 1)
+            needed = flood._NEEDED[0 if kind == "few" else 1][1] * (
+                flood._FENCED_FACTOR if fenced else 1
+            )
         if size >= needed:
             return end
     return NEVER

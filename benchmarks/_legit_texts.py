@@ -49,7 +49,9 @@ KINDS = {
     " lua pl pm tcl vim el erl hs ml f90 f cmake zig sol proto cs asm s diff patch",
     "data": "json yaml yml toml csv tsv xml html htm svg po pot ini cfg conf properties log xsd wsdl plist geojson xlf",
 }
-KIND_OF = {f".{extension}": kind for kind, extensions in KINDS.items() for extension in extensions.split()}
+KIND_OF = {
+    f".{extension}": kind for kind, extensions in KINDS.items() for extension in extensions.split()
+}
 
 
 class LegitText(NamedTuple):
@@ -89,9 +91,20 @@ def installed_roots() -> Iterator[tuple[str, Path]]:
 
 def _files(path: Path) -> Iterator[Path]:
     """Yield the files with known extensions, in an order that spreads over folders and is the same on every run."""
-    found = [path] if path.is_file() else [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+    found = (
+        [path]
+        if path.is_file()
+        else [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+    )
     known = [file for file in found if file.suffix.lower() in KIND_OF and not file.is_symlink()]
-    return iter(sorted(known, key=lambda file: hashlib.sha1(str(file.relative_to(path)).encode(errors="replace")).digest()))
+    return iter(
+        sorted(
+            known,
+            key=lambda file: hashlib.sha1(
+                str(file.relative_to(path)).encode(errors="replace")
+            ).digest(),
+        )
+    )
 
 
 def legit_texts(roots: Roots, cap: int = CAP) -> Iterator[LegitText]:
@@ -129,7 +142,9 @@ def corpus_texts(folder: Path) -> Iterator[LegitText]:
             whole = file.read_text(encoding="utf-8")
             texts = [whole[start : start + HEAD] for start in range(0, len(whole), HEAD)]
         elif file.suffix == ".jsonl":
-            texts = [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()]
+            texts = [
+                json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()
+            ]
         else:
             continue
         for number, text in enumerate(texts):
@@ -137,14 +152,20 @@ def corpus_texts(folder: Path) -> Iterator[LegitText]:
                 yield LegitText(source, ".txt", f"{file}#{number}", text)
 
 
-def _keep(folder: Path, name: str, open_member: Callable[[], IO[bytes]], kept: collections.Counter[str]) -> None:
+def _keep(
+    folder: Path, name: str, open_member: Callable[[], IO[bytes]], kept: collections.Counter[str]
+) -> None:
     """Write the head of an archive's member if its extension is known; unpack it if it is an archive."""
     if name.endswith(ARCHIVES):
         _unpack(folder / f"{name}.d", io.BytesIO(open_member().read()), name, kept)
         return
     extension = Path(name).suffix.lower()
     target = (folder / name).resolve()
-    if extension not in KIND_OF or kept[extension] >= MAX_FILES or not target.is_relative_to(folder.resolve()):
+    if (
+        extension not in KIND_OF
+        or kept[extension] >= MAX_FILES
+        or not target.is_relative_to(folder.resolve())
+    ):
         return
     head = open_member().read(MAX_BYTES)
     if len(head) == MAX_BYTES:  # not in the middle of a character
@@ -165,13 +186,24 @@ def _unpack(folder: Path, archive: IO[bytes], name: str, kept: collections.Count
         with tarfile.open(fileobj=archive, mode="r|*") as tarred:
             for member in tarred:
                 if member.isfile():
-                    _keep(folder, member.name, lambda member=member: tarred.extractfile(member), kept)  # type: ignore
-    except (tarfile.TarError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, lzma.LZMAError):
+                    _keep(
+                        folder, member.name, lambda member=member: tarred.extractfile(member), kept
+                    )  # type: ignore
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        lzma.LZMAError,
+    ):
         return  # a broken archive among a package's test data
 
 
 def _run(command: list[str], folder: str) -> None:
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    subprocess.run(
+        command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
 
 
 def fetch_package(kind: str, name: str, version: str, folder: Path) -> None:
@@ -207,7 +239,11 @@ def fetch_package(kind: str, name: str, version: str, folder: Path) -> None:
 def fetch(folder: Path, jobs: int) -> int:
     """Fetch the packages of the manifest that the folder lacks; return how many failed."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [line.split() for line in MANIFEST.read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line.split()
+        for line in MANIFEST.read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     missing = [
         (kind, name, "".join(version), target)
         for kind, name, *version in lines
@@ -220,7 +256,9 @@ def fetch(folder: Path, jobs: int) -> int:
             error = future.exception()
             if error:
                 failed += 1
-                why = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip() or repr(error)
+                why = (getattr(error, "stderr", None) or b"").decode(
+                    errors="replace"
+                ).strip() or repr(error)
                 bar.write(f"{kind} {name}: {why[-300:]}", file=sys.stderr)
             bar.set_postfix_str(name)
             bar.update()
@@ -228,13 +266,41 @@ def fetch(folder: Path, jobs: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="*", help="folders whose entries are packages, e.g. what --fetch made")
-    parser.add_argument("--fetch", type=Path, metavar="DIR", help="fetch the packages of legit_packages.txt into DIR")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "folders",
+        type=Path,
+        nargs="*",
+        help="folders whose entries are packages, e.g. what --fetch made",
+    )
+    parser.add_argument(
+        "--fetch",
+        type=Path,
+        metavar="DIR",
+        help="fetch the packages of legit_packages.txt into DIR",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="packages fetched at once (default 2)")
-    parser.add_argument("--installed", action="store_true", help="also this interpreter's packages, /usr/share, /usr/include")
-    parser.add_argument("--corpus", type=Path, action="append", default=[], metavar="DIR", help="folder of .txt and .jsonl files")
-    parser.add_argument("--cap", type=int, default=CAP, help=f"characters of each extension and source (default {CAP:,})")
+    parser.add_argument(
+        "--installed",
+        action="store_true",
+        help="also this interpreter's packages, /usr/share, /usr/include",
+    )
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder of .txt and .jsonl files",
+    )
+    parser.add_argument(
+        "--cap",
+        type=int,
+        default=CAP,
+        help=f"characters of each extension and source (default {CAP:,})",
+    )
     args = parser.parse_args()
     if args.fetch:
         sys.exit(1 if fetch(args.fetch, args.jobs) else 0)

@@ -30,12 +30,21 @@ import uvloop
 
 Cores = set[int]
 
-_PIECE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\s?\w{1,5}|\s*[^\w\s]|\s+")  # about as long as tokens are
+_PIECE = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff]|\s?\w{1,5}|\s*[^\w\s]|\s+"
+)  # about as long as tokens are
 _SPEC = re.compile(rb"\b(n|every|first|replay)=([\d.]+)")
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.I)
 _TEXT = re.compile(rb'"content": ?"[^"]')
-_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-_HEAD = {"id": "chatcmpl-0", "object": "chat.completion.chunk", "created": 1700000000, "model": "mock"}
+_STREAM = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+_HEAD = {
+    "id": "chatcmpl-0",
+    "object": "chat.completion.chunk",
+    "created": 1700000000,
+    "model": "mock",
+}
 _decode = msgspec.json.Decoder().decode
 
 
@@ -46,7 +55,12 @@ def pieces_of(text: str) -> list[str]:
 def prose(num_words: int) -> list[str]:
     """Sentences of made-up words in which nothing repeats, so that a filter has nothing to remove; the same on every run."""
     rng = random.Random(0)
-    syllables = [first + vowel + last for first in "bdfghklmnprstvw" for vowel in "aeiou" for last in ("", "n", "r", "s", "t")]
+    syllables = [
+        first + vowel + last
+        for first in "bdfghklmnprstvw"
+        for vowel in "aeiou"
+        for last in ("", "n", "r", "s", "t")
+    ]
     vocabulary = ["".join(rng.choices(syllables, k=1 + rank // 250)) for rank in range(1000)]
     weights = [1 / (rank + 20) for rank in range(1000)]
     words: list[str] = []
@@ -69,7 +83,9 @@ def _framed(data: str) -> bytes:
 
 def _chunk(delta: dict[str, str], finish_reason: str | None = None) -> bytes:
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-    return _framed(json.dumps({**_HEAD, "choices": [choice]}, separators=(",", ":"), ensure_ascii=False))
+    return _framed(
+        json.dumps({**_HEAD, "choices": [choice]}, separators=(",", ":"), ensure_ascii=False)
+    )
 
 
 @functools.cache
@@ -83,12 +99,19 @@ _END = _chunk({}, "stop") + _framed("[DONE]") + b"0\r\n\r\n"
 
 def _json(body: Any) -> bytes:
     encoded = json.dumps(body).encode()
-    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(encoded), encoded)
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+        len(encoded),
+        encoded,
+    )
 
 
 @functools.cache
 def _whole(num_words: int) -> bytes:
-    choice = {"index": 0, "message": {"role": "assistant", "content": "".join(PROSE[:num_words])}, "finish_reason": "stop"}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": "".join(PROSE[:num_words])},
+        "finish_reason": "stop",
+    }
     usage = {"prompt_tokens": 9, "completion_tokens": num_words, "total_tokens": num_words + 9}
     return _json({**_HEAD, "object": "chat.completion", "choices": [choice], "usage": usage})
 
@@ -129,11 +152,15 @@ class Upstream(asyncio.Protocol):
         if request.startswith(b"GET /stats"):
             lags = sorted(Upstream.lags)
             late = round(lags[len(lags) * 99 // 100] * 1e3, 2) if lags else 0
-            self.transport.write(_json({"active": Upstream.active, "sent": Upstream.sent, "lag_p99_ms": late}))
+            self.transport.write(
+                _json({"active": Upstream.active, "sent": Upstream.sent, "lag_p99_ms": late})
+            )
             if not Upstream.active:
                 Upstream.sent, Upstream.lags = {}, []
         elif request.startswith(b"GET"):
-            self.transport.write(_json({"object": "list", "data": [{"id": "mock", "object": "model"}]}))
+            self.transport.write(
+                _json({"object": "list", "data": [{"id": "mock", "object": "model"}]})
+            )
         else:
             self.answer(request)
 
@@ -169,13 +196,17 @@ class Upstream(asyncio.Protocol):
         self.at += 1
         loop = asyncio.get_running_loop()
         if self.every:
-            self.timer = loop.call_at(self.begun + self.at * self.every, self.step)  # late once is not late ever after
+            self.timer = loop.call_at(
+                self.begun + self.at * self.every, self.step
+            )  # late once is not late ever after
         elif self.writable:
             self.timer = loop.call_soon(self.step)
 
 
 async def _serve(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", port, backlog=4096, reuse_port=True)
+    server = await asyncio.get_running_loop().create_server(
+        Upstream, "127.0.0.1", port, backlog=4096, reuse_port=True
+    )
     await server.serve_forever()
 
 
@@ -226,12 +257,18 @@ class Client(asyncio.Protocol):
                 return
             length = _LENGTH.search(self.received, 0, head_end)
             self.length = head_end + int(length[1]) if length else 0
-        if len(self.received) >= self.length if self.length else self.received.endswith(b"0\r\n\r\n"):
+        if (
+            len(self.received) >= self.length
+            if self.length
+            else self.received.endswith(b"0\r\n\r\n")
+        ):
             self.done.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.done and not self.done.done():
-            self.done.set_exception(ConnectionError(f"the connection broke in mid-answer: {error or 'closed'}"))
+            self.done.set_exception(
+                ConnectionError(f"the connection broke in mid-answer: {error or 'closed'}")
+            )
 
 
 def request_bytes(port: int, spec: str, *, stream: bool = True) -> bytes:
@@ -245,7 +282,9 @@ def _body(received: bytes) -> bytes:
     """Raises `ValueError` for anything but a well-formed 200."""
     head, _, body = received.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200"):
-        raise ValueError(f"answered {head[:30].decode('latin-1')!r}: {body[:200].decode('utf-8', 'replace')}")
+        raise ValueError(
+            f"answered {head[:30].decode('latin-1')!r}: {body[:200].decode('utf-8', 'replace')}"
+        )
     if b"chunked" not in head.lower():
         return body
     parts: list[bytes] = []
@@ -317,7 +356,9 @@ class Load:
 
 
 async def _load(port: int, load: Load, timeout_seconds: float = 180) -> dict[str, Any]:
-    request = request_bytes(port, f"n={load.n} every={load.every} first={load.first}", stream=load.stream)
+    request = request_bytes(
+        port, f"n={load.n} every={load.every} first={load.first}", stream=load.stream
+    )
     expected = "".join(PROSE[: load.n])
     left, active, peak = load.requests, 0, 0
     problems: list[str] = []
@@ -331,12 +372,16 @@ async def _load(port: int, load: Load, timeout_seconds: float = 180) -> dict[str
             left -= 1
             try:
                 if client is None or client.transport.is_closing():
-                    _, client = await asyncio.get_running_loop().create_connection(Client, "127.0.0.1", port)
+                    _, client = await asyncio.get_running_loop().create_connection(
+                        Client, "127.0.0.1", port
+                    )
                 active += 1
                 peak = max(peak, active)
                 answer = await client.ask(request, stream=load.stream)
                 if not answer.problem and answer.text != expected:
-                    answer.problem = f"{len(answer.text)} characters came instead of {len(expected)}, or others"
+                    answer.problem = (
+                        f"{len(answer.text)} characters came instead of {len(expected)}, or others"
+                    )
                 problem = "bytes came after the end" if client.stray else answer.problem
                 ttfts.append(answer.ttft)
             except OSError as error:
@@ -348,11 +393,20 @@ async def _load(port: int, load: Load, timeout_seconds: float = 180) -> dict[str
             client.transport.close()
 
     began = time.perf_counter()
-    tasks = [asyncio.create_task(use_connection(place)) for place in range(min(load.streams, load.requests))]
+    tasks = [
+        asyncio.create_task(use_connection(place))
+        for place in range(min(load.streams, load.requests))
+    ]
     _, hanging = await asyncio.wait(tasks, timeout=timeout_seconds)
     problems += ["no end within the time allowed"] * (len(hanging) + left)
     wall = time.perf_counter() - began
-    return {"failed": len(problems), "problem": next(iter(problems), ""), "wall": wall, "ttfts": ttfts, "peak": peak}
+    return {
+        "failed": len(problems),
+        "problem": next(iter(problems), ""),
+        "wall": wall,
+        "ttfts": ttfts,
+        "peak": peak,
+    }
 
 
 # Processes
@@ -375,7 +429,12 @@ def running(command: list[str], port: int, ready_path: str, cores: Cores) -> Ite
     env = {name: value for name, value in os.environ.items() if not name.startswith("DEDUP_")}
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=log, env=env, cwd=Path(__file__).resolve().parents[1], start_new_session=True
+            command,
+            stdout=log,
+            stderr=log,
+            env=env,
+            cwd=Path(__file__).resolve().parents[1],
+            start_new_session=True,
         )
         try:
             os.sched_setaffinity(process.pid, cores)
@@ -395,7 +454,9 @@ def running(command: list[str], port: int, ready_path: str, cores: Cores) -> Ite
             yield process.pid
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)  # its own group: started in a session of its own
+                os.killpg(
+                    process.pid, signal.SIGTERM
+                )  # its own group: started in a session of its own
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
@@ -404,10 +465,18 @@ def running(command: list[str], port: int, ready_path: str, cores: Cores) -> Ite
 
 
 @contextlib.contextmanager
-def upstream(cores: Cores, transcripts: Path | None = None, num_processes: int = 1) -> Iterator[int]:
+def upstream(
+    cores: Cores, transcripts: Path | None = None, num_processes: int = 1
+) -> Iterator[int]:
     """The mock upstream; its port."""
     port = free_port()
-    command = [sys.executable, __file__, "upstream", str(port), *([str(transcripts)] if transcripts else [])]
+    command = [
+        sys.executable,
+        __file__,
+        "upstream",
+        str(port),
+        *([str(transcripts)] if transcripts else []),
+    ]
     with contextlib.ExitStack() as stack:
         for _ in range(num_processes):
             stack.enter_context(running(command, port, "/v1/models", cores))
@@ -417,10 +486,18 @@ def upstream(cores: Cores, transcripts: Path | None = None, num_processes: int =
 def run_load(port: int, load: Load, cores: Cores, num_processes: int = 1) -> dict[str, Any]:
     """The load, shared out to client processes; what they saw together."""
     shares = range(num_processes)
-    part = Load(**{**asdict(load), "streams": load.streams // num_processes, "requests": load.requests // num_processes})
+    part = Load(
+        **{
+            **asdict(load),
+            "streams": load.streams // num_processes,
+            "requests": load.requests // num_processes,
+        }
+    )
     command = [sys.executable, __file__, "load", str(port), json.dumps(asdict(part))]
     with contextlib.ExitStack() as stack:
-        said = [stack.enter_context(tempfile.TemporaryFile()) for _ in shares]  # a pipe may be too small
+        said = [
+            stack.enter_context(tempfile.TemporaryFile()) for _ in shares
+        ]  # a pipe may be too small
         clients = [subprocess.Popen(command, stdout=file) for file in said]
         for client in clients:
             os.sched_setaffinity(client.pid, cores)
@@ -440,7 +517,14 @@ def run_load(port: int, load: Load, cores: Cores, num_processes: int = 1) -> dic
 
 def _tree(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task").glob("*/children")
-    return [pid, *(below for child in " ".join(path.read_text() for path in children).split() for below in _tree(int(child)))]
+    return [
+        pid,
+        *(
+            below
+            for child in " ".join(path.read_text() for path in children).split()
+            for below in _tree(int(child))
+        ),
+    ]
 
 
 def cpu_seconds(pid: int) -> float:
@@ -452,7 +536,10 @@ def cpu_seconds(pid: int) -> float:
 def memory_mib(pid: int, *, peak: bool = False) -> float:
     """Resident memory of the process and those below it, now or at its highest."""
     name = "VmHWM" if peak else "VmRSS"
-    found = [re.search(rf"{name}:\s+(\d+)", Path(f"/proc/{each}/status").read_text()) for each in _tree(pid)]
+    found = [
+        re.search(rf"{name}:\s+(\d+)", Path(f"/proc/{each}/status").read_text())
+        for each in _tree(pid)
+    ]
     return sum(int(match[1]) for match in found if match) / 1024
 
 
@@ -468,7 +555,10 @@ def limited(pids: list[int], share: float) -> Iterator[None]:
     if (root / "cgroup.controllers").exists():
         limits = {"cpu.max": f"{share * period:.0f} {period}"}
     else:
-        root, limits = root / "cpu", {"cpu.cfs_period_us": str(period), "cpu.cfs_quota_us": f"{share * period:.0f}"}
+        root, limits = (
+            root / "cpu",
+            {"cpu.cfs_period_us": str(period), "cpu.cfs_quota_us": f"{share * period:.0f}"},
+        )
     groups = [root / f"dedup-benchmark-{pid}" for pid in pids]
     try:
         try:
@@ -478,7 +568,9 @@ def limited(pids: list[int], share: float) -> Iterator[None]:
                     (group / name).write_text(value)
                 (group / "cgroup.procs").write_text(str(pid))
         except OSError as error:
-            raise RuntimeError(f"no share of a core can be given, which takes root and control groups: {error}") from None
+            raise RuntimeError(
+                f"no share of a core can be given, which takes root and control groups: {error}"
+            ) from None
         yield
     finally:
         for pid, group in zip(pids, groups, strict=True):
@@ -499,7 +591,17 @@ def split_cores(num_proxy: int = 1) -> tuple[Cores, Cores]:
 
 def dedup_command(port: int, upstream_port: int, *more: str) -> list[str]:
     target = f"http://127.0.0.1:{upstream_port}/v1"
-    return [sys.executable, "-m", "dedup.cli", "serve", "--upstream", target, "--port", str(port), *more]
+    return [
+        sys.executable,
+        "-m",
+        "dedup.cli",
+        "serve",
+        "--upstream",
+        target,
+        "--port",
+        str(port),
+        *more,
+    ]
 
 
 def main() -> None:

@@ -50,7 +50,12 @@ AFTER_ONSET = 4_000  # at least, of a loop that begins late
 LEGIT_CHARS = 6_000
 CHUNK = 40  # texts that a process takes at once
 NUM_FOLDS = 8
-TABLES = {"deficit": "Limits", "cycle": "Exact cycles", "flood": "Floods", "bits": "Weights of evidence"}
+TABLES = {
+    "deficit": "Limits",
+    "cycle": "Exact cycles",
+    "flood": "Floods",
+    "bits": "Weights of evidence",
+}
 
 Offsets = NDArray[np.int64]
 
@@ -104,7 +109,14 @@ def live_of(path: Path) -> Iterator[Text]:
     for number, row in enumerate(rows_of(path)):
         if row["finish"] == "length" and (onset := onset_of(row["text"])) is not None:
             name = f"{path.name}#{row.get('id', number)}"
-            yield Text(row["text"][:LOOP_CHARS], source, f"live {source}", name, row.get("prompt") or "", onset)
+            yield Text(
+                row["text"][:LOOP_CHARS],
+                source,
+                f"live {source}",
+                name,
+                row.get("prompt") or "",
+                onset,
+            )
 
 
 def legit_of(path: Path, sample: int) -> Iterator[Text]:
@@ -115,7 +127,14 @@ def legit_of(path: Path, sample: int) -> Iterator[Text]:
         return
     for number, row in enumerate(rows_of(path)):
         name = f"{path.name}#{row.get('id', number)}"
-        yield Text(row["text"][:LEGIT_CHARS], source_of(row, path.stem), path.stem, name, row.get("prompt") or "", -1)
+        yield Text(
+            row["text"][:LEGIT_CHARS],
+            source_of(row, path.stem),
+            path.stem,
+            name,
+            row.get("prompt") or "",
+            -1,
+        )
 
 
 def sampled(texts: Iterable[Text], sample: int) -> Iterator[Text]:
@@ -191,7 +210,12 @@ def _read(task: tuple[Pass, list[int]]) -> tuple[Pass, list[int], Sequence[Recor
     texts = []
     for number in numbers:
         requested = read_prompt(_texts[number].prompt) if _texts[number].prompt else None
-        texts.append((_texts[number].text, requested.allowed_copies if requested and requested.copies else None))
+        texts.append(
+            (
+                _texts[number].text,
+                requested.allowed_copies if requested and requested.copies else None,
+            )
+        )
     if once.is_recorded:
         return once, numbers, evidence.record_all(texts, once.settings)
     return once, numbers, evidence.stop_all(texts, once.settings)
@@ -208,10 +232,15 @@ class Passes:
         cache.mkdir(parents=True, exist_ok=True)
         (cache / ".gitignore").write_text("*\n")
         code = hashlib.sha1()
-        for path in sorted([*(evidence.ROOT / "dedup" / "text").rglob("*.py"), Path(evidence.__file__)]):
+        for path in sorted(
+            [*(evidence.ROOT / "dedup" / "text").rglob("*.py"), Path(evidence.__file__)]
+        ):
             code.update(path.read_bytes())
         self._code = code.hexdigest()
-        self._digests = [hashlib.sha1(f"{text.prompt}\0{text.text}".encode(errors="replace")).digest() for text in texts]
+        self._digests = [
+            hashlib.sha1(f"{text.prompt}\0{text.text}".encode(errors="replace")).digest()
+            for text in texts
+        ]
         self._found: dict[Pass, dict[int, Any]] = {}
 
     def make(self, passes: Iterable[Pass], numbers: Sequence[int], label: str) -> None:
@@ -220,7 +249,13 @@ class Passes:
         for once in passes:
             known = self._load(once)
             found = self._found.setdefault(once, {})
-            found.update({number: known[self._digests[number]] for number in numbers if self._digests[number] in known})
+            found.update(
+                {
+                    number: known[self._digests[number]]
+                    for number in numbers
+                    if self._digests[number] in known
+                }
+            )
             missing = [number for number in numbers if number not in found]
             left[once] = len(missing)
             tasks += [(once, missing[at : at + CHUNK]) for at in range(0, len(missing), CHUNK)]
@@ -236,7 +271,12 @@ class Passes:
                 left[once] -= len(chunk)
                 if not left[once]:  # an interrupted run goes on behind it
                     known = self._load(once)
-                    known.update({self._digests[number]: result for number, result in self._found[once].items()})
+                    known.update(
+                        {
+                            self._digests[number]: result
+                            for number, result in self._found[once].items()
+                        }
+                    )
                     self._path(once).write_bytes(pickle.dumps(known))
 
     def recordings(self, settings: Settings) -> list[Recording]:
@@ -249,12 +289,18 @@ class Passes:
 
     def active(self) -> list[int]:
         """Return the numbers of the loops, and of the texts that some value of a constant may stop."""
-        loosest = tuple((constant.name, constant.loosest) for constant in CONSTANTS if constant.kind == "cycle")
+        loosest = tuple(
+            (constant.name, constant.loosest) for constant in CONSTANTS if constant.kind == "cycle"
+        )
         screened = self._found[Pass(SCREEN, True)]
         active = [number for number, text in enumerate(self.texts) if text.is_loop]
         with evidence.patched(evidence.changes_of(loosest)):
             for number, recording in screened.items():
-                if recording.floods or _may_be_loop(recording.deficits) or evidence.first_cycle(recording) < NEVER:
+                if (
+                    recording.floods
+                    or _may_be_loop(recording.deficits)
+                    or evidence.first_cycle(recording) < NEVER
+                ):
                     active.append(number)
         return sorted(active)
 
@@ -269,7 +315,10 @@ class Passes:
 
 def _may_be_loop(deficits: list[evidence.Deficit]) -> bool:
     loosest = {name: BY_NAME[name].loosest for name in LIMITS}
-    return any(missing > evidence.limit_of(form, is_fenced, loosest) for _, form, is_fenced, missing in deficits)
+    return any(
+        missing > evidence.limit_of(form, is_fenced, loosest)
+        for _, form, is_fenced, missing in deficits
+    )
 
 
 class Judge:
@@ -288,15 +337,23 @@ class Judge:
         values = dict(settings)
         limits = {name: values.pop(name, BY_NAME[name].present) for name in LIMITS}
         stops = [
-            self._stops_of(first, tuple(sorted(item for item in values.items() if BY_NAME[item[0]].kind == kind)))
+            self._stops_of(
+                first,
+                tuple(sorted(item for item in values.items() if BY_NAME[item[0]].kind == kind)),
+            )
             for kind, first in (("cycle", evidence.first_cycle), ("flood", evidence.first_flood))
         ]
         for form in FORMS:
-            stops += [self._stops_at(form, is_fenced, evidence.limit_of(form, is_fenced, limits)) for is_fenced in (False, True)]
+            stops += [
+                self._stops_at(form, is_fenced, evidence.limit_of(form, is_fenced, limits))
+                for is_fenced in (False, True)
+            ]
         earliest: Offsets = np.minimum.reduce(stops)
         return earliest
 
-    def _stops_of(self, first: Callable[[Recording], int], settings: tuple[Setting, ...]) -> Offsets:
+    def _stops_of(
+        self, first: Callable[[Recording], int], settings: tuple[Setting, ...]
+    ) -> Offsets:
         key = first.__name__, settings
         if key not in self._known:
             with evidence.patched(evidence.changes_of(settings)):
@@ -306,7 +363,9 @@ class Judge:
     def _stops_at(self, form: str, is_fenced: bool, limit: float) -> Offsets:
         key = form, is_fenced, limit
         if key not in self._known:
-            self._known[key] = np.array([evidence.first_deficit(seen, form, is_fenced, limit) for seen in self._recordings])
+            self._known[key] = np.array(
+                [evidence.first_deficit(seen, form, is_fenced, limit) for seen in self._recordings]
+            )
         return self._known[key]
 
 
@@ -345,7 +404,11 @@ class Figures:
     def delay(self, stops: Offsets, share: float) -> float:
         """Return the percentile of the characters from onset to stop."""
         chosen = self.is_loop & self.stopped(stops)
-        return float(np.percentile(np.maximum(0, stops - self.onsets)[chosen], 100 * share)) if chosen.any() else math.nan
+        return (
+            float(np.percentile(np.maximum(0, stops - self.onsets)[chosen], 100 * share))
+            if chosen.any()
+            else math.nan
+        )
 
     def cells(self, stops: Offsets) -> list[str]:
         by_kind = [f"{self.alarms(stops, self.kinds == kind):.1f}" for kind in self.legit_kinds]
@@ -369,7 +432,9 @@ def shown(value: Any) -> str:
 def folds_of(figures: Figures) -> NDArray[np.int64]:
     """Return the fold of each text: sources are dealt out, the largest first, each to the fold that has least of its texts."""
     sizes: dict[str, NDArray[np.float64]] = {}
-    weight = np.where(figures.is_loop, 1 / max(1, figures.is_loop.sum()), 1 / max(1, (~figures.is_loop).sum()))
+    weight = np.where(
+        figures.is_loop, 1 / max(1, figures.is_loop.sum()), 1 / max(1, (~figures.is_loop).sum())
+    )
     for source, is_loop, share in zip(figures.sources, figures.is_loop, weight, strict=True):
         sizes.setdefault(str(source), np.zeros(2))[int(is_loop)] += share
     loads = np.zeros((NUM_FOLDS, 2))
@@ -396,10 +461,14 @@ class Fit:
     in_sum: tuple[float, float]  # all texts, each judged by values chosen without its source
 
     def means(self) -> tuple[float, float]:
-        return float(np.mean([live for live, _ in self.fitted])), float(np.mean([alarms for _, alarms in self.fitted]))
+        return float(np.mean([live for live, _ in self.fitted])), float(
+            np.mean([alarms for _, alarms in self.fitted])
+        )
 
 
-def fit(figures: Figures, folds: NDArray[np.int64], choose: Callable[[NDArray[np.bool_]], Outcome]) -> Fit:
+def fit(
+    figures: Figures, folds: NDArray[np.int64], choose: Callable[[NDArray[np.bool_]], Outcome]
+) -> Fit:
     """Leave each fold out in turn. `choose` returns all stops at the values that are best among the texts it is given, and their names."""
     result = Fit([], [], [], (0, 0))
     joined = np.full(len(folds), NEVER)
@@ -414,25 +483,41 @@ def fit(figures: Figures, folds: NDArray[np.int64], choose: Callable[[NDArray[np
     return result
 
 
-def choose_value(figures: Figures, outcomes: list[Outcome], budget: float, among: NDArray[np.bool_]) -> Outcome:
+def choose_value(
+    figures: Figures, outcomes: list[Outcome], budget: float, among: NDArray[np.bool_]
+) -> Outcome:
     """Return the outcome that stops the most loops within the budget; without one, that with the fewest alarms."""
     within = [outcome for outcome in outcomes if figures.alarms(outcome[0], among) <= budget]
     if not within:
         return min(outcomes, key=lambda outcome: figures.alarms(outcome[0], among))
-    return max(within, key=lambda outcome: (figures.live(outcome[0], among), -figures.alarms(outcome[0], among)))
+    return max(
+        within,
+        key=lambda outcome: (figures.live(outcome[0], among), -figures.alarms(outcome[0], among)),
+    )
 
 
-FITTED = [*LIMITS, "letters needed, x", "letters, many copies", "letters in structure", "symbols", "flood, x"]
+FITTED = [
+    *LIMITS,
+    "letters needed, x",
+    "letters, many copies",
+    "letters in structure",
+    "symbols",
+    "flood, x",
+]
 
 
-def choose_together(figures: Figures, judges: dict[str, Judge], budget: float, among: NDArray[np.bool_]) -> Outcome:
+def choose_together(
+    figures: Figures, judges: dict[str, Judge], budget: float, among: NDArray[np.bool_]
+) -> Outcome:
     """Choose the values of several constants, from the strictest on: lower next what stops most loops an alarm, while the budget lasts."""
     best: tuple[float, Offsets, str] = (-1.0, np.array([]), "")
     for name, judge in judges.items():
         at = {constant: len(BY_NAME[constant].values) - 1 for constant in FITTED}
 
         def stops_at(at: dict[str, int], judge: Judge = judge) -> Offsets:
-            return judge.stops(tuple((constant, BY_NAME[constant].values[index]) for constant, index in at.items()))
+            return judge.stops(
+                tuple((constant, BY_NAME[constant].values[index]) for constant, index in at.items())
+            )
 
         live, alarms = figures.live(stops_at(at), among), figures.alarms(stops_at(at), among)
         while True:
@@ -441,7 +526,10 @@ def choose_together(figures: Figures, judges: dict[str, Judge], budget: float, a
                 for step in range(1, index + 1):  # a step alone may bring nothing
                     moved = {**at, constant: index - step}
                     stops = stops_at(moved)
-                    gain, cost = figures.live(stops, among) - live, figures.alarms(stops, among) - alarms
+                    gain, cost = (
+                        figures.live(stops, among) - live,
+                        figures.alarms(stops, among) - alarms,
+                    )
                     if gain > 0 and alarms + cost <= budget:
                         moves.append((gain / (cost + 0.01), gain, cost, moved))
             if not moves:
@@ -450,7 +538,8 @@ def choose_together(figures: Figures, judges: dict[str, Judge], budget: float, a
             live, alarms = live + gain, alarms + cost
         if live > best[0]:
             values = ", ".join(
-                f"{constant.removeprefix('limit ')} {shown(BY_NAME[constant].values[i])}" for constant, i in at.items()
+                f"{constant.removeprefix('limit ')} {shown(BY_NAME[constant].values[i])}"
+                for constant, i in at.items()
             )
             best = live, stops_at(at), f"{name}: {values}"
     return best[1], best[2]
@@ -461,8 +550,21 @@ def choose_together(figures: Figures, judges: dict[str, Judge], budget: float, a
 Curves = dict[str, list[tuple[Any, Offsets]]]
 TOGETHER = "all limits together"
 MAIN = [
-    *("limit prose", "limit code", "limit data", "letters needed, x", "letters, many copies", "letters in structure"),
-    *("bits expected of a letter", "what early copies count", "near, characters", "bits of a switch", "bits of a counter"),
+    *(
+        "limit prose",
+        "limit code",
+        "limit data",
+        "letters needed, x",
+        "letters, many copies",
+        "letters in structure",
+    ),
+    *(
+        "bits expected of a letter",
+        "what early copies count",
+        "near, characters",
+        "bits of a switch",
+        "bits of a counter",
+    ),
 ]
 
 
@@ -479,22 +581,30 @@ def present_tables(figures: Figures, stops: Offsets) -> str:
         among = ~figures.is_loop & ((figures.kinds == kind) | (kind == "all"))
         num_sources = len(set(figures.sources[among]))
         rows.append(
-            [kind, str(among.sum()), str(num_sources), str((stops[among] < NEVER).sum()), f"{figures.alarms(stops, among):.1f}"]
+            [
+                kind,
+                str(among.sum()),
+                str(num_sources),
+                str((stops[among] < NEVER).sum()),
+                f"{figures.alarms(stops, among):.1f}",
+            ]
         )
     legit = table(["legitimate", "texts", "sources", "alarms", "in 1,000"], rows)
     early = figures.is_loop & (stops < figures.onsets)
-    return (
-        f"{loops}\n{legit}\n{early.sum()} loops are stopped before the onset that their labels state: there are others before.\n"
-    )
+    return f"{loops}\n{legit}\n{early.sum()} loops are stopped before the onset that their labels state: there are others before.\n"
 
 
-def curve_table(figures: Figures, curves: Curves, constants: Iterable[Constant], by_kind: bool) -> str:
+def curve_table(
+    figures: Figures, curves: Curves, constants: Iterable[Constant], by_kind: bool
+) -> str:
     heads = figures.heads if by_kind else figures.heads[:4]
     rows = []
     for constant in constants:
         for value, stops in curves[constant.name]:
             mark = "**" if value == constant.present else ""
-            rows.append([constant.name, f"{mark}{shown(value)}{mark}", *figures.cells(stops)[: len(heads)]])
+            rows.append(
+                [constant.name, f"{mark}{shown(value)}{mark}", *figures.cells(stops)[: len(heads)]]
+            )
     return table(["constant", "value", *heads], rows)
 
 
@@ -525,7 +635,11 @@ def fit_tables(fits: dict[str, Fit]) -> str:
     for name, result in fits.items():
         live, alarms = result.means()
         counts = collections.Counter(result.chosen).most_common()
-        chosen = "; ".join(f"{value} ({count})" for value, count in counts) if name != TOGETHER else "see below"
+        chosen = (
+            "; ".join(f"{value} ({count})" for value, count in counts)
+            if name != TOGETHER
+            else "see below"
+        )
         left_live, left_alarms = result.in_sum
         rows.append(
             [
@@ -533,20 +647,48 @@ def fit_tables(fits: dict[str, Fit]) -> str:
                 *(f"{alarms:.2f}", f"{left_alarms:.2f}", f"{left_alarms - alarms:+.2f}"),
             ]
         )
-    heads = ["constant", "chosen (folds)", "live, fitted", "live, left out", "gap, points", "alarms, fitted", "left out", "gap"]
+    heads = [
+        "constant",
+        "chosen (folds)",
+        "live, fitted",
+        "live, left out",
+        "gap, points",
+        "alarms, fitted",
+        "left out",
+        "gap",
+    ]
     return table(heads, rows)
 
 
 def fold_table(result: Fit) -> str:
     rows = [
-        [str(fold), f"{live:.1f}%", f"{out_live:.1f}%", f"{alarms:.2f}", f"{out_alarms:.2f}", chosen]
+        [
+            str(fold),
+            f"{live:.1f}%",
+            f"{out_live:.1f}%",
+            f"{alarms:.2f}",
+            f"{out_alarms:.2f}",
+            chosen,
+        ]
         for fold, ((live, alarms), (out_live, out_alarms), chosen) in enumerate(
             zip(result.fitted, result.left_out, result.chosen, strict=True)
         )
     ]
     live, alarms = result.means()
-    rows.append(["all", f"{live:.1f}%", f"{result.in_sum[0]:.1f}%", f"{alarms:.2f}", f"{result.in_sum[1]:.2f}", ""])
-    return table(["fold left out", "live, fitted", "live, left out", "alarms, fitted", "left out", "chosen"], rows)
+    rows.append(
+        [
+            "all",
+            f"{live:.1f}%",
+            f"{result.in_sum[0]:.1f}%",
+            f"{alarms:.2f}",
+            f"{result.in_sum[1]:.2f}",
+            "",
+        ]
+    )
+    return table(
+        ["fold left out", "live, fitted", "live, left out", "alarms, fitted", "left out", "chosen"],
+        rows,
+    )
 
 
 def write_into(path: Path, sections: dict[str, str]) -> None:
@@ -569,12 +711,20 @@ def draw(path: Path, figures: Figures, curves: Curves) -> None:
 
     fig, axes = plt.subplots(figsize=(7, 4.2))
     for name, points in curves.items():
-        if name in ("limit prose", "limit code", "letters needed, x", "bits expected of a letter", "what early copies count"):
+        if name in (
+            "limit prose",
+            "limit code",
+            "letters needed, x",
+            "bits expected of a letter",
+            "what early copies count",
+        ):
             places = [(figures.alarms(stops), figures.live(stops)) for _, stops in points]
             axes.plot(*zip(*places, strict=True), marker="o", markersize=3, label=name)
             if name in ("limit prose", "bits expected of a letter"):
                 for (value, _), place in zip(points, places, strict=True):
-                    axes.annotate(shown(value), place, fontsize=6, xytext=(2, -7), textcoords="offset points")
+                    axes.annotate(
+                        shown(value), place, fontsize=6, xytext=(2, -7), textcoords="offset points"
+                    )
     axes.set(xlabel="alarms in 1,000 legitimate texts", ylabel="loops stopped live, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
@@ -592,9 +742,15 @@ class _Told(detector.LoopDetector):
         self._told_to = 0
 
     def _compare(self, text: str, history: Any, copy: Any) -> None:
-        idle = "".join(history.tokens)[-history.end + self._told_to :] if history.end > self._told_to else ""
+        idle = (
+            "".join(history.tokens)[-history.end + self._told_to :]
+            if history.end > self._told_to
+            else ""
+        )
         if idle:
-            self.rows.append([repr(idle), "new, or the first three tokens of a copy", "", "", "0.0"])
+            self.rows.append(
+                [repr(idle), "new, or the first three tokens of a copy", "", "", "0.0"]
+            )
         expected: list[float] = []
         was = bits.expected_bits
 
@@ -607,10 +763,20 @@ class _Told(detector.LoopDetector):
             super()._compare(text, history, copy)
         self._told_to = history.end
         added = self._deficit.total - before
-        said = f"{expected[-1] - added:.2f}" if self._deficit.total else f"at least {expected[-1] + before:.2f}"
+        said = (
+            f"{expected[-1] - added:.2f}"
+            if self._deficit.total
+            else f"at least {expected[-1] + before:.2f}"
+        )
         times = history.copies_at(len(history.tokens) - 1)
         self.rows.append(
-            [repr(text), f"copy {times}" if times else "not expected", f"{expected[-1]:.2f}", said, f"{self._deficit.total:.1f}"]
+            [
+                repr(text),
+                f"copy {times}" if times else "not expected",
+                f"{expected[-1]:.2f}",
+                said,
+                f"{self._deficit.total:.1f}",
+            ]
         )
 
 
@@ -626,7 +792,11 @@ def read(args: argparse.Namespace) -> list[Text]:
     excluded = set(args.exclude)
 
     def texts() -> Iterator[Text]:
-        for paths, texts_of in ((args.loops, loops_of), (args.live, live_of), (args.legit, lambda p: legit_of(p, args.sample))):
+        for paths, texts_of in (
+            (args.loops, loops_of),
+            (args.live, live_of),
+            (args.legit, lambda p: legit_of(p, args.sample)),
+        ):
             for path in paths:
                 if path.stem not in excluded:
                     yield from texts_of(path)
@@ -635,38 +805,96 @@ def read(args: argparse.Namespace) -> list[Text]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--loops", type=Path, nargs="+", default=[], metavar="FILE", help="rows of {id, text, onset}")
-    parser.add_argument("--live", type=Path, nargs="+", default=[], metavar="FILE", help="rows of {prompt, text, finish}")
-    parser.add_argument(
-        "--legit", type=Path, nargs="+", default=[], metavar="PATH", help="rows of {text}, or folders of packages"
-    )
-    parser.add_argument("--exclude", nargs="+", default=[], metavar="NAME", help="files left out, by their names without .jsonl")
-    parser.add_argument("--sample", type=int, default=0, help="legitimate texts a source (default all)")
-    parser.add_argument(
-        "--only", nargs="+", default=list(TABLES), metavar="NAME", help=f"constants, or all of {', '.join(TABLES)}"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--budget", type=float, default=3.0, help="alarms in 1,000 legitimate texts that a fit may cause (default 3)"
+        "--loops",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="rows of {id, text, onset}",
     )
     parser.add_argument(
-        "--show", type=int, default=0, metavar="N", help="print the N worst sources and N alarms and misses of each"
+        "--live",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="rows of {prompt, text, finish}",
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the main curves (needs the extra `plots`)")
-    parser.add_argument("--into", type=Path, metavar="PAGE.md", help="write the main tables into a page, between its marks")
+    parser.add_argument(
+        "--legit",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="rows of {text}, or folders of packages",
+    )
+    parser.add_argument(
+        "--exclude",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="files left out, by their names without .jsonl",
+    )
+    parser.add_argument(
+        "--sample", type=int, default=0, help="legitimate texts a source (default all)"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=list(TABLES),
+        metavar="NAME",
+        help=f"constants, or all of {', '.join(TABLES)}",
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=3.0,
+        help="alarms in 1,000 legitimate texts that a fit may cause (default 3)",
+    )
+    parser.add_argument(
+        "--show",
+        type=int,
+        default=0,
+        metavar="N",
+        help="print the N worst sources and N alarms and misses of each",
+    )
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE.svg",
+        help="draw the main curves (needs the extra `plots`)",
+    )
+    parser.add_argument(
+        "--into",
+        type=Path,
+        metavar="PAGE.md",
+        help="write the main tables into a page, between its marks",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
     parser.add_argument(
-        "--cache", type=Path, default=evidence.ROOT / ".calibrate", help="folder for recordings (default .calibrate)"
+        "--cache",
+        type=Path,
+        default=evidence.ROOT / ".calibrate",
+        help="folder for recordings (default .calibrate)",
     )
     parser.add_argument(
-        "--explain", type=Path, metavar="FILE.txt", help="print what the detector makes of each token of a text, no more"
+        "--explain",
+        type=Path,
+        metavar="FILE.txt",
+        help="print what the detector makes of each token of a text, no more",
     )
     args = parser.parse_args()
     if args.explain:
         explain(args.explain)
         return
     if unknown := set(args.only) - set(TABLES) - set(BY_NAME):
-        parser.error(f"--only: no constant is called {', '.join(sorted(unknown))}; there are {', '.join((*TABLES, *BY_NAME))}")
+        parser.error(
+            f"--only: no constant is called {', '.join(sorted(unknown))}; there are {', '.join((*TABLES, *BY_NAME))}"
+        )
     begun = time.monotonic()
     texts = read(args)
     figures = Figures(texts)
@@ -675,13 +903,27 @@ def main() -> None:
     passes = Passes(texts, args.cache, args.jobs)
     passes.make([Pass(SCREEN, True)], np.flatnonzero(~figures.is_loop).tolist(), "screening")
     active = passes.active()
-    chosen = [constant for constant in CONSTANTS if not {constant.kind, constant.name}.isdisjoint(args.only)]
-    weighing = [constant for constant in chosen if constant.kind == "bits" and constant is not EXPECTED]
-    expected = {value: _settings(EXPECTED, value) for value in (EXPECTED.values if EXPECTED in chosen else [EXPECTED.present])}
+    chosen = [
+        constant
+        for constant in CONSTANTS
+        if not {constant.kind, constant.name}.isdisjoint(args.only)
+    ]
+    weighing = [
+        constant for constant in chosen if constant.kind == "bits" and constant is not EXPECTED
+    ]
+    expected = {
+        value: _settings(EXPECTED, value)
+        for value in (EXPECTED.values if EXPECTED in chosen else [EXPECTED.present])
+    }
     passes.make([Pass(settings, True) for settings in expected.values()], active, "recording")
-    changed = dict.fromkeys(_settings(constant, value) for constant in weighing for value in constant.values)
+    changed = dict.fromkeys(
+        _settings(constant, value) for constant in weighing for value in constant.values
+    )
     passes.make([Pass(settings, False) for settings in changed], active, "stopping")
-    judges = {f"bits {shown(value)}": Judge(passes.recordings(settings)) for value, settings in expected.items()}
+    judges = {
+        f"bits {shown(value)}": Judge(passes.recordings(settings))
+        for value, settings in expected.items()
+    }
     present = judges[f"bits {shown(EXPECTED.present)}"]
     stops = present.stops()
 
@@ -709,21 +951,34 @@ def main() -> None:
     bar.close()
     for name, points in curves.items():
         outcomes = [(offsets, shown(value)) for value, offsets in points]
-        fits[name] = fit(figures, folds, functools.partial(choose_value, figures, outcomes, args.budget))
+        fits[name] = fit(
+            figures, folds, functools.partial(choose_value, figures, outcomes, args.budget)
+        )
     num_legit, num_sources = int((~figures.is_loop).sum()), len(set(figures.sources))
     sections = {
         "texts": f"{figures.is_loop.sum():,} loops and {num_legit:,} legitimate texts of {num_sources:,} sources.\n",
         "left out": fold_table(fits[TOGETHER]),
         "present": present_tables(figures, stops),
-        "main curves": curve_table(figures, curves, [constant for constant in chosen if constant.name in MAIN], by_kind=False),
+        "main curves": curve_table(
+            figures,
+            curves,
+            [constant for constant in chosen if constant.name in MAIN],
+            by_kind=False,
+        ),
     }
     print(f"# Calibration of the loop detector\n\n{sections['texts']}")
-    print(f"## Values chosen without the sources they are judged on\n\n{sections['left out']}\n{fit_tables(fits)}")
+    print(
+        f"## Values chosen without the sources they are judged on\n\n{sections['left out']}\n{fit_tables(fits)}"
+    )
     print(f"## The detector as it is\n\n{sections['present']}")
-    print("## Curves\n\nCharacters are those from a loop's onset to its stop, alarms those in 1,000 legitimate texts.\n")
+    print(
+        "## Curves\n\nCharacters are those from a loop's onset to its stop, alarms those in 1,000 legitimate texts.\n"
+    )
     for kind, title in TABLES.items():
         if any(constant.kind == kind for constant in chosen):
-            print(f"### {title}\n\n{curve_table(figures, curves, [c for c in chosen if c.kind == kind], by_kind=True)}")
+            print(
+                f"### {title}\n\n{curve_table(figures, curves, [c for c in chosen if c.kind == kind], by_kind=True)}"
+            )
     if args.into:
         write_into(args.into, sections)
     if args.show:

@@ -32,7 +32,10 @@ GREEDY: dict[str, Any] = {"temperature": 0}
 OFF = {"repetition": {"policy": "off"}}
 SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no help: policy `off`": (GREEDY, OFF),
-    "filter: policy `balanced`, cut": (GREEDY, {"repetition": {"policy": "balanced", "heal": False}}),
+    "filter: policy `balanced`, cut": (
+        GREEDY,
+        {"repetition": {"policy": "balanced", "heal": False}},
+    ),
     "filter: policy `balanced`, healed": (GREEDY, {"repetition": {"policy": "balanced"}}),
     "processor: `no_repeat_ngram_size` 4": (GREEDY, {**OFF, "no_repeat_ngram_size": 4}),
     "processor: DRY 0.8": (GREEDY, {**OFF, "dry_multiplier": 0.8}),
@@ -72,8 +75,15 @@ def start_server(port: int) -> "subprocess.Popen[bytes]":
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=Path, default=HERE / "prompts.jsonl", help='lines of {"language", "prompt"}')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        default=HERE / "prompts.jsonl",
+        help='lines of {"language", "prompt"}',
+    )
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--json", type=Path, help="write the answers here")
     args = parser.parse_args()
@@ -88,29 +98,48 @@ def main() -> None:
             sampling, extra = SETTINGS[setting]
             messages: Any = [{"role": "user", "content": row["prompt"]}]
             done = client.chat.completions.create(
-                model=model, messages=messages, max_tokens=args.max_tokens, extra_body=extra, **sampling
+                model=model,
+                messages=messages,
+                max_tokens=args.max_tokens,
+                extra_body=extra,
+                **sampling,
             )
             return done.choices[0].message.content or ""
 
         work = [(setting, row) for setting in SETTINGS for row in prompts]
         with ThreadPoolExecutor(4) as pool:
-            answers = list(tqdm(pool.map(lambda job: ask(*job), work), total=len(work), unit=" answers"))
+            answers = list(
+                tqdm(pool.map(lambda job: ask(*job), work), total=len(work), unit=" answers")
+            )
     finally:
         server.terminate()
         server.wait(30)
     languages = sorted({row["language"] for row in prompts})
-    print("| | " + " | ".join(f"{language}: loops | rep-4 | characters" for language in languages) + " |")
+    print(
+        "| | "
+        + " | ".join(f"{language}: loops | rep-4 | characters" for language in languages)
+        + " |"
+    )
     print("| --- |" + " --- |" * (3 * len(languages)))
     for setting in SETTINGS:
         cells = []
         for language in languages:
-            texts = [text for (s, row), text in zip(work, answers, strict=True) if s == setting and row["language"] == language]
+            texts = [
+                text
+                for (s, row), text in zip(work, answers, strict=True)
+                if s == setting and row["language"] == language
+            ]
             loops = sum(map(ends_in_cycle, texts))
             rep_4 = statistics.fmean(rep_n(units(text), 4) for text in texts)
-            cells.append(f"{loops}/{len(texts)} | {rep_4:.3f} | {statistics.fmean(map(len, texts)):.0f}")
+            cells.append(
+                f"{loops}/{len(texts)} | {rep_4:.3f} | {statistics.fmean(map(len, texts)):.0f}"
+            )
         print(f"| {setting} | " + " | ".join(cells) + " |")
     if args.json:
-        rows = [{"setting": setting, **row, "answer": text} for (setting, row), text in zip(work, answers, strict=True)]
+        rows = [
+            {"setting": setting, **row, "answer": text}
+            for (setting, row), text in zip(work, answers, strict=True)
+        ]
         args.json.write_text(json.dumps(rows, ensure_ascii=False, indent=1), encoding="utf-8")
 
 

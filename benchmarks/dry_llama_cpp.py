@@ -29,7 +29,11 @@ _library = ctypes.CDLL(str(next((Path(llama_cpp.__file__).parent / "lib").glob("
 # llama_sampler_init_dry_testing(float, float, int, int, const std::vector<std::vector<int>> &)
 _init = _library["_Z30llama_sampler_init_dry_testingffiiRKSt6vectorIS_IiSaIiEESaIS1_EE"]
 _init.restype = ctypes.c_void_p
-_accept, _apply, _free = _library.llama_sampler_accept, _library.llama_sampler_apply, _library.llama_sampler_free
+_accept, _apply, _free = (
+    _library.llama_sampler_accept,
+    _library.llama_sampler_apply,
+    _library.llama_sampler_free,
+)
 _accept.argtypes = [ctypes.c_void_p, ctypes.c_int32]
 _apply.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
 _free.argtypes = [ctypes.c_void_p]
@@ -65,12 +69,18 @@ class _Candidates(ctypes.Structure):
 class LlamaDry:
     """llama.cpp's DRY. `logits` are the candidates' own memory: what `apply` changes."""
 
-    def __init__(self, config: DecodingConfig, last_n: int, breakers: Sequences, logits: np.ndarray) -> None:
+    def __init__(
+        self, config: DecodingConfig, last_n: int, breakers: Sequences, logits: np.ndarray
+    ) -> None:
         rows = [(ctypes.c_int32 * len(breaker))(*breaker) for breaker in breakers]
         inner = (_Vector * len(rows))(*map(_vector, rows))
         numbers = (ctypes.c_float(config.dry_multiplier), ctypes.c_float(config.dry_base))
-        self._sampler = _init(*numbers, config.dry_allowed_length, last_n, ctypes.byref(_vector(inner)))
-        self._candidates = np.zeros(len(logits), np.dtype([("id", "i4"), ("logit", "f4"), ("p", "f4")]))
+        self._sampler = _init(
+            *numbers, config.dry_allowed_length, last_n, ctypes.byref(_vector(inner))
+        )
+        self._candidates = np.zeros(
+            len(logits), np.dtype([("id", "i4"), ("logit", "f4"), ("p", "f4")])
+        )
         self._candidates["id"] = np.arange(len(logits))
         self.logits = self._candidates["logit"]
         self.logits[:] = logits
@@ -144,7 +154,13 @@ def parity(cases: int, with_breakers: bool, seed: int = 0) -> tuple[float, int]:
     return worst, penalised
 
 
-def _grown(tokens: list[int], config: DecodingConfig, sets: TokenSets, rng: np.random.Generator, vocabulary: int) -> TokenHistory:
+def _grown(
+    tokens: list[int],
+    config: DecodingConfig,
+    sets: TokenSets,
+    rng: np.random.Generator,
+    vocabulary: int,
+) -> TokenHistory:
     """The tokens' history: made at once, or grown step by step and asked on the way, with steps back."""
     if rng.random() < 0.5:
         return TokenHistory(tokens)
@@ -167,11 +183,16 @@ def histories(length: int, vocabulary: int) -> Iterator[tuple[str, list[int]]]:
         source, target, size = *rng.integers(0, length - 12, 2).tolist(), int(rng.integers(3, 12))
         text[target : target + size] = text[source : source + size].copy()
     yield "text", text.tolist()
-    yield "a loop of 50", np.tile(rng.integers(0, vocabulary, 50), length // 50 + 1)[:length].tolist()
+    yield (
+        "a loop of 50",
+        np.tile(rng.integers(0, vocabulary, 50), length // 50 + 1)[:length].tolist(),
+    )
     yield "one token", [7] * length
 
 
-def speed(context: int, vocabulary: int, breakers: Sequences, steps: int = 40) -> Iterator[tuple[str, float, float]]:
+def speed(
+    context: int, vocabulary: int, breakers: Sequences, steps: int = 40
+) -> Iterator[tuple[str, float, float]]:
     """(history, llama.cpp's microseconds, ours)."""
     config = DecodingConfig(dry_multiplier=0.8)
     sets = TokenSets(heads(breakers)) if breakers else NO_TOKENS
@@ -198,17 +219,27 @@ def speed(context: int, vocabulary: int, breakers: Sequences, steps: int = 40) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", type=int, default=3000)
     args = parser.parse_args()
     for with_breakers in (False, True):
         worst, penalised = parity(args.cases, with_breakers)
         name = "with breakers of one to three tokens" if with_breakers else "without breakers"
-        print(f"{name}: {args.cases} cases, {penalised} of them with a penalty; largest difference {worst:.1e}", flush=True)
-    print("\n| context, vocabulary | history | llama.cpp | ours | llama.cpp, four breakers | ours |\n| --- |" + " --- |" * 5)
+        print(
+            f"{name}: {args.cases} cases, {penalised} of them with a penalty; largest difference {worst:.1e}",
+            flush=True,
+        )
+    print(
+        "\n| context, vocabulary | history | llama.cpp | ours | llama.cpp, four breakers | ours |\n| --- |"
+        + " --- |" * 5
+    )
     single = ((11,), (12,), (13,), (14,))
     for context, vocabulary in ((512, 32_000), (4096, 32_000), (16_384, 32_000), (16_384, 152_000)):
-        for plain, broken in zip(speed(context, vocabulary, ()), speed(context, vocabulary, single), strict=True):
+        for plain, broken in zip(
+            speed(context, vocabulary, ()), speed(context, vocabulary, single), strict=True
+        ):
             cells = " | ".join(f"{number:.0f}" for number in (*plain[1:], *broken[1:]))
             print(f"| {context}, {vocabulary} | {plain[0]} | {cells} |", flush=True)
 

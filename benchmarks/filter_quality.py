@@ -20,7 +20,11 @@ _SENTENCE = re.compile(r"[^.!?。！？\n]+[.!?。！？\n]*")
 
 
 def text_of(row: dict[str, Any]) -> str:
-    return "".join(part.replace("{i}", str(number)) for part, times in row["parts"] for number in range(1, times + 1))
+    return "".join(
+        part.replace("{i}", str(number))
+        for part, times in row["parts"]
+        for number in range(1, times + 1)
+    )
 
 
 def filtered(text: str) -> tuple[bool, str]:
@@ -59,7 +63,12 @@ def right(row: dict[str, Any], text: str, looped: bool, out: str) -> bool:
 
 
 def main() -> None:
-    rows = [json.loads(line) for line in (Path(__file__).parent / "filter_texts.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (Path(__file__).parent / "filter_texts.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    ]
     rules = {"dedup": filtered, "llama.cpp's rule": cycle_rule, "Guardrails' rule": fuzzy_rule}
     print(f"{'':24s}" + "".join(f"{name:>20s}" for name in rules))
     tally = {(kind, name): [0, 0] for kind in ("loop", "repeat", "legit") for name in rules}

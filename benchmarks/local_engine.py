@@ -33,7 +33,13 @@ import aiohttp
 import torch
 from _proxy_rig import free_port, prose, running
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, ContinuousBatchingConfig, GenerationConfig, LlamaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    ContinuousBatchingConfig,
+    GenerationConfig,
+    LlamaConfig,
+)
 
 from dedup_server.engines.base import Events
 from dedup_server.engines.local import DEMO_MODEL, LocalEngine
@@ -41,14 +47,28 @@ from dedup_server.schema import SAMPLED, parse
 
 LEVELS = (1, 4, 16)
 NUM_TOKENS = 40  # of each answer
-OF_BATCHING, OF_GENERATE_AT_16, OF_TRANSFORMERS_SERVE, OF_ALONE = 0.9, 3.5, 1.0, 2.0  # what is to be reached
+OF_BATCHING, OF_GENERATE_AT_16, OF_TRANSFORMERS_SERVE, OF_ALONE = (
+    0.9,
+    3.5,
+    1.0,
+    2.0,
+)  # what is to be reached
 
 CUTS = {"top_k": 50, "top_p": 0.95, "min_p": 0.02}
-PENALTIES = {"repetition_penalty": 1.1, "presence_penalty": 0.2, "frequency_penalty": 0.2, "no_repeat_ngram_size": 3}
+PENALTIES = {
+    "repetition_penalty": 1.1,
+    "presence_penalty": 0.2,
+    "frequency_penalty": 0.2,
+    "no_repeat_ngram_size": 3,
+}
 LOOPS = {"dry_multiplier": 0.8, "lz_penalty": 0.5}
 ALL = {**CUTS, **PENALTIES, **LOOPS}
 GREEDY, WARM = {"temperature": 0, "seed": 1}, {"temperature": 0.8, "seed": 1}
-SETTINGS = [{**temperature, **methods} for temperature in (GREEDY, WARM) for methods in (CUTS, PENALTIES, LOOPS, ALL)]
+SETTINGS = [
+    {**temperature, **methods}
+    for temperature in (GREEDY, WARM)
+    for methods in (CUTS, PENALTIES, LOOPS, ALL)
+]
 
 Ask = Callable[[str], Awaitable[int]]  # a prompt: the tokens of its answer
 
@@ -57,13 +77,29 @@ def make_model(directory: str) -> None:
     """Random weights, a vocabulary of made-up words, and nothing that ends an answer but its length."""
     rng = random.Random(0)
     syllables = [first + vowel for first in "bcdfghjklmnprstvwz" for vowel in "aeiouy"]
-    texts = (" ".join("".join(rng.choices(syllables, k=rng.randint(1, 5))) for _ in range(1000)) for _ in range(60))
-    tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL).train_new_from_iterator(texts, 16_384, show_progress=False)
+    texts = (
+        " ".join("".join(rng.choices(syllables, k=rng.randint(1, 5))) for _ in range(1000))
+        for _ in range(60)
+    )
+    tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL).train_new_from_iterator(
+        texts, 16_384, show_progress=False
+    )
     tokenizer.save_pretrained(directory)
-    sizes = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 6}
+    sizes = {
+        "hidden_size": 384,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 6,
+    }
     ends = {"bos_token_id": 0, "eos_token_id": None, "pad_token_id": 2}
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=1024, tie_word_embeddings=True, **sizes, **ends)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        **sizes,
+        **ends,
+    )
     AutoModelForCausalLM.from_config(config).save_pretrained(directory)
 
 
@@ -103,11 +139,19 @@ class Rates:
         return f"{statistics.median(self._rates[side]):.0f}"
 
     def ratio(self, side: tuple[Any, ...], of: tuple[Any, ...]) -> float:
-        return statistics.median(one / other for one, other in zip(self._rates[side], self._rates[of], strict=True))
+        return statistics.median(
+            one / other for one, other in zip(self._rates[side], self._rates[of], strict=True)
+        )
 
 
 def table(*rows: list[str]) -> None:
-    print("\n" + "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]), flush=True)
+    print(
+        "\n"
+        + "\n".join(
+            f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+        ),
+        flush=True,
+    )
 
 
 def judged(value: float, least: float) -> str:
@@ -115,21 +159,34 @@ def judged(value: float, least: float) -> str:
 
 
 def by_generate(path: str) -> Ask:
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(path).eval(), AutoTokenizer.from_pretrained(path)
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(path).eval(),
+        AutoTokenizer.from_pretrained(path),
+    )
     config = GenerationConfig(do_sample=False, max_new_tokens=NUM_TOKENS, pad_token_id=2)
 
     async def ask(prompt: str) -> int:
         inputs = tokenizer(prompt, return_tensors="pt")
-        return int(model.generate(**inputs, generation_config=config).shape[1] - inputs["input_ids"].shape[1])
+        return int(
+            model.generate(**inputs, generation_config=config).shape[1]
+            - inputs["input_ids"].shape[1]
+        )
 
     return ask
 
 
 def by_batching(path: str) -> tuple[Ask, Any]:
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(path).eval(), AutoTokenizer.from_pretrained(path)
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(path).eval(),
+        AutoTokenizer.from_pretrained(path),
+    )
     model.set_attn_implementation("paged|eager")
-    options = ContinuousBatchingConfig(num_blocks=64, max_batch_tokens=512, max_requests_per_batch=16, use_cuda_graph=False)
-    manager = model.init_continuous_batching(GenerationConfig(do_sample=False, eos_token_id=-1), options)
+    options = ContinuousBatchingConfig(
+        num_blocks=64, max_batch_tokens=512, max_requests_per_batch=16, use_cuda_graph=False
+    )
+    manager = model.init_continuous_batching(
+        GenerationConfig(do_sample=False, eos_token_id=-1), options
+    )
     manager.start()
     numbers = itertools.count()
 
@@ -137,7 +194,9 @@ def by_batching(path: str) -> tuple[Ask, Any]:
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         name = str(next(numbers))
         manager.register_result_handler(name, done.set_result)
-        manager.add_request(tokenizer(prompt)["input_ids"], request_id=name, max_new_tokens=NUM_TOKENS)
+        manager.add_request(
+            tokenizer(prompt)["input_ids"], request_id=name, max_new_tokens=NUM_TOKENS
+        )
         return len((await done).generated_tokens)
 
     return ask, manager
@@ -162,7 +221,9 @@ def by_http(session: aiohttp.ClientSession, port: int, settings: dict[str, Any])
         if response.status != 200:
             sys.exit(f"FAILED: {response.status} {received.decode()}")
         if settings["stream"]:
-            received = next(line[6:] for line in reversed(received.splitlines()) if b'"usage":{' in line)
+            received = next(
+                line[6:] for line in reversed(received.splitlines()) if b'"usage":{' in line
+            )
         return int(json.loads(received)["usage"]["completion_tokens"])
 
     return ask
@@ -195,9 +256,13 @@ async def process(path: str, args: argparse.Namespace) -> None:
     rows = [["at once", "generate", "continuous batching", "ours, greedy", "ours, sampled", *heads]]
     for number in LEVELS:
         row = [str(number), rates.shown("generate"), *(rates.shown(name, number) for name in sides)]
-        row += [judged(rates.ratio((name, number), ("batching", number)), OF_BATCHING) for name in ours]
+        row += [
+            judged(rates.ratio((name, number), ("batching", number)), OF_BATCHING) for name in ours
+        ]
         least = OF_GENERATE_AT_16 if number == 16 else 0
-        rows.append([*row, *(judged(rates.ratio((name, number), ("generate",)), least) for name in ours)])
+        rows.append(
+            [*row, *(judged(rates.ratio((name, number), ("generate",)), least) for name in ours)]
+        )
     table(*rows)
 
 
@@ -205,18 +270,37 @@ async def http(path: str, args: argparse.Namespace) -> None:
     cores = os.sched_getaffinity(0)
     port, our_port = free_port(), free_port()
     code = "import sys; from transformers.cli.transformers import main; sys.exit(main())"
-    theirs = [args.transformers_python, "-c", code, "serve", path, "--host", "127.0.0.1", "--port", str(port)]
+    theirs = [
+        args.transformers_python,
+        "-c",
+        code,
+        "serve",
+        path,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     theirs += ["--continuous-batching", "--cb-num-blocks", "64", "--cb-max-batch-tokens", "512"]
     ours = [sys.executable, "-m", "dedup.cli", "serve", "--model", path, "--port", str(our_port)]
-    our_settings = {**WARM, **ALL, "min_tokens": NUM_TOKENS, "stream_options": {"include_usage": True}}
+    our_settings = {
+        **WARM,
+        **ALL,
+        "min_tokens": NUM_TOKENS,
+        "stream_options": {"include_usage": True},
+    }
     with ExitStack() as stack:
         stack.enter_context(running(theirs, port, "/health", cores))
         stack.enter_context(running(ours, our_port, "/health/ready", cores))
         async with aiohttp.ClientSession() as session:
             sides = {}
             for is_stream in (False, True):
-                sides["theirs", is_stream] = by_http(session, port, {"temperature": 0, "stream": is_stream})
-                sides["ours", is_stream] = by_http(session, our_port, {**our_settings, "stream": is_stream})
+                sides["theirs", is_stream] = by_http(
+                    session, port, {"temperature": 0, "stream": is_stream}
+                )
+                sides["ours", is_stream] = by_http(
+                    session, our_port, {**our_settings, "stream": is_stream}
+                )
             for ask in sides.values():
                 await at_once(4, [lambda ask=ask: ask("Warm up.")] * 4)
             rates = Rates("http", args.rounds * len(LEVELS) * len(sides))
@@ -227,7 +311,14 @@ async def http(path: str, args: argparse.Namespace) -> None:
     for is_stream, number in itertools.product((False, True), LEVELS):
         pair = ("theirs", is_stream, number), ("ours", is_stream, number)
         ratio = judged(rates.ratio(pair[1], pair[0]), OF_TRANSFORMERS_SERVE)
-        rows.append(["streamed" if is_stream else "whole", str(number), *(rates.shown(*side) for side in pair), ratio])
+        rows.append(
+            [
+                "streamed" if is_stream else "whole",
+                str(number),
+                *(rates.shown(*side) for side in pair),
+                ratio,
+            ]
+        )
     table(*rows)
 
 
@@ -235,19 +326,32 @@ async def isolation(path: str, args: argparse.Namespace) -> None:
     engine = LocalEngine(str(DEMO_MODEL))
     await engine.start()
     asked = zip(make_prompts(24), itertools.cycle(SETTINGS), strict=False)
-    jobs = [lambda prompt=prompt, settings=settings: answer(engine, prompt, settings) for prompt, settings in asked]
+    jobs = [
+        lambda prompt=prompt, settings=settings: answer(engine, prompt, settings)
+        for prompt, settings in asked
+    ]
     expected = await at_once(1, jobs)
     seconds: dict[int, list[float]] = {1: [], 16: []}
     num_same = len(jobs)
-    for _, number in tqdm(list(itertools.product(range(args.rounds), seconds)), unit="run", desc="isolation"):
+    for _, number in tqdm(
+        list(itertools.product(range(args.rounds), seconds)), unit="run", desc="isolation"
+    ):
         begun = time.perf_counter()
         answers = await at_once(number, jobs)
         seconds[number].append(time.perf_counter() - begun)
-        num_same = min(num_same, sum(one == other for one, other in zip(answers, expected, strict=True)))
+        num_same = min(
+            num_same, sum(one == other for one, other in zip(answers, expected, strict=True))
+        )
     await engine.stop()
-    faster = judged(statistics.median(one / other for one, other in zip(*seconds.values(), strict=True)), OF_ALONE)
+    faster = judged(
+        statistics.median(one / other for one, other in zip(*seconds.values(), strict=True)),
+        OF_ALONE,
+    )
     shown = [f"{statistics.median(each):.2f} s" for each in seconds.values()]
-    table(["one after the other", "16 at once", "faster", "the same text"], [*shown, faster, f"{num_same} of {len(jobs)}"])
+    table(
+        ["one after the other", "16 at once", "faster", "the same text"],
+        [*shown, faster, f"{num_same} of {len(jobs)}"],
+    )
     if num_same < len(jobs):
         sys.exit("FAILED: what a request is answered depends on its neighbours")
 
@@ -256,7 +360,9 @@ PARTS = {"process": process, "http": http, "isolation": isolation}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="of torch, in each process")

@@ -67,9 +67,19 @@ class Demo:
     def __init__(self, max_new_tokens: int) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(MODEL, padding_side="left")
         self.model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).eval()
-        rows = [json.loads(line) for line in (HERE / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
-        texts = [self.tokenizer.apply_chat_template([{"role": "user", "content": row["prompt"]}], tokenize=False) for row in rows]
-        self.inputs = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+        rows = [
+            json.loads(line)
+            for line in (HERE / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
+        texts = [
+            self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": row["prompt"]}], tokenize=False
+            )
+            for row in rows
+        ]
+        self.inputs = self.tokenizer(
+            texts, return_tensors="pt", padding=True, add_special_tokens=False
+        )
         self.max_new_tokens = max_new_tokens
 
     @torch.inference_mode()
@@ -100,7 +110,9 @@ class Demo:
         made[(ended > 1) | ((ended == 1) & (tokens[:, start:] != self.tokenizer.eos_token_id))] = 0
         mask = torch.cat([self.inputs["attention_mask"], made], dim=1)
         logs = [
-            self.model(input_ids=row[None], attention_mask=seen[None]).logits[0, start - 1 : -1].log_softmax(-1)
+            self.model(input_ids=row[None], attention_mask=seen[None])
+            .logits[0, start - 1 : -1]
+            .log_softmax(-1)
             for row, seen in zip(tokens, mask, strict=True)
         ]
         each = torch.stack(logs).gather(-1, tokens[:, start:, None])[..., 0]
@@ -116,7 +128,12 @@ def draw(folder: Path, name: str, results: dict[float, Result]) -> None:
     right = left.twinx()
     places = range(len(results))
     left.plot(places, [100 * result.loops for result in results.values()], "o-", color="#c0392b")
-    right.plot(places, [math.exp(-result.log_probability) for result in results.values()], "s--", color="#2c6fbb")
+    right.plot(
+        places,
+        [math.exp(-result.log_probability) for result in results.values()],
+        "s--",
+        color="#2c6fbb",
+    )
     left.set_xticks(places, [f"{strength:g}" for strength in results])
     left.set_xlabel(name)
     left.set_ylabel("texts that loop, %", color="#c0392b")
@@ -129,24 +146,42 @@ def draw(folder: Path, name: str, results: dict[float, Result]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--max-new-tokens", type=int, default=512)
-    parser.add_argument("--sweep", type=Path, metavar="FOLDER", help="draw each method over its strength, into this folder")
+    parser.add_argument(
+        "--sweep",
+        type=Path,
+        metavar="FOLDER",
+        help="draw each method over its strength, into this folder",
+    )
     args = parser.parse_args()
     logging.set_verbosity_error()
     demo = Demo(args.max_new_tokens)
-    print("| method | loops | rep-4 | distinct-2 | log-probability a token |\n| --- | --- | --- | --- | --- |", flush=True)
+    print(
+        "| method | loops | rep-4 | distinct-2 | log-probability a token |\n| --- | --- | --- | --- | --- |",
+        flush=True,
+    )
     for name, parameters in METHODS.items():
         result = demo.run(parameters)
         numbers = f"{100 * result.loops:.0f}% | {result.rep_4:.3f} | {result.distinct_2:.3f} | {result.log_probability:.2f}"
         print(f"| {name} | {numbers} |", flush=True)
     if not args.sweep:
         return
-    base = {"repetition_temperature": {"temperature": NEARLY_GREEDY}, "dynatemp_range": {"temperature": 0.7}}
+    base = {
+        "repetition_temperature": {"temperature": NEARLY_GREEDY},
+        "dynatemp_range": {"temperature": 0.7},
+    }
     for name, strengths in tqdm(STRENGTHS.items(), unit=" methods"):
-        runs = {strength: demo.run({**base.get(name, {}), name: strength}) for strength in strengths}
+        runs = {
+            strength: demo.run({**base.get(name, {}), name: strength}) for strength in strengths
+        }
         draw(args.sweep, name, runs)
-        tqdm.write(f"{name}: " + ", ".join(f"{strength:g}: {100 * run.loops:.0f}%" for strength, run in runs.items()))
+        tqdm.write(
+            f"{name}: "
+            + ", ".join(f"{strength:g}: {100 * run.loops:.0f}%" for strength, run in runs.items())
+        )
 
 
 if __name__ == "__main__":

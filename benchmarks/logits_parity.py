@@ -30,7 +30,11 @@ Draw = Callable[[], tuple[DecodingConfig, Reference]]
 
 
 def random_case(rng: np.random.Generator) -> Case:
-    batch, length, vocabulary = int(rng.integers(1, 5)), int(rng.integers(1, 200)), int(rng.integers(2, 400))
+    batch, length, vocabulary = (
+        int(rng.integers(1, 5)),
+        int(rng.integers(1, 200)),
+        int(rng.integers(2, 400)),
+    )
     symbols = int(rng.integers(1, vocabulary + 1))
     ids = rng.integers(0, symbols, (batch, length))
     if rng.random() < 0.3:
@@ -82,11 +86,15 @@ def compare(name: str, cases: int, rng: np.random.Generator, draw: Draw) -> None
             same[way] += int((made == expected).all(-1)[kept].sum())
             assert (made[~kept] == scores[~kept]).all(), "a ban that leaves no token must be lifted"
     equal = ", ".join(f"{way} {same[way]}" for way in WAYS)
-    print(f"{name}: {cases} cases, {rows} rows; equal to the bit: {equal}; bans lifted in {lifted} more")
+    print(
+        f"{name}: {cases} cases, {rows} rows; equal to the bit: {equal}; bans lifted in {lifted} more"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", type=int, default=10_000)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -101,7 +109,9 @@ def main() -> None:
         return DecodingConfig(repetition_penalty=penalty), RepetitionPenaltyLogitsProcessor(penalty)
 
     def openai() -> tuple[DecodingConfig, Reference]:
-        config = DecodingConfig(frequency_penalty=float(rng.uniform(-2, 2)), presence_penalty=float(rng.uniform(-2, 2)))
+        config = DecodingConfig(
+            frequency_penalty=float(rng.uniform(-2, 2)), presence_penalty=float(rng.uniform(-2, 2))
+        )
         return config, lambda ids, scores: vllm_formula(ids, scores, config)
 
     compare("n-gram ban, transformers", args.cases, rng, ngram)

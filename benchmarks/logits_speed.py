@@ -40,7 +40,9 @@ STACK = DecodingConfig(repetition_penalty=1.2, no_repeat_ngram_size=3, temperatu
 Step = Callable[[torch.Tensor, torch.Tensor], object]
 
 
-def history(kind: str, batch: int, length: int, vocabulary: int, rng: np.random.Generator) -> np.ndarray:
+def history(
+    kind: str, batch: int, length: int, vocabulary: int, rng: np.random.Generator
+) -> np.ndarray:
     if kind == "random":
         return rng.integers(0, vocabulary, (batch, length))
     if kind == "loop":
@@ -48,12 +50,17 @@ def history(kind: str, batch: int, length: int, vocabulary: int, rng: np.random.
     tokens = np.minimum(rng.zipf(1.2, (batch, length)) * 7919 % vocabulary, vocabulary - 1)
     for row in tokens:
         for _ in range(length // 100):
-            source, target, size = (*rng.integers(0, length - 12, 2).tolist(), int(rng.integers(3, 12)))
+            source, target, size = (
+                *rng.integers(0, length - 12, 2).tolist(),
+                int(rng.integers(3, 12)),
+            )
             row[target : target + size] = row[source : source + size].copy()
     return tokens
 
 
-def microseconds(sides: Sequence[Callable[[], Step]], tokens: torch.Tensor, vocabulary: int, turns: int = 3) -> list[float]:
+def microseconds(
+    sides: Sequence[Callable[[], Step]], tokens: torch.Tensor, vocabulary: int, turns: int = 3
+) -> list[float]:
     """The median time of a step for each side."""
     length = tokens.shape[1] - STEPS
     base = torch.randn(len(tokens), vocabulary)
@@ -82,10 +89,16 @@ def by_deltas(tokens: torch.Tensor) -> Step:
     return step
 
 
-def comparisons(tokens: torch.Tensor) -> Iterator[tuple[str, Callable[[], Step], Callable[[], Step]]]:
+def comparisons(
+    tokens: torch.Tensor,
+) -> Iterator[tuple[str, Callable[[], Step], Callable[[], Step]]]:
     def stack() -> Step:
         return LogitsProcessorList(
-            [RepetitionPenaltyLogitsProcessor(1.2), NoRepeatNGramLogitsProcessor(3), TemperatureLogitsWarper(0.8)]
+            [
+                RepetitionPenaltyLogitsProcessor(1.2),
+                NoRepeatNGramLogitsProcessor(3),
+                TemperatureLogitsWarper(0.8),
+            ]
         )
 
     def ngram() -> Step:
@@ -97,7 +110,9 @@ def comparisons(tokens: torch.Tensor) -> Iterator[tuple[str, Callable[[], Step],
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--context", type=int, nargs="+", default=[512, 4096, 16384])
     parser.add_argument("--vocabulary", type=int, nargs="+", default=[32_000, 152_000])
@@ -109,13 +124,18 @@ def main() -> None:
     worst = dict.fromkeys(names, float("inf"))
     for batch, context, vocabulary in product(args.batch, args.context, args.vocabulary):
         for kind in ("text", "random", "loop"):
-            tokens = torch.from_numpy(history(kind, batch, context + STEPS, vocabulary, np.random.default_rng(0)))
+            tokens = torch.from_numpy(
+                history(kind, batch, context + STEPS, vocabulary, np.random.default_rng(0))
+            )
             cells = []
             for name, theirs, ours in comparisons(tokens):
                 one, other = microseconds([theirs, ours], tokens, vocabulary)
                 cells.append(f"{one:.0f} → {other:.0f} ({one / other:.1f}×)")
                 worst[name] = min(worst[name], one / other)
-            print(f"| {batch}, {context}, {vocabulary} | {kind} | " + " | ".join(cells) + " |", flush=True)
+            print(
+                f"| {batch}, {context}, {vocabulary} | {kind} | " + " | ".join(cells) + " |",
+                flush=True,
+            )
     print("\nworst: " + ", ".join(f"{name} {ratio:.1f}×" for name, ratio in worst.items()))
 
 

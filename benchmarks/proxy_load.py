@@ -37,7 +37,10 @@ from _proxy_rig import (
 )
 
 SCENARIOS = {
-    "paced": ("6,400 chunks/s, 128 streams", Load(128, 384, n=100, every=20, first=20, ramp_seconds=0.02)),
+    "paced": (
+        "6,400 chunks/s, 128 streams",
+        Load(128, 384, n=100, every=20, first=20, ramp_seconds=0.02),
+    ),
     "unpaced": ("unpaced, 64 streams", Load(64, 384, n=400)),
     "whole": ("not streamed, ~540 characters, 32 connections", Load(32, 3000, n=100, stream=False)),
     "idle": ("idle, one stream of 5 words at a time", Load(1, 200, n=5, every=2, first=5)),
@@ -66,7 +69,9 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def started(target: str, upstream_port: int, cores: Cores, *more: str) -> Iterator[tuple[int, int | None]]:
+def started(
+    target: str, upstream_port: int, cores: Cores, *more: str
+) -> Iterator[tuple[int, int | None]]:
     """(port to ask, process to watch)."""
     port = free_port()
     if target == "direct":
@@ -74,11 +79,17 @@ def started(target: str, upstream_port: int, cores: Cores, *more: str) -> Iterat
     elif target == "nginx":
         with tempfile.TemporaryDirectory() as directory:
             conf = Path(directory) / "nginx.conf"
-            conf.write_text(NGINX.format(directory=directory, upstream=upstream_port, port=port, files=20_000))
-            with running(["nginx", "-e", "stderr", "-c", str(conf)], port, "/v1/models", cores) as pid:
+            conf.write_text(
+                NGINX.format(directory=directory, upstream=upstream_port, port=port, files=20_000)
+            )
+            with running(
+                ["nginx", "-e", "stderr", "-c", str(conf)], port, "/v1/models", cores
+            ) as pid:
                 yield port, pid
     else:
-        with running(dedup_command(port, upstream_port, *more), port, "/health/ready", cores) as pid:
+        with running(
+            dedup_command(port, upstream_port, *more), port, "/health/ready", cores
+        ) as pid:
             yield port, pid
 
 
@@ -87,7 +98,16 @@ class Bench:
         self.rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
         self.failures: list[str] = []
 
-    def measure(self, scenario: str, target: str, load: Load, port: int, pid: int | None, cores: Cores, clients: int = 1) -> None:
+    def measure(
+        self,
+        scenario: str,
+        target: str,
+        load: Load,
+        port: int,
+        pid: int | None,
+        cores: Cores,
+        clients: int = 1,
+    ) -> None:
         before = cpu_seconds(pid) if pid else 0.0
         row = run_load(port, load, cores, clients)
         if pid:
@@ -95,9 +115,13 @@ class Bench:
             row["rss"], row["rss_peak"] = memory_mib(pid), memory_mib(pid, peak=True)
         self.rows.setdefault((scenario, target), []).append(row)
         cpu = f"{row['cpu']:.1f} µs CPU, " if pid else ""
-        say(f"{scenario}, {target}: {cpu}{row['rate']:,.0f}/s, TTFT {row['ttft']:.2f} ms, {row['failed']} failed")
+        say(
+            f"{scenario}, {target}: {cpu}{row['rate']:,.0f}/s, TTFT {row['ttft']:.2f} ms, {row['failed']} failed"
+        )
         if row["failed"]:
-            self.failures.append(f"{scenario}, {target}: {row['failed']} of {load.requests} requests: {row['problem']}")
+            self.failures.append(
+                f"{scenario}, {target}: {row['failed']} of {load.requests} requests: {row['problem']}"
+            )
 
     def median(self, scenario: str, target: str, name: str) -> float | None:
         rows = self.rows.get((scenario, target), [])
@@ -108,14 +132,26 @@ class Bench:
         return float(statistics.median(row["ttft"] - direct["ttft"] for row, direct in pairs))
 
     def table(self, scenarios: list[str], targets: list[str]) -> None:
-        print("| scenario | through | CPU µs a chunk (answer) | of nginx | chunks (answers)/s | TTFT p50 added, ms | RSS, MiB |")
+        print(
+            "| scenario | through | CPU µs a chunk (answer) | of nginx | chunks (answers)/s | TTFT p50 added, ms | RSS, MiB |"
+        )
         print("| --- |" + " --- |" * 6)
         for scenario in scenarios:
             for target in targets:
-                cpu, beside = self.median(scenario, target, "cpu"), self.median(scenario, "nginx", "cpu")
+                cpu, beside = (
+                    self.median(scenario, target, "cpu"),
+                    self.median(scenario, "nginx", "cpu"),
+                )
                 ratio = f"{cpu / beside:.1f}x" if cpu and beside else "-"
-                rate, rss = self.median(scenario, target, "rate"), self.median(scenario, target, "rss")
-                added = f"{self.added_ttft(scenario, target):.2f}" if cpu is not None and SCENARIOS[scenario][1].every else "-"
+                rate, rss = (
+                    self.median(scenario, target, "rate"),
+                    self.median(scenario, target, "rss"),
+                )
+                added = (
+                    f"{self.added_ttft(scenario, target):.2f}"
+                    if cpu is not None and SCENARIOS[scenario][1].every
+                    else "-"
+                )
                 shown = f"{cpu:.1f} | {ratio}" if cpu is not None else "- | -"
                 print(
                     f"| {SCENARIOS[scenario][0]} | {target} | {shown} | {rate:,.0f} | {added} | {f'{rss:.0f}' if rss else '-'} |"
@@ -154,33 +190,57 @@ def compare_workers(bench: Bench, numbers: list[int], repeats: int, share: float
     with upstream(cores, num_processes=processes) as upstream_port:
         for _ in range(repeats):
             for number in numbers:
-                with started("dedup", upstream_port, proxy_cores, "--workers", str(number)) as (port, pid):
+                with started("dedup", upstream_port, proxy_cores, "--workers", str(number)) as (
+                    port,
+                    pid,
+                ):
                     warm_up(port, cores)
                     assert pid is not None
-                    with limited(workers_of(pid, number), share) if share else contextlib.nullcontext():
+                    with (
+                        limited(workers_of(pid, number), share)
+                        if share
+                        else contextlib.nullcontext()
+                    ):
                         for name, load in loads.items():
-                            bench.measure(name, f"{number} workers", load, port, pid, cores, processes)
-    print("\n| | workers | a second | of the first row | CPU µs each | RSS, MiB |\n| --- | --- | --- | --- | --- | --- |")
+                            bench.measure(
+                                name, f"{number} workers", load, port, pid, cores, processes
+                            )
+    print(
+        "\n| | workers | a second | of the first row | CPU µs each | RSS, MiB |\n| --- | --- | --- | --- | --- | --- |"
+    )
     for name in loads:
-        rates = {number: bench.median(name, f"{number} workers", "rate") or 0.0 for number in numbers}
+        rates = {
+            number: bench.median(name, f"{number} workers", "rate") or 0.0 for number in numbers
+        }
         for number in numbers:
             cpu, rss = (bench.median(name, f"{number} workers", value) for value in ("cpu", "rss"))
             print(
                 f"| {name} | {number} | {rates[number]:,.0f} | {rates[number] / rates[numbers[0]]:.2f}x | {cpu:.1f} | {rss:.0f} |"
             )
     if share:
-        print(f"\nEach worker had {share:.0%} of a core; upstream and client had the rest of {len(cores)}.")
+        print(
+            f"\nEach worker had {share:.0%} of a core; upstream and client had the rest of {len(cores)}."
+        )
     elif cores == proxy_cores or len(cores) < max(numbers):
         print(f"\nOnly {len(cores | proxy_cores)} cores, which workers, upstream and client share.")
 
 
 def scale(bench: Bench, streams: int, targets: list[str]) -> None:
     """One chunk a second each; all are open at once, for the last begins before the first ends. Each target starts afresh."""
-    load = Load(streams, streams, n=SCALE_SECONDS, every=1000, ramp_seconds=min(SCALE_SECONDS / 2, streams / 500))
+    load = Load(
+        streams,
+        streams,
+        n=SCALE_SECONDS,
+        every=1000,
+        ramp_seconds=min(SCALE_SECONDS / 2, streams / 500),
+    )
     proxy_cores, cores = split_cores()
     lines = []
     for target in targets:
-        with upstream(cores) as upstream_port, started(target, upstream_port, proxy_cores) as (port, pid):
+        with (
+            upstream(cores) as upstream_port,
+            started(target, upstream_port, proxy_cores) as (port, pid),
+        ):
             assert pid is not None
             warm_up(port, cores)
             idle = memory_mib(pid)
@@ -188,25 +248,52 @@ def scale(bench: Bench, streams: int, targets: list[str]) -> None:
             row = bench.rows["scale", target][-1]
             each = (row["rss_peak"] - idle) * 1024 / max(1, row["peak"])
             memory = f"{idle:.0f} | {row['rss_peak']:.0f} | {each:.1f}"
-            lines.append(f"| {target} | {streams} | {row['peak']} | {row['failed']} | {row['cpu']:.1f} | {memory} |")
-    print("\n| through | streams | open at once | failed | CPU µs a chunk | RSS idle, MiB | at peak | KiB a stream |")
+            lines.append(
+                f"| {target} | {streams} | {row['peak']} | {row['failed']} | {row['cpu']:.1f} | {memory} |"
+            )
+    print(
+        "\n| through | streams | open at once | failed | CPU µs a chunk | RSS idle, MiB | at peak | KiB a stream |"
+    )
     print("| --- |" + " --- |" * 7)
     print("\n".join(lines))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--scenarios", nargs="+", choices=[*SCENARIOS, *EXTRA], help="default: the first four, and what is asked for"
+        "--scenarios",
+        nargs="+",
+        choices=[*SCENARIOS, *EXTRA],
+        help="default: the first four, and what is asked for",
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--workers", nargs="+", type=int, metavar="N", help="compare these numbers of workers (scenario `workers`)"
+        "--workers",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="compare these numbers of workers (scenario `workers`)",
     )
-    parser.add_argument("--share", type=float, metavar="X", help="give each worker X of a core (scenario `workers`; root)")
-    parser.add_argument("--streams", type=int, metavar="N", help=f"N streams at once, {SCALE_SECONDS} s each (scenario `scale`)")
+    parser.add_argument(
+        "--share",
+        type=float,
+        metavar="X",
+        help="give each worker X of a core (scenario `workers`; root)",
+    )
+    parser.add_argument(
+        "--streams",
+        type=int,
+        metavar="N",
+        help=f"N streams at once, {SCALE_SECONDS} s each (scenario `scale`)",
+    )
     args = parser.parse_args()
-    chosen = args.scenarios or [*SCENARIOS, *(["workers"] if args.workers else []), *(["scale"] if args.streams else [])]
+    chosen = args.scenarios or [
+        *SCENARIOS,
+        *(["workers"] if args.workers else []),
+        *(["scale"] if args.streams else []),
+    ]
     targets = ["direct", "nginx", "dedup"]
     if not shutil.which("nginx"):
         say("there is no `nginx` on the PATH: goes on without it, so there are no ratios")

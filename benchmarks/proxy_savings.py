@@ -23,7 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from _proxy_rig import Answer, Client, dedup_command, free_port, get, pieces_of, request_bytes, running, split_cores, upstream
+from _proxy_rig import (
+    Answer,
+    Client,
+    dedup_command,
+    free_port,
+    get,
+    pieces_of,
+    request_bytes,
+    running,
+    split_cores,
+    upstream,
+)
 from tqdm import tqdm
 
 _LONG = 100
@@ -60,12 +71,18 @@ def read(paths: list[Path], data: Path | None) -> list[Transcript]:
     for path, by in found:
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            group = LANGUAGES.get(row.get(by, ""), "loops, other languages") if by else path.stem.replace("_", " ")
+            group = (
+                LANGUAGES.get(row.get(by, ""), "loops, other languages")
+                if by
+                else path.stem.replace("_", " ")
+            )
             transcripts.append(Transcript(group, str(row["id"]), row["text"]))
     return transcripts
 
 
-async def replay(port: int, transcripts: list[Transcript], streams: int, delay_ms: float) -> list[Answer]:
+async def replay(
+    port: int, transcripts: list[Transcript], streams: int, delay_ms: float
+) -> list[Answer]:
     """The answers, in the transcripts' order; the longest are asked for first, so that the last do not run alone."""
     turns = iter(sorted(range(len(transcripts)), key=lambda line: -len(transcripts[line].text)))
     answers: list[Answer] = [Answer()] * len(transcripts)
@@ -73,9 +90,13 @@ async def replay(port: int, transcripts: list[Transcript], streams: int, delay_m
 
         async def use_slot() -> None:
             for line in turns:
-                _, client = await asyncio.get_running_loop().create_connection(Client, "127.0.0.1", port)
+                _, client = await asyncio.get_running_loop().create_connection(
+                    Client, "127.0.0.1", port
+                )
                 try:
-                    answers[line] = await client.ask(request_bytes(port, f"replay={line} every={delay_ms}"))
+                    answers[line] = await client.ask(
+                        request_bytes(port, f"replay={line} every={delay_ms}")
+                    )
                     await asyncio.sleep(0.02)
                     if client.stray:
                         answers[line].problem = "bytes came after the end"
@@ -114,7 +135,11 @@ def problem(transcript: Transcript, answer: Answer, through_proxy: bool) -> str:
     if not through_proxy:
         return "" if answer.text == transcript.text else "not the transcript"
     rest = iter(transcript.text)
-    return "" if all(character in rest for character in answer.text) else "says what the transcript does not"
+    return (
+        ""
+        if all(character in rest for character in answer.text)
+        else "says what the transcript does not"
+    )
 
 
 def tell(group: str, outcomes: list[Outcome]) -> None:
@@ -132,15 +157,29 @@ def tell(group: str, outcomes: list[Outcome]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path, help='JSON lines with "id" and "text", a data set each')
-    parser.add_argument("--data", type=Path, metavar="DIRECTORY", help="with loops/*.jsonl and drift/*.jsonl")
-    parser.add_argument("--delay-ms", type=float, default=1.0, help="between two pieces (default: 1)")
-    parser.add_argument(
-        "--streams", type=int, default=4, help="at once, through the proxy; few, or it cannot keep up (default: 4)"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--direct-streams", type=int, default=16, help="at once, without the proxy; 0 leaves that out (default: 16)"
+        "files", nargs="*", type=Path, help='JSON lines with "id" and "text", a data set each'
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIRECTORY", help="with loops/*.jsonl and drift/*.jsonl"
+    )
+    parser.add_argument(
+        "--delay-ms", type=float, default=1.0, help="between two pieces (default: 1)"
+    )
+    parser.add_argument(
+        "--streams",
+        type=int,
+        default=4,
+        help="at once, through the proxy; few, or it cannot keep up (default: 4)",
+    )
+    parser.add_argument(
+        "--direct-streams",
+        type=int,
+        default=16,
+        help="at once, without the proxy; 0 leaves that out (default: 16)",
     )
     parser.add_argument("--num", type=int, help="only every data set's first NUM transcripts")
     args = parser.parse_args()
@@ -159,7 +198,10 @@ def main() -> None:
     lags: list[str] = []
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "transcripts.jsonl"
-        path.write_text("".join(json.dumps({"text": each.text}) + "\n" for each in transcripts), encoding="utf-8")
+        path.write_text(
+            "".join(json.dumps({"text": each.text}) + "\n" for each in transcripts),
+            encoding="utf-8",
+        )
         try:
             with upstream(cores, path) as upstream_port:
 
@@ -167,20 +209,33 @@ def main() -> None:
                     answers = uvloop.run(replay(port, transcripts, streams, args.delay_ms))
                     for transcript, answer in zip(transcripts, answers, strict=True):
                         if wrong := problem(transcript, answer, port != upstream_port):
-                            failures.append(f"{where}, {transcript.group}, {transcript.name}: {wrong}")
+                            failures.append(
+                                f"{where}, {transcript.group}, {transcript.name}: {wrong}"
+                            )
                     found = stats(upstream_port)
                     lags.append(f"{found['lag_p99_ms']} ms {where}")
                     return answers, found["sent"]
 
-                direct = run("direct", upstream_port, args.direct_streams)[1] if args.direct_streams else None
+                direct = (
+                    run("direct", upstream_port, args.direct_streams)[1]
+                    if args.direct_streams
+                    else None
+                )
                 proxy_port = free_port()
-                with running(dedup_command(proxy_port, upstream_port), proxy_port, "/health/ready", proxy_cores):
+                with running(
+                    dedup_command(proxy_port, upstream_port),
+                    proxy_port,
+                    "/health/ready",
+                    proxy_cores,
+                ):
                     answers, sent = run("through the proxy", proxy_port, args.streams)
         except RuntimeError as error:
             sys.exit(f"FAILED: {error}")
     outcomes: dict[str, list[Outcome]] = {}
     for line, (transcript, answer) in enumerate(zip(transcripts, answers, strict=True)):
-        outcomes.setdefault(transcript.group, []).append(outcome(transcript.text, answer, sent.get(str(line), 0)))
+        outcomes.setdefault(transcript.group, []).append(
+            outcome(transcript.text, answer, sent.get(str(line), 0))
+        )
     print(
         "| transcripts | cut | pieces sent after the onset: median | p90 | share of the loop never generated: median | p90 ",
         end="",
@@ -192,10 +247,18 @@ def main() -> None:
     every = [each for found in outcomes.values() for each in found]
     tell("all", every)
     # Many a transcript was broken off by its makers soon after its loop began: what a server would have gone on to generate is not in it.
-    tell(f"of these, {_LONG} pieces or more after the onset", [each for each in every if (each.after or 0) >= _LONG])
+    tell(
+        f"of these, {_LONG} pieces or more after the onset",
+        [each for each in every if (each.after or 0) >= _LONG],
+    )
     if direct is not None:
-        print(f"\nWithout the proxy the upstream sent {sum(direct.values()):,} pieces: all of them.", end="")
-    print(f"\nPieces were sent at most so late (p99): {', '.join(lags)}; {len(failures)} answers were not well-formed.")
+        print(
+            f"\nWithout the proxy the upstream sent {sum(direct.values()):,} pieces: all of them.",
+            end="",
+        )
+    print(
+        f"\nPieces were sent at most so late (p99): {', '.join(lags)}; {len(failures)} answers were not well-formed."
+    )
     if failures:
         sys.exit("".join(f"FAILED: {failure}\n" for failure in failures[:20]).rstrip())
 

@@ -60,9 +60,21 @@ class FilterConfig:
     def __post_init__(self) -> None:
         _require(self.policy in POLICIES, "policy", self.policy, f"one of {', '.join(POLICIES)}")
         _require(self.on_loop in get_args(OnLoop), "on_loop", self.on_loop, "cut or skip")
-        _require(_is_count(self.max_sentences, 1), "max_sentences", self.max_sentences, "an integer ≥ 1")
-        _require(_is_count(self.max_segment_chars, 64), "max_segment_chars", self.max_segment_chars, "an integer ≥ 64")
-        _require(_is_number(self.similarity) and 0 < self.similarity <= 1, "similarity", self.similarity, "a number in (0, 1]")
+        _require(
+            _is_count(self.max_sentences, 1), "max_sentences", self.max_sentences, "an integer ≥ 1"
+        )
+        _require(
+            _is_count(self.max_segment_chars, 64),
+            "max_segment_chars",
+            self.max_segment_chars,
+            "an integer ≥ 64",
+        )
+        _require(
+            _is_number(self.similarity) and 0 < self.similarity <= 1,
+            "similarity",
+            self.similarity,
+            "a number in (0, 1]",
+        )
 
 
 DRY_SEQUENCE_BREAKERS = ("\n", ":", '"', "*")
@@ -120,17 +132,28 @@ class DecodingConfig:
     exempt_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        def number(name: str, low: float, high: float, expected: str, open_low: bool = False) -> None:
+        def number(
+            name: str, low: float, high: float, expected: str, open_low: bool = False
+        ) -> None:
             value = getattr(self, name)
-            valid = _is_number(value) and (low < value if open_low else low <= value) and value <= high
+            valid = (
+                _is_number(value) and (low < value if open_low else low <= value) and value <= high
+            )
             _require(valid, name, value, expected)
 
         def count(name: str, least: int) -> None:
-            _require(_is_count(getattr(self, name), least), name, getattr(self, name), f"an integer ≥ {least}")
+            _require(
+                _is_count(getattr(self, name), least),
+                name,
+                getattr(self, name),
+                f"an integer ≥ {least}",
+            )
 
         def items(name: str, valid: Callable[[Any], bool], expected: str) -> None:
             value = getattr(self, name)
-            _require(isinstance(value, list | tuple) and all(map(valid, value)), name, value, expected)
+            _require(
+                isinstance(value, list | tuple) and all(map(valid, value)), name, value, expected
+            )
             object.__setattr__(self, name, tuple(value))
 
         number("temperature", 0, 100, "a number in (0, 100]", open_low=True)
@@ -151,9 +174,22 @@ class DecodingConfig:
         for name in ("penalty_last_n", "no_repeat_ngram_window", "dry_penalty_last_n"):
             count(name, -1)
         prompt = self.penalize_prompt
-        _require(prompt is None or isinstance(prompt, bool), "penalize_prompt", prompt, "true, false or null")
-        items("dry_sequence_breakers", lambda item: isinstance(item, str) and item != "", "a list of non-empty strings")
-        items("exempt", lambda item: item in get_args(Exempt), f"a list of {', '.join(get_args(Exempt))}")
+        _require(
+            prompt is None or isinstance(prompt, bool),
+            "penalize_prompt",
+            prompt,
+            "true, false or null",
+        )
+        items(
+            "dry_sequence_breakers",
+            lambda item: isinstance(item, str) and item != "",
+            "a list of non-empty strings",
+        )
+        items(
+            "exempt",
+            lambda item: item in get_args(Exempt),
+            f"a list of {', '.join(get_args(Exempt))}",
+        )
         items(
             "exempt_token_ids",
             lambda item: _is_count(item, 0) and item < MAX_TOKENS,

@@ -9,7 +9,9 @@ def preference_pair(incident: Incident) -> dict[str, Any] | None:
     """`prompt`, `chosen` (the healed answer) and `rejected` (the looping one): messages where the request was a chat, else strings.
     None for an incident that was not healed. Raises ValueError for one that lacks something."""
     try:
-        request, kept, looped, healed = (incident[name] for name in ("request", "kept", "looped", "healed"))
+        request, kept, looped, healed = (
+            incident[name] for name in ("request", "kept", "looped", "healed")
+        )
     except KeyError as missing:
         raise ValueError(f"it has no {missing}: is this a line of an incident log?") from None
     if not healed or not looped:

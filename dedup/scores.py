@@ -33,31 +33,52 @@ def score(text: str) -> Score:
     found = RepetitionFilter(_LOOPS_ONLY)
     found.feed(text)
     found.flush()
-    return Score(len(text), numbers["rep_4"], numbers["distinct_2"], numbers["duplicate_sentences"], found.loop)
+    return Score(
+        len(text),
+        numbers["rep_4"],
+        numbers["distinct_2"],
+        numbers["duplicate_sentences"],
+        found.loop,
+    )
 
 
 def table(scores: Sequence[tuple[str, Score]]) -> Iterator[str]:
     """Lines: names and scores, the worst first, then all together: means, looping texts, characters. Names must be printable."""
-    columns = min(_MOST_NAME_COLUMNS, max(map(width, ["text", _total_name(scores), *(name for name, _ in scores)])))
+    columns = min(
+        _MOST_NAME_COLUMNS,
+        max(map(width, ["text", _total_name(scores), *(name for name, _ in scores)])),
+    )
 
     def line(name: str, *cells: str) -> str:
-        sized = (fit(cell, size, right=True) for cell, size in zip(cells, _COLUMNS.values(), strict=True))
+        sized = (
+            fit(cell, size, right=True) for cell, size in zip(cells, _COLUMNS.values(), strict=True)
+        )
         return f"{fit(name, columns)} {' '.join(sized)}"
 
     yield click.style(line("text", *_COLUMNS), bold=True)
     for name, one in sorted(scores, key=_badness, reverse=True):
         loop = (one.loop.kind, str(one.loop.onset)) if one.loop else ("-", "-")
         numbers = f"{one.rep_4:.3f}", f"{one.distinct_2:.3f}", f"{one.duplicate_sentences:.3f}"
-        colour = "red" if one.loop or one.rep_4 >= _MUCH else "yellow" if one.rep_4 >= _SOME else None
+        colour = (
+            "red" if one.loop or one.rep_4 >= _MUCH else "yellow" if one.rep_4 >= _SOME else None
+        )
         yield click.style(line(name, *numbers, *loop, f"{one.chars:,}"), fg=colour)
     if len(scores) > 1:
         all_scores = [one for _, one in scores]
         shares = (
             f"{sum(values) / len(scores):.3f}"
-            for values in zip(*((one.rep_4, one.distinct_2, one.duplicate_sentences) for one in all_scores), strict=True)
+            for values in zip(
+                *((one.rep_4, one.distinct_2, one.duplicate_sentences) for one in all_scores),
+                strict=True,
+            )
         )
         loops = f"{sum(one.loop is not None for one in all_scores)}"
-        yield click.style(line(_total_name(scores), *shares, loops, "", f"{sum(one.chars for one in all_scores):,}"), bold=True)
+        yield click.style(
+            line(
+                _total_name(scores), *shares, loops, "", f"{sum(one.chars for one in all_scores):,}"
+            ),
+            bold=True,
+        )
 
 
 def _badness(row: tuple[str, Score]) -> tuple[bool, float, float]:

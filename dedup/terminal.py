@@ -56,4 +56,10 @@ def _escaped(one: str) -> str:
     if one.isspace() and unicodedata.category(one) == "Zs":
         return " "
     code = ord(one)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return (
+        f"\\x{code:02x}"
+        if code < 0x100
+        else f"\\u{code:04x}"
+        if code < 0x10000
+        else f"\\U{code:08x}"
+    )

@@ -30,7 +30,10 @@ def pytest_sessionstart() -> None:
     for source in [] if INTERPRETED else [path for room in ROOMS for path in room.glob("**/*.py")]:
         is_compiled = source.with_name(source.stem + suffix).exists()
         if is_compiled and compiled.exists() and compiled.stat().st_mtime < source.stat().st_mtime:
-            pytest.exit(f"{source.name} is newer than its compiled form, which would be tested in its stead: run `make test`", 4)
+            pytest.exit(
+                f"{source.name} is newer than its compiled form, which would be tested in its stead: run `make test`",
+                4,
+            )
 
 
 def pytest_report_header() -> str:

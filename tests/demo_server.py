@@ -25,9 +25,13 @@ def serving(*arguments: str, **settings: str) -> Iterator[str]:
     """`dedup serve` with these arguments, and settings in its environment, ready; gives its base URL. Ends it as an operator would, with
     SIGTERM."""
     port = free_port()
-    environment = clean_environment() | {f"DEDUP_{name.upper()}": value for name, value in settings.items()}
+    environment = clean_environment() | {
+        f"DEDUP_{name.upper()}": value for name, value in settings.items()
+    }
     command = [sys.executable, "-m", "dedup.cli", "serve", "--port", str(port), *arguments]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):
@@ -42,7 +46,9 @@ def serving(*arguments: str, **settings: str) -> Iterator[str]:
             raise TimeoutError("the server did not get ready")
         if server.poll() is not None:
             assert server.stdout is not None
-            raise RuntimeError(f"dedup serve exited {server.returncode}: {server.stdout.read().decode()}")
+            raise RuntimeError(
+                f"dedup serve exited {server.returncode}: {server.stdout.read().decode()}"
+            )
         yield url
         server.terminate()
         assert server.wait(30) == 0

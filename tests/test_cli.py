@@ -20,7 +20,12 @@ B = "Nobody remembered such a flood."
 def dedup(*arguments: str, given: bytes = b"") -> tuple[int, bytes, str]:
     """Exit code, standard output, standard error."""
     done = subprocess.run(
-        [*DEDUP, *arguments], input=given, capture_output=True, check=False, timeout=60, env=clean_environment()
+        [*DEDUP, *arguments],
+        input=given,
+        capture_output=True,
+        check=False,
+        timeout=60,
+        env=clean_environment(),
     )
     return done.returncode, done.stdout, done.stderr.decode()
 
@@ -43,7 +48,9 @@ def test_filter_obeys_policy_and_on_loop() -> None:
 
 
 def test_filter_gives_what_it_can_before_the_input_ends() -> None:
-    with subprocess.Popen([*DEDUP, "filter"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_environment()) as process:
+    with subprocess.Popen(
+        [*DEDUP, "filter"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_environment()
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(f"{A}\n{B}\n".encode())
@@ -115,7 +122,16 @@ def test_score_prints_a_table_with_the_worst_first(tmp_path: Path) -> None:
     code, out, errors = dedup("score", str(looping), str(answers))
     heading, first, second, *others, total = out.decode().splitlines()
     assert (code, errors) == (0, "")
-    assert heading.split() == ["text", "rep-4", "distinct-2", "dup.", "sentences", "loop", "onset", "chars"]
+    assert heading.split() == [
+        "text",
+        "rep-4",
+        "distinct-2",
+        "dup.",
+        "sentences",
+        "loop",
+        "onset",
+        "chars",
+    ]
     assert first.split()[-3:] == ["exact", "0", "320"]
     assert second.split()[-4:] == ["0.500", "-", "-", "67"]
     assert "\x1b" not in out.decode()
@@ -130,7 +146,9 @@ def test_score_reads_standard_input_as_text_or_json_lines() -> None:
     assert code == 0
     assert out.decode().splitlines()[1].startswith("standard input")
     assert "0.500" in out.decode()
-    code, out, errors = dedup("score", given=json.dumps({"id": 7, "text": A}).encode() + b"\n{broken\n")
+    code, out, errors = dedup(
+        "score", given=json.dumps({"id": 7, "text": A}).encode() + b"\n{broken\n"
+    )
     assert code == 1
     assert out.decode().splitlines()[1].split()[0] == "7"
     assert errors.startswith("line 2: invalid JSON")
@@ -155,13 +173,17 @@ def test_help(command: list[str]) -> None:
 
 
 def test_serve_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
-    unknown, broken, empty, bert = (tmp_path / name for name in ("unknown.toml", "broken.toml", "empty", "bert"))
+    unknown, broken, empty, bert = (
+        tmp_path / name for name in ("unknown.toml", "broken.toml", "empty", "bert")
+    )
     unknown.write_text('polcy = "strict"\n')
     broken.write_text("port = \n")
     empty.mkdir()
     (empty / "config.json").write_text('{"model_type": "llama"}')
     bert.mkdir()
-    (bert / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForMaskedLM"]}')
+    (bert / "config.json").write_text(
+        '{"model_type": "bert", "architectures": ["BertForMaskedLM"]}'
+    )
     (bert / "model.safetensors").write_bytes(b"")
     port = str(free_port())
     for arguments, expected in [
@@ -183,17 +205,24 @@ def test_serve_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
 
 def test_a_line_nested_too_deeply_is_named_and_the_others_go_on() -> None:
     lines = (
-        '{"id": 1, "text": ' + "[" * 100_000 + '\n{"id": 2, "text": "ok"}\n{"id": NaN, "text": "a"}\n{"id": 3, "text": "ok"}\n'
+        '{"id": 1, "text": '
+        + "[" * 100_000
+        + '\n{"id": 2, "text": "ok"}\n{"id": NaN, "text": "a"}\n{"id": 3, "text": "ok"}\n'
     )
     for command in ("filter", "score"):
         code, out, errors = dedup(command, "--jsonl", given=lines.encode())
         assert code == 1
         assert [json.loads(line)["id"] for line in out.splitlines()] == [2, 3]
-        assert errors.splitlines() == ["line 1: invalid JSON: nested too deeply", "line 3: invalid JSON: NaN is no number"]
+        assert errors.splitlines() == [
+            "line 1: invalid JSON: nested too deeply",
+            "line 3: invalid JSON: NaN is no number",
+        ]
 
 
 def test_a_full_disk_is_one_line() -> None:
     with open("/dev/full", "wb") as full:
-        done = subprocess.run([*DEDUP, "filter"], input=b"hi", stdout=full, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(
+            [*DEDUP, "filter"], input=b"hi", stdout=full, stderr=subprocess.PIPE, check=False
+        )
     assert done.returncode == 1
     assert done.stderr.decode() == "Error: standard output: No space left on device\n"

@@ -29,17 +29,30 @@ print(dedup.text.filter.__file__.endswith(".py"))
 def filtered(texts: list[str], path: Path) -> list[str]:
     run = [sys.executable, "-c", FILTER]
     environment = {**os.environ, "PYTHONPATH": str(path), "PYTHONHASHSEED": "1"}
-    done = subprocess.run(run, input=json.dumps(texts), env=environment, cwd=path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        run,
+        input=json.dumps(texts),
+        env=environment,
+        cwd=path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return done.stdout.splitlines()
 
 
 def test_the_interpreted_filter_does_what_the_compiled_one_does(tmp_path: Path) -> None:
     choose = random.Random(7)
     texts = [
-        "".join(choose.choice(SENTENCES) * choose.choice([1, 1, 1, 2, 9]) + choose.choice(SEPARATORS) for _ in range(24))
+        "".join(
+            choose.choice(SENTENCES) * choose.choice([1, 1, 1, 2, 9]) + choose.choice(SEPARATORS)
+            for _ in range(24)
+        )
         for _ in range(60)
     ]
-    shutil.copytree(SOURCES, tmp_path / "dedup", ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__"))
+    shutil.copytree(
+        SOURCES, tmp_path / "dedup", ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
+    )
     *interpreted, is_interpreted = filtered(texts, tmp_path)
     *installed, _ = filtered(texts, SOURCES.parent)
     assert is_interpreted == "True"
@@ -54,12 +67,34 @@ def test_without_a_compiler_the_wheel_is_for_any_platform(tmp_path: Path) -> Non
         shutil.copytree(root / folder, tmp_path / folder, ignore=ignored)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(root / name, tmp_path)
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", "dist", "."]
-    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "CC": "false"}, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        "dist",
+        ".",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "CC": "false"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     (wheel,) = (tmp_path / "dist").iterdir()
     assert wheel.name.endswith("-py3-none-any.whl")
     names = ZipFile(wheel).namelist()
-    assert {"dedup/text/filter.py", "dedup_server/app.py", "dedup_server/web/index.html"} <= set(names)
-    assert {name.split("/")[0] for name in names if "dist-info" not in name} == {"dedup", "dedup_server"}
+    assert {"dedup/text/filter.py", "dedup_server/app.py", "dedup_server/web/index.html"} <= set(
+        names
+    )
+    assert {name.split("/")[0] for name in names if "dist-info" not in name} == {
+        "dedup",
+        "dedup_server",
+    }
     assert not any(name.endswith((".so", ".pyd")) for name in names)

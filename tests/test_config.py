@@ -14,7 +14,11 @@ NAN = float("nan")
         ("temperature", NAN, "temperature must be a number"),
         ("dynatemp_range", -1, r"dynatemp_range must be a number in \[0, 100\], got -1"),
         ("repetition_temperature", "hot", "repetition_temperature must be a number"),
-        ("repetition_temperature_length", 0, "repetition_temperature_length must be an integer ≥ 1"),
+        (
+            "repetition_temperature_length",
+            0,
+            "repetition_temperature_length must be an integer ≥ 1",
+        ),
         ("repetition_penalty", 0, "repetition_penalty must be"),
         ("presence_penalty", 2.5, r"presence_penalty must be a number in \[-2, 2\], got 2.5"),
         ("penalty_last_n", -2, "penalty_last_n must be an integer ≥ -1"),
@@ -24,12 +28,28 @@ NAN = float("nan")
         ("no_repeat_ngram_window", 1.5, "no_repeat_ngram_window must be"),
         ("encoder_no_repeat_ngram_size", -1, "encoder_no_repeat_ngram_size must be"),
         ("dry_multiplier", float("inf"), "dry_multiplier must be"),
-        ("dry_sequence_breakers", "\n", "dry_sequence_breakers must be a list of non-empty strings"),
-        ("dry_sequence_breakers", [""], "dry_sequence_breakers must be a list of non-empty strings"),
+        (
+            "dry_sequence_breakers",
+            "\n",
+            "dry_sequence_breakers must be a list of non-empty strings",
+        ),
+        (
+            "dry_sequence_breakers",
+            [""],
+            "dry_sequence_breakers must be a list of non-empty strings",
+        ),
         ("lz_penalty", -0.1, "lz_penalty must be"),
         ("lz_buffer", 0, "lz_buffer must be an integer ≥ 1"),
-        ("exempt", ["vowels"], "exempt must be a list of special, newlines, digits, json, template"),
-        ("exempt_token_ids", [10**12], "exempt_token_ids must be a list of token ids from 0 to 16777215"),
+        (
+            "exempt",
+            ["vowels"],
+            "exempt must be a list of special, newlines, digits, json, template",
+        ),
+        (
+            "exempt_token_ids",
+            [10**12],
+            "exempt_token_ids must be a list of token ids from 0 to 16777215",
+        ),
     ],
 )
 def test_a_wrong_value_is_named_with_its_range(name: str, value: object, expected: str) -> None:

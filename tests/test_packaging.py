@@ -42,10 +42,18 @@ def run(*command: str, cwd: Path | None = None) -> tuple[int, str, str]:
 
 def test_the_library_needs_no_web_framework() -> None:
     needed = [line for line in distribution("dedup-llm").requires or [] if "extra ==" not in line]
-    assert sorted(line.split(">")[0] for line in needed) == ["click", "msgspec", "nltk", "numpy", "tqdm"]
+    assert sorted(line.split(">")[0] for line in needed) == [
+        "click",
+        "msgspec",
+        "nltk",
+        "numpy",
+        "tqdm",
+    ]
 
 
-@pytest.mark.parametrize("module", ["dedup", "dedup.cli", "dedup.logits.processors", "dedup_server.commands"])
+@pytest.mark.parametrize(
+    "module", ["dedup", "dedup.cli", "dedup.logits.processors", "dedup_server.commands"]
+)
 def test_importing_loads_no_web_framework(module: str) -> None:
     code = f"import sys, {module}; print(*({FRAMEWORKS!r} & set(sys.modules)))"
     assert run("-c", code) == (0, "\n", "")

@@ -7,13 +7,17 @@ from dedup.terminal import fit, one_line, printable, shortened, width
 
 def test_nothing_moves_the_cursor_or_turns_the_text() -> None:
     assert (
-        printable("a\x1b[31mb\x07\x9b\u202ec\ud800\u2028\U000e0041") == "a\\x1b[31mb\\x07\\x9b\\u202ec\\ud800\\u2028\\U000e0041"
+        printable("a\x1b[31mb\x07\x9b\u202ec\ud800\u2028\U000e0041")
+        == "a\\x1b[31mb\\x07\\x9b\\u202ec\\ud800\\u2028\\U000e0041"
     )
     assert printable("一\u3000二\n", keep="\n") == "一 二\n"
     assert one_line(" a\n\n\tb\r\u2028c ") == "a b c"
 
 
-@pytest.mark.parametrize(("text", "columns"), [("abc", 3), ("中文", 4), ("ｆｕｌｌ", 8), ("e\u0301", 1), ("かな", 4), ("🙂", 2)])
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [("abc", 3), ("中文", 4), ("ｆｕｌｌ", 8), ("e\u0301", 1), ("かな", 4), ("🙂", 2)],
+)
 def test_width(text: str, columns: int) -> None:
     assert width(text) == columns
 

@@ -13,7 +13,13 @@ from dedup.text.segmenter import load_punkt
 
 
 @click.command("filter")
-@click.option("--policy", type=click.Choice(POLICIES), default="balanced", show_default=True, help="What is removed.")
+@click.option(
+    "--policy",
+    type=click.Choice(POLICIES),
+    default="balanced",
+    show_default=True,
+    help="What is removed.",
+)
 @click.option(
     "--on-loop",
     type=click.Choice(["cut", "skip"]),
@@ -35,7 +41,11 @@ def filter_command(policy: Any, on_loop: Any, jsonl: bool) -> None:
     def filtered(text: str) -> Row:
         done = RepetitionFilter(config)
         out = done.feed(text) + done.flush()
-        return {"text": out, "loop": asdict(done.loop) if done.loop else None, "removed": [asdict(span) for span in done.removed]}
+        return {
+            "text": out,
+            "loop": asdict(done.loop) if done.loop else None,
+            "removed": [asdict(span) for span in done.removed],
+        }
 
     if policy not in ("off", "loops"):
         load_punkt()

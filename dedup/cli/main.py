@@ -25,7 +25,9 @@ class _Commands(click.Group):
         try:
             loaded = other.load()
         except ImportError as error:
-            raise click.ClickException(f"{name} ({other.value}) cannot be loaded: {error}") from None
+            raise click.ClickException(
+                f"{name} ({other.value}) cannot be loaded: {error}"
+            ) from None
         if not isinstance(loaded, click.Command):
             raise click.ClickException(f"{name} ({other.value}) is no command of click")
         return loaded
@@ -35,8 +37,13 @@ def _others() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=_GROUP)}
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(version(), prog_name="dedup", message=f"%(prog)s %(version)s ({build_form()})")
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(
+    version(), prog_name="dedup", message=f"%(prog)s %(version)s ({build_form()})"
+)
 def main() -> None:
     """Stops language models from repeating themselves.
 

@@ -14,8 +14,17 @@ from dedup.text.metrics import repetition_metrics
 
 
 @click.command()
-@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True), metavar="[FILE]...")
-@click.option("--jsonl", is_flag=True, help='Standard input: {"id", "text"} a line; answered with a line of all numbers each.')
+@click.argument(
+    "files",
+    nargs=-1,
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    metavar="[FILE]...",
+)
+@click.option(
+    "--jsonl",
+    is_flag=True,
+    help='Standard input: {"id", "text"} a line; answered with a line of all numbers each.',
+)
 def score(files: tuple[str, ...], jsonl: bool) -> None:
     """Says how much texts repeat themselves: a table, the worst first.
 
@@ -67,7 +76,9 @@ def _texts_in(data: bytes, file: str, where: str) -> tuple[list[tuple[str, str]]
                 all_right = False
             else:
                 name = row.get("id")
-                rows.append((where + (f"line {number}" if name is None else str(name)), row["text"]))
+                rows.append(
+                    (where + (f"line {number}" if name is None else str(name)), row["text"])
+                )
         return rows, all_right
     try:
         text, all_right = data.decode(), True

@@ -27,10 +27,14 @@ class quiet_pipe:  # noqa: N801 - used as a statement
             if stream is None:  # the shell closed it: `<&-`
                 raise click.ClickException(f"standard {name} is closed")
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> bool:
         if not isinstance(error, OSError):
             return False
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or what is buffered would fail once more at the end
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or what is buffered would fail once more at the end
         if isinstance(error, BrokenPipeError):
             return True
         raise click.ClickException(f"standard output: {error.strerror or error}")
@@ -109,6 +113,13 @@ def text_of_stdin() -> Iterator[tuple[str, list[int]]]:
         received = os.read(sys.stdin.fileno(), READ_BYTES)
         at_end = not received
         text = decoder.decode(received, at_end)
-        wrong = [number + i for i, line in enumerate(text.split("\n")) if not line.isascii() and _ESCAPED_BYTE.search(line)]
+        wrong = [
+            number + i
+            for i, line in enumerate(text.split("\n"))
+            if not line.isascii() and _ESCAPED_BYTE.search(line)
+        ]
         number += text.count("\n")
-        yield (text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if wrong else text), wrong
+        yield (
+            (text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if wrong else text),
+            wrong,
+        )

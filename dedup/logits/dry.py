@@ -10,10 +10,14 @@ from dedup.logits.history import Ints, TokenHistory
 from dedup.logits.penalties import Row
 from dedup.logits.tokens import NO_TOKENS, TokenSets
 
-_LARGEST_FLOAT_LOG = np.float32(88.7228391)  # ln of the largest 32-bit float, as llama.cpp writes it
+_LARGEST_FLOAT_LOG = np.float32(
+    88.7228391
+)  # ln of the largest 32-bit float, as llama.cpp writes it
 
 
-def dry(history: TokenHistory, logits: Row, config: DecodingConfig, sets: TokenSets = NO_TOKENS) -> None:
+def dry(
+    history: TokenHistory, logits: Row, config: DecodingConfig, sets: TokenSets = NO_TOKENS
+) -> None:
     """DRY (p-e-w, text-generation-webui #5677) as llama.cpp has it: a token that would extend a repeated suffix of length
     m ≥ allowed_length loses multiplier · base^(m - allowed_length); the nearest sequence breaker caps m, and tokens that are
     breakers alone lose nothing. Off for multiplier 0, base < 1 or last_n 0.
@@ -21,7 +25,11 @@ def dry(history: TokenHistory, logits: Row, config: DecodingConfig, sets: TokenS
     A penalty too large for the logits' type is cut to what keeps them finite (llama.cpp: -inf), so DRY alone never leaves a row
     without a token.
     """
-    if config.dry_multiplier == 0 or np.float32(config.dry_base) < 1 or config.dry_penalty_last_n == 0:
+    if (
+        config.dry_multiplier == 0
+        or np.float32(config.dry_base) < 1
+        or config.dry_penalty_last_n == 0
+    ):
         return
     tokens, lengths = _extended(history, config, sets)
     wanted = (tokens >= 0) & (tokens < len(logits)) & ~sets.spare(tokens)
@@ -51,7 +59,9 @@ def _extended(history: TokenHistory, config: DecodingConfig, sets: TokenSets) ->
     nothing = np.empty(0, np.int64)
     if length - start <= allowed or cap < allowed:
         return nothing, nothing
-    if allowed == 0:  # a copy may be empty: any token of the window but the first may be its continuation
+    if (
+        allowed == 0
+    ):  # a copy may be empty: any token of the window but the first may be its continuation
         positions = np.arange(start, length - 1)
         lengths = history.match_lengths(start)
     else:
@@ -70,7 +80,9 @@ def _penalties(lengths: Ints, config: DecodingConfig, logits: Row) -> Row:
     exponents = np.minimum(lengths - config.dry_allowed_length, max_exponent(config.dry_base))
     # The temperature comes later and may raise the number again; a quarter leaves room for the logit itself.
     most = float(np.finfo(logits.dtype).max) / 4 * min(1, config.temperature)
-    return np.minimum(float(np.float32(config.dry_multiplier)) * np.power(base, exponents), most).astype(logits.dtype)
+    return np.minimum(
+        float(np.float32(config.dry_multiplier)) * np.power(base, exponents), most
+    ).astype(logits.dtype)
 
 
 @lru_cache(maxsize=64)

@@ -42,7 +42,9 @@ def logits_processors(
     `pad_token_id`. prompt_length: tokens of the prompt; None takes the length of the first call. encoder_input_ids: (batch, length),
     for `encoder_no_repeat_ngram_size` (ValueError without).
     """
-    return LogitsProcessorList([RepetitionLogitsProcessor(config, tokenizer, prompt_length, encoder_input_ids)])
+    return LogitsProcessorList(
+        [RepetitionLogitsProcessor(config, tokenizer, prompt_length, encoder_input_ids)]
+    )
 
 
 def apply_to(
@@ -94,14 +96,21 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         self._encoder_ids = encoder_input_ids if config.encoder_no_repeat_ngram_size else None
         self._encoders: list[TokenHistory] = []
         if self._encoder_ids is not None:
-            self._encoders = [TokenHistory(row, config.encoder_no_repeat_ngram_size) for row in self._encoder_ids.tolist()]
-        penalizes = config.repetition_penalty != 1 or config.frequency_penalty or config.presence_penalty
+            self._encoders = [
+                TokenHistory(row, config.encoder_no_repeat_ngram_size)
+                for row in self._encoder_ids.tolist()
+            ]
+        penalizes = (
+            config.repetition_penalty != 1 or config.frequency_penalty or config.presence_penalty
+        )
         self._penalizes = bool(penalizes or config.dry_multiplier or config.lz_penalty)
         self._follows = self._penalizes or bool(config.repetition_temperature or self._encoders)
         self._temperature_varies = bool(config.repetition_temperature or config.dynatemp_range)
         self._device = device.DeviceMethods(config, self._sets)
         self._num_prompt = 0
-        self._seen: Ints = np.empty((0, 0), np.int64)  # the tokens of the call before, and room for more
+        self._seen: Ints = np.empty(
+            (0, 0), np.int64
+        )  # the tokens of the call before, and room for more
         self._length = -1  # tokens a row had then; -1: there was no call
         self._rows: list[_Row] = []
 
@@ -132,7 +141,13 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             if self._penalizes:
                 penalize(config, history, row, sets)
             if size:
-                ban_ngrams(tokens, row, size, begin if self._pad is None else max(begin, self._num_padding(tokens)), sets)
+                ban_ngrams(
+                    tokens,
+                    row,
+                    size,
+                    begin if self._pad is None else max(begin, self._num_padding(tokens)),
+                    sets,
+                )
             if self._encoders:
                 encoder = self._encoders[number * len(self._encoders) // len(logits)]
                 encoder_no_repeat_ngram(history, encoder, row, sets)
@@ -145,7 +160,9 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     def _on_device(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         length = input_ids.shape[-1]
         if self._length < 0 or not self._num_prompt <= length <= self._length + 1:
-            self._num_prompt = length if self._prompt_length is None else min(self._prompt_length, length)
+            self._num_prompt = (
+                length if self._prompt_length is None else min(self._prompt_length, length)
+            )
         self._length = length
         self._device.apply(input_ids, scores, self._num_prompt, self._pad, self._encoder_ids)
         return scores
@@ -153,7 +170,11 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     def _follow(self, ids: Ints) -> None:
         """Brings the histories up to `ids`."""
         batch, length = ids.shape
-        is_step = length == self._length + 1 and self._seen.shape[0] == batch and self._seen.shape[1] >= length
+        is_step = (
+            length == self._length + 1
+            and self._seen.shape[0] == batch
+            and self._seen.shape[1] >= length
+        )
         if is_step and (ids[:, :-1] == self._seen[:, : length - 1]).all():
             self._seen[:, length - 1] = ids[:, -1]
             self._length = length
@@ -164,7 +185,9 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         known = min(shared or [0])
         if shared is None or known < self._num_prompt:
             known = 0
-            self._num_prompt = length if self._prompt_length is None else min(self._prompt_length, length)
+            self._num_prompt = (
+                length if self._prompt_length is None else min(self._prompt_length, length)
+            )
             self._rows = [self._start(row) for row in ids[:, : self._num_prompt]]
             shared = [self._num_prompt] * batch
         for row, tokens, num_shared in zip(self._rows, ids, shared, strict=True):
@@ -318,7 +341,9 @@ class LoopStoppingCriteria(StoppingCriteria):  # type: ignore[misc]
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         """input_ids: (batch, length). Returns a bool tensor of shape (batch,). Raises ValueError if the batch changes its size."""
         if self._num_prompt < 0:
-            self._num_prompt = max(0, input_ids.shape[-1] - 1)  # `generate` asks first when one token has been made
+            self._num_prompt = max(
+                0, input_ids.shape[-1] - 1
+            )  # `generate` asks first when one token has been made
             self._outputs = [self._start() for _ in range(input_ids.shape[0])]
         if len(self._outputs) != input_ids.shape[0]:
             raise ValueError(
@@ -355,7 +380,11 @@ class FilterStreamer(BaseStreamer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, tokenizer: Any, repetition_filter: RepetitionFilter, sink: Callable[[str], None], skip_prompt: bool = True
+        self,
+        tokenizer: Any,
+        repetition_filter: RepetitionFilter,
+        sink: Callable[[str], None],
+        skip_prompt: bool = True,
     ) -> None:
         self._stream = TextStream(tokenizer)
         self._filter = repetition_filter

@@ -85,8 +85,12 @@ class TokenHistory:
         self._counts: TokenCounts | None = None
         self._output_counts: TokenCounts | None = None
         self._ngram_size = ngram_size
-        self._followers: dict[tuple[int, ...], dict[int, list[int]]] = {}  # prefix of n - 1 tokens -> what followed it -> where
-        self._array: Ints = np.empty(0, np.int64)  # the tokens, and room for more; current up to _num_in_array
+        self._followers: dict[
+            tuple[int, ...], dict[int, list[int]]
+        ] = {}  # prefix of n - 1 tokens -> what followed it -> where
+        self._array: Ints = np.empty(
+            0, np.int64
+        )  # the tokens, and room for more; current up to _num_in_array
         self._num_in_array = 0
         self._suffixes: _Suffixes | None = None
         self._heads: _Heads | None = None

@@ -8,7 +8,9 @@ from dedup.logits.penalties import Row
 from dedup.logits.tokens import NO_TOKENS, TokenSets
 
 
-def lz_penalty(history: TokenHistory, logits: Row, config: DecodingConfig, sets: TokenSets = NO_TOKENS) -> None:
+def lz_penalty(
+    history: TokenHistory, logits: Row, config: DecodingConfig, sets: TokenSets = NO_TOKENS
+) -> None:
     """The LZ penalty (Ginart et al. 2025, arXiv 2504.20131) as its authors' SGLang fork has it.
 
     Among the output's last `lz_window` tokens each token that stands after at least `lz_buffer` others could be copied from there: of
@@ -23,7 +25,9 @@ def lz_penalty(history: TokenHistory, logits: Row, config: DecodingConfig, sets:
     tokens = history.array()[start + buffer :]
     lengths = np.minimum(history.match_lengths(start + buffer - 1), buffer)
     distances = np.arange(len(tokens), 0, -1)
-    best_last = np.argsort(lengths, kind="stable")  # positions rise within a length, so the nearest comes last
+    best_last = np.argsort(
+        lengths, kind="stable"
+    )  # positions rise within a length, so the nearest comes last
     tokens, distances = tokens[best_last], distances[best_last]
     wanted = (tokens >= 0) & (tokens < len(logits)) & ~sets.spare(tokens)
     tokens, distances = tokens[wanted], distances[wanted]

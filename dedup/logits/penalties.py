@@ -10,7 +10,9 @@ from dedup.logits.tokens import NO_TOKENS, TokenSets
 Row = NDArray[np.floating]
 
 
-def repetition_penalty(history: TokenHistory, logits: Row, config: DecodingConfig, sets: TokenSets = NO_TOKENS) -> None:
+def repetition_penalty(
+    history: TokenHistory, logits: Row, config: DecodingConfig, sets: TokenSets = NO_TOKENS
+) -> None:
     """CTRL's penalty (Keskar et al. 2019, arXiv 1909.05858) as transformers' RepetitionPenaltyLogitsProcessor has it: each token
     of prompt and output once, however often it occurs; a score below 0 is multiplied by the penalty, another divided."""
     counts_prompt = config.penalize_prompt is not False
@@ -30,7 +32,9 @@ def repetition_penalty(history: TokenHistory, logits: Row, config: DecodingConfi
     logits[ids] = chosen(multiplied, divided, out=divided)
 
 
-def openai_penalties(history: TokenHistory, logits: Row, config: DecodingConfig, sets: TokenSets = NO_TOKENS) -> None:
+def openai_penalties(
+    history: TokenHistory, logits: Row, config: DecodingConfig, sets: TokenSets = NO_TOKENS
+) -> None:
     """OpenAI's penalties as vLLM has them: a token of the output loses frequency · count, then presence. With `penalty_decay` a token
     counts decay^(tokens since), as in RWKV's own sampler."""
     counts_prompt = bool(config.penalize_prompt)
@@ -45,7 +49,11 @@ def openai_penalties(history: TokenHistory, logits: Row, config: DecodingConfig,
     unwanted = _unwanted(ids, logits, sets)
     if unwanted is not None:
         ids, counts = ids[~unwanted], counts[~unwanted]
-    logits[ids] = logits.take(ids) - config.frequency_penalty * counts.astype(logits.dtype) - config.presence_penalty
+    logits[ids] = (
+        logits.take(ids)
+        - config.frequency_penalty * counts.astype(logits.dtype)
+        - config.presence_penalty
+    )
 
 
 def _window(history: TokenHistory, config: DecodingConfig, counts_prompt: bool) -> Ints:

@@ -37,7 +37,9 @@ def apply(
         temperature(history, logits, config)
 
 
-def penalize(config: DecodingConfig, history: TokenHistory, logits: Row, sets: TokenSets = NO_TOKENS) -> None:
+def penalize(
+    config: DecodingConfig, history: TokenHistory, logits: Row, sets: TokenSets = NO_TOKENS
+) -> None:
     """The penalties alone."""
     if config.repetition_penalty != 1:
         repetition_penalty(history, logits, config, sets)

@@ -13,7 +13,9 @@ from dedup.logits.tokens import NO_TOKENS, TokenSets
 _MANY = 512
 
 
-def ban_ngrams(row: Ints, logits: Row, size: int, first: int = 0, sets: TokenSets = NO_TOKENS) -> None:
+def ban_ngrams(
+    row: Ints, logits: Row, size: int, first: int = 0, sets: TokenSets = NO_TOKENS
+) -> None:
     """As `no_repeat_ngram`, for the n-grams that begin at `first` or later."""
     last = len(row) - 1
     if last - first + 1 < size:

@@ -40,7 +40,10 @@ def dynamic_temperature(logits: Row, config: DecodingConfig) -> float:
 
     The largest entropy is that of the whole vocabulary. A temperature of 0 is `LEAST`.
     """
-    low, high = max(0.0, config.temperature - config.dynatemp_range), config.temperature + config.dynatemp_range
+    low, high = (
+        max(0.0, config.temperature - config.dynatemp_range),
+        config.temperature + config.dynatemp_range,
+    )
     if len(logits) < 2:
         return config.temperature
     shifted = logits.astype(np.float64) - logits.max()
@@ -49,4 +52,7 @@ def dynamic_temperature(logits: Row, config: DecodingConfig) -> float:
     likely = weights > 0
     # H = log Z - E[x - max]
     entropy = np.log(total) - (weights[likely] * shifted[likely]).sum() / total
-    return max(LEAST, float(low + (high - low) * (entropy / np.log(len(logits))) ** config.dynatemp_exponent))
+    return max(
+        LEAST,
+        float(low + (high - low) * (entropy / np.log(len(logits))) ** config.dynatemp_exponent),
+    )

@@ -44,8 +44,12 @@ def token_sets(config: DecodingConfig, tokenizer: Any = None) -> TokenSets:
     """What `config` says in words, in tokens. Raises ValueError if that takes a tokenizer and there is none."""
     if config.needs_tokenizer and tokenizer is None:
         names = "exempt" if config.exempt else "dry_sequence_breakers"
-        raise ValueError(f"{names} needs a tokenizer: logits_processors(config, tokenizer), or () for none")
-    breakers = breaker_tokens(tokenizer, config.dry_sequence_breakers) if config.dry_multiplier else {}
+        raise ValueError(
+            f"{names} needs a tokenizer: logits_processors(config, tokenizer), or () for none"
+        )
+    breakers = (
+        breaker_tokens(tokenizer, config.dry_sequence_breakers) if config.dry_multiplier else {}
+    )
     ids = set(config.exempt_token_ids)
     for kind in config.exempt:
         ids |= _of_kind(tokenizer, kind)
@@ -93,5 +97,7 @@ def _texts(tokenizer: Any) -> list[str]:
     """Every token's text. Decoding a vocabulary takes up to a second; once serves every set."""
     texts = _token_texts.get(tokenizer)
     if texts is None:
-        texts = _token_texts[tokenizer] = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+        texts = _token_texts[tokenizer] = tokenizer.batch_decode(
+            [[token] for token in range(len(tokenizer))]
+        )
     return texts

@@ -19,7 +19,9 @@ try:
     from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
     from vllm.v1.sample.logits_processor import LogitsProcessor as BatchInterface
 except ImportError as error:
-    raise ImportError(f"dedup.logits.vllm is a plugin for vLLM: import it where vLLM is installed ({error})") from error
+    raise ImportError(
+        f"dedup.logits.vllm is a plugin for vLLM: import it where vLLM is installed ({error})"
+    ) from error
 try:
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as SlotInterface
 except ImportError:  # a vLLM before Model Runner V2 took plugins
@@ -47,7 +49,17 @@ _PENALTY_OPTIONS = ("penalty_last_n", "penalty_decay", "penalize_prompt")
 _DEFAULTS = {field.name: field.default for field in fields(DecodingConfig)}
 _NOT_HERE = ("temperature", "dynatemp_range", "dynatemp_exponent", "encoder_no_repeat_ngram_size")
 NAMES = tuple(name for name in _DEFAULTS if name not in _NOT_HERE)
-_PREFIXES = ("dry_", "lz_", "no_repeat_", "encoder_no_repeat_", "penalty_", "penalize_", "repetition_", "exempt", "dynatemp_")
+_PREFIXES = (
+    "dry_",
+    "lz_",
+    "no_repeat_",
+    "encoder_no_repeat_",
+    "penalty_",
+    "penalize_",
+    "repetition_",
+    "exempt",
+    "dynatemp_",
+)
 
 
 def decoding_config(params: Any) -> DecodingConfig | None:
@@ -61,7 +73,9 @@ def decoding_config(params: Any) -> DecodingConfig | None:
         return None
     config = DecodingConfig(**given)
     if len(config.dry_sequence_breakers) > MAX_BREAKERS:
-        raise ValueError(f"dry_sequence_breakers must be at most {MAX_BREAKERS}, got {len(config.dry_sequence_breakers)}")
+        raise ValueError(
+            f"dry_sequence_breakers must be at most {MAX_BREAKERS}, got {len(config.dry_sequence_breakers)}"
+        )
     penalties = [name for name in _PENALTIES if name in given]
     options = [name for name in _PENALTY_OPTIONS if name in given]
     if options and not penalties:
@@ -79,7 +93,10 @@ def decoding_config(params: Any) -> DecodingConfig | None:
                 f" generation_config): set that to {_DEFAULTS[name]:g}"
             )
     if config.repetition_temperature:
-        config = replace(config, repetition_temperature=_relative_temperature(config.repetition_temperature, params))
+        config = replace(
+            config,
+            repetition_temperature=_relative_temperature(config.repetition_temperature, params),
+        )
     return config if _does_something(config) else None
 
 
@@ -96,7 +113,8 @@ def _given(extra_args: Mapping[str, Any]) -> dict[str, Any]:
         elif name.startswith(_PREFIXES):
             nearest = get_close_matches(name, NAMES, 1)
             raise ValueError(
-                f"{name} is unknown in vllm_xargs" + (f": {nearest[0]}?" if nearest else f", which takes {', '.join(NAMES)}")
+                f"{name} is unknown in vllm_xargs"
+                + (f": {nearest[0]}?" if nearest else f", which takes {', '.join(NAMES)}")
             )
     return given
 
@@ -117,10 +135,14 @@ def _read(name: str, value: Any) -> Any:
 def _relative_temperature(wanted: float, params: Any) -> float:
     """What to divide by before vLLM divides by its own temperature, so that both make up `wanted`."""
     if params.temperature < 1e-5:
-        raise ValueError("repetition_temperature has no effect on greedy decoding: it takes a temperature > 0")
+        raise ValueError(
+            "repetition_temperature has no effect on greedy decoding: it takes a temperature > 0"
+        )
     for name in ("presence_penalty", "frequency_penalty"):
         if getattr(params, name):
-            raise ValueError(f"repetition_temperature does not go with vLLM's own {name}, which may be subtracted after it")
+            raise ValueError(
+                f"repetition_temperature does not go with vLLM's own {name}, which may be subtracted after it"
+            )
     return min(100.0, wanted / float(params.temperature))
 
 
@@ -160,10 +182,14 @@ def _require_possible(config: DecodingConfig, vllm_config: Any) -> None:
     model_config = vllm_config.model_config
     on_device = getattr(vllm_config, "use_v2_model_runner", False)
     if vllm_config.speculative_config and not on_device:
-        raise ValueError("vllm_xargs: vLLM's V1 model runner leaves plugins out under speculative decoding, which is on here")
+        raise ValueError(
+            "vllm_xargs: vLLM's V1 model runner leaves plugins out under speculative decoding, which is on here"
+        )
     for name, length in _matches(config) if on_device else ():
         if length > MAX_MATCH:
-            raise ValueError(f"{name} must look at matches of at most {MAX_MATCH} tokens under Model Runner V2, got {length:g}")
+            raise ValueError(
+                f"{name} must look at matches of at most {MAX_MATCH} tokens under Model Runner V2, got {length:g}"
+            )
     size = model_config.get_vocab_size()
     if beyond := [token for token in config.exempt_token_ids if token >= size]:
         raise ValueError(f"exempt_token_ids must be token ids below {size}, got {beyond[0]}")
@@ -175,7 +201,9 @@ def _require_possible(config: DecodingConfig, vllm_config: Any) -> None:
     try:
         _sets(config, model_config)
     except Exception as error:
-        raise ValueError(f"{name} cannot be told in tokens of this model's tokenizer: {error!r}") from error
+        raise ValueError(
+            f"{name} cannot be told in tokens of this model's tokenizer: {error!r}"
+        ) from error
 
 
 def _matches(config: DecodingConfig) -> Iterator[tuple[str, float]]:
@@ -211,7 +239,9 @@ def _ask_for_tokens() -> None:
     flag = "logitsprocs_need_output_token_ids"
     batch = _caller_with(flag)
     if batch is None:
-        logger.error("dedup: this vLLM may hide the output's tokens from plugins; if so, use --no-async-scheduling")
+        logger.error(
+            "dedup: this vLLM may hide the output's tokens from plugins; if so, use --no-async-scheduling"
+        )
     else:
         setattr(batch, flag, True)
 
@@ -232,12 +262,16 @@ class _Request:
     def _follow(self) -> None:
         history, output = self.history, self.output
         known = len(history) - history.num_prompt
-        if len(output) == known + 1 and (not known or output[-2] == history.tokens[-1]):  # a step on: O(1)
+        if len(output) == known + 1 and (
+            not known or output[-2] == history.tokens[-1]
+        ):  # a step on: O(1)
             history.append(output[-1])
             return
         before = history.tokens[history.num_prompt :]
         pairs = zip(before, output, strict=False)
-        shared = next((place for place, (old, new) in enumerate(pairs) if old != new), min(known, len(output)))
+        shared = next(
+            (place for place, (old, new) in enumerate(pairs) if old != new), min(known, len(output))
+        )
         history.rollback(known - shared)
         history.extend(output[shared:])
 
@@ -266,7 +300,9 @@ class BatchProcessor(BatchInterface):  # type: ignore[misc]
             requests.pop(index, None)
             if config := decoding_config(params):
                 history = TokenHistory(prompt or (), config.no_repeat_ngram_size)
-                requests[index] = _Request(config, _sets(config, self._model_config), history, output)
+                requests[index] = _Request(
+                    config, _sets(config, self._model_config), history, output
+                )
         for source, target, direction in batch_update.moved:
             moved, other = requests.pop(source, None), requests.pop(target, None)
             if moved:
@@ -300,7 +336,9 @@ class SlotProcessor(SlotInterface):  # type: ignore[misc]
         self._speculates = vllm_config.speculative_config is not None
         self._states = req_states
         self._methods: dict[int, DeviceMethods] = {}
-        self._methods_of = lru_cache(maxsize=64)(self._build)  # what they need is put on the device once
+        self._methods_of = lru_cache(maxsize=64)(
+            self._build
+        )  # what they need is put on the device once
 
     def _build(self, config: DecodingConfig) -> DeviceMethods:
         return DeviceMethods(config, _sets(config, self._model_config))
@@ -321,16 +359,27 @@ class SlotProcessor(SlotInterface):  # type: ignore[misc]
         if not any(slot in self._methods for slot in ctx.idx_mapping_np.tolist()):
             return logits
         if self._speculates:
-            places = torch.stack([ctx.expanded_idx_mapping.long(), ctx.pos.long() + 1, ctx.expanded_local_pos.long()], 1).tolist()
+            places = torch.stack(
+                [
+                    ctx.expanded_idx_mapping.long(),
+                    ctx.pos.long() + 1,
+                    ctx.expanded_local_pos.long(),
+                ],
+                1,
+            ).tolist()
         else:
             lengths: np.typing.NDArray[np.int32] = ctx.seq_lens_upper_bound_np
-            places = [(slot, int(lengths[row]), 0) for row, slot in enumerate(ctx.idx_mapping_np.tolist())]
+            places = [
+                (slot, int(lengths[row]), 0) for row, slot in enumerate(ctx.idx_mapping_np.tolist())
+            ]
         for row, (slot, length, num_drafts) in enumerate(places):
             if methods := self._methods.get(slot):
                 ids = self._states.all_token_ids.gpu[slot, : length - num_drafts].long()
                 if num_drafts:
                     ids = torch.cat([ids, ctx.input_ids[row - num_drafts + 1 : row + 1].long()])
-                methods.apply(ids[None], logits[row : row + 1], int(self._states.prompt_len.np[slot]))
+                methods.apply(
+                    ids[None], logits[row : row + 1], int(self._states.prompt_len.np[slot])
+                )
         return logits
 
 
@@ -340,7 +389,11 @@ class DedupLogitsProcessor(BatchInterface, SlotInterface):  # type: ignore[misc]
 
     def __new__(cls, vllm_config: Any, *runner: Any) -> Any:
         _refuse_twice(vllm_config.model_config)
-        return SlotProcessor(vllm_config, *runner) if len(runner) == 1 else BatchProcessor(vllm_config, *runner)
+        return (
+            SlotProcessor(vllm_config, *runner)
+            if len(runner) == 1
+            else BatchProcessor(vllm_config, *runner)
+        )
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
@@ -354,8 +407,11 @@ def _refuse_twice(model_config: Any) -> None:
     """Two processors would penalise twice."""
     name = f"{DedupLogitsProcessor.__module__}:{DedupLogitsProcessor.__name__}"
     given = [
-        item if isinstance(item, str) else f"{item.__module__}:{item.__name__}" for item in model_config.logits_processors or ()
+        item if isinstance(item, str) else f"{item.__module__}:{item.__name__}"
+        for item in model_config.logits_processors or ()
     ]
     installed = [entry.value for entry in entry_points(group="vllm.logits_processors")]
     if (given + installed).count(name) > 1:
-        raise ValueError(f"{name} would be loaded twice: its entry point is enough, leave it out of --logits-processors")
+        raise ValueError(
+            f"{name} would be loaded twice: its entry point is enough, leave it out of --logits-processors"
+        )

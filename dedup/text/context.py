@@ -28,7 +28,9 @@ _PARENT: Final = re.compile(
     r"[*_]*(?:[(（]?\d{1,3}[.)）、](?!\d)|[(（][A-Za-z][)）]|(?:First|Second|Third|Fourth|Finally)(?:ly)?,"
     r"|首先|其次|再次|最后|第[一二三四五六七八九十]|[^\s:：]{1,20}+(?: [^\s:：]{1,20}+)?+[:：])"
 )
-_TITLE: Final = re.compile(r"\*\*.{1,80}\*\*:?|([-=~^*#\"'`_])\1{3,}")  # a line of bold text; the line under a title
+_TITLE: Final = re.compile(
+    r"\*\*.{1,80}\*\*:?|([-=~^*#\"'`_])\1{3,}"
+)  # a line of bold text; the line under a title
 
 
 class Context:
@@ -77,7 +79,9 @@ class Context:
         """Return whether what follows `separator` belongs to the last item's lines."""
         return self.in_item and separator.count("\n") < 2
 
-    def after(self, segment: Segment, key: str, start: int, separator: str, repeated: int) -> "Context":
+    def after(
+        self, segment: Segment, key: str, start: int, separator: str, repeated: int
+    ) -> "Context":
         """Return the context behind a segment that stays.
 
         Args:
@@ -98,7 +102,9 @@ class Context:
             now.in_item = is_item or not repeated or text.endswith(LEADS_IN)
         else:
             now.item, now.marker, now.in_item = self.item, self.marker, self.is_in_item(separator)
-        now.section = self.section + (kind == "heading" or (segment.whole and _TITLE.fullmatch(text) is not None))
+        now.section = self.section + (
+            kind == "heading" or (segment.whole and _TITLE.fullmatch(text) is not None)
+        )
         is_asked = is_text and len(key) >= _MIN_VERSE_CHARS
         now.recent = (*self.recent[1 - _VERSE_SEGMENTS :], segment) if is_asked else self.recent
         return now
@@ -109,7 +115,14 @@ def _reads_as_verse(segment: Segment, before: bool) -> bool:
     text = segment.text
     if not text.isascii() and _UNSPACED.search(text):
         sizes = [len(clause) for clause in _CLAUSE.findall(text)]
-        return max(sizes, default=0) <= _MAX_VERSE_CLAUSE and max(sizes) - min(sizes) <= _MAX_CLAUSE_DIFFERENCE
-    if segment.whole and len(text) <= _MAX_VERSE_LINE and (before or segment.separator.count("\n") == 1):
+        return (
+            max(sizes, default=0) <= _MAX_VERSE_CLAUSE
+            and max(sizes) - min(sizes) <= _MAX_CLAUSE_DIFFERENCE
+        )
+    if (
+        segment.whole
+        and len(text) <= _MAX_VERSE_LINE
+        and (before or segment.separator.count("\n") == 1)
+    ):
         return _PARENT.match(text) is None
     return _LINES_JOINED.search(text) is not None

@@ -64,14 +64,22 @@ class RepetitionFilter:
         prompt: the request. The repetition it asks for, or holds itself, is allowed so often; see `requested`.
     """
 
-    def __init__(self, config: FilterConfig | None = None, *, history: Iterable[str] = (), prompt: str | None = None) -> None:
+    def __init__(
+        self,
+        config: FilterConfig | None = None,
+        *,
+        history: Iterable[str] = (),
+        prompt: str | None = None,
+    ) -> None:
         self.config = config or FilterConfig()
         self.loop: LoopEvent | None = None
         self.chars_in = self.chars_out = 0
         self.ended = False  # cut at a loop: what is fed from then on is dropped
         policy = self.config.policy
         self.requested = read_prompt(prompt) if prompt and policy != "off" else NOTHING_REQUESTED
-        allowed: Callable[[str], int] | None = self.requested.allowed_copies if self.requested.copies else None
+        allowed: Callable[[str], int] | None = (
+            self.requested.allowed_copies if self.requested.copies else None
+        )
         self._cuts = policy in _CUTTING
         self._stage: Stage = "reading"
         self._meter = RepetitionMeter()
@@ -80,7 +88,9 @@ class RepetitionFilter:
         self._sentences: SentenceFilter | None = None
         self._follower: Follower | None = None
         if policy in ("watch", "balanced", "strict") and self.config.edit:
-            self._sentences = SentenceFilter(self.config, self._cuts, history if policy == "strict" else (), allowed)
+            self._sentences = SentenceFilter(
+                self.config, self._cuts, history if policy == "strict" else (), allowed
+            )
             if self._cuts and self.config.on_loop == "cut":
                 self._follower = Follower(self.config.loop, allowed)
         self._num_followed = 0  # removals
@@ -243,7 +253,9 @@ class RepetitionFilter:
     def _begin_drop(self, cut_at: int, onset: int) -> None:
         """Drop the text from the offset `cut_at` on, up to its end or to the loop's."""
         if self._sentences:
-            self._sentences.removed = [removal for removal in self._sentences.removed if removal.start < cut_at]
+            self._sentences.removed = [
+                removal for removal in self._sentences.removed if removal.start < cut_at
+            ]
         self._loops_removed.append(Removal(cut_at, cut_at, "loop", onset))
         if self.config.on_loop == "skip":
             self._stage = "skipping"
@@ -265,7 +277,11 @@ class RepetitionFilter:
         if not text or sentences is None:
             return text
         texts = sentences.feed(text)
-        if isinstance(texts, tuple) and (follower is None or follower.is_idle) and len(sentences.removed) == self._num_followed:
+        if (
+            isinstance(texts, tuple)
+            and (follower is None or follower.is_idle)
+            and len(sentences.removed) == self._num_followed
+        ):
             text = "".join(texts)  # nearly always: nothing is removed, and was not lately
             if follower:
                 follower.pass_by(text)

@@ -14,7 +14,9 @@ from dedup.text.loops import LoopDetector, LoopEvent
 from dedup.text.pieces import Pieces
 
 _MAX_REACH_CHARS: Final = 16_384
-_REACH_PERIODS: Final = 4  # from so many of the longest periods before a removal to so many behind it
+_REACH_PERIODS: Final = (
+    4  # from so many of the longest periods before a removal to so many behind it
+)
 _MORE_CHARS: Final = 2048  # followed on while something is held
 
 
@@ -105,7 +107,11 @@ class Follower:
         while change := detector.next_change():
             if isinstance(change, LoopEvent):
                 self.loop = LoopEvent(
-                    change.kind, self._start + change.onset, self._start + change.detected_at, change.period, change.copies
+                    change.kind,
+                    self._start + change.onset,
+                    self._start + change.detected_at,
+                    change.period,
+                    change.copies,
                 )
                 return self._take(self._start + detector.cut_at(change) - start)
         return self._take(self._start + detector.held_from - start)

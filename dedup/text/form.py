@@ -34,22 +34,32 @@ _DATA_LINE: Final = re.compile(
     r"|^\s*File \"|^\s+at [\w.$]+\(|^Traceback"  # a stack trace
     r"|^\s*-?\s*[\w.-]+:\s\S+\s*$|^\s*-?\s*[\w.-]+:\s*$|^\s*[\w.]+\s*=\s*\S+\s*$"  # YAML, settings
 )
-_MIXED_WORD: Final = re.compile(r"\b(?=\w*\d)(?=\w*[A-Za-z])\w{3,}", re.ASCII)  # letters and digits: identifiers, hex
+_MIXED_WORD: Final = re.compile(
+    r"\b(?=\w*\d)(?=\w*[A-Za-z])\w{3,}", re.ASCII
+)  # letters and digits: identifiers, hex
 _CAPITALS: Final = re.compile(r"\b[A-Z][A-Z_]{2,}\b")  # SQL, constants
 _MAX_CODE_WORDS: Final = 0.25  # share of all that is not space
 _MAX_ODD_SYMBOLS: Final = 0.05  # share of symbols out of prose's place, of all that is not space
 _MAX_DIGITS: Final = 0.2
-_FORMULA: Final = re.compile(r"\$[^$\n]*[=^_+\\][^$\n]*\$|\\(?:frac|sqrt|times|cdot|log|sum|left|lambda|pi)\b")
+_FORMULA: Final = re.compile(
+    r"\$[^$\n]*[=^_+\\][^$\n]*\$|\\(?:frac|sqrt|times|cdot|log|sum|left|lambda|pi)\b"
+)
 _LATEX: Final = re.compile(r"\\[A-Za-z]|[\^_]\{")  # its braces enclose arguments, not elements
-_TIME: Final = re.compile(r"\[?\(?\d{1,2}(?::\d{2}){1,2}(?:[.,]\d+)?(?: -->)?\]?\)?\s*")  # subtitles, chats
+_TIME: Final = re.compile(
+    r"\[?\(?\d{1,2}(?::\d{2}){1,2}(?:[.,]\d+)?(?: -->)?\]?\)?\s*"
+)  # subtitles, chats
 _LETTER: Final = re.compile(r"[^\W\d_]")
 _MIN_VERSES: Final = 4
 _MAX_VERSE_CHARS: Final = 200
 _TERMINATORS: Final = ".!?。！？…\"'”’)"
-_ITEM: Final = re.compile(r"\s*(?:[-*+•>#]|\(?\w{1,3}[.)、]|[\w ]{1,20}[:：])")  # of a list, or labelled
+_ITEM: Final = re.compile(
+    r"\s*(?:[-*+•>#]|\(?\w{1,3}[.)、]|[\w ]{1,20}[:：])"
+)  # of a list, or labelled
 _FENCE: Final = "```"
 _COMMENT_MARK: Final = re.compile(r"^\s*/\*|\*/\s*$", re.MULTILINE)
-_ENCODED: Final = re.compile(r"(?=[A-Za-z+/=]*\d|[A-Z]*[a-z+/=]*[A-Z])[A-Za-z0-9+/=]{60,}")  # base64, hex
+_ENCODED: Final = re.compile(
+    r"(?=[A-Za-z+/=]*\d|[A-Z]*[a-z+/=]*[A-Z])[A-Za-z0-9+/=]{60,}"
+)  # base64, hex
 _LONG_WORD: Final = 60  # characters without a space: base64, a sequence, a path
 _LONG_LINE: Final = 16  # characters of a line that tells its form whatever stands before
 _ROW: Final = re.compile(r"\s*\|.*\|\s*$")  # of a table; it tells its form however short it is
@@ -66,7 +76,9 @@ def form_of(text: str) -> Form:
     if _share(_DATA_LINE, lines) >= 0.5 or 2 * sum(map(len, _ENCODED.findall(text))) >= num_chars:
         return "data"
     rest = _IN_PLACE.sub("", text)
-    code_words = sum(len(word) for pattern in (_MIXED_WORD, _CAPITALS) for word in pattern.findall(rest))
+    code_words = sum(
+        len(word) for pattern in (_MIXED_WORD, _CAPITALS) for word in pattern.findall(rest)
+    )
     if code_words > _MAX_CODE_WORDS * num_chars:
         return "code"
     odd = sum(not char.isalnum() and not char.isspace() for char in rest)
@@ -83,7 +95,10 @@ def _is_verse(lines: list[str]) -> bool:
     if len(lines) < _MIN_VERSES or len(lines[0]) + len(lines[-1]) > 2 * _MAX_VERSE_CHARS:
         return False
     num_verses = sum(
-        line.rstrip()[-1] not in _TERMINATORS and not line.lstrip()[0].islower() and not _ITEM.match(line) for line in lines
+        line.rstrip()[-1] not in _TERMINATORS
+        and not line.lstrip()[0].islower()
+        and not _ITEM.match(line)
+        for line in lines
     )
     return 2 * num_verses >= len(lines)
 

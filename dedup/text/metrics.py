@@ -116,7 +116,11 @@ def self_bleu(texts: Sequence[str], n: int = 4) -> float:
     smooth = SmoothingFunction().method1
     weights = (1 / n,) * n
     scores = [
-        float(sentence_bleu(tokenized[:i] + tokenized[i + 1 :], tokens, weights, smoothing_function=smooth))
+        float(
+            sentence_bleu(
+                tokenized[:i] + tokenized[i + 1 :], tokens, weights, smoothing_function=smooth
+            )
+        )
         for i, tokens in enumerate(tokenized)
     ]
     return sum(scores) / len(scores)
@@ -182,7 +186,11 @@ def repetition_metrics(text: str) -> dict[str, float]:
     tokens = units(text)
     lines = [key for line in text.split("\n") if (key := sentence_key(line))]
     paragraphs = [key for paragraph in _PARAGRAPH.split(text) if (key := sentence_key(paragraph))]
-    sentences = [key for segment in segments_of(text) if (key := sentence_key(segment.text[segment.marker_chars :]))]
+    sentences = [
+        key
+        for segment in segments_of(text)
+        if (key := sentence_key(segment.text[segment.marker_chars :]))
+    ]
     return {
         "chars": len(text),
         "units": len(tokens),

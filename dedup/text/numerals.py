@@ -18,11 +18,24 @@ _ORDINALS: Final = (
 _HAN: Final = "零一二三四五六七八九十"
 _VALUES: Final[dict[str, int]] = {
     **{word: value for value, words in enumerate(_CARDINALS.split()) for word in words.split("/")},
-    **{word: value for value, words in enumerate(_ORDINALS.split(), 1) for word in words.split("/")},
+    **{
+        word: value for value, words in enumerate(_ORDINALS.split(), 1) for word in words.split("/")
+    },
     **{mark + digit: value for value, digit in enumerate(_HAN) for mark in ("", "第")},
 }
 _ROMAN: Final = re.compile(r"(?=.)(X{0,3})(IX|IV|V?I{0,3})")
-_ONES: Final = {"": 0, "I": 1, "II": 2, "III": 3, "IV": 4, "V": 5, "VI": 6, "VII": 7, "VIII": 8, "IX": 9}
+_ONES: Final = {
+    "": 0,
+    "I": 1,
+    "II": 2,
+    "III": 3,
+    "IV": 4,
+    "V": 5,
+    "VI": 6,
+    "VII": 7,
+    "VIII": 8,
+    "IX": 9,
+}
 
 
 def number_in_words(word: str, folded: str) -> int:

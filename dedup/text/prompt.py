@@ -20,7 +20,9 @@ from dedup.text.runs import form, root, runs
 
 __all__ = ["NOTHING_REQUESTED", "RequestedRepetition", "asks_again", "read_prompt"]
 
-Reason = Literal["none", "copies", "in_prompt", "lyrics", "drill", "test_data", "counting", "repetition"]
+Reason = Literal[
+    "none", "copies", "in_prompt", "lyrics", "drill", "test_data", "counting", "repetition"
+]
 
 _END_CHARS: Final = 10_000  # searched for a run
 _INSTRUCTION_CHARS: Final = 3_000  # at either end, read for a request
@@ -66,7 +68,11 @@ class RequestedRepetition:
 
     def report(self) -> dict[str, object]:
         """Return a `requested` field that says what is allowed; no field where nothing is."""
-        return {"requested": {"reason": self.reason, "copies": self.copies}} if self.reason != "none" else {}
+        return (
+            {"requested": {"reason": self.reason, "copies": self.copies}}
+            if self.reason != "none"
+            else {}
+        )
 
     def allowed_copies(self, unit: str) -> int:
         """Return how many whole copies of a loop's period the prompt makes legitimate.
@@ -98,7 +104,9 @@ class RequestedRepetition:
         if not held or (period + period).count(asked) < held:
             return 0
         if len(period) > len(asked) * held:
-            label_fits = len(asked) >= _MIN_LABELLED_CHARS and len(asked) * held * 3 >= len(period) * 2
+            label_fits = (
+                len(asked) >= _MIN_LABELLED_CHARS and len(asked) * held * 3 >= len(period) * 2
+            )
             if not label_fits:
                 return 0
         return self.copies * asked_power // (held * power)
@@ -213,7 +221,9 @@ def _hits(masked: str, hints: dict[str, list[str]]) -> list[int]:
 
 def _groups(sentence: str, hints: dict[str, list[str]]) -> set[str]:
     """Return the groups of patterns that `sentence` may match."""
-    groups = {group for group, present in hints.items() if any(hint in sentence for hint in present)}
+    groups = {
+        group for group, present in hints.items() if any(hint in sentence for hint in present)
+    }
     if not sentence.isascii() and words.QUOTE.search(sentence):
         groups.add("many")
     if groups and not words.ANY_NUMBER.search(sentence):
@@ -237,7 +247,9 @@ def asks_again(prompt: str) -> bool:
     return False
 
 
-def _read_sentence(sentence: str, groups: set[str], masked: str, quotes: list[str]) -> Iterator[RequestedRepetition]:
+def _read_sentence(
+    sentence: str, groups: set[str], masked: str, quotes: list[str]
+) -> Iterator[RequestedRepetition]:
     counted = False
     if "numbers" in groups:
         for match in words.NUMBERS.finditer(sentence):
@@ -256,7 +268,9 @@ def _read_sentence(sentence: str, groups: set[str], masked: str, quotes: list[st
         yield from _read_kinds(sentence)
 
 
-def _read_numbered(sentence: str, groups: set[str], masked: str, quotes: list[str]) -> Iterator[RequestedRepetition]:
+def _read_numbered(
+    sentence: str, groups: set[str], masked: str, quotes: list[str]
+) -> Iterator[RequestedRepetition]:
     for match in words.TIMES.finditer(sentence) if "times" in groups else ():
         number = 2 if match["twice"] else _number_of(match)
         if number < 2 or words.RATE.search(sentence[: match.start()]):
@@ -287,7 +301,9 @@ def _read_kinds(sentence: str) -> Iterator[RequestedRepetition]:
                 break
 
 
-def _read_unnumbered(sentence: str, masked: str, quotes: list[str]) -> Iterator[RequestedRepetition]:
+def _read_unnumbered(
+    sentence: str, masked: str, quotes: list[str]
+) -> Iterator[RequestedRepetition]:
     copies, chars = _ALLOWANCES["repetition"]
     for match in words.REPEAT.finditer(sentence):
         before, after = _clause(sentence, match.start(), match.end())
@@ -309,7 +325,9 @@ def _read_unnumbered(sentence: str, masked: str, quotes: list[str]) -> Iterator[
             return
 
 
-def _asks(sentence: str, start: int, end: int, *, named: bool = False, verb_first: bool = False) -> bool:
+def _asks(
+    sentence: str, start: int, end: int, *, named: bool = False, verb_first: bool = False
+) -> bool:
     """Return whether a verb asks for what stands in `sentence[start:end]`.
 
     The last verb before it decides, else the first one in or behind it. Where a unit is named, the
@@ -341,7 +359,9 @@ def _may_follow(sentence: str, end: int, verb: re.Match[str], verb_first: bool) 
     """Return whether `verb` may ask for what ends at `end`, before it."""
     if verb_first:
         return words.KANA.search(sentence, verb.start()) is not None
-    return not (verb[0].isascii() and words.NEXT_CLAUSE.search(sentence, end, max(end, verb.start())))
+    return not (
+        verb[0].isascii() and words.NEXT_CLAUSE.search(sentence, end, max(end, verb.start()))
+    )
 
 
 def _asks_for_kind(sentence: str, start: int, end: int) -> bool:
@@ -362,10 +382,16 @@ def _clause(sentence: str, start: int, end: int) -> tuple[str, str]:
 def _is_dead(before: str, after: str) -> bool:
     """Return whether a verb is negated, or part of a report or of a question how."""
     before = words.WISH.sub(" ", before)
-    return bool(words.NEGATION.search(before) or words.TOLD.search(before) or words.NEGATION_AFTER.search(after))
+    return bool(
+        words.NEGATION.search(before)
+        or words.TOLD.search(before)
+        or words.NEGATION_AFTER.search(after)
+    )
 
 
-def _of_units(reason: Reason, copies: int, chars: int, named: list[str]) -> Iterator[RequestedRepetition]:
+def _of_units(
+    reason: Reason, copies: int, chars: int, named: list[str]
+) -> Iterator[RequestedRepetition]:
     for unit in named or [""]:
         yield RequestedRepetition(reason, copies, unit, 0 if unit else chars)
 
@@ -443,7 +469,9 @@ def _end_of_work_colon(masked: str) -> int:
     start = 0
     for match in words.COLON.finditer(masked):
         line = masked.rfind("\n", start, match.start()) + 1
-        work = words.WORK.search(masked, max(line, start, match.start() - _MAX_WORK_CHARS), match.end())
+        work = words.WORK.search(
+            masked, max(line, start, match.start() - _MAX_WORK_CHARS), match.end()
+        )
         if work:
             return match.end()
         start = match.end()

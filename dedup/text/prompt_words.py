@@ -11,7 +11,11 @@ Kind = Literal["lyrics", "drill", "test_data"]
 
 
 def _table(text: str) -> dict[str, int]:
-    return {word: int(value) for value, _, words in (line.partition(":") for line in text.split(";")) for word in words.split()}
+    return {
+        word: int(value)
+        for value, _, words in (line.partition(":") for line in text.split(";"))
+        for word in words.split()
+    }
 
 
 NUMERALS: Final = _table(
@@ -81,7 +85,16 @@ CODE_LINE: Final = re.compile(
 )
 # One of these stands in every line of code, and is cheaper to look for.
 CODE_MARK: Final = re.compile("[{}()=&|:<>@#$;]")
-CODE_WORDS: Final = ("import", "package", "using", "select", "insert into", "update", "delete from", "create table")
+CODE_WORDS: Final = (
+    "import",
+    "package",
+    "using",
+    "select",
+    "insert into",
+    "update",
+    "delete from",
+    "create table",
+)
 
 ASK: Final = re.compile(
     r"(?<![\w-])(?:write|print|spam|(?<=would )like|(?<=['’]d )like|"
@@ -133,7 +146,9 @@ PROGRAM: Final = re.compile(
     r"programa|función|bucle)\b|函数|程序|脚本|代码|循环|プログラム|関数"
 )
 AROUND: Final = re.compile(r"\b(?:exactly|about|at least|around|over|up to|sur|plus de|über)\s*$")
-RATE: Final = re.compile(r"(?:每[天日周月年次个小]|[一1]天|[一1]日|毎[日週月]|週に|平均)[^,，。]{0,8}$")
+RATE: Final = re.compile(
+    r"(?:每[天日周月年次个小]|[一1]天|[一1]日|毎[日週月]|週に|平均)[^,，。]{0,8}$"
+)
 AFTER_TIMES: Final = (
     r"(?! (?:(?:an?|per|each|every|the|as|more|less|fewer|par|pro|am|al|por|plus|más|out of|in the) |"
     r"(?:daily|täglich|more|less|faster|slower|larger|bigger|smaller|shorter|cheaper|"
@@ -165,7 +180,9 @@ MANY: Final = re.compile(
 NEXT_CLAUSE: Final = re.compile(r"[,;:(]|\b(?:and|und|et|y)\b")
 CROSSED: Final = re.compile("[x×*]")
 KANA: Final = re.compile("[\u3040-\u30ff]")
-NAMED: Final = re.compile(r"\b(?:the|das|le|la) (?:word|letter|syllable|wort|mot|palabra|lettre|letra) (?P<unit>[^\W\d]+)")
+NAMED: Final = re.compile(
+    r"\b(?:the|das|le|la) (?:word|letter|syllable|wort|mot|palabra|lettre|letra) (?P<unit>[^\W\d]+)"
+)
 NUMBERS: Final = re.compile(
     rf"\bcount(?:ing)?\b[^.,]{{0,24}}?(?:from {NUM} )?(?:to|till|until) (?P<n>{NUM})"
     rf"|\bnumbers\b[^.,]{{0,16}}?{NUM}(?: ?[-–] ?| (?:to|through|thru|until) )(?P<n2>{NUM})"
@@ -218,12 +235,16 @@ DATA: Final = (
 KINDS: Final[tuple[tuple[Kind, re.Pattern[str]], ...]] = (
     (
         "lyrics",
-        re.compile(rf"\b(?:{SONG})\b|歌词|副歌|歌曲|[首支]歌|首.{{0,8}}[诗歌词]|儿歌|童谣|咒语|歌詞|作詞|詩|の歌"),
+        re.compile(
+            rf"\b(?:{SONG})\b|歌词|副歌|歌曲|[首支]歌|首.{{0,8}}[诗歌词]|儿歌|童谣|咒语|歌詞|作詞|詩|の歌"
+        ),
     ),
     ("drill", re.compile(rf"\b(?:{DRILL})\b|抄写|罚[抄写]|练字|跟读练习|书写练习|書き取り|練習文")),
     (
         "test_data",
-        re.compile(rf"\b(?:{DATA})\b|测试(?:数据|文本)|假数据|填充文[本字]|占位|テストデータ|ダミー"),
+        re.compile(
+            rf"\b(?:{DATA})\b|测试(?:数据|文本)|假数据|填充文[本字]|占位|テストデータ|ダミー"
+        ),
     ),
 )
 ROWS: Final = re.compile(
@@ -238,7 +259,9 @@ WORK: Final = re.compile(
     r"traduc\w*|traduzc\w*|resum\w*|limpia\w*|transcrib\w*)(?![\w:])"
     r"|翻译|译成|翻成|总结|校对|润色|整理|清理|改写|转写|抄录|解释|翻訳|訳し|要約|校正|書き起こ|整形"
 )
-ABOVE: Final = re.compile(r"\b(?:above|previous|preceding|obigen?|oben|ci-dessus|anterior|de arriba)\b|上面|以上|上述|上の")
+ABOVE: Final = re.compile(
+    r"\b(?:above|previous|preceding|obigen?|oben|ci-dessus|anterior|de arriba)\b|上面|以上|上述|上の"
+)
 SAME_TEXT: Final = re.compile(
     r"\b(?:translat|proofread|clean|transcri|format|reformat|copy\b|verbatim|correct|ocr\b|"
     r"keep every word|rewrite|übersetz|korrigier|bereinig|abschreib|tradui|corrig|nettoie|recopie|traduc|"
@@ -255,12 +278,16 @@ AGAIN: Final = re.compile(
     r"|再(?:写|发|说|给|念|输出|打印|来)(?:[我一遍次下份]|$)|重新?(?:写|发|说|输出|生成|给)|重复|修改|改写|改成|改为|润色"
     r"|完整(?:的|版|代码)|もう一度|再度|書き直|修正し"
 )
-OTHER_COLON: Final = re.compile(r"rule|format|require|condition|style|like this|要求|格式|规则|条件")
+OTHER_COLON: Final = re.compile(
+    r"rule|format|require|condition|style|like this|要求|格式|规则|条件"
+)
 OTHER_KIND: Final = re.compile(
     r"\b(?:list|names?|playlist|essay|review|analysis|summary|article|email|blog|player|app|website|"
     r"liste|namen|noms|nombres|lista)\b|歌单|歌名|分析|赏析|介绍"
 )
-KIND_FIRST: Final = re.compile(r"(?:(?:an?|some|short|long|sad|funny|catchy|ein|eine|un|une|una|please|the) ){0,3}")
+KIND_FIRST: Final = re.compile(
+    r"(?:(?:an?|some|short|long|sad|funny|catchy|ein|eine|un|une|una|please|the) ){0,3}"
+)
 KIND_GOES_ON: Final = re.compile(r" (?:about|to|of|for|in|with|über|sur|sobre|please)\b|$|[.,!:]")
 # A sentence matches a group's patterns only if it holds one of the group's hints. A search for them is
 # cheap, and most texts have few.
@@ -285,7 +312,9 @@ _HINT_WORDS: Final = {
 }
 HINTS: Final = {group: tuple(hints.split("|")) for group, hints in _HINT_WORDS.items()}
 # Hints that begin a word are looked up by its first characters, the others in the text.
-LETTERS: Final = bytes(byte if chr(byte).islower() and byte < 128 else 32 for byte in range(256))  # all else is space
+LETTERS: Final = bytes(
+    byte if chr(byte).islower() and byte < 128 else 32 for byte in range(256)
+)  # all else is space
 WORD_BEGIN: Final = re.compile("([a-zà-ÿ]{1,4})[a-zà-ÿ]*")
 _WITHIN_WORDS: Final = frozenset(("mal", "fois", "rap"))  # "zehnmal", "rappen"
 PREFIXED_HINTS: Final[dict[str, list[tuple[str, str]]]] = {}
@@ -298,7 +327,9 @@ for _group, _hints in HINTS.items():
             OTHER_HINTS.append((_group, _hint))
 ASCII_OTHER_HINTS: Final = [(group, hint) for group, hint in OTHER_HINTS if hint.isascii()]
 # What NFKC may change, and the character that it may be composed with.
-TO_FOLD: Final = re.compile(".?[^\x00-\x7f\u2018-\u201e\u3001-\u3020\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff]+", re.DOTALL)
+TO_FOLD: Final = re.compile(
+    ".?[^\x00-\x7f\u2018-\u201e\u3001-\u3020\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff]+", re.DOTALL
+)
 COLON: Final = re.compile(":(?!//)")
 ANY_NUMBER: Final = re.compile(rf"[\d{HAN}]|\b(?:an? )?(?:{WORDS})|\btwice|\bthrice")
 SENTENCE_END: Final = re.compile(r"[.!?](?=\s)|[!?](?=[^\x00-\x7f])|[。\n]")

@@ -17,7 +17,9 @@ _MAX_RUN_PERIOD: Final = 400
 _MIN_RUN_COPIES: Final = 4  # three of a sentence
 _MIN_RUN_CHARS: Final = 20
 _MAX_RUNS: Final = 4
-_SPACING: Final = re.compile(r"[\s\d!-/:-@\[-`{-~\u00a0-\u00bf\u2010-\u2027\u2030-\u205e\u3000-\u3004\u3008-\u301f]+")
+_SPACING: Final = re.compile(
+    r"[\s\d!-/:-@\[-`{-~\u00a0-\u00bf\u2010-\u2027\u2030-\u205e\u3000-\u3004\u3008-\u301f]+"
+)
 
 
 def runs(text: str) -> list[tuple[str, int]]:

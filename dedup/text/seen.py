@@ -99,7 +99,9 @@ class SeenSentences:
             if self._similarity < 1:
                 self._words[key] = words = frozenset(units(key))
                 for word in words:
-                    self._by_word.setdefault(word, deque(maxlen=self.CANDIDATES_PER_WORD)).append(key)
+                    self._by_word.setdefault(word, deque(maxlen=self.CANDIDATES_PER_WORD)).append(
+                        key
+                    )
         self._by_key[key] = seen
 
     def _drop(self, key: str) -> None:
@@ -132,11 +134,15 @@ def says_the_same(key: str, other: str) -> bool:
     Anything else may be what the sentence is about: a name, a number, a path, a negation, a noun.
     """
     ours, theirs = _TOKEN.findall(key), _TOKEN.findall(other)
-    for operation, at, end, other_at, other_end in SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
+    for operation, at, end, other_at, other_end in SequenceMatcher(
+        None, ours, theirs, autojunk=False
+    ).get_opcodes():
         if operation == "equal":
             continue
         pairs = zip_longest(ours[at:end], theirs[other_at:other_end], fillvalue="")
-        if not all((_is_light(one) and _is_light(two)) or _is_inflected(one, two) for one, two in pairs):
+        if not all(
+            (_is_light(one) and _is_light(two)) or _is_inflected(one, two) for one, two in pairs
+        ):
             return False
     return True
 

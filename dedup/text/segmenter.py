@@ -34,9 +34,13 @@ _WIDE_STOP: Final = frozenset("。！？．")
 _MARKER: Final = re.compile(
     r"(?:[-*+•‣·]|\d{1,4}[.)、．]|[(（]?(?:\d{1,4}|[A-Za-z])[)）]|[一二三四五六七八九十]{1,3}、)(?=\s|(?<=[、．）]))\s*"
 )
-_MARKER_BEGUN: Final = re.compile(r"[-*+•‣·#>|\d.()（）、．一二三四五六七八九十`~\s]{0,8}|[(（]?[A-Za-z][)）]?")
+_MARKER_BEGUN: Final = re.compile(
+    r"[-*+•‣·#>|\d.()（）、．一二三四五六七八九十`~\s]{0,8}|[(（]?[A-Za-z][)）]?"
+)
 _MARKS_ITEM: Final = re.compile(r"[-*+•‣·\d(（]")
-_MIN_FULL_LINE: Final = 40  # characters: a line that long and without a full stop was broken for its width
+_MIN_FULL_LINE: Final = (
+    40  # characters: a line that long and without a full stop was broken for its width
+)
 _FENCE: Final = re.compile(r"`{3,}|~{3,}")
 _BLOCK_CHARS: Final = 2048  # read at once of a whole text: time is linear in its length
 
@@ -69,8 +73,12 @@ class Mark(NamedTuple):
     firm: bool = True
     fence: str = ""
     blocks: int = 0  # lists begun so far
-    levels: tuple[tuple[int, str, int], ...] = ()  # (indent, what its markers look like, scope) of the open list's levels
-    broken: Literal["", "maybe", "surely"] = ""  # whether the sentence of the line right before goes on in this one
+    levels: tuple[
+        tuple[int, str, int], ...
+    ] = ()  # (indent, what its markers look like, scope) of the open list's levels
+    broken: Literal["", "maybe", "surely"] = (
+        ""  # whether the sentence of the line right before goes on in this one
+    )
 
 
 class Segmenter:
@@ -113,7 +121,9 @@ class Segmenter:
         if space == len(pending) and not self._flushed:
             return None
         self._text, self._scan = pending[space:], 0
-        return self._advance(pending[:end], ended, firm, pending[end:space], pending[space : space + 1])
+        return self._advance(
+            pending[:end], ended, firm, pending[end:space], pending[space : space + 1]
+        )
 
     def mark(self) -> Mark:
         """The place before the last segment taken."""
@@ -148,7 +158,11 @@ class Segmenter:
                 continue
             # At the end of what was fed the terminator may go on, and so may the word that tells whether it is one. Where the
             # kind is not known yet, the line may turn out to be code.
-            verdict = self._ends_sentence(start, end) if kind and (end < len(text) or self._flushed) else None
+            verdict = (
+                self._ends_sentence(start, end)
+                if kind and (end < len(text) or self._flushed)
+                else None
+            )
             if verdict is None:
                 certain = end
                 break
@@ -178,7 +192,11 @@ class Segmenter:
             return True, True
         before = word.rsplit("(", 1)[-1].lstrip("\"'“‘[*_").lower()
         number = before.isdigit() and len(before) < 3  # 1973 ends a sentence; 7 may be a marker
-        if before not in _ABBREVIATIONS and not (len(before) == 1 and before.isalpha()) and not number:
+        if (
+            before not in _ABBREVIATIONS
+            and not (len(before) == 1 and before.isalpha())
+            and not number
+        ):
             return True, True
         if before.isdigit() and text[:start].strip() == before:
             return False, False  # "12." alone is a marker
@@ -186,7 +204,9 @@ class Segmenter:
         rest = text[end:].lstrip()
         if "\n" in text[end : len(text) - len(rest)] or (self._flushed and not rest):
             return True, True
-        if not self._flushed and not (len(following) > 1 or text[end : end + 64] != text[end:] or rest[-1:].isspace()):
+        if not self._flushed and not (
+            len(following) > 1 or text[end : end + 64] != text[end:] or rest[-1:].isspace()
+        ):
             return None
         return _punkt_breaks(f"{word}.", following[0][:32]) if following else True, False
 
@@ -213,7 +233,9 @@ class Segmenter:
             return "code", ""
         return "line", text
 
-    def _advance(self, text: str, ended: Kind | None, firm: bool, separator: str, following: str) -> Segment:
+    def _advance(
+        self, text: str, ended: Kind | None, firm: bool, separator: str, following: str
+    ) -> Segment:
         """Makes the segment, and moves on to the place behind it."""
         place = self._before = self._place
         fence, blocks, levels = place.fence, place.blocks, place.levels
@@ -245,16 +267,26 @@ class Segmenter:
         unfinished = (num_line_ends == 1 or kind == "sentence") and not is_terminated(text)
         broken: Literal["", "maybe", "surely"] = ""
         if text and unfinished and num_line_ends == 1 and kind != "heading":
-            mid_line = kind == "sentence" or len(text) >= _MIN_FULL_LINE  # no title stands there, and none is so long
+            mid_line = (
+                kind == "sentence" or len(text) >= _MIN_FULL_LINE
+            )  # no title stands there, and none is so long
             broken = "surely" if mid_line or last in _CLAUSE_ENDS else "maybe"
         goes_on = broken != "" and (following.islower() or last in _CLAUSE_ENDS)
-        if kind == "item" and broken and following and self._indent > indent and not _MARKS_ITEM.match(following):
+        if (
+            kind == "item"
+            and broken
+            and following
+            and self._indent > indent
+            and not _MARKS_ITEM.match(following)
+        ):
             goes_on = True  # hangs under its marker
         came_on = place.broken == "surely" or (place.broken == "maybe" and text[:1].islower())
         wrapped = came_on or goes_on or (unfinished and kind == "sentence")
         self._place = Mark(line_start, firm or line_start, fence, blocks, levels, broken)
         whole = place.line_start and (line_start or not following)
-        return Segment(text, kind or "line", separator, scope, marker, marker_chars, whole, place.firm, wrapped)
+        return Segment(
+            text, kind or "line", separator, scope, marker, marker_chars, whole, place.firm, wrapped
+        )
 
     def _scope(self, marker: str) -> tuple[tuple[tuple[int, str, int], ...], int]:
         """The list's open levels with that of the pending item among them, and the scope of that item.
@@ -263,7 +295,9 @@ class Segmenter:
         """
         place = self._place
         levels = tuple(level for level in place.levels if level[0] <= self._indent)
-        same = [number for number, level in enumerate(levels) if level[:2] == (self._indent, marker)]
+        same = [
+            number for number, level in enumerate(levels) if level[:2] == (self._indent, marker)
+        ]
         if same:
             levels = levels[: same[-1] + 1]
         else:

@@ -26,17 +26,27 @@ _MIN_ECHO: Final = 20  # right after the same words, or as they followed each ot
 _MIN_ITEM: Final = 16  # in the same list
 _MIN_LABELLED_ITEM: Final = 32  # "Source: The Guardian"
 _MIN_NEAR: Final = 25  # within a few sentences of one paragraph or item; a line of old Chinese verse has eight characters
-_MIN_ALONE: Final = 60  # between other words than before, or a passage: a short sentence may be true twice
+_MIN_ALONE: Final = (
+    60  # between other words than before, or a passage: a short sentence may be true twice
+)
 _MIN_SECTION: Final = 100  # under another heading, which may be what it is true of
-_MIN_PARAGRAPH: Final = 150  # a paragraph of one sentence under a line that is none: what it is true of
+_MIN_PARAGRAPH: Final = (
+    150  # a paragraph of one sentence under a line that is none: what it is true of
+)
 _MIN_CUT_WORD: Final = 16  # at the text's end, broken off within a word of an earlier sentence
 _MIN_CUT_SENTENCE: Final = 32  # ... between two words of it
 _MIN_CUT_PASSAGE: Final = 8  # ... where what stands before it was said before, too
 _PARALLEL_ITEMS: Final = 3  # side by side
-_MAX_HISTORY_CHARS: Final = 1 << 18  # of earlier turns, the last are remembered: a request must not cost seconds before it begins
-BLOCK_CHARS: Final = 2048  # a long text is read in blocks, so that nothing costs more than its length
+_MAX_HISTORY_CHARS: Final = (
+    1 << 18
+)  # of earlier turns, the last are remembered: a request must not cost seconds before it begins
+BLOCK_CHARS: Final = (
+    2048  # a long text is read in blocks, so that nothing costs more than its length
+)
 _ROW: Final = re.compile(r"^[\"'\d]|[,;{}\[\]()]$")  # of JSON, CSV, code
-_LABEL: Final = re.compile(r"[^\s:：]{1,20}(?: [^\s:：]{1,20})?[:：]")  # who speaks; what an answer is to
+_LABEL: Final = re.compile(
+    r"[^\s:：]{1,20}(?: [^\s:：]{1,20})?[:：]"
+)  # who speaks; what an answer is to
 _UNSPACED: Final = re.compile(f"[{UNSPACED}]")
 _OPEN: Final = re.compile(r"[(（\[][^)）\]]*$")
 
@@ -133,7 +143,9 @@ class SentenceFilter:
         self._removes = removes
         self._allowed_copies = allowed_copies
         self._segmenter = Segmenter(config.max_segment_chars)
-        self._seen = SeenSentences(config.max_sentences, config.similarity if config.policy == "strict" else 1.0)
+        self._seen = SeenSentences(
+            config.max_sentences, config.similarity if config.policy == "strict" else 1.0
+        )
         self._context = Context()
         self._last_dropped = ""  # key of the segment dropped since the last that stays
         self._pending = _Pending(0)
@@ -157,7 +169,9 @@ class SentenceFilter:
         self._pending.text += text
         self._segmenter.feed(text)
         segment = self._segmenter.take()
-        if segment is None and self._pending.given and self._head is None:  # nearly always: a sentence that stays goes on
+        if (
+            segment is None and self._pending.given and self._head is None
+        ):  # nearly always: a sentence that stays goes on
             return (self._pending.give(self._segmenter.certain_chars),)
         return self._feed(segment)
 
@@ -183,7 +197,12 @@ class SentenceFilter:
         """
         pending, head = self._pending, self._head
         in_copy = pending.start >= second_copy
-        if not pending.text or pending.given or not self._could_go() or not (in_copy or self._is_begun_again()):
+        if (
+            not pending.text
+            or pending.given
+            or not self._could_go()
+            or not (in_copy or self._is_begun_again())
+        ):
             yield from self.flush()
             return
         pending.drop()
@@ -208,12 +227,22 @@ class SentenceFilter:
         pending = self._pending
         while segment:
             start, size = pending.start, len(segment.text) + len(segment.separator)
-            key = sentence_key(segment.text[segment.marker_chars :]) if segment.kind in _REMOVABLE else ""
+            key = (
+                sentence_key(segment.text[segment.marker_chars :])
+                if segment.kind in _REMOVABLE
+                else ""
+            )
             said = self._seen.match(key, segment.scope) if key else None
             first_start = None
             if key and (said or self._flushed) and not (pending.given and self._removes):
-                first_start = self._first_start(segment, key, said, is_last=size == len(pending.text))
-                if first_start is not None and self._allowed_copies and self._allowed_copies(segment.text):
+                first_start = self._first_start(
+                    segment, key, said, is_last=size == len(pending.text)
+                )
+                if (
+                    first_start is not None
+                    and self._allowed_copies
+                    and self._allowed_copies(segment.text)
+                ):
                     first_start = None
             if first_start is not None and self._removes:
                 if segment.kind == "item" and not segment.whole:
@@ -239,7 +268,9 @@ class SentenceFilter:
         self._last_dropped = ""
         pending.separate(start + len(segment.text), segment.separator)
         item, marker = (now.item, now.marker) if now.in_item else (0, "")
-        return Seen(key, start, segment.scope, before.key, before.chars, item, marker, before.section)
+        return Seen(
+            key, start, segment.scope, before.key, before.chars, item, marker, before.section
+        )
 
     def _drop(self, segment: Segment, key: str, start: int, first_start: int) -> None:
         """Takes a segment out, and one of the two separators around it: the softer, so that what was apart stays apart."""
@@ -264,7 +295,9 @@ class SentenceFilter:
         before, pending = self._context, self._pending
         at, separator = pending.separator_at, pending.separator
         seen = self._pass_by(segment, key, start, utf8_size(key))
-        self._head = _Head(segment, start, first_start, seen, at, separator, before, self._segmenter.mark())
+        self._head = _Head(
+            segment, start, first_start, seen, at, separator, before, self._segmenter.mark()
+        )
 
     def _keep_head(self) -> str:
         """The head after all, for its line says something new."""
@@ -281,7 +314,12 @@ class SentenceFilter:
         at, end = head.separator_at, head.start + len(head.segment.text)
         if head.start == 0 or _parts_harder(head.separator, pending.separator):
             self._record(head.start, end, "item", head.first_start)
-            self._record(pending.separator_at, pending.separator_at + len(pending.separator), "item", head.first_start)
+            self._record(
+                pending.separator_at,
+                pending.separator_at + len(pending.separator),
+                "item",
+                head.first_start,
+            )
             pending.separate(at, head.separator)
         else:
             self._record(at, at + len(head.separator), "item", head.first_start)
@@ -297,12 +335,25 @@ class SentenceFilter:
             removal = Removal(start, end, kind, first_start)  # type: ignore[arg-type]
             bisect.insort(self.removed, removal, key=lambda removal: removal.start)
 
-    def _first_start(self, segment: Segment, key: str, said: Seen | None, is_last: bool) -> int | None:
+    def _first_start(
+        self, segment: Segment, key: str, said: Seen | None, is_last: bool
+    ) -> int | None:
         """Return where the segment was said first, if it is one to remove."""
         weight = utf8_size(key)
-        if self._flushed and is_last and "\n" not in segment.separator and not is_terminated(segment.text):
+        if (
+            self._flushed
+            and is_last
+            and "\n" not in segment.separator
+            and not is_terminated(segment.text)
+        ):
             return self._begun_at(segment, key, weight)
-        if said is None or weight < _MIN_ITEM or not segment.firm or segment.wrapped or segment.text.endswith(LEADS_IN):
+        if (
+            said is None
+            or weight < _MIN_ITEM
+            or not segment.firm
+            or segment.wrapped
+            or segment.text.endswith(LEADS_IN)
+        ):
             return None
         if FORMULA.search(segment.text):
             return None
@@ -312,7 +363,9 @@ class SentenceFilter:
                 return None  # the text may have been cut in it
             return said.start if weight >= (_MIN_LABELLED_ITEM if labelled else _MIN_ITEM) else None
         context = self._context
-        if segment.kind == "line" or context.is_verse:  # verse and titles come back; a line said twice running is a fault
+        if (
+            segment.kind == "line" or context.is_verse
+        ):  # verse and titles come back; a line said twice running is a fault
             again = key == context.key and (weight >= _MIN_ALONE or context.times >= 2)
             return said.start if again and not _ROW.search(segment.text) else None
         if key == context.key or (said.after and said.after == self._last_dropped):
@@ -327,7 +380,12 @@ class SentenceFilter:
         elsewhere = said.section != context.section
         if labelled:
             return weight + 1
-        if not elsewhere and said.after and said.after == context.key and context.passage + weight >= _MIN_ALONE:
+        if (
+            not elsewhere
+            and said.after
+            and said.after == context.key
+            and context.passage + weight >= _MIN_ALONE
+        ):
             return _MIN_ECHO
         if elsewhere:
             return _MIN_SECTION
@@ -343,7 +401,9 @@ class SentenceFilter:
         broken = _OPEN.search(segment.text) is not None
         mid_line = segment.kind == "sentence" and not segment.whole
         for said in self._seen.beginning_with(key):
-            if said.scope != segment.scope or (said.key == key and segment.whole and segment.kind != "item"):
+            if said.scope != segment.scope or (
+                said.key == key and segment.whole and segment.kind != "item"
+            ):
                 continue  # a whole line may be all that was meant
             if said.key == key and segment.kind == "item":
                 least = _MIN_ITEM
@@ -352,7 +412,10 @@ class SentenceFilter:
             elif (broken or _breaks_word(said.key, len(key))) and not context.is_verse:
                 least = _MIN_CUT_WORD
             elif mid_line or (
-                segment.kind == "line" and not context.is_verse and context.key and context.key in (said.key, said.after)
+                segment.kind == "line"
+                and not context.is_verse
+                and context.key
+                and context.key in (said.key, said.after)
             ):
                 least = _MIN_CUT_SENTENCE
             else:
@@ -398,7 +461,9 @@ def _side_by_side(said: Seen, context: Context) -> bool:
 
 def _breaks_word(key: str, at: int) -> bool:
     """Return whether a word, or a number, of `key` goes on over the offset `at`."""
-    return key[at - 1 : at].isalnum() and key[at : at + 1].isalnum() and not _UNSPACED.match(key, at)
+    return (
+        key[at - 1 : at].isalnum() and key[at : at + 1].isalnum() and not _UNSPACED.match(key, at)
+    )
 
 
 def _parts_harder(separator: str, other: str) -> bool:

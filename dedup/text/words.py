@@ -12,7 +12,9 @@ UNSPACED: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U0002000
 _UNIT: Final = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
 _ASCII_UNIT: Final = re.compile(r"[a-z0-9]+")
 _FIRST_IDEOGRAPH: Final = "\u4e00"
-_CHINESE_RUN: Final = re.compile("[a-z0-9]+|[\u4e00-\u9fff]+")  # the words of what `_ONLY_CASE` matches
+_CHINESE_RUN: Final = re.compile(
+    "[a-z0-9]+|[\u4e00-\u9fff]+"
+)  # the words of what `_ONLY_CASE` matches
 _UNSPACED_GAP: Final = re.compile(rf"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 # Text, as Chinese mostly is, that only case is to be folded in, once its punctuation goes.
 _ONLY_CASE: Final = re.compile(
@@ -38,7 +40,9 @@ def units(text: str) -> list[str]:
     found: list[str] = []
     for line in text.split("\n"):
         if _ONLY_CASE.fullmatch(line):
-            for run in _CHINESE_RUN.findall(line.casefold()):  # a match a run, where the general pattern needs one a character
+            for run in _CHINESE_RUN.findall(
+                line.casefold()
+            ):  # a match a run, where the general pattern needs one a character
                 if run < _FIRST_IDEOGRAPH:
                     found.append(run)
                 else:

@@ -69,7 +69,12 @@ class Service:
         self.incidents = IncidentLog(path, settings.incident_log_max_bytes) if path else None
 
 
-def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None = None, tracer: Tracer | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    engine: Engine,
+    telemetry: Telemetry | None = None,
+    tracer: Tracer | None = None,
+) -> FastAPI:
     """The server as an ASGI application. The engine starts with it, beside it: `/health/ready` says when it is there.
 
     telemetry: given where the engine counts too.
@@ -85,7 +90,9 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
             telemetry.learn(engine.models)
 
         app.state.starting = asyncio.create_task(start())
-        if settings.workers > 1:  # no connection may come to a worker that cannot answer while another can
+        if (
+            settings.workers > 1
+        ):  # no connection may come to a worker that cannot answer while another can
             await asyncio.wait({app.state.starting})
         try:
             yield
@@ -105,7 +112,13 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
     def require_started() -> None:
         starting: asyncio.Task[None] = app.state.starting
         if not starting.done() or starting.exception():
-            raise ApiError(503, "the engine is not ready yet", type="server_error", code="not_ready", retry_after="1")
+            raise ApiError(
+                503,
+                "the engine is not ready yet",
+                type="server_error",
+                code="not_ready",
+                retry_after="1",
+            )
 
     def authorized(request: Request) -> Service:
         service: Service = app.state.service
@@ -143,15 +156,31 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
     async def ready() -> Response:
         require_started()
         if not await app.state.service.engine.ready():
-            raise ApiError(503, "the engine does not answer", type="server_error", code="not_ready", retry_after="1")
+            raise ApiError(
+                503,
+                "the engine does not answer",
+                type="server_error",
+                code="not_ready",
+                retry_after="1",
+            )
         return _json_response(200, {"status": "ok"})
 
     @app.get("/metrics")
-    def metrics() -> Response:  # in a thread: with many models it takes long enough for streams to falter
+    def metrics() -> (
+        Response
+    ):  # in a thread: with many models it takes long enough for streams to falter
         return Response(telemetry.exposition(), media_type=CONTENT_TYPE)
 
     app.router.routes.append(Route("/check", Check(app), methods=["POST"]))
-    routes = [*paths, "/check", "/v1/models", "/health/live", "/health/ready", "/metrics", "/openapi.json"]
+    routes = [
+        *paths,
+        "/check",
+        "/v1/models",
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+        "/openapi.json",
+    ]
 
     @app.get("/openapi.json")
     async def openapi() -> Response:
@@ -169,7 +198,9 @@ def create_app(settings: Settings, engine: Engine, telemetry: Telemetry | None =
 
     if isinstance(engine, UpstreamEngine):
         own = {*paths, "/v1/models"}
-        app.router.routes.append(Route("/v1/{path:path}", PassThrough(require_started, app, own), methods=_METHODS))
+        app.router.routes.append(
+            Route("/v1/{path:path}", PassThrough(require_started, app, own), methods=_METHODS)
+        )
     return app
 
 
@@ -181,7 +212,9 @@ class App(FastAPI):
         self.direct: dict[tuple[str, str], ASGIApp] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        direct = self.direct.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        direct = (
+            self.direct.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        )
         await (direct or super().__call__)(scope, receive, send)
 
 
@@ -211,7 +244,12 @@ class Generation:
     its reader leaves, even before its first token."""
 
     def __init__(
-        self, endpoint: Endpoint, require_started: Callable[[], None], app: FastAPI, telemetry: Telemetry, tracer: Tracer
+        self,
+        endpoint: Endpoint,
+        require_started: Callable[[], None],
+        app: FastAPI,
+        telemetry: Telemetry,
+        tracer: Tracer,
     ) -> None:
         self._endpoint: Endpoint = endpoint
         self._require_started = require_started
@@ -234,11 +272,18 @@ class Generation:
             with service.streams.one():
                 settings = service.settings
                 completion = Completion(
-                    parsed, service.engine, settings.policy, self._telemetry, heal=settings.heal, incidents=service.incidents
+                    parsed,
+                    service.engine,
+                    settings.policy,
+                    self._telemetry,
+                    heal=settings.heal,
+                    incidents=service.incidents,
                 )
                 with self._tracer.span(parsed, completion):
                     async with _Watch(receive, completion.leave):
-                        await (self._stream if parsed.stream else self._whole)(completion, exchange, scope, send)
+                        await (self._stream if parsed.stream else self._whole)(
+                            completion, exchange, scope, send
+                        )
         except ApiError as refused:
             error = refused
             if completion is None:
@@ -257,7 +302,9 @@ class Generation:
             if parsed and service.settings.log_prompts:
                 more["request"] = exchange.raw[:_MAX_LOGGED_BYTES].decode("utf-8", "replace")
             stream = bool(parsed.stream) if parsed else None
-            _log_exchange(scope, exchange, error.status if error else 200, error, stream=stream, **more)
+            _log_exchange(
+                scope, exchange, error.status if error else 200, error, stream=stream, **more
+            )
 
     def _parse(self, engine: Engine, exchange: Exchange) -> GenerationRequest:
         try:
@@ -268,14 +315,22 @@ class Generation:
         exchange.model = model if isinstance(model, str) else None
         return parse(engine.requests, self._endpoint, body, exchange)
 
-    async def _whole(self, completion: Completion, exchange: Exchange, scope: Scope, send: Send) -> None:
+    async def _whole(
+        self, completion: Completion, exchange: Exchange, scope: Scope, send: Send
+    ) -> None:
         body = await completion.collect()
-        await _send_whole(send, 200, body, [(b"content-type", b"application/json"), *_headers(exchange)])
+        await _send_whole(
+            send, 200, body, [(b"content-type", b"application/json"), *_headers(exchange)]
+        )
 
-    async def _stream(self, completion: Completion, exchange: Exchange, scope: Scope, send: Send) -> None:
+    async def _stream(
+        self, completion: Completion, exchange: Exchange, scope: Scope, send: Send
+    ) -> None:
         reader = scope.get("extensions", {}).get(IN_PARTS) or _InParts(send)
 
-        def begin(events: bytes) -> Awaitable[None] | None:  # until now a refusal could still be a status
+        def begin(
+            events: bytes,
+        ) -> Awaitable[None] | None:  # until now a refusal could still be a status
             more = [header for header in _headers(exchange) if header[0] not in _STREAM_HEADERS]
             return reader.begin(_clean([*_STREAM_HEADERS.items(), *more]), events)
 
@@ -308,14 +363,18 @@ class _InParts:
 class PassThrough:
     """Everything else that an upstream has: request and answer go through untouched."""
 
-    def __init__(self, require_started: Callable[[], None], app: FastAPI, own: Collection[str]) -> None:
+    def __init__(
+        self, require_started: Callable[[], None], app: FastAPI, own: Collection[str]
+    ) -> None:
         self._require_started = require_started
         self._app = app
         self._own = own  # paths that this server answers itself
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in self._own:
-            raise HTTPException(405, headers={"Allow": "GET, HEAD" if scope["path"] == "/v1/models" else "POST"})
+            raise HTTPException(
+                405, headers={"Allow": "GET, HEAD" if scope["path"] == "/v1/models" else "POST"}
+            )
         exchange = _exchange(scope)
         service: Service = self._app.state.service
         status = 200
@@ -335,23 +394,46 @@ class PassThrough:
             _log_exchange(scope, exchange, status, error)
 
     async def _forward(
-        self, engine: UpstreamEngine, path: str, exchange: Exchange, scope: Scope, receive: Receive, send: Send
+        self,
+        engine: UpstreamEngine,
+        path: str,
+        exchange: Exchange,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
     ) -> int:
         async with _Watch(receive):
             response = await engine.forward(scope["method"], path, exchange)
             try:
-                headers = [*exchange.engine_headers, (b"x-request-id", exchange.request_id.encode("latin-1"))]
-                headers += [(b"content-length", length)] if (length := response.header(b"content-length")) else []
-                await send({"type": "http.response.start", "status": response.status, "headers": _clean(headers)})
+                headers = [
+                    *exchange.engine_headers,
+                    (b"x-request-id", exchange.request_id.encode("latin-1")),
+                ]
+                headers += (
+                    [(b"content-length", length)]
+                    if (length := response.header(b"content-length"))
+                    else []
+                )
+                await send(
+                    {
+                        "type": "http.response.start",
+                        "status": response.status,
+                        "headers": _clean(headers),
+                    }
+                )
                 while (received := response.take_raw()) != b"":
                     if received is None:
                         await response.more()
                     else:
-                        await send({"type": "http.response.body", "body": received, "more_body": True})
+                        await send(
+                            {"type": "http.response.body", "body": received, "more_body": True}
+                        )
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             except (BrokenError, TimeoutError) as error:
                 # The status is sent: only a connection that breaks, without a last chunk, can say that the answer did.
-                _log.warning("request_id=%s: the upstream broke off: %s", exchange.request_id, error)
+                _log.warning(
+                    "request_id=%s: the upstream broke off: %s", exchange.request_id, error
+                )
             finally:
                 response.close()
             return response.status
@@ -377,7 +459,9 @@ class Check:
             async with _Watch(receive):
                 async with self._turn:
                     body = await answer(request)
-                await _send_whole(send, 200, body, [(b"content-type", b"application/json"), *_headers(exchange)])
+                await _send_whole(
+                    send, 200, body, [(b"content-type", b"application/json"), *_headers(exchange)]
+                )
         except ApiError as refused:
             error = refused
             await _refuse(refused, exchange, receive, send)
@@ -398,7 +482,9 @@ class _Watch:
         self._watching: asyncio.Task[None] | None = asyncio.create_task(self._until_gone())
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> bool:
         if self._watching:
             self._watching.cancel()
         # Its traceback holds this object: without a way back, all of the request is freed now and not by the garbage collector.
@@ -431,23 +517,36 @@ async def read_body(receive: Receive, exchange: Exchange, settings: Settings) ->
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise ApiError(400, "the client left before its request was complete", code="client_gone")
+                    raise ApiError(
+                        400, "the client left before its request was complete", code="client_gone"
+                    )
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > max_bytes:
-                    raise ApiError(413, f"the body is larger than {max_bytes} bytes", code="body_too_large")
+                    raise ApiError(
+                        413, f"the body is larger than {max_bytes} bytes", code="body_too_large"
+                    )
                 if not message.get("more_body"):
                     exchange.is_read = True
                     return parts[0] if len(parts) == 1 else b"".join(parts)
     except TimeoutError:
-        raise ApiError(408, f"the body did not come within {settings.body_timeout_seconds:g} s", code="too_slow") from None
+        raise ApiError(
+            408,
+            f"the body did not come within {settings.body_timeout_seconds:g} s",
+            code="too_slow",
+        ) from None
 
 
 def _exchange(scope: Scope) -> Exchange:
     headers = scope["headers"]
     given = next((value for name, value in headers if name == b"x-request-id"), b"")
     request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-    return Exchange(request_id=request_id, began=time.perf_counter(), headers=headers, query=scope["query_string"])
+    return Exchange(
+        request_id=request_id,
+        began=time.perf_counter(),
+        headers=headers,
+        query=scope["query_string"],
+    )
 
 
 def _admit(service: Service, scope: Scope, exchange: Exchange) -> None:
@@ -461,7 +560,12 @@ def _safe_path(scope: Scope) -> str:
     """The path below `/v1` as it came. Raises `ApiError` (400) where a server could read it as another one."""
     path: str = scope["raw_path"].decode("ascii")
     decoded: str = scope["path"]
-    if "//" in decoded or "\\" in decoded or any(part in (".", "..") for part in decoded.split("/")) or not decoded.isprintable():
+    if (
+        "//" in decoded
+        or "\\" in decoded
+        or any(part in (".", "..") for part in decoded.split("/"))
+        or not decoded.isprintable()
+    ):
         raise invalid("the path is ambiguous", code="invalid_path")
     return path.removeprefix("/v1")
 
@@ -472,7 +576,10 @@ def _described(model: str, engine: Engine) -> dict[str, Any]:
 
 
 def _headers(exchange: Exchange) -> list[tuple[bytes, bytes]]:
-    return [*answer_headers(exchange.engine_headers), (b"x-request-id", exchange.request_id.encode("latin-1"))]
+    return [
+        *answer_headers(exchange.engine_headers),
+        (b"x-request-id", exchange.request_id.encode("latin-1")),
+    ]
 
 
 def _clean(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -480,7 +587,9 @@ def _clean(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     return [(name, value.translate(None, b"\r\n\0")) for name, value in headers]
 
 
-async def _send_whole(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+async def _send_whole(
+    send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]
+) -> None:
     headers = [*_clean(headers), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -488,11 +597,16 @@ async def _send_whole(send: Send, status: int, body: bytes, headers: list[tuple[
 
 async def _refuse(error: ApiError, exchange: Exchange, receive: Receive, send: Send) -> None:
     """Sends the error. Of a body that has not been read yet the rest is taken for a while, so that its sender gets to read why."""
-    headers = [(b"content-type", b"application/json"), (b"x-request-id", exchange.request_id.encode("latin-1"))]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"x-request-id", exchange.request_id.encode("latin-1")),
+    ]
     if error.retry_after:
         headers.append((b"retry-after", error.retry_after.encode("latin-1")))
     body = _encode(error.body())
-    if exchange.is_read or not any(name in (b"content-length", b"transfer-encoding") for name, _ in exchange.headers):
+    if exchange.is_read or not any(
+        name in (b"content-length", b"transfer-encoding") for name, _ in exchange.headers
+    ):
         await _send_whole(send, error.status, body, headers)
         return
     headers += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
@@ -505,12 +619,18 @@ async def _refuse(error: ApiError, exchange: Exchange, receive: Receive, send: S
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _json_response(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+def _json_response(
+    status: int, body: dict[str, Any], headers: dict[str, str] | None = None
+) -> Response:
     return Response(_encode(body), status, headers, media_type="application/json")
 
 
 def _refusal(error: ApiError) -> Response:
-    return _json_response(error.status, error.body(), {"Retry-After": error.retry_after} if error.retry_after else None)
+    return _json_response(
+        error.status,
+        error.body(),
+        {"Retry-After": error.retry_after} if error.retry_after else None,
+    )
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -520,7 +640,10 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    reasons = {404: f"there is no {request.url.path}", 405: f"{request.url.path} does not take {request.method}"}
+    reasons = {
+        404: f"there is no {request.url.path}",
+        405: f"{request.url.path} does not take {request.method}",
+    }
     body = ApiError(error.status_code, reasons.get(error.status_code, error.detail)).body()
     return _json_response(error.status_code, body, dict(error.headers) if error.headers else None)
 
@@ -529,7 +652,9 @@ async def _failed(request: Request, error: Exception) -> Response:
     return _json_response(500, ApiError(500, "the server failed", type="server_error").body())
 
 
-def _log_exchange(scope: Scope, exchange: Exchange, status: int, error: ApiError | None, **more: Any) -> None:
+def _log_exchange(
+    scope: Scope, exchange: Exchange, status: int, error: ApiError | None, **more: Any
+) -> None:
     client = scope.get("client")
     log_request(
         request_id=exchange.request_id,

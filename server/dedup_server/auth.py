@@ -22,10 +22,15 @@ class Keys:
         if not self._keys:
             return None
         given = _given(headers)
-        matches = [hmac.compare_digest(given, key) for key in self._keys]  # all of them, so that time tells nothing
+        matches = [
+            hmac.compare_digest(given, key) for key in self._keys
+        ]  # all of them, so that time tells nothing
         if not any(matches):
             raise ApiError(
-                401, "a valid API key is needed: Authorization: Bearer KEY", type="authentication_error", code="invalid_api_key"
+                401,
+                "a valid API key is needed: Authorization: Bearer KEY",
+                type="authentication_error",
+                code="invalid_api_key",
             )
         return f"key {matches.index(True) + 1}"
 

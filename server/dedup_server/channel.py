@@ -17,7 +17,9 @@ from dedup_server.telemetry import ChannelName, Telemetry
 
 _now: Final = perf_counter  # asked twice a piece, and compiled code would look `time` and its function up each time
 _log: Final = logging.getLogger("dedup.server")
-_MAX_JSON_CHARS: Final = 4_000_000  # kept to tell at a cut whether it is complete; longer JSON counts as incomplete
+_MAX_JSON_CHARS: Final = (
+    4_000_000  # kept to tell at a cut whether it is complete; longer JSON counts as incomplete
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,14 @@ class Editing:
 
     def channel(self, name: ChannelName) -> "Channel":
         edit = name != "tool_arguments" and not (name == "content" and self.wants_json)
-        history = self.history if self.policy == "strict" and not (self.history and asks_again(self.prompt)) else ()
-        text_filter = RepetitionFilter(_config(self.policy, edit), history=history, prompt=self.prompt)
+        history = (
+            self.history
+            if self.policy == "strict" and not (self.history and asks_again(self.prompt))
+            else ()
+        )
+        text_filter = RepetitionFilter(
+            _config(self.policy, edit), history=history, prompt=self.prompt
+        )
         return Channel(name, text_filter, is_json=not edit)
 
 
@@ -48,7 +56,9 @@ def _config(policy: Policy, edit: bool) -> FilterConfig:
 class Channel:
     """Text that may turn out to be a repeat is held and comes with later text; none is lost, not even where the filter fails."""
 
-    def __init__(self, name: ChannelName, text_filter: RepetitionFilter, *, is_json: bool = False) -> None:
+    def __init__(
+        self, name: ChannelName, text_filter: RepetitionFilter, *, is_json: bool = False
+    ) -> None:
         """is_json: it has to be JSON, and may be asked whether it is."""
         self.name = name
         self.filter = text_filter
@@ -58,11 +68,15 @@ class Channel:
         self.chars_out = 0
         self.flushed = False
         self.failed = False  # the filter raised: from there on text passes as it is
-        self.given: list[str] | None = None  # what the reader got; kept where somebody wants to know, else None
+        self.given: list[str] | None = (
+            None  # what the reader got; kept where somebody wants to know, else None
+        )
         self.fed: list[str] = []  # what came; kept likewise
         self.healed: list[LoopEvent] = []  # loops that ended, and the text went on
         self.discarded_chars = 0  # generated in them, and given to nobody
-        self._held: deque[tuple[int, float, str]] = deque()  # (characters fed until then, when, text), of what is not let go yet
+        self._held: deque[tuple[int, float, str]] = (
+            deque()
+        )  # (characters fed until then, when, text), of what is not let go yet
         self._let_go = 0  # characters fed that were given out or removed
         self._json: list[str] | None = [] if is_json else None  # what the reader got
 
@@ -162,7 +176,9 @@ class Channel:
             telemetry.count("loops", 1, model, self.name, healed.kind, "healed")
             telemetry.observe("loop_detection_chars", healed.detected_at - healed.onset, model)
         if loop := self.filter.loop:
-            telemetry.count("loops", 1, model, self.name, loop.kind, "cut" if self.cut else "flagged")
+            telemetry.count(
+                "loops", 1, model, self.name, loop.kind, "cut" if self.cut else "flagged"
+            )
             telemetry.observe("loop_detection_chars", loop.detected_at - loop.onset, model)
 
     def _give_up(self, text: str) -> str:

@@ -49,7 +49,9 @@ def read_check(body: bytes, policy: Policy) -> CheckRequest:
         raise invalid(f"the body is not valid JSON: {error}", code="invalid_json") from None
     if len(request.text) > MAX_CHARS:
         raise ApiError(
-            413, f"the text is longer than {MAX_CHARS} characters; `dedup score` reads longer ones", code="text_too_long"
+            413,
+            f"the text is longer than {MAX_CHARS} characters; `dedup score` reads longer ones",
+            code="text_too_long",
         )
     return msgspec.structs.replace(request, policy=request.policy or policy)
 
@@ -74,7 +76,9 @@ async def answer(request: CheckRequest) -> bytes:
 def check(request: CheckRequest) -> dict[str, Any]:
     """All offsets count characters (code points) of the text."""
     text, policy = request.text, request.policy or "balanced"
-    text_filter = RepetitionFilter(FilterConfig(policy=policy, on_loop=request.on_loop), prompt=request.prompt)
+    text_filter = RepetitionFilter(
+        FilterConfig(policy=policy, on_loop=request.on_loop), prompt=request.prompt
+    )
     for at in range(0, len(text), _BLOCK_CHARS):
         text_filter.feed(text[at : at + _BLOCK_CHARS])
     text_filter.flush()
@@ -95,10 +99,14 @@ def _sentences(text: str) -> list[dict[str, int | None]]:
     spans: list[tuple[int, int, str]] = []
     start = 0
     for segment in segments_of(text):
-        spans.append((start, start + len(segment.text), sentence_key(segment.text[segment.marker_chars :])))
+        spans.append(
+            (start, start + len(segment.text), sentence_key(segment.text[segment.marker_chars :]))
+        )
         start += len(segment.text) + len(segment.separator)
     times = Counter(key for _, _, key in spans if key)
-    groups = {key: number for number, key in enumerate(key for key, count in times.items() if count > 1)}
+    groups = {
+        key: number for number, key in enumerate(key for key, count in times.items() if count > 1)
+    }
     return [{"start": start, "end": end, "group": groups.get(key)} for start, end, key in spans]
 
 

@@ -17,7 +17,10 @@ from dedup.config import POLICIES
 from dedup.terminal import one_line
 
 DTYPES = ["auto", "float32", "bfloat16", "float16"]
-_NEEDED = {"server": ("fastapi", "uvicorn", "httptools", "prometheus_client"), "local": ("torch", "transformers")}
+_NEEDED = {
+    "server": ("fastapi", "uvicorn", "httptools", "prometheus_client"),
+    "local": ("torch", "transformers"),
+}
 
 
 class _MissingExtra(click.ClickException):
@@ -28,24 +31,64 @@ def _require(*extras: str) -> None:
     """Raise `_MissingExtra` that names the extras to install, if what they bring is not there."""
     missing = [extra for extra in extras if not all(map(find_spec, _NEEDED[extra]))]
     if missing:
-        raise _MissingExtra(f'this needs more than the library: pip install "dedup-llm[{",".join(missing)}]"')
+        raise _MissingExtra(
+            f'this needs more than the library: pip install "dedup-llm[{",".join(missing)}]"'
+        )
 
 
 @click.command()
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on.  [default: 8000]")
-@click.option("--model", metavar="PATH_OR_HUB_ID", help="A Hugging Face model to serve.  [default: the bundled demo model]")
 @click.option(
-    "--upstream", metavar="URL", help="An OpenAI-compatible server to stand in front of, e.g. http://127.0.0.1:8001/v1."
+    "--model",
+    metavar="PATH_OR_HUB_ID",
+    help="A Hugging Face model to serve.  [default: the bundled demo model]",
 )
-@click.option("--device", metavar="DEVICE", help="Where the model runs: cpu, cuda, mps.  [default: the best there is]")
-@click.option("--dtype", type=click.Choice(DTYPES), help="Of the weights.  [default: float32 on the CPU, else the checkpoint's]")
-@click.option("--max-concurrent", type=int, help="Answers the model generates at once.  [default: 16; 4 if it cannot batch]")
-@click.option("--trust-remote-code", is_flag=True, default=None, help="Let the checkpoint run code of its own.")
-@click.option("--policy", type=click.Choice(POLICIES), help="What is done about repetition.  [default: balanced]")
-@click.option("--workers", type=int, help="Processes that share the port, in front of an upstream.  [default: 1]")
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Settings; flags and DEDUP_* variables win.")
-@click.option("--check-config", is_flag=True, help="Say what is wrong with the settings, or nothing, and end.")
+@click.option(
+    "--upstream",
+    metavar="URL",
+    help="An OpenAI-compatible server to stand in front of, e.g. http://127.0.0.1:8001/v1.",
+)
+@click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Where the model runs: cpu, cuda, mps.  [default: the best there is]",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(DTYPES),
+    help="Of the weights.  [default: float32 on the CPU, else the checkpoint's]",
+)
+@click.option(
+    "--max-concurrent",
+    type=int,
+    help="Answers the model generates at once.  [default: 16; 4 if it cannot batch]",
+)
+@click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    default=None,
+    help="Let the checkpoint run code of its own.",
+)
+@click.option(
+    "--policy",
+    type=click.Choice(POLICIES),
+    help="What is done about repetition.  [default: balanced]",
+)
+@click.option(
+    "--workers",
+    type=int,
+    help="Processes that share the port, in front of an upstream.  [default: 1]",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="Settings; flags and DEDUP_* variables win.",
+)
+@click.option(
+    "--check-config", is_flag=True, help="Say what is wrong with the settings, or nothing, and end."
+)
 def serve(config: Path | None, check_config: bool, **flags: Any) -> None:
     """Serves a model without its repetitions, over OpenAI's API.
 
@@ -79,14 +122,33 @@ def serve(config: Path | None, check_config: bool, **flags: Any) -> None:
 
 @click.command()
 @click.option("--model", metavar="PATH_OR_HUB_ID", required=True, help="A Hugging Face model.")
-@click.option("--before", default="", metavar="TEXT", help='Stands before the text, such as "summarize: ".')
+@click.option(
+    "--before", default="", metavar="TEXT", help='Stands before the text, such as "summarize: ".'
+)
 @click.option("--after", default="", metavar="TEXT", help="Stands after it.")
-@click.option("--overlap", default=64, show_default=True, help="Tokens that pieces of a long text have in common.")
-@click.option("--max-tokens", type=int, help="Of the answer to a piece.  [default: half of the context]")
+@click.option(
+    "--overlap",
+    default=64,
+    show_default=True,
+    help="Tokens that pieces of a long text have in common.",
+)
+@click.option(
+    "--max-tokens", type=int, help="Of the answer to a piece.  [default: half of the context]"
+)
 @click.option("--temperature", type=float, default=0.0, show_default=True)
 @click.option("--seed", type=int)
-@click.option("--device", metavar="DEVICE", help="Where the model runs: cpu, cuda, mps.  [default: the best there is]")
-@click.option("--policy", type=click.Choice(POLICIES), default="balanced", show_default=True, help="What is removed.")
+@click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Where the model runs: cpu, cuda, mps.  [default: the best there is]",
+)
+@click.option(
+    "--policy",
+    type=click.Choice(POLICIES),
+    default="balanced",
+    show_default=True,
+    help="What is removed.",
+)
 def generate(model: str, device: str | None, policy: Any, **parameters: Any) -> None:
     """Asks a model about a text: standard input to standard output.
 
@@ -116,8 +178,16 @@ def generate(model: str, device: str | None, policy: Any, **parameters: Any) -> 
 
 @click.command()
 @click.argument("url")
-@click.option("--interval", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds between two looks.")
-@click.option("--count", type=click.IntRange(min=1), help="End after so many looks.  [default: at Ctrl-C]")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    default=2.0,
+    show_default=True,
+    help="Seconds between two looks.",
+)
+@click.option(
+    "--count", type=click.IntRange(min=1), help="End after so many looks.  [default: at Ctrl-C]"
+)
 def watch(url: str, interval: float, count: int | None) -> None:
     """Shows what a server is doing, a line a model: its /metrics, read again and again.
 
@@ -153,24 +223,69 @@ def watch(url: str, interval: float, count: int | None) -> None:
     help="PATH, HUB_ID or URL[#NAME]; the first is the yardstick.",
 )
 @click.option(
-    "--prompts", type=click.Path(path_type=Path), required=True, metavar="FILE", help='A prompt a line, or .jsonl of {"prompt"}.'
+    "--prompts",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help='A prompt a line, or .jsonl of {"prompt"}.',
 )
-@click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Answers to each prompt.")
-@click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Of an answer.")
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Answers to each prompt.",
+)
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Of an answer."
+)
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.7, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--raw", is_flag=True, help="Prompts go to the model as they stand, without its chat template.")
 @click.option(
-    "--max-rise", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Allowed rise of loop rate and rep-4."
+    "--raw", is_flag=True, help="Prompts go to the model as they stand, without its chat template."
 )
-@click.option("--max-loop-rate", type=click.FloatRange(0, 1), help="Allowed share of answers that loop.")
 @click.option(
-    "--answers", type=click.Path(path_type=Path), metavar="FILE.jsonl", help="Keeps answers: a run goes on where it was."
+    "--max-rise",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Allowed rise of loop rate and rep-4.",
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Writes all numbers.")
-@click.option("--html", "html_file", type=click.Path(path_type=Path), metavar="FILE", help="Writes a page with pictures.")
-@click.option("--device", metavar="DEVICE", help="Where local models run: cpu, cuda, mps.  [default: the best there is]")
-@click.option("--concurrency", type=click.IntRange(min=1), default=8, show_default=True, help="Prompts at once to a URL.")
+@click.option(
+    "--max-loop-rate", type=click.FloatRange(0, 1), help="Allowed share of answers that loop."
+)
+@click.option(
+    "--answers",
+    type=click.Path(path_type=Path),
+    metavar="FILE.jsonl",
+    help="Keeps answers: a run goes on where it was.",
+)
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Writes all numbers.",
+)
+@click.option(
+    "--html",
+    "html_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Writes a page with pictures.",
+)
+@click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Where local models run: cpu, cuda, mps.  [default: the best there is]",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Prompts at once to a URL.",
+)
 @click.option("--api-key-env", metavar="NAME", help="Variable that holds the key for URLs.")
 def audit(**asked: Any) -> None:
     """Does a model repeat itself more than another? Asks both the same, compares, and ends with 1 if so.

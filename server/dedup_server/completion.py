@@ -32,12 +32,19 @@ _log: Final = logging.getLogger("dedup.server")
 Write = Callable[[bytes], Awaitable[None] | None]
 
 
-def answer_for(request: GenerationRequest, policy: Policy, heals: bool = False, keeps: bool = False) -> Answer:
+def answer_for(
+    request: GenerationRequest, policy: Policy, heals: bool = False, keeps: bool = False
+) -> Answer:
     """The answer in the form that the request's endpoint has."""
     if isinstance(request, ChatRequest | CompletionRequest):
         return ChatAnswer(
             request.endpoint,
-            Editing(policy, request.prompt_text, request.earlier_answers if policy == "strict" else (), request.wants_json),
+            Editing(
+                policy,
+                request.prompt_text,
+                request.earlier_answers if policy == "strict" else (),
+                request.wants_json,
+            ),
             num_choices=request.num_choices,
             wants_usage=request.wants_usage or not request.stream,
             prompt_tokens=request.estimated_prompt_tokens,
@@ -84,7 +91,9 @@ class Completion:
     def _model_label(self) -> str:
         """Return the model's label as far as it is known now: an upstream may say only later which models it has."""
         engine = self._engine
-        return self._telemetry.model_label(self._request.model or (engine.models[0] if engine.models else None))
+        return self._telemetry.model_label(
+            self._request.model or (engine.models[0] if engine.models else None)
+        )
 
     def leave(self) -> None:
         """The reader is gone. Being cancelled without that means that the server stops, and ends the answer as a failure does: with
@@ -152,7 +161,10 @@ class Completion:
     def report(self) -> dict[str, Any]:
         """What the log says of it: numbers, and no word of its text."""
         channels = self.answer.channels
-        loop = next(((channel.name, channel.filter.loop) for channel in channels if channel.filter.loop), None)
+        loop = next(
+            ((channel.name, channel.filter.loop) for channel in channels if channel.filter.loop),
+            None,
+        )
         first = self.first_text_at
         return {
             "outcome": self.outcome,
@@ -160,7 +172,10 @@ class Completion:
             "input_tokens": self.answer.input_tokens,
             "output_tokens": self.answer.output_tokens,
             "output_chars": sum(channel.chars_out for channel in channels),
-            "removed_chars": sum(int(channel.filter.chars_in - channel.filter.chars_out) for channel in channels) or None,
+            "removed_chars": sum(
+                int(channel.filter.chars_in - channel.filter.chars_out) for channel in channels
+            )
+            or None,
             "loop": f"{loop[0]}/{loop[1].kind}" if loop and loop[1] else None,
         }
 
@@ -289,7 +304,9 @@ class Completion:
         )
 
     def _note_text(self) -> None:
-        if self.first_text_at is None and any(channel.chars_out for channel in self.answer.channels):
+        if self.first_text_at is None and any(
+            channel.chars_out for channel in self.answer.channels
+        ):
             self.first_text_at = time.perf_counter()
 
     def _note_healing(self, looped_at: float) -> None:
@@ -303,10 +320,16 @@ class Completion:
         telemetry.count("requests", 1, label, self._request.endpoint, self.outcome)
         telemetry.observe("request_duration_seconds", time.perf_counter() - self.started_at, label)
         if self.first_text_at is not None and self._delivered:
-            telemetry.observe("time_to_first_token_seconds", self.first_text_at - self.started_at, label)
+            telemetry.observe(
+                "time_to_first_token_seconds", self.first_text_at - self.started_at, label
+            )
         if self._healer and self._healer.attempts:
             telemetry.count("heal_attempts", self._healer.attempts, label)
-            telemetry.count("heal_discarded_chars", sum(channel.discarded_chars for channel in answer.channels), label)
+            telemetry.count(
+                "heal_discarded_chars",
+                sum(channel.discarded_chars for channel in answer.channels),
+                label,
+            )
             if self._heal_seconds:
                 telemetry.observe("heal_seconds", self._heal_seconds, label)
         self._tell_of_loop()
@@ -323,5 +346,9 @@ class Completion:
         for channel in channels:
             channel.push(telemetry, label, delivered=self._delivered)
         if channels:
-            telemetry.observe("hold_seconds", max(channel.longest_hold for channel in channels), label)
-            telemetry.observe("overhead_seconds", sum(channel.overhead for channel in channels), label)
+            telemetry.observe(
+                "hold_seconds", max(channel.longest_hold for channel in channels), label
+            )
+            telemetry.observe(
+                "overhead_seconds", sum(channel.overhead for channel in channels), label
+            )

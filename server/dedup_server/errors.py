@@ -29,7 +29,14 @@ class ApiError(Exception):
         self.retry_after = retry_after
 
     def body(self) -> dict[str, Any]:
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
@@ -42,7 +49,12 @@ def unsupported(param: str, reason: str) -> ApiError:
 
 def model_not_found(model: str, known: list[str]) -> ApiError:
     names = ", ".join(known)
-    return ApiError(404, f"the model {model!r} does not exist; there is: {names}", param="model", code="model_not_found")
+    return ApiError(
+        404,
+        f"the model {model!r} does not exist; there is: {names}",
+        param="model",
+        code="model_not_found",
+    )
 
 
 def upstream_failed(message: str, status: int = 502) -> ApiError:
@@ -64,7 +76,13 @@ class UpstreamRefusalError(ApiError):
             type=kind if isinstance(kind, str) else "upstream_error",
             retry_after=retry_after,
         )
-        self._error = {"message": self.message, "type": self.type, "param": None, "code": None, **error}
+        self._error = {
+            "message": self.message,
+            "type": self.type,
+            "param": None,
+            "code": None,
+            **error,
+        }
 
     def body(self) -> dict[str, Any]:
         return {"error": self._error}

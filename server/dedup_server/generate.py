@@ -14,7 +14,12 @@ from dedup_server.sse import read_json
 
 
 def generate(
-    model: str, device: str | None, policy: Policy, text: str, parameters: dict[str, Any], write: Callable[[str], None]
+    model: str,
+    device: str | None,
+    policy: Policy,
+    text: str,
+    parameters: dict[str, Any],
+    write: Callable[[str], None],
 ) -> None:
     """Writes the answer to `text` as it comes, filtered. parameters: `LongInput`'s, and a completion request's; None is not given.
 
@@ -22,7 +27,9 @@ def generate(
     """
     given = {name: value for name, value in parameters.items() if value is not None}
     long_input = {name: given.pop(name) for name in ("before", "after", "overlap") if name in given}
-    request = parse(SAMPLED, "completions", {"prompt": text, "stream": True, "long_input": long_input, **given})
+    request = parse(
+        SAMPLED, "completions", {"prompt": text, "stream": True, "long_input": long_input, **given}
+    )
     engine = LocalEngine(model, device=device)
     said = RepetitionFilter(FilterConfig(policy=policy))
 

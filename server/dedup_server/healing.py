@@ -47,9 +47,15 @@ class Healer:
         """The request for an answer that has said `said`, and then `looped` was thrown away, `num_tokens` long with that. None where it
         has to end."""
         request = self._request
-        if self.attempts == MAX_ATTEMPTS or not isinstance(request, ChatRequest | CompletionRequest):
+        if self.attempts == MAX_ATTEMPTS or not isinstance(
+            request, ChatRequest | CompletionRequest
+        ):
             return None
-        limits = {name: limit for name in ("max_tokens", "max_completion_tokens") if (limit := self._given(name)) is not None}
+        limits = {
+            name: limit
+            for name in ("max_tokens", "max_completion_tokens")
+            if (limit := self._given(name)) is not None
+        }
         left = {name: int(limit) - num_tokens for name, limit in limits.items()}
         if any(limit < 1 for limit in left.values()):
             return None
@@ -60,25 +66,38 @@ class Healer:
         if rung == MAX_ATTEMPTS - 1 or not can_avoid:
             said += _BREAK[len(said) - len(said.rstrip("\n")) :]
         if rung > 0 and said.rfind(_THINKING[0]) > said.rfind(_THINKING[1]):
-            said = said.rstrip() + f"\n{_THINKING[1]}\n\n"  # it has thought enough, and is to answer
+            said = (
+                said.rstrip() + f"\n{_THINKING[1]}\n\n"
+            )  # it has thought enough, and is to answer
         changes: dict[str, Any] = {**left, "seed": self._seed(rung)}
         if self._engine.has_all_methods:
             wanted = _LADDER[rung]
         else:
-            wanted = _LADDER_ELSEWHERE[rung] | ({"min_tokens": min([_MIN_TOKENS, *left.values()])} if can_avoid else {})
+            wanted = _LADDER_ELSEWHERE[rung] | (
+                {"min_tokens": min([_MIN_TOKENS, *left.values()])} if can_avoid else {}
+            )
         for name, value in wanted.items():
             given = self._given(name)
             changes[name] = value if given is None else _stronger(name, given, value)
         return request.going_on(said, looped, **changes)
 
     def _given(self, name: str) -> Any:
-        return getattr(self._request, name, None) if name in type(self._request).model_fields else self._request.sent.get(name)
+        return (
+            getattr(self._request, name, None)
+            if name in type(self._request).model_fields
+            else self._request.sent.get(name)
+        )
 
     def _seed(self, rung: int) -> int:
         request = self._request
         assert isinstance(request, ChatRequest | CompletionRequest)
         text = f"{self._given('seed')}\0{rung}\0{request.prompt_text}"
-        return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:4], "big") >> 1
+        return (
+            int.from_bytes(
+                hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:4], "big"
+            )
+            >> 1
+        )
 
 
 def _stronger(name: str, given: float, wanted: float) -> float:

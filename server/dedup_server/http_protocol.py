@@ -7,7 +7,11 @@ from collections.abc import Awaitable
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from dedup_server.chunked import body_writer, chunk
 from dedup_server.errors import ApiError
@@ -17,8 +21,15 @@ from dedup_server.sse import write_json
 IN_PARTS = "dedup.in_parts"
 
 # What uvicorn says of requests and answers that are broken off on purpose.
-_EXPECTED = ("Invalid HTTP request", "without completing response", "Unsupported upgrade", "No supported WebSocket")
-logging.getLogger("uvicorn.error").addFilter(lambda record: not any(words in record.getMessage() for words in _EXPECTED))
+_EXPECTED = (
+    "Invalid HTTP request",
+    "without completing response",
+    "Unsupported upgrade",
+    "No supported WebSocket",
+)
+logging.getLogger("uvicorn.error").addFilter(
+    lambda record: not any(words in record.getMessage() for words in _EXPECTED)
+)
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -55,7 +66,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._decline_upgrade(data[offer.args[0] :])
         if self._in_head and self._head_bytes > self.max_header_bytes:
             self._refuse_head_size()
-        elif self._slow is None and (self._in_head or (self.cycle and self.cycle.response_complete)):
+        elif self._slow is None and (
+            self._in_head or (self.cycle and self.cycle.response_complete)
+        ):
             self._await_head()  # that of the rest of a head, for nearly every one comes at once; or of one after a lone line end
 
     def on_message_begin(self) -> None:
@@ -100,12 +113,20 @@ class GuardedProtocol(HttpToolsProtocol):
     def _decline_upgrade(self, rest: bytes) -> None:
         """A client that offers another protocol (Java's offers HTTP/2) gets its answer in this one. The parser cannot go on after
         an offer, so another one does, from the end of the head."""
-        framing = [header for header in self.headers if header[0] in (b"content-length", b"transfer-encoding")]
+        framing = [
+            header
+            for header in self.headers
+            if header[0] in (b"content-length", b"transfer-encoding")
+        ]
         has_body = self._has_body()
         self.parser = httptools.HttpRequestParser(self)
         if has_body:
             self._resuming = True
-            head = b"POST / HTTP/1.1\r\n" + b"".join(b"%b: %b\r\n" % header for header in framing) + b"\r\n"
+            head = (
+                b"POST / HTTP/1.1\r\n"
+                + b"".join(b"%b: %b\r\n" % header for header in framing)
+                + b"\r\n"
+            )
             self.parser.feed_data(head)
             self._resuming = False
         if rest:
@@ -136,7 +157,13 @@ class GuardedProtocol(HttpToolsProtocol):
     def _refuse_slowness(self) -> None:
         self._slow = None
         if self._head_bytes:
-            self._refuse(ApiError(408, f"no complete request came within {self.header_timeout_seconds:g} s", code="too_slow"))
+            self._refuse(
+                ApiError(
+                    408,
+                    f"no complete request came within {self.header_timeout_seconds:g} s",
+                    code="too_slow",
+                )
+            )
         else:
             self.transport.close()
 
@@ -148,10 +175,15 @@ class GuardedProtocol(HttpToolsProtocol):
         """Answers outside of the application and closes: what may follow on this connection cannot be trusted."""
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:  # else it would land in the middle of another answer
+        if (
+            self.cycle is None or self.cycle.response_complete
+        ):  # else it would land in the middle of another answer
             body = write_json(error.body())
             head = STATUS_LINE.get(error.status, b"HTTP/1.1 %d \r\n" % error.status)
-            head += b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+            head += (
+                b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+                % len(body)
+            )
             self.transport.write(head + body)
         self.transport.close()
 
@@ -176,7 +208,10 @@ class InParts:
         closes = b"" if cycle.keep_alive else b"connection: close\r\n"
         if not cycle.transport.is_closing():
             first = chunk(part) if part else b""
-            cycle.transport.write(b"%b%b%btransfer-encoding: chunked\r\n\r\n%b" % (STATUS_LINE[200], head, closes, first))
+            cycle.transport.write(
+                b"%b%b%btransfer-encoding: chunked\r\n\r\n%b"
+                % (STATUS_LINE[200], head, closes, first)
+            )
         return self.write(b"")  # nothing, but what to await
 
     async def end(self, part: bytes) -> None:
@@ -216,7 +251,9 @@ def _ambiguous(headers: list[tuple[bytes, bytes]]) -> str | None:
     return None
 
 
-def guarded_by(max_header_bytes: int, header_timeout_seconds: float, idle_timeout_seconds: float) -> type[GuardedProtocol]:
+def guarded_by(
+    max_header_bytes: int, header_timeout_seconds: float, idle_timeout_seconds: float
+) -> type[GuardedProtocol]:
     """The protocol with one server's limits."""
     limits: dict[str, Any] = {
         "max_header_bytes": max_header_bytes,

@@ -21,7 +21,10 @@ class IncidentLog:
 
     def write(self, incident: dict[str, Any]) -> None:
         """A log that cannot be written is said once; no request fails for it."""
-        line = write_json({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **incident}) + b"\n"
+        line = (
+            write_json({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **incident})
+            + b"\n"
+        )
         try:
             if self._path.exists() and self._path.stat().st_size + len(line) > self._max:
                 self._path.replace(self._path.with_name(self._path.name + ".1"))
@@ -34,5 +37,7 @@ class IncidentLog:
             self._failed = False
         except OSError as error:
             if not self._failed:
-                _log.warning("the incident log %s cannot be written: %s", self._path, error.strerror or error)
+                _log.warning(
+                    "the incident log %s cannot be written: %s", self._path, error.strerror or error
+                )
             self._failed = True

@@ -22,7 +22,9 @@ class StreamLimit:
         """Raises `ApiError` (429)."""
         if self.max_streams is not None and self.in_progress >= self.max_streams:
             message = f"{self.in_progress} answers are in progress, which is the most this server gives at once"
-            raise ApiError(429, message, type="rate_limit_error", code="too_many_streams", retry_after="1")
+            raise ApiError(
+                429, message, type="rate_limit_error", code="too_many_streams", retry_after="1"
+            )
         self.in_progress += 1
         try:
             yield
@@ -36,7 +38,9 @@ class RateLimit:
     def __init__(self, requests_per_minute: int | None, clock: Callable[[], float]) -> None:
         self._most = requests_per_minute
         self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # requests left, as of when
+        self._buckets: OrderedDict[str, tuple[float, float]] = (
+            OrderedDict()
+        )  # requests left, as of when
 
     def take(self, caller: str) -> None:
         """Raises `ApiError` (429)."""
@@ -52,4 +56,10 @@ class RateLimit:
         if not allowed:
             wait = math.ceil((1 - left) * 60 / self._most)
             message = f"more than {self._most} requests a minute"
-            raise ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", retry_after=str(wait))
+            raise ApiError(
+                429,
+                message,
+                type="rate_limit_error",
+                code="rate_limit_exceeded",
+                retry_after=str(wait),
+            )

@@ -26,7 +26,10 @@ def configure(log_format: Literal["text", "json"]) -> None:
 def log_request(**fields: Any) -> None:
     """One line about one request. Fields that are None are left out."""
     if _log.isEnabledFor(logging.INFO):
-        _log.info("request", extra={"fields": {name: value for name, value in fields.items() if value is not None}})
+        _log.info(
+            "request",
+            extra={"fields": {name: value for name, value in fields.items() if value is not None}},
+        )
 
 
 class _TextFormatter(logging.Formatter):

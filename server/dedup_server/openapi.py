@@ -25,23 +25,38 @@ _ERROR_SHAPE = {
 
 def document(requests: Requests, paths: Mapping[str, Endpoint]) -> dict[str, Any]:
     """OpenAPI 3.1 for the endpoints in `paths`, and for what the server says of itself."""
-    described: dict[str, Any] = {path: {"post": _generation(requests, endpoint)} for path, endpoint in paths.items()}
-    described["/check"] = {"post": _posted("Where a text repeats itself, and how much", "check", _check_shape())}
-    described["/v1/models"] = {"get": _get("The models that can be asked for", "application/json", refusals=("401", "503"))}
+    described: dict[str, Any] = {
+        path: {"post": _generation(requests, endpoint)} for path, endpoint in paths.items()
+    }
+    described["/check"] = {
+        "post": _posted("Where a text repeats itself, and how much", "check", _check_shape())
+    }
+    described["/v1/models"] = {
+        "get": _get("The models that can be asked for", "application/json", refusals=("401", "503"))
+    }
     described["/health/live"] = {"get": _get("Whether the process runs", "application/json")}
-    described["/health/ready"] = {"get": _get("Whether a request would be answered now", "application/json", refusals=("503",))}
+    described["/health/ready"] = {
+        "get": _get(
+            "Whether a request would be answered now", "application/json", refusals=("503",)
+        )
+    }
     described["/metrics"] = {"get": _get("Prometheus metrics", "text/plain")}
     return {
         "openapi": "3.1.0",
         "info": {"title": "dedup", "version": version()},
         "paths": described,
-        "components": {"schemas": {"Error": _ERROR_SHAPE}, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "components": {
+            "schemas": {"Error": _ERROR_SHAPE},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
         "security": [{}, {"key": []}],
     }
 
 
 def _generation(requests: Requests, endpoint: Endpoint) -> dict[str, Any]:
-    shape = requests[endpoint].model_json_schema(ref_template="#/components/schemas/{model}", mode="validation")
+    shape = requests[endpoint].model_json_schema(
+        ref_template="#/components/schemas/{model}", mode="validation"
+    )
     return _posted(_SUMMARIES[endpoint], endpoint, _inlined(shape), {"text/event-stream": {}})
 
 
@@ -50,7 +65,9 @@ def _check_shape() -> dict[str, Any]:
     return shape
 
 
-def _posted(summary: str, name: str, shape: dict[str, Any], streamed: dict[str, Any] | None = None) -> dict[str, Any]:
+def _posted(
+    summary: str, name: str, shape: dict[str, Any], streamed: dict[str, Any] | None = None
+) -> dict[str, Any]:
     return {
         "summary": summary,
         "operationId": name,
@@ -60,18 +77,27 @@ def _posted(summary: str, name: str, shape: dict[str, Any], streamed: dict[str, 
                 "description": "The answer",
                 "content": {"application/json": {"schema": {"type": "object"}}, **(streamed or {})},
             },
-            "default": {"description": "What is wrong", "content": {"application/json": {"schema": _ERROR}}},
+            "default": {
+                "description": "What is wrong",
+                "content": {"application/json": {"schema": _ERROR}},
+            },
         },
     }
 
 
 def _get(summary: str, media_type: str, refusals: tuple[str, ...] = ()) -> dict[str, Any]:
     kind = "string" if media_type == "text/plain" else "object"
-    refused = {"description": "Not now, or not to you", "content": {"application/json": {"schema": _ERROR}}}
+    refused = {
+        "description": "Not now, or not to you",
+        "content": {"application/json": {"schema": _ERROR}},
+    }
     return {
         "summary": summary,
         "responses": {
-            "200": {"description": "The answer", "content": {media_type: {"schema": {"type": kind}}}},
+            "200": {
+                "description": "The answer",
+                "content": {media_type: {"schema": {"type": kind}}},
+            },
             **dict.fromkeys(refusals, refused),
         },
     }

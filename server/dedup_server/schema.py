@@ -12,7 +12,15 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from dedup.config import Policy
@@ -36,7 +44,9 @@ def _stop(value: object) -> object:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise PydanticCustomError("stop", "must be a string or a list of strings")
         if len(value) > _MAX_STOPS:
-            raise PydanticCustomError("stop", "must be at most {most} strings", {"most": _MAX_STOPS})
+            raise PydanticCustomError(
+                "stop", "must be at most {most} strings", {"most": _MAX_STOPS}
+            )
     return value
 
 
@@ -45,25 +55,36 @@ def _prompt(value: object) -> object:
         return value
     kinds = {type(item) for item in value} if isinstance(value, list) else set()
     if kinds == {list}:
-        kinds = {list} if all(type(token) is int for tokens in value for token in tokens) else {object}  # type: ignore[attr-defined]
+        kinds = (
+            {list} if all(type(token) is int for tokens in value for token in tokens) else {object}
+        )  # type: ignore[attr-defined]
     if kinds not in ({str}, {int}, {list}):
-        raise PydanticCustomError("prompt", "must be a string, a list of strings, token ids, or a list of lists of token ids")
+        raise PydanticCustomError(
+            "prompt",
+            "must be a string, a list of strings, token ids, or a list of lists of token ids",
+        )
     if kinds != {int} and len(value) > _MAX_PROMPTS:  # type: ignore[arg-type]
-        raise PydanticCustomError("prompt", "must be at most {most} prompts", {"most": _MAX_PROMPTS})
+        raise PydanticCustomError(
+            "prompt", "must be at most {most} prompts", {"most": _MAX_PROMPTS}
+        )
     return value
 
 
 def _messages(value: object) -> object:
     if isinstance(value, list) and not 1 <= len(value) <= _MAX_MESSAGES:
         raise PydanticCustomError(
-            "messages", "must be 1 to {most} messages, got {size}", {"most": _MAX_MESSAGES, "size": len(value)}
+            "messages",
+            "must be 1 to {most} messages, got {size}",
+            {"most": _MAX_MESSAGES, "size": len(value)},
         )
     return value
 
 
 def _content(value: object) -> object:
     parts = value if isinstance(value, list) else [{}]
-    if not (value is None or isinstance(value, str | list)) or not all(isinstance(part, dict) for part in parts):
+    if not (value is None or isinstance(value, str | list)) or not all(
+        isinstance(part, dict) for part in parts
+    ):
         raise PydanticCustomError("content", "must be a string or a list of parts")
     return value
 
@@ -104,10 +125,17 @@ _PROMPT_SCHEMA = {
         _STRING,
         {"type": "array", "items": _STRING, "minItems": 1, "maxItems": _MAX_PROMPTS},
         _TOKENS,
-        {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}, "minItems": 1, "maxItems": _MAX_PROMPTS},
+        {
+            "type": "array",
+            "items": {"type": "array", "items": {"type": "integer"}},
+            "minItems": 1,
+            "maxItems": _MAX_PROMPTS,
+        },
     ]
 }
-_CONTENT_SCHEMA = {"anyOf": [_STRING, {"type": "array", "items": {"type": "object"}}, {"type": "null"}]}
+_CONTENT_SCHEMA = {
+    "anyOf": [_STRING, {"type": "array", "items": {"type": "object"}}, {"type": "null"}]
+}
 _OBJECT_SCHEMA = {"type": ["object", "null"]}
 _LOGIT_BIAS_SCHEMA = {
     "type": ["object", "null"],
@@ -245,13 +273,19 @@ class GenerationRequest(BaseModel):
     @property
     def estimated_prompt_tokens(self) -> int:
         prompts = [self._body.get(name) for name in ("instructions", "system", "input", "messages")]
-        return estimate_tokens(sum(_num_bytes(text) for prompt in prompts for text in _texts_in(prompt)))
+        return estimate_tokens(
+            sum(_num_bytes(text) for prompt in prompts for text in _texts_in(prompt))
+        )
 
     @property
     def sent(self) -> dict[str, Any]:
         """The fields the client sent with a value."""
         values = {name: getattr(self, name) for name in self.model_fields_set}
-        return {name: value for name, value in {**values, **(self.model_extra or {})}.items() if value is not None}
+        return {
+            name: value
+            for name, value in {**values, **(self.model_extra or {})}.items()
+            if value is not None
+        }
 
 
 class ResponsesRequest(GenerationRequest):
@@ -306,12 +340,16 @@ class _ChoicesRequest(GenerationRequest):
     @property
     def wants_json(self) -> bool:
         """Whether the answer must be JSON: then nothing in it may be edited."""
-        return self.response_format is not None and str(self.response_format.get("type", "")).startswith("json")
+        return self.response_format is not None and str(
+            self.response_format.get("type", "")
+        ).startswith("json")
 
 
 class ChatRequest(_ChoicesRequest):
     messages: Annotated[
-        list[Message], BeforeValidator(_messages), Field(json_schema_extra={"minItems": 1, "maxItems": _MAX_MESSAGES})
+        list[Message],
+        BeforeValidator(_messages),
+        Field(json_schema_extra={"minItems": 1, "maxItems": _MAX_MESSAGES}),
     ]
 
     @property
@@ -343,7 +381,11 @@ class CompletionRequest(_ChoicesRequest):
 
     @property
     def num_choices(self) -> int:
-        several = isinstance(self.prompt, list) and bool(self.prompt) and not isinstance(self.prompt[0], int)
+        several = (
+            isinstance(self.prompt, list)
+            and bool(self.prompt)
+            and not isinstance(self.prompt[0], int)
+        )
         return (self.n or 1) * (len(self.prompt) if several else 1)
 
     @property
@@ -369,7 +411,9 @@ class Sampling(BaseModel):
     min_tokens: Annotated[int, Field(ge=0)] | None = None
     truncate: bool | None = None
     seed: int | None = None
-    logit_bias: Annotated[Any, BeforeValidator(_logit_bias), WithJsonSchema(_LOGIT_BIAS_SCHEMA)] = None
+    logit_bias: Annotated[Any, BeforeValidator(_logit_bias), WithJsonSchema(_LOGIT_BIAS_SCHEMA)] = (
+        None
+    )
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
@@ -381,9 +425,10 @@ class Sampling(BaseModel):
     dry_multiplier: Annotated[float, Field(ge=0, le=100)] | None = None
     dry_base: Annotated[float, Field(ge=0, le=100)] | None = None
     dry_allowed_length: Annotated[int, Field(ge=0)] | None = None
-    dry_sequence_breakers: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=128, fail_fast=True)] | None = (
-        None
-    )
+    dry_sequence_breakers: (
+        Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=128, fail_fast=True)]
+        | None
+    ) = None
     dry_penalty_last_n: Annotated[int, Field(ge=-1)] | None = None
     user: str | None = None
 
@@ -455,7 +500,9 @@ FORWARDED: Requests = {
 SAMPLED: Requests = {"chat": SampledChatRequest, "completions": SampledCompletionRequest}
 
 
-def parse(requests: Requests, endpoint: Endpoint, body: object, exchange: Exchange | None = None) -> GenerationRequest:
+def parse(
+    requests: Requests, endpoint: Endpoint, body: object, exchange: Exchange | None = None
+) -> GenerationRequest:
     """The request in `body`, decoded JSON. Raises `ApiError` (400) that names the first field that is wrong, and why."""
     if not isinstance(body, dict):
         raise invalid(f"the body must be a JSON object, got {type(body).__name__}")
@@ -492,8 +539,14 @@ def _one_line(error: ValidationError) -> ApiError:
     elif first["msg"].startswith("must be "):
         message = first["msg"]
     else:
-        message = first["msg"].removeprefix("Input should be ").replace("a valid dictionary or instance of Message", "an object")
-        message = "must be " + message if message != first["msg"] else message[0].lower() + message[1:]
+        message = (
+            first["msg"]
+            .removeprefix("Input should be ")
+            .replace("a valid dictionary or instance of Message", "an object")
+        )
+        message = (
+            "must be " + message if message != first["msg"] else message[0].lower() + message[1:]
+        )
     shown = repr(first["input"])
     if len(shown) > _MAX_SHOWN:  # what a reader said belongs into no error
         shown = f"something of type {type(first['input']).__name__}"
@@ -505,15 +558,34 @@ def new_id(endpoint: Endpoint) -> str:
 
 
 def chat_chunk(
-    id: str, model: str, created: int, choice: int, delta: dict[str, Any], finish_reason: str | None = None
+    id: str,
+    model: str,
+    created: int,
+    choice: int,
+    delta: dict[str, Any],
+    finish_reason: str | None = None,
 ) -> dict[str, Any]:
     choices = [{"index": choice, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]
-    return {"id": id, "object": "chat.completion.chunk", "created": created, "model": model, "choices": choices}
+    return {
+        "id": id,
+        "object": "chat.completion.chunk",
+        "created": created,
+        "model": model,
+        "choices": choices,
+    }
 
 
-def text_chunk(id: str, model: str, created: int, choice: int, text: str, finish_reason: str | None = None) -> dict[str, Any]:
+def text_chunk(
+    id: str, model: str, created: int, choice: int, text: str, finish_reason: str | None = None
+) -> dict[str, Any]:
     choices = [{"index": choice, "text": text, "logprobs": None, "finish_reason": finish_reason}]
-    return {"id": id, "object": "text_completion", "created": created, "model": model, "choices": choices}
+    return {
+        "id": id,
+        "object": "text_completion",
+        "created": created,
+        "model": model,
+        "choices": choices,
+    }
 
 
 class ChunkMaker:
@@ -532,7 +604,9 @@ class ChunkMaker:
 
     def role(self, choice: int) -> dict[str, Any]:
         """The first chunk of a chat choice."""
-        return chat_chunk(self._id, self._model, self._created, choice, {"role": "assistant", "content": ""})
+        return chat_chunk(
+            self._id, self._model, self._created, choice, {"role": "assistant", "content": ""}
+        )
 
     def usage(self, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
         """The last chunk: no choice, what was used."""
@@ -541,4 +615,8 @@ class ChunkMaker:
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
     total = prompt_tokens + completion_tokens
-    return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total}
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": total,
+    }

@@ -59,7 +59,14 @@ def run(load: Load) -> None:
             listener.close()
 
 
-def _work(settings: Settings, load: Load, listener: socket.socket, *, greets: bool = True, supervisor: int | None = None) -> None:
+def _work(
+    settings: Settings,
+    load: Load,
+    listener: socket.socket,
+    *,
+    greets: bool = True,
+    supervisor: int | None = None,
+) -> None:
     """Serves in this process. Raises `StartupError`. supervisor: a pipe that ends with the process that watches over this one."""
     import uvicorn
 
@@ -73,7 +80,11 @@ def _work(settings: Settings, load: Load, listener: socket.socket, *, greets: bo
     app = create_app(_limited(settings), engine, telemetry)
     config = uvicorn.Config(
         app,
-        http=guarded_by(settings.max_header_bytes, settings.header_timeout_seconds, settings.idle_timeout_seconds),
+        http=guarded_by(
+            settings.max_header_bytes,
+            settings.header_timeout_seconds,
+            settings.idle_timeout_seconds,
+        ),
         ws="none",
         log_config=None,
         access_log=False,
@@ -83,7 +94,9 @@ def _work(settings: Settings, load: Load, listener: socket.socket, *, greets: bo
         timeout_graceful_shutdown=settings.grace_seconds,  # type: ignore[arg-type]
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serve(config, app, listener, settings, engine, load, telemetry, greets, supervisor))
+        runner.run(
+            _serve(config, app, listener, settings, engine, load, telemetry, greets, supervisor)
+        )
 
 
 async def _serve(
@@ -102,7 +115,9 @@ async def _serve(
     if supervisor is not None:
         loop = asyncio.get_running_loop()
 
-        def stop() -> None:  # else it would go on taking a share of the port's connections, whoever else listens there
+        def stop() -> (
+            None
+        ):  # else it would go on taking a share of the port's connections, whoever else listens there
             loop.remove_reader(supervisor)
             server.should_exit = True
 
@@ -126,10 +141,16 @@ async def _serve(
         if greets:
             _greet(settings, listener.getsockname()[1])
         if not await engine.ready():
-            _log.warning("the upstream does not answer (yet): requests fail, and /health/ready says 503, until it does")
+            _log.warning(
+                "the upstream does not answer (yet): requests fail, and /health/ready says 503, until it does"
+            )
     await serving
     if failure:
-        raise failure if isinstance(failure, StartupError) else StartupError(f"the engine did not start: {failure}")
+        raise (
+            failure
+            if isinstance(failure, StartupError)
+            else StartupError(f"the engine did not start: {failure}")
+        )
 
 
 def _server(config: "uvicorn.Config") -> "uvicorn.Server":
@@ -147,7 +168,12 @@ def _server(config: "uvicorn.Config") -> "uvicorn.Server":
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             grace = self.config.timeout_graceful_shutdown or 0
             if num_requests := len(self.server_state.tasks):
-                _log.info("stopping: waits up to %g s for %d request%s", grace, num_requests, "s" * (num_requests > 1))
+                _log.info(
+                    "stopping: waits up to %g s for %d request%s",
+                    grace,
+                    num_requests,
+                    "s" * (num_requests > 1),
+                )
             timer = asyncio.get_running_loop().call_later(grace - _GOODBYE_SECONDS, self._break_off)
             await super().shutdown(sockets)
             timer.cancel()
@@ -195,7 +221,9 @@ class Reloader:
         try:
             settings = self._load()
             if bool(settings.all_upstreams) != bool(old.settings.all_upstreams):
-                raise SettingsError("from a model in this process to an upstream, or back, takes a restart")
+                raise SettingsError(
+                    "from a model in this process to an upstream, or back, takes a restart"
+                )
         except SettingsError as error:
             _log.error("not reloaded: %s", error)
             return
@@ -227,7 +255,9 @@ def _supervise(settings: Settings, load: Load, listeners: list[socket.socket]) -
         nonlocal stopping
         stopping = stopping or sig != signal.SIGHUP
         if stopping:
-            for listener in listeners:  # what is held open here would go on taking connections that nobody answers
+            for listener in (
+                listeners
+            ):  # what is held open here would go on taking connections that nobody answers
                 listener.close()
         for pid in workers:
             os.kill(pid, signal.SIGTERM if sig == signal.SIGINT else sig)
@@ -281,7 +311,9 @@ def _preload() -> None:
     gc.freeze()
 
 
-def _worker(settings: Settings, load: Load, listeners: list[socket.socket], number: int, supervisor: int) -> int:
+def _worker(
+    settings: Settings, load: Load, listeners: list[socket.socket], number: int, supervisor: int
+) -> int:
     """A worker's whole life; its exit code."""
     for other in range(len(listeners)):
         if other != number:
@@ -331,7 +363,9 @@ def _limited(settings: Settings) -> Settings:
     if settings.max_streams is not None:
         return settings
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return settings.model_copy(update={"max_streams": max(16, (most - _SPARE_FILES) // _FILES_PER_STREAM)})
+    return settings.model_copy(
+        update={"max_streams": max(16, (most - _SPARE_FILES) // _FILES_PER_STREAM)}
+    )
 
 
 def _raise_file_limit() -> None:
@@ -345,9 +379,9 @@ def _listen(host: str, port: int, num_listeners: int) -> list[socket.socket]:
     listeners: list[socket.socket] = []
     try:
         try:
-            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-                0
-            ]
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
         except OSError as error:
             raise StartupError(f"cannot listen on {host}: {error.strerror or error}") from None
         # A probe without SO_REUSEPORT: else a second server on the port would not be noticed.
@@ -370,7 +404,9 @@ def _listen(host: str, port: int, num_listeners: int) -> list[socket.socket]:
     except OSError as error:
         for listener in listeners:
             listener.close()
-        raise StartupError(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port") from None
+        raise StartupError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port"
+        ) from None
     return listeners
 
 
@@ -379,8 +415,17 @@ def _greet(settings: Settings, port: int) -> None:
     url = f"http://{host}:{port}"
     model = '"model": "MODEL", ' if settings.all_upstreams else ""
     body = "{" + model + '"stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'
-    behind = ", ".join(one.url for one in settings.all_upstreams) or settings.model or "the bundled demo model"
+    behind = (
+        ", ".join(one.url for one in settings.all_upstreams)
+        or settings.model
+        or "the bundled demo model"
+    )
     print(f"dedup listens on {url} (model: {behind}; version {version()}, {build_form()})")
     if build_form() == "interpreted":
-        print("the filter runs interpreted, two to three times slower: install it again where there is a C compiler and Python.h")
-    print(f"try: curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'", flush=True)
+        print(
+            "the filter runs interpreted, two to three times slower: install it again where there is a C compiler and Python.h"
+        )
+    print(
+        f"try: curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'",
+        flush=True,
+    )

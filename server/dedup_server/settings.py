@@ -7,8 +7,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from pydantic_settings import SettingsError as SourceError
 
 from dedup.config import Policy
@@ -56,7 +71,9 @@ class UpstreamSettings(BaseModel):
         if self.api_key_env is not None:
             value = os.environ.get(self.api_key_env)
             if not value:
-                raise ValueError(f"api_key_env: the environment variable {self.api_key_env} is not set")
+                raise ValueError(
+                    f"api_key_env: the environment variable {self.api_key_env} is not set"
+                )
             self._key = SecretStr(value)
         elif self.api_key_file is not None:
             self._key = _only_key(self.api_key_file)
@@ -99,7 +116,9 @@ class Settings(BaseSettings):
     log_prompts: writes the beginning of each request into the log, which otherwise shows nothing of what is said.
     """
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True, protected_namespaces=())
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, extra="forbid", frozen=True, protected_namespaces=()
+    )
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -141,7 +160,11 @@ class Settings(BaseSettings):
     @field_validator("api_keys", mode="before")
     @classmethod
     def _separate(cls, value: object) -> object:
-        return [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else value
+        return (
+            [key.strip() for key in value.split(",") if key.strip()]
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("upstream")
     @classmethod
@@ -153,9 +176,13 @@ class Settings(BaseSettings):
         if self.upstream and self.upstreams:
             raise ValueError("upstream and upstreams: give one or the other")
         if self.all_upstreams and (self.model or self.device):
-            raise ValueError("upstream goes with neither model nor device: either an upstream answers or a model in this process")
+            raise ValueError(
+                "upstream goes with neither model nor device: either an upstream answers or a model in this process"
+            )
         if self.workers > 1 and not self.all_upstreams:
-            raise ValueError("workers goes with an upstream only: a model would be loaded once in each process")
+            raise ValueError(
+                "workers goes with an upstream only: a model would be loaded once in each process"
+            )
         if self.upstream_api_key and self.upstream_api_key_file:
             raise ValueError("upstream_api_key and upstream_api_key_file: give one or the other")
         labels = [one.label for one in self.all_upstreams]
@@ -172,7 +199,9 @@ class Settings(BaseSettings):
     def summary(self) -> str:
         """What is in force, a setting a line, keys masked."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
-        return "\n".join(f"{name} = {value}" for name, value in values.items() if value not in (None, (), {}))
+        return "\n".join(
+            f"{name} = {value}" for name, value in values.items() if value not in (None, (), {})
+        )
 
     @cached_property
     def all_upstreams(self) -> tuple[UpstreamSettings, ...]:
@@ -189,7 +218,9 @@ def _base_url(value: str) -> str:
     if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
         raise ValueError("must be a URL such as http://127.0.0.1:8080/v1")
     if url.username or url.password:
-        raise ValueError("must carry no user and password; a key goes into the environment or a file")
+        raise ValueError(
+            "must carry no user and password; a key goes into the environment or a file"
+        )
     return value.rstrip("/") if url.path.strip("/") else f"{url.scheme}://{url.netloc}/v1"
 
 
@@ -197,7 +228,9 @@ def _keys_in(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the key file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise ValueError(
+            f"the key file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
     keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
     if not keys:
         raise ValueError(f"the key file {path} holds no key")
@@ -215,8 +248,13 @@ def load(config_path: str | Path | None = None, **flags: Any) -> Settings:
     """The settings; a flag that is None was not given. Raises `SettingsError`."""
     flags = {name: value for name, value in flags.items() if value is not None}
     for variable in sorted(os.environ):
-        if variable.upper().startswith(_PREFIX) and variable.upper().removeprefix(_PREFIX).lower() not in Settings.model_fields:
-            raise SettingsError(f"{variable}: unknown setting; there is: {', '.join(Settings.model_fields)}")
+        if (
+            variable.upper().startswith(_PREFIX)
+            and variable.upper().removeprefix(_PREFIX).lower() not in Settings.model_fields
+        ):
+            raise SettingsError(
+                f"{variable}: unknown setting; there is: {', '.join(Settings.model_fields)}"
+            )
     table = _read_toml(Path(config_path)) if config_path is not None else {}
 
     class Sourced(Settings):  # pydantic-settings takes its sources from the class
@@ -247,7 +285,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path}: is not TOML: {error}") from None  # the error names line and column
+        raise SettingsError(
+            f"{path}: is not TOML: {error}"
+        ) from None  # the error names line and column
 
 
 def _one_line(error: ValidationError, flags: dict[str, Any], config_path: str | Path | None) -> str:

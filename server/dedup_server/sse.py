@@ -55,7 +55,12 @@ class SSEDecoder:
     def feed(self, received: bytes) -> list[Event]:
         """The events that `received` completes. Raises `EventTooLongError`."""
         at_start = self._begun and not (self._rest or self._data or self._name)
-        if at_start and received.startswith(b"data: ") and received.endswith(b"\n\n") and _CR not in received:
+        if (
+            at_start
+            and received.startswith(b"data: ")
+            and received.endswith(b"\n\n")
+            and _CR not in received
+        ):
             # What nearly every read is: whole events of one data line each.
             data = received[6:-2]
             if _LF not in data:

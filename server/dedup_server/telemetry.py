@@ -23,7 +23,23 @@ _MAX_MODELS = 100  # an upstream may list many: a label's values stay bounded
 _RATIOS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 _CHARS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-_SHORT_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_SHORT_SECONDS = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+)
 
 # The `_created` series that the client adds by default are gauges nobody reads.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -65,7 +81,11 @@ class Telemetry:
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self.registry)
         registry = CollectorRegistry()
-        registry.register(_OfAllProcesses({metric.name: metric.documentation for metric in self.registry.collect()}))
+        registry.register(
+            _OfAllProcesses(
+                {metric.name: metric.documentation for metric in self.registry.collect()}
+            )
+        )
         return generate_latest(registry)
 
     def count(self, name: str, amount: float, *labels: str) -> None:
@@ -93,36 +113,89 @@ class Telemetry:
         self._metrics: dict[str, MetricWrapperBase] = {}
 
         def counter(name: str, text: str, *labels: str) -> None:
-            self._metrics[name] = Counter(f"dedup_{name}_total", text, labels, registry=self.registry)
+            self._metrics[name] = Counter(
+                f"dedup_{name}_total", text, labels, registry=self.registry
+            )
 
-        def gauge(name: str, text: str, mode: Literal["livesum", "livemostrecent", "livemax"], *labels: str) -> None:
-            gauge = Gauge(f"dedup_{name}", text, labels, registry=self.registry, multiprocess_mode=mode)
+        def gauge(
+            name: str,
+            text: str,
+            mode: Literal["livesum", "livemostrecent", "livemax"],
+            *labels: str,
+        ) -> None:
+            gauge = Gauge(
+                f"dedup_{name}", text, labels, registry=self.registry, multiprocess_mode=mode
+            )
             self._metrics[name] = gauge
 
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> None:
-            self._metrics[name] = Histogram(f"dedup_{name}", text, labels, registry=self.registry, buckets=buckets)
+            self._metrics[name] = Histogram(
+                f"dedup_{name}", text, labels, registry=self.registry, buckets=buckets
+            )
 
         counter("requests", "Requests by how they ended.", "model", "endpoint", "outcome")
-        counter("sentences", "Sentences, lines and list items by what became of them.", "model", "channel", "verdict")
+        counter(
+            "sentences",
+            "Sentences, lines and list items by what became of them.",
+            "model",
+            "channel",
+            "verdict",
+        )
         counter("output_chars", "Characters given to readers.", "model", "channel")
         counter("removed_chars", "Characters removed as repetition.", "model", "channel")
         counter("loops", "Repetition loops found.", "model", "channel", "kind", "action")
-        counter("tokens", "Tokens; estimated where an engine does not report them.", "model", "type")
-        counter("heal_attempts", "Times that an engine was asked to go on differently after a loop.", "model")
+        counter(
+            "tokens", "Tokens; estimated where an engine does not report them.", "model", "type"
+        )
+        counter(
+            "heal_attempts",
+            "Times that an engine was asked to go on differently after a loop.",
+            "model",
+        )
         counter("heal_discarded_chars", "Characters generated in loops that were healed.", "model")
-        counter("filter_failures", "Texts that passed unfiltered because the filter failed.", "model")
-        counter("upstream_requests", "Requests sent to the upstream by its status code, or error.", "upstream", "code")
+        counter(
+            "filter_failures", "Texts that passed unfiltered because the filter failed.", "model"
+        )
+        counter(
+            "upstream_requests",
+            "Requests sent to the upstream by its status code, or error.",
+            "upstream",
+            "code",
+        )
         text = "Time from a loop's detection to the next text, of all attempts of a response."
         histogram("heal_seconds", text, _SECONDS, "model")
         text = "Share of repeated 4-grams in a response before filtering."
         histogram("repetition_ratio", text, _RATIOS, "model", "channel")
-        histogram("loop_detection_chars", "Characters between a loop's onset and its detection.", _CHARS, "model")
-        histogram("hold_seconds", "Longest time that text of a response was held back.", _SECONDS, "model")
+        histogram(
+            "loop_detection_chars",
+            "Characters between a loop's onset and its detection.",
+            _CHARS,
+            "model",
+        )
+        histogram(
+            "hold_seconds", "Longest time that text of a response was held back.", _SECONDS, "model"
+        )
         histogram("overhead_seconds", "Time spent filtering a response.", _SHORT_SECONDS, "model")
         text = "Time from request to the first text; not of answers that an upstream gives whole."
         histogram("time_to_first_token_seconds", text, _SECONDS, "model")
-        histogram("request_duration_seconds", "Time from request to the end of its response.", _SECONDS, "model")
+        histogram(
+            "request_duration_seconds",
+            "Time from request to the end of its response.",
+            _SECONDS,
+            "model",
+        )
         gauge("streams_in_progress", "Responses being generated now.", "livesum", "model")
-        gauge("upstream_up", "Whether the upstream answered when last asked.", "livemostrecent", "upstream")
-        gauge("build_info", "The running version and its form, compiled or interpreted; always 1.", "livemax", "version", "form")
+        gauge(
+            "upstream_up",
+            "Whether the upstream answered when last asked.",
+            "livemostrecent",
+            "upstream",
+        )
+        gauge(
+            "build_info",
+            "The running version and its form, compiled or interpreted; always 1.",
+            "livemax",
+            "version",
+            "form",
+        )
         self.set("build_info", 1, version(), build_form())

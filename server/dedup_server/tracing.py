@@ -12,7 +12,12 @@ from dedup_server.schema import GenerationRequest
 
 _log = logging.getLogger("dedup.server")
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-_OPERATIONS = {"chat": "chat", "messages": "chat", "responses": "chat", "completions": "text_completion"}
+_OPERATIONS = {
+    "chat": "chat",
+    "messages": "chat",
+    "responses": "chat",
+    "completions": "text_completion",
+}
 
 
 class Tracer:
@@ -32,7 +37,11 @@ class Tracer:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         propagator, exchange = TraceContextTextMapPropagator(), request.exchange
-        came = {name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers if name.startswith(b"trace")}
+        came = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in exchange.headers
+            if name.startswith(b"trace")
+        }
         operation = _OPERATIONS[request.endpoint]
         attributes = {
             "gen_ai.operation.name": operation,
@@ -48,7 +57,9 @@ class Tracer:
             goes: dict[str, str] = {}
             propagator.inject(goes)
             headers = [header for header in exchange.headers if not header[0].startswith(b"trace")]
-            exchange.headers = headers + [(name.encode(), value.encode()) for name, value in goes.items()]
+            exchange.headers = headers + [
+                (name.encode(), value.encode()) for name, value in goes.items()
+            ]
             try:
                 yield
             finally:
@@ -75,7 +86,10 @@ class Tracer:
 
 
 def _provider_from_environment() -> Any:
-    if not any(os.environ.get(name) for name in _ENDPOINTS) or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+    if (
+        not any(os.environ.get(name) for name in _ENDPOINTS)
+        or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    ):
         return None
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -83,9 +97,14 @@ def _provider_from_environment() -> Any:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError as error:
-        _log.warning('traces are asked for in the environment, but %s is missing: pip install "dedup-llm[otel]"', error.name)
+        _log.warning(
+            'traces are asked for in the environment, but %s is missing: pip install "dedup-llm[otel]"',
+            error.name,
+        )
         return None
     # Resource.create reads OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, which win.
-    provider = TracerProvider(resource=Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", "dedup")}))
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", "dedup")})
+    )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider

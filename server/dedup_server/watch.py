@@ -37,10 +37,18 @@ def base_url(given: str) -> str:
         port = parts.port
     except ValueError as error:
         raise ValueError(f"{given!r} is no URL: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not url.isprintable() or " " in url:
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or port == 0
+        or not url.isprintable()
+        or " " in url
+    ):
         raise ValueError(f"{given!r} is no URL of a server; it looks like http://127.0.0.1:8000")
     if parts.query or parts.fragment or parts.username or parts.password:
-        raise ValueError(f"{given!r}: only host, port and path belong here, no user, query or fragment")
+        raise ValueError(
+            f"{given!r}: only host, port and path belong here, no user, query or fragment"
+        )
     path = parts.path.rstrip("/")
     for ending in ("/metrics", "/v1"):
         path = path.removesuffix(ending)
@@ -69,13 +77,17 @@ class Look:
 
     @property
     def models(self) -> list[str]:
-        return sorted({value for _, labels in self.values for label, value in labels if label == "model"})
+        return sorted(
+            {value for _, labels in self.values for label, value in labels if label == "model"}
+        )
 
     @property
     def upstreams(self) -> dict[str, bool]:
         """Whether each is up."""
         return {
-            dict(labels)["upstream"]: value > 0 for (name, labels), value in self.values.items() if name == "dedup_upstream_up"
+            dict(labels)["upstream"]: value > 0
+            for (name, labels), value in self.values.items()
+            if name == "dedup_upstream_up"
         }
 
 
@@ -98,7 +110,11 @@ class Window:
         return grown
 
     def gauge(self, name: str) -> float:
-        return sum(value for (one, labels), value in self._now.values.items() if one == name and self._model in labels)
+        return sum(
+            value
+            for (one, labels), value in self._now.values.items()
+            if one == name and self._model in labels
+        )
 
     def rate(self, name: str, *labels: tuple[str, str]) -> float | None:
         """Per second."""
@@ -113,7 +129,11 @@ class Window:
     def quantile(self, histogram: str, share: float) -> float | None:
         """As Prometheus' `histogram_quantile`; infinite if it lies beyond the last bucket."""
         name = f"{histogram}_bucket"
-        bounds = {dict(labels)["le"] for one, labels in self._now.values if one == name and self._model in labels}
+        bounds = {
+            dict(labels)["le"]
+            for one, labels in self._now.values
+            if one == name and self._model in labels
+        }
         buckets = sorted((float(bound), self.total(name, ("le", bound))) for bound in bounds)
         if not buckets or not buckets[-1][1]:
             return None
@@ -121,7 +141,11 @@ class Window:
         low, below = 0.0, 0.0
         for high, count in buckets:
             if count >= rank:
-                return high if high == float("inf") else low + (high - low) * (rank - below) / (count - below)
+                return (
+                    high
+                    if high == float("inf")
+                    else low + (high - low) * (rank - below) / (count - below)
+                )
             low, below = high, count
         return float("inf")
 
@@ -143,7 +167,11 @@ def cells(model: str, now: Look, before: Look | None) -> dict[str, str]:
         "streams": f"{window.gauge('dedup_streams_in_progress'):.0f}",
         "repetition": "-" if ratio is None else f"{ratio:.3f}",
         "removed": f"{removed / chars:.1%}" if chars else "-",
-        "overhead p99": "-" if overhead is None else f"{overhead * 1000:.1f} ms" if overhead < float("inf") else "> 5 s",
+        "overhead p99": "-"
+        if overhead is None
+        else f"{overhead * 1000:.1f} ms"
+        if overhead < float("inf")
+        else "> 5 s",
         "upstream": "-"
         if not num_upstreams
         else ("down", "up")[num_up]
@@ -153,7 +181,14 @@ def cells(model: str, now: Look, before: Look | None) -> dict[str, str]:
     }
 
 
-_COLUMNS = ("requests/s", "streams", "repetition", "removed", "overhead p99", "upstream")  # as wide as their names
+_COLUMNS = (
+    "requests/s",
+    "streams",
+    "repetition",
+    "removed",
+    "overhead p99",
+    "upstream",
+)  # as wide as their names
 
 
 def table(rows: list[dict[str, str]]) -> Iterator[str]:
@@ -178,7 +213,12 @@ class Screen:
             return
         now = time.strftime("%H:%M:%S")
         for row in rows:
-            print(now, row["model"], *(f" {name} {value}" for name, value in row.items() if name != "model"), flush=True)
+            print(
+                now,
+                row["model"],
+                *(f" {name} {value}" for name, value in row.items() if name != "model"),
+                flush=True,
+            )
         if not rows:
             print(now, "no requests yet", flush=True)
 
@@ -214,12 +254,16 @@ async def look(client: HttpClient) -> Look:
         return Look.of(body.decode(), time.monotonic())
     except (ValueError, KeyError, IndexError) as error:
         reason = error if isinstance(error, ValueError) else "it is malformed"
-        raise NoMetricsError(f"what stands at /metrics is none of a dedup server: {reason}") from None
+        raise NoMetricsError(
+            f"what stands at /metrics is none of a dedup server: {reason}"
+        ) from None
 
 
 async def watch(url: str, interval: float, count: int | None) -> bool:
     """Looks every `interval` seconds, `count` times or without end. Whether any look brought something."""
-    client = HttpClient(url, Timeouts(_TIMEOUT_SECONDS, _TIMEOUT_SECONDS, _TIMEOUT_SECONDS, _TIMEOUT_SECONDS))
+    client = HttpClient(
+        url, Timeouts(_TIMEOUT_SECONDS, _TIMEOUT_SECONDS, _TIMEOUT_SECONDS, _TIMEOUT_SECONDS)
+    )
     screen = Screen()
     before: Look | None = None
     try:

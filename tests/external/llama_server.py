@@ -24,7 +24,9 @@ def main() -> None:
         path = Path(folder) / "demo.gguf"
         demo_gguf.write(path)
         model = ModelSettings(model=str(path), model_alias="demo", n_ctx=1024, verbose=False)
-        app = create_app(server_settings=ServerSettings(interrupt_requests=False), model_settings=[model])
+        app = create_app(
+            server_settings=ServerSettings(interrupt_requests=False), model_settings=[model]
+        )
         uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
 
 

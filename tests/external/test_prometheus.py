@@ -22,7 +22,15 @@ from openai import NotFoundError, OpenAI
 from tests.demo_server import free_port, serving
 from tests.faults.proxy import proxy
 from tests.server.mock_upstream import upstream
-from tests.server.traffic import ALL_KINDS, Ask, ScriptedUpstream, every_outcome, scrape, send, settled
+from tests.server.traffic import (
+    ALL_KINDS,
+    Ask,
+    ScriptedUpstream,
+    every_outcome,
+    scrape,
+    send,
+    settled,
+)
 
 MONITORING = Path(__file__).parents[2] / "docs" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana" / "dashboard.json").read_text())
@@ -34,17 +42,26 @@ STEP_SECONDS = 1
 # So many that shares mean something: of fewer, no alert comes.
 ASKS = [*ALL_KINDS, *[Ask("loops", stream=False)] * 60, *[Ask("breaks")] * 8]
 
-pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Prometheus: apt-get install prometheus")
+pytestmark = pytest.mark.skipif(
+    shutil.which("prometheus") is None, reason="needs Prometheus: apt-get install prometheus"
+)
 
 
-def promtool(*arguments: str | Path, text: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(["promtool", *map(str, arguments)], input=text, capture_output=True, check=False)
+def promtool(
+    *arguments: str | Path, text: bytes | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        ["promtool", *map(str, arguments)], input=text, capture_output=True, check=False
+    )
 
 
 def test_promtool_is_content_and_the_counters_are_true() -> None:
     with serving() as url, OpenAI(base_url=f"{url}/v1", api_key="none") as client:
         asked = answered_chars = cut = 0
-        for prompt in ("She had not slept since the night when her brother disappeared.", "夜深了，屋里只点着一盏灯。"):
+        for prompt in (
+            "She had not slept since the night when her brother disappeared.",
+            "夜深了，屋里只点着一盏灯。",
+        ):
             for policy in ("off", "balanced"):
                 done = client.chat.completions.create(
                     model="demo",
@@ -55,9 +72,13 @@ def test_promtool_is_content_and_the_counters_are_true() -> None:
                 )
                 asked += 1
                 answered_chars += len(done.choices[0].message.content or "")
-                cut += (done.choices[0].model_extra or {}).get("stop_reason") == "repetition_detected"
+                cut += (done.choices[0].model_extra or {}).get(
+                    "stop_reason"
+                ) == "repetition_detected"
         with pytest.raises(NotFoundError):
-            client.chat.completions.create(model="no-such-model", messages=[{"role": "user", "content": "Hello"}])
+            client.chat.completions.create(
+                model="no-such-model", messages=[{"role": "user", "content": "Hello"}]
+            )
         scraped = scrape(url)
     check = promtool("check", "metrics", text=scraped.encode())
     assert (check.returncode, check.stdout, check.stderr) == (0, b"", b"")
@@ -66,7 +87,11 @@ def test_promtool_is_content_and_the_counters_are_true() -> None:
         lines = re.findall(rf"^{name}{{(.*)}} (\S+)$", scraped, re.MULTILINE)
         return sum(float(value) for labels, value in lines if label in labels)
 
-    assert total("dedup_requests_total", 'outcome="ok"') + total("dedup_requests_total", 'outcome="cut"') == asked
+    assert (
+        total("dedup_requests_total", 'outcome="ok"')
+        + total("dedup_requests_total", 'outcome="cut"')
+        == asked
+    )
     assert total("dedup_requests_total", 'outcome="cut"') == cut > 0
     assert total("dedup_loops_total", 'action="cut"') == cut
     assert total("dedup_requests_total", 'outcome="rejected"') == 1
@@ -77,7 +102,9 @@ def test_promtool_is_content_and_the_counters_are_true() -> None:
 def test_promtool_is_content_with_the_configuration_and_the_rules() -> None:
     for check in (
         promtool("check", "config", MONITORING / "prometheus.yml"),
-        promtool("check", "rules", "--lint-fatal", MONITORING / "rules.yml", MONITORING / "alerts.yml"),
+        promtool(
+            "check", "rules", "--lint-fatal", MONITORING / "rules.yml", MONITORING / "alerts.yml"
+        ),
         promtool("test", "rules", MONITORING / "alerts_test.yml"),
     ):
         assert check.returncode == 0, (check.stdout + check.stderr).decode()
@@ -90,7 +117,9 @@ class Prometheus:
     ended: float = 0.0
 
     def get(self, path: str, **parameters: object) -> Any:
-        with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}", timeout=20) as response:
+        with urllib.request.urlopen(
+            f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}", timeout=20
+        ) as response:
             answer = json.load(response)
         assert answer["status"] == "success", answer
         return answer["data"]
@@ -100,7 +129,9 @@ class Prometheus:
 
     def values(self, expression: str) -> list[float]:
         """Of all series, over the time of the traffic, as a panel asks for them."""
-        data = self.get("query_range", query=expression, start=self.began, end=self.ended, step=STEP_SECONDS)
+        data = self.get(
+            "query_range", query=expression, start=self.began, end=self.ended, step=STEP_SECONDS
+        )
         return [float(value) for series in data["result"] for _, value in series["values"]]
 
     def wait_for_scrapes(self, number: int) -> None:
@@ -121,7 +152,10 @@ class Prometheus:
 def running_prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
     """With the configuration that is shipped, but for the target and the intervals, and a day behind it that was quieter."""
     text = (MONITORING / "prometheus.yml").read_text()
-    for shipped, here in (("127.0.0.1:8000", target), ("_interval: 15s", f"_interval: {SCRAPE_SECONDS}s")):
+    for shipped, here in (
+        ("127.0.0.1:8000", target),
+        ("_interval: 15s", f"_interval: {SCRAPE_SECONDS}s"),
+    ):
         assert shipped in text
         text = text.replace(shipped, here)
     (folder / "prometheus.yml").write_text(text)
@@ -132,7 +166,11 @@ def running_prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
     made = promtool("tsdb", "create-blocks-from", "openmetrics", folder / "yesterday", data)
     assert made.returncode == 0, made.stderr.decode()
     port = free_port()
-    command = ["prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={data}"]
+    command = [
+        "prometheus",
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={data}",
+    ]
     command += [f"--web.listen-address=127.0.0.1:{port}", "--enable-feature=extra-scrape-metrics"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -158,7 +196,10 @@ def _yesterday() -> str:
     for name in ("model:dedup_loops_per_answer:ratio1h", "model:dedup_removed_chars:share30m"):
         lines.append(f"# TYPE {name} gauge")
         for model in ("loops", "heals", "plain"):
-            lines += [f'{name}{{model="{model}"}} 0.01 {at}' for at in range(now - 26 * 3600, now - 3600, 60)]
+            lines += [
+                f'{name}{{model="{model}"}} 0.01 {at}'
+                for at in range(now - 26 * 3600, now - 3600, 60)
+            ]
     return "\n".join([*lines, "# EOF", ""])
 
 
@@ -170,11 +211,15 @@ def engine() -> Iterator[ScriptedUpstream]:
 
 
 @pytest.fixture(scope="module")
-def prometheus(engine: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+def prometheus(
+    engine: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
     """Behind traffic of all kinds, twice: a counter must be seen before it can be seen to rise."""
     with (
         proxy(engine.url) as server,
-        running_prometheus(tmp_path_factory.mktemp("prometheus"), f"127.0.0.1:{server.port}") as prometheus,
+        running_prometheus(
+            tmp_path_factory.mktemp("prometheus"), f"127.0.0.1:{server.port}"
+        ) as prometheus,
     ):
         url = f"http://127.0.0.1:{server.port}"
         prometheus.began = time.time()
@@ -205,7 +250,10 @@ def test_every_rule_is_healthy_and_every_recording_rule_has_values(prometheus: P
 
 def test_an_alert_that_has_to_come_is_on_its_way_and_others_are_not(prometheus: Prometheus) -> None:
     """They fire after minutes; that their conditions hold is seen at once."""
-    alerts = [(alert["labels"]["alertname"], alert["labels"].get("model")) for alert in prometheus.get("alerts")["alerts"]]
+    alerts = [
+        (alert["labels"]["alertname"], alert["labels"].get("model"))
+        for alert in prometheus.get("alerts")["alerts"]
+    ]
     assert ("DedupLoopsAboveUsual", "loops") in alerts
     assert ("DedupRemovedTextRises", "loops") in alerts
     assert ("DedupRepetitionHigh", "loops") in alerts
@@ -216,15 +264,25 @@ def test_an_alert_that_has_to_come_is_on_its_way_and_others_are_not(prometheus: 
     )
 
 
-@pytest.mark.parametrize("model", [".*", "(plain|repeats-zh|loops|heals)"], ids=["all models", "some models"])
+@pytest.mark.parametrize(
+    "model", [".*", "(plain|repeats-zh|loops|heals)"], ids=["all models", "some models"]
+)
 @pytest.mark.parametrize(
     ("title", "expression"),
-    [(panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel.get("targets", ())],
+    [
+        (panel["title"], target["expr"])
+        for panel in DASHBOARD["panels"]
+        for target in panel.get("targets", ())
+    ],
 )
-def test_every_query_of_the_dashboard_has_an_answer(prometheus: Prometheus, title: str, expression: str, model: str) -> None:
+def test_every_query_of_the_dashboard_has_an_answer(
+    prometheus: Prometheus, title: str, expression: str, model: str
+) -> None:
     """With variables in place as Grafana puts them there."""
     rate_interval = max(STEP_SECONDS + SCRAPE_SECONDS, 4 * SCRAPE_SECONDS)
-    expression = expression.replace("$__rate_interval", f"{rate_interval}s").replace("$model", model)
+    expression = expression.replace("$__rate_interval", f"{rate_interval}s").replace(
+        "$model", model
+    )
     assert "$" not in expression, title
     assert any(map(math.isfinite, prometheus.values(expression))), (title, expression)
 
@@ -240,7 +298,10 @@ def test_the_models_to_choose_from_are_those_asked_for(prometheus: Prometheus) -
 def cpu_seconds(pid: int) -> float:
     """Used by a process and its children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    ticks = [Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[11:13] for one in (pid, *children)]
+    ticks = [
+        Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[11:13]
+        for one in (pid, *children)
+    ]
     return sum(int(tick) for pair in ticks for tick in pair) / os.sysconf("SC_CLK_TCK")
 
 
@@ -265,7 +326,11 @@ def test_what_a_scrape_costs(engine: ScriptedUpstream, tmp_path: Path, workers: 
             prometheus.wait_for_scrapes(5)
             told = {
                 name: float(prometheus.query(f'{name}{{job="dedup"}}')[0]["value"][1])
-                for name in ("scrape_samples_scraped", "scrape_body_size_bytes", "scrape_duration_seconds")
+                for name in (
+                    "scrape_samples_scraped",
+                    "scrape_body_size_bytes",
+                    "scrape_duration_seconds",
+                )
             }
     num_samples = sum(not line.startswith("#") for line in text.splitlines())
     print(
@@ -275,6 +340,9 @@ def test_what_a_scrape_costs(engine: ScriptedUpstream, tmp_path: Path, workers: 
     )
     assert told["scrape_samples_scraped"] == num_samples
     assert (
-        len({line.partition('model="')[2].partition('"')[0] for line in text.splitlines()} & set(engine.more_models))
+        len(
+            {line.partition('model="')[2].partition('"')[0] for line in text.splitlines()}
+            & set(engine.more_models)
+        )
         == NUM_MODELS
     )

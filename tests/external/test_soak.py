@@ -99,8 +99,19 @@ SETTINGS: list[dict[str, Any]] = [
     {"temperature": 1.2, "top_k": 20, "repetition_penalty": 1.3, "seed": 3},
     {"temperature": 0.9, "min_p": 0.05, "no_repeat_ngram_size": 3, "seed": 4},
     {"temperature": 0.5, "dry_multiplier": 0.8, "lz_penalty": 0.2, "seed": 5},
-    {"temperature": 0, "presence_penalty": 0.5, "frequency_penalty": 0.5, "logit_bias": {"100": -5}},
-    {"temperature": 1, "dynatemp_range": 0.3, "repetition_temperature": 1.0, "seed": 6, "stop": ["。", ". "]},
+    {
+        "temperature": 0,
+        "presence_penalty": 0.5,
+        "frequency_penalty": 0.5,
+        "logit_bias": {"100": -5},
+    },
+    {
+        "temperature": 1,
+        "dynatemp_range": 0.3,
+        "repetition_temperature": 1.0,
+        "seed": 6,
+        "stop": ["。", ". "],
+    },
 ]
 BAD: list[tuple[dict[str, Any], int]] = [
     ({"temperature": 9}, 400),
@@ -112,7 +123,13 @@ BAD: list[tuple[dict[str, Any], int]] = [
     ({"prompt": [-1]}, 400),
     ({"prompt": LONG_TEXT, "long_input": {"overlap": 5000}}, 400),
 ]
-ENDLESS = {"max_tokens": 900, "min_tokens": 900, "temperature": 1, "stream": True, "repetition": {"policy": "off"}}
+ENDLESS = {
+    "max_tokens": 900,
+    "min_tokens": 900,
+    "temperature": 1,
+    "stream": True,
+    "repetition": {"policy": "off"},
+}
 
 
 @dataclass
@@ -141,7 +158,9 @@ class Server:
         for _ in range(200):
             self.get("/health/live")
             if self.log.count("TOLD ") > before:
-                told: dict[str, float] = json.loads(self.log.rpartition("TOLD ")[2].partition("\n")[0])
+                told: dict[str, float] = json.loads(
+                    self.log.rpartition("TOLD ")[2].partition("\n")[0]
+                )
                 return told
             time.sleep(0.05)
         raise TimeoutError("it does not tell")
@@ -156,16 +175,28 @@ class Server:
             connection.close()
 
     def metrics(self) -> dict[str, float]:
-        samples = (line.rsplit(" ", 1) for line in self.get("/metrics")[1].splitlines() if not line.startswith("#"))
+        samples = (
+            line.rsplit(" ", 1)
+            for line in self.get("/metrics")[1].splitlines()
+            if not line.startswith("#")
+        )
         return {name: float(value) for name, value in samples}
 
     @property
     def in_progress(self) -> float:
-        return sum(value for name, value in self.metrics().items() if name.startswith("dedup_streams_in_progress"))
+        return sum(
+            value
+            for name, value in self.metrics().items()
+            if name.startswith("dedup_streams_in_progress")
+        )
 
     def outcome(self, outcome: str) -> float:
         wanted = f'outcome="{outcome}"'
-        return sum(value for name, value in self.metrics().items() if name.startswith("dedup_requests_total") and wanted in name)
+        return sum(
+            value
+            for name, value in self.metrics().items()
+            if name.startswith("dedup_requests_total") and wanted in name
+        )
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
@@ -175,12 +206,25 @@ class Server:
 def serving(num_pages: int = 0) -> Iterator[Server]:
     """num_pages: of keys and values there is memory for; 0: for all that can be asked for."""
     port = free_port()
-    command = [sys.executable, "-c", SERVER, "serve", "--port", str(port), "--max-concurrent", str(PLACES), "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-c",
+        SERVER,
+        "serve",
+        "--port",
+        str(port),
+        "--max-concurrent",
+        str(PLACES),
+        "--device",
+        "cpu",
+    ]
     environment = {**clean_environment(), "OMP_NUM_THREADS": "1", "SOAK_PAGES": str(num_pages)}
     with tempfile.TemporaryDirectory() as folder:
         log_path = Path(folder) / "log"
         with log_path.open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment
+            )
         server = Server(port, process, log_path)
         try:
             for _ in range(600):
@@ -209,7 +253,9 @@ class NotHonestError(Exception):
     """An answer that is neither full nor an error that says so."""
 
 
-def read_answer(connection: socket.socket, pause: float = 0, num_choices: int = 1) -> tuple[int, dict[int, str], str | None]:
+def read_answer(
+    connection: socket.socket, pause: float = 0, num_choices: int = 1
+) -> tuple[int, dict[int, str], str | None]:
     """Status, text by choice, and the error's code of an answer that must be full or end in an error. Raises NotHonestError."""
     response = http.client.HTTPResponse(connection)
     try:
@@ -232,12 +278,19 @@ def read_answer(connection: socket.socket, pause: float = 0, num_choices: int = 
         if events[-1] == "[DONE]":
             return _full(response.status, [json.loads(event) for event in events[:-1]])
         chunks = [json.loads(event) for event in events]
-        ended = [choice for chunk in chunks for choice in chunk.get("choices", []) if choice["finish_reason"]]
+        ended = [
+            choice
+            for chunk in chunks
+            for choice in chunk.get("choices", [])
+            if choice["finish_reason"]
+        ]
         if len(ended) >= num_choices:
             raise NotHonestError("it ended as if all were well, and an error came")
         return response.status, {}, chunks[-1]["error"]["code"]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise NotHonestError(f"{type(error).__name__}: {error} in {response.status} {body[-300:]!r}") from None
+        raise NotHonestError(
+            f"{type(error).__name__}: {error} in {response.status} {body[-300:]!r}"
+        ) from None
 
 
 def _full(status: int, chunks: list[dict[str, Any]]) -> tuple[int, dict[int, str], None]:
@@ -247,7 +300,13 @@ def _full(status: int, chunks: list[dict[str, Any]]) -> tuple[int, dict[int, str
         if "error" in chunk:
             raise NotHonestError(f"an error in the midst: {chunk}")
         for choice in chunk["choices"]:
-            said = choice if "text" in choice else choice["delta"] if "delta" in choice else choice["message"]
+            said = (
+                choice
+                if "text" in choice
+                else choice["delta"]
+                if "delta" in choice
+                else choice["message"]
+            )
             text = said.get("text") or said.get("content") or ""
             texts[choice["index"]] = texts.get(choice["index"], "") + text
             if choice["finish_reason"]:
@@ -286,7 +345,11 @@ class Soak:
         """A path and a request that gives the same each time, or, one in eight, samples freely."""
         number = chance.randrange(len(SETTINGS))
         prompt = chance.choice(ENGLISH + CHINESE)
-        fields = {**SETTINGS[number], "max_tokens": (20, 60, 150)[number % 3], "stream": chance.random() < 0.7}
+        fields = {
+            **SETTINGS[number],
+            "max_tokens": (20, 60, 150)[number % 3],
+            "stream": chance.random() < 0.7,
+        }
         fields["repetition"] = {"policy": chance.choice(["off", "balanced", "strict"])}
         if chance.random() < 0.125:
             fields.pop("seed", None)
@@ -295,7 +358,12 @@ class Soak:
             return "/v1/completions", {**fields, "prompt": LONG_TEXT, "truncate": True}
         if special < 0.08:
             fields.pop("n", None)
-            return "/v1/completions", {**fields, "prompt": LONG_TEXT, "max_tokens": 30, "long_input": {"overlap": 20}}
+            return "/v1/completions", {
+                **fields,
+                "prompt": LONG_TEXT,
+                "max_tokens": 30,
+                "long_input": {"overlap": 20},
+            }
         if special < 0.5:
             return "/v1/completions", {**fields, "prompt": prompt}
         return "/v1/chat/completions", {**fields, "messages": [{"role": "user", "content": prompt}]}
@@ -315,7 +383,9 @@ class Soak:
         with self._lock:
             first = self._answers.setdefault(key, texts)
         if texts != first:
-            raise NotHonestError(f"answered otherwise than before: {texts} instead of {first} for {key}")
+            raise NotHonestError(
+                f"answered otherwise than before: {texts} instead of {first} for {key}"
+            )
         return "answered"
 
     def _slow(self, chance: random.Random) -> str:
@@ -324,7 +394,9 @@ class Soak:
     def _leaves(self, chance: random.Random) -> str:
         path, fields = self._fields(chance)
         with self.server.connect() as connection:
-            connection.sendall(request(path, json.dumps({**fields, "max_tokens": 400, "min_tokens": 400}).encode()))
+            connection.sendall(
+                request(path, json.dumps({**fields, "max_tokens": 400, "min_tokens": 400}).encode())
+            )
             if chance.random() < 0.4:  # before a word has come
                 time.sleep(chance.random() * 0.1)
             else:
@@ -332,22 +404,34 @@ class Soak:
                     if not connection.recv(chance.randrange(1, 4096)):
                         break
             if chance.random() < 0.3:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # with a reset
+                connection.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
+                )  # with a reset
         return "left"
 
     def _bad(self, chance: random.Random) -> str:
         changes, expected = chance.choice(BAD)
         with self.server.connect() as connection:
             stream = chance.random() < 0.5
-            connection.sendall(completion({"prompt": ENGLISH[0], "max_tokens": 5, "stream": stream, **changes}))
+            connection.sendall(
+                completion({"prompt": ENGLISH[0], "max_tokens": 5, "stream": stream, **changes})
+            )
             status, _, code = read_answer(connection)
         if status != expected or code is None:
             raise NotHonestError(f"{status} {code} for {changes}")
         return "refused"
 
     def _garbage(self, chance: random.Random) -> str:
-        body = chance.choice([b"", b"{", b"[]", b"null", b'{"prompt": "\xff"}', b"[" * 5000, chance.randbytes(200)])
-        sent = chance.choice([request("/v1/completions", body), chance.randbytes(300), request("/v1/completions", body)[:-1]])
+        body = chance.choice(
+            [b"", b"{", b"[]", b"null", b'{"prompt": "\xff"}', b"[" * 5000, chance.randbytes(200)]
+        )
+        sent = chance.choice(
+            [
+                request("/v1/completions", body),
+                chance.randbytes(300),
+                request("/v1/completions", body)[:-1],
+            ]
+        )
         with self.server.connect() as connection:
             connection.sendall(sent)
             connection.shutdown(socket.SHUT_WR)
@@ -405,11 +489,15 @@ def show(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
 
-def test_at_capacity_every_request_ends_in_an_answer_or_an_honest_error_and_memory_is_flat(server: Server) -> None:
+def test_at_capacity_every_request_ends_in_an_answer_or_an_honest_error_and_memory_is_flat(
+    server: Server,
+) -> None:
     measured = run_soak(server, SECONDS)
 
     def around(share: float) -> float:
-        return statistics.median(size for at, size in measured if abs(at - share * SECONDS) <= 0.05 * SECONDS)
+        return statistics.median(
+            size for at, size in measured if abs(at - share * SECONDS) <= 0.05 * SECONDS
+        )
 
     quarter, end = around(0.25), around(0.95)
     show(f"{quarter:.1f} MB at a quarter, {end:.1f} MB at the end")
@@ -418,10 +506,14 @@ def test_at_capacity_every_request_ends_in_an_answer_or_an_honest_error_and_memo
 
 def test_where_there_is_memory_for_few_every_request_still_ends() -> None:
     with serving(FEW_PAGES) as server:
-        run_soak(server, SECONDS / 5, places=1, forces_faults=False)  # a fault would end a standstill
+        run_soak(
+            server, SECONDS / 5, places=1, forces_faults=False
+        )  # a fault would end a standstill
 
 
-def run_soak(server: Server, seconds: float, places: int = PLACES, forces_faults: bool = True) -> list[tuple[float, float]]:
+def run_soak(
+    server: Server, seconds: float, places: int = PLACES, forces_faults: bool = True
+) -> list[tuple[float, float]]:
     """When, and how many megabytes the server had. places: so many begin at once, at the least."""
     soak = Soak(server)
     clients = [threading.Thread(target=soak.client, args=(seed,)) for seed in range(CLIENTS)]
@@ -441,8 +533,12 @@ def run_soak(server: Server, seconds: float, places: int = PLACES, forces_faults
                 faults += 1
             if now - shown > 10:
                 shown = now
-                told = " ".join(f"{name} {number}" for name, number in sorted(soak.outcomes.items()))
-                show(f"{now:.0f} s: {server.megabytes:.1f} MB, {server.num_files} files, {faults} faults; {told}")
+                told = " ".join(
+                    f"{name} {number}" for name, number in sorted(soak.outcomes.items())
+                )
+                show(
+                    f"{now:.0f} s: {server.megabytes:.1f} MB, {server.num_files} files, {faults} faults; {told}"
+                )
     finally:
         soak.stop.set()
         for client in clients:
@@ -464,7 +560,9 @@ def run_soak(server: Server, seconds: float, places: int = PLACES, forces_faults
 
 
 def test_a_thousand_rounds_of_15_of_16_that_hang_up_leave_nothing_behind(server: Server) -> None:
-    asked = completion({"prompt": CHINESE[1], "max_tokens": 20, "min_tokens": 20, "seed": 7, "stream": True})
+    asked = completion(
+        {"prompt": CHINESE[1], "max_tokens": 20, "min_tokens": 20, "seed": 7, "stream": True}
+    )
     with server.connect() as connection:
         connection.sendall(asked)
         alone = read_answer(connection)
@@ -476,7 +574,9 @@ def test_a_thousand_rounds_of_15_of_16_that_hang_up_leave_nothing_behind(server:
             leave = [readers.enter_context(server.connect()) for _ in range(PLACES - 1)]
             stays.sendall(asked)
             for index, connection in enumerate(leave):
-                connection.sendall(completion({**ENDLESS, "prompt": (ENGLISH + CHINESE)[index % 6], "seed": index}))
+                connection.sendall(
+                    completion({**ENDLESS, "prompt": (ENGLISH + CHINESE)[index % 6], "seed": index})
+                )
             for index, connection in enumerate(leave):
                 if (index + number) % 3:  # the others leave before they hear a word
                     assert connection.recv(4096).startswith(b"HTTP/1.1 200")
@@ -490,7 +590,10 @@ def test_a_thousand_rounds_of_15_of_16_that_hang_up_leave_nothing_behind(server:
     assert last_size - first_size < 8, "memory grows"
     assert last_files <= first_files + 1
     assert last.pop("objects") - first.pop("objects") < 1000
-    assert all(last[name] <= first[name] + 1 for name in last), (first, last)  # one request, that for the signal, may be there
+    assert all(last[name] <= first[name] + 1 for name in last), (
+        first,
+        last,
+    )  # one request, that for the signal, may be there
     require_all_free(server)
     assert server.outcome("client_gone") == ROUNDS * (PLACES - 1) + PLACES
     assert server.outcome("ok") + server.outcome("cut") == ROUNDS + 1

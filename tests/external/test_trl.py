@@ -15,7 +15,10 @@ from trl import DPOConfig, DPOTrainer
 from dedup_server.engines.local import DEMO_MODEL
 from tests.demo_server import serving
 
-PROMPTS = [json.loads(line)["prompt"] for line in Path("benchmarks/prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+PROMPTS = [
+    json.loads(line)["prompt"]
+    for line in Path("benchmarks/prompts.jsonl").read_text(encoding="utf-8").splitlines()
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +33,21 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "completions": {"prompt": prompt},
             }
             for path, asked in asks.items():
-                body = json.dumps({**asked, "model": "demo", "temperature": 0, "max_tokens": 200, "stream": True}).encode()
-                request = urllib.request.Request(f"{url}/v1/{path}", body, {"Content-Type": "application/json"})
+                body = json.dumps(
+                    {**asked, "model": "demo", "temperature": 0, "max_tokens": 200, "stream": True}
+                ).encode()
+                request = urllib.request.Request(
+                    f"{url}/v1/{path}", body, {"Content-Type": "application/json"}
+                )
                 urllib.request.urlopen(request, timeout=60).read()
     exported = folder / "pairs.jsonl"
     with log.open("rb") as read, exported.open("wb") as written:
-        subprocess.run([sys.executable, "-m", "dedup.cli", "export-pairs"], stdin=read, stdout=written, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "dedup.cli", "export-pairs"],
+            stdin=read,
+            stdout=written,
+            check=True,
+        )
     return exported
 
 
@@ -64,7 +76,11 @@ def test_dpo_trains_on_them(pairs: Path, tmp_path: Path, chat: bool) -> None:
         bf16=False,
     )
     tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL)
-    trainer = DPOTrainer(model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    trainer = DPOTrainer(
+        model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    )
     trainer.train()
-    margins = [step["rewards/margins"] for step in trainer.state.log_history if "rewards/margins" in step]
+    margins = [
+        step["rewards/margins"] for step in trainer.state.log_history if "rewards/margins" in step
+    ]
     assert margins[-1] > margins[0]

@@ -28,7 +28,9 @@ from vllm.v1.sample.logits_processor import LogitsProcessor as BatchInterface
 from vllm.v1.sample.logits_processor import LogitsProcessors
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as SlotInterface
-from vllm.v1.worker.gpu.sample.logits_processor.loader import build_custom_logits_processors_params_validator
+from vllm.v1.worker.gpu.sample.logits_processor.loader import (
+    build_custom_logits_processors_params_validator,
+)
 from vllm.v1.worker.gpu_input_batch import CachedRequestState, InputBatch
 
 from dedup.config import DecodingConfig
@@ -38,7 +40,10 @@ from dedup.logits.vllm import BatchProcessor, DedupLogitsProcessor, SlotProcesso
 from dedup.text.loops.detector import LoopDetector
 
 ROOT = Path(__file__).parents[2]
-PROMPTS = [json.loads(line)["prompt"] for line in (ROOT / "benchmarks/prompts.jsonl").read_text().splitlines()]
+PROMPTS = [
+    json.loads(line)["prompt"]
+    for line in (ROOT / "benchmarks/prompts.jsonl").read_text().splitlines()
+]
 VOCABULARY = 64
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -56,19 +61,28 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = f"{sys.executable} -m vllm.entrypoints.openai.api_server --host 127.0.0.1 --port {port}".split()
-    command += ["--model", str(ROOT / "server/dedup_server/demo_model"), "--served-model-name", "demo"]
+    command += [
+        "--model",
+        str(ROOT / "server/dedup_server/demo_model"),
+        "--served-model-name",
+        "demo",
+    ]
     command += ["--max-model-len", "1024", "--enforce-eager"]
     settings = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     log = tmp_path_factory.mktemp("vllm") / "log"
     with log.open("w") as output:
-        server = subprocess.Popen(command, cwd=log.parent, env=os.environ | settings, stdout=output, stderr=output)
+        server = subprocess.Popen(
+            command, cwd=log.parent, env=os.environ | settings, stdout=output, stderr=output
+        )
     try:
         deadline = time.monotonic() + 300
         while not _answers(f"http://127.0.0.1:{port}/health"):
             assert server.poll() is None, log.read_text()[-4000:]
             assert time.monotonic() < deadline, log.read_text()[-4000:]
             time.sleep(1)
-        with OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0) as client:
+        with OpenAI(
+            base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0
+        ) as client:
             yield client
     finally:
         server.terminate()
@@ -141,14 +155,25 @@ def test_requests_do_not_disturb_each_other(client: OpenAI) -> None:
     ("xargs", "message"),
     [
         ({"dry_multiplier": -1}, "dry_multiplier must be a number in [0, 100], got -1"),
-        ({"no_repeat_ngram_size": "many"}, "no_repeat_ngram_size must be an integer ≥ 0, got 'many'"),
+        (
+            {"no_repeat_ngram_size": "many"},
+            "no_repeat_ngram_size must be an integer ≥ 0, got 'many'",
+        ),
         ({"dry_multiplyer": 0.8}, "dry_multiplyer is unknown in vllm_xargs: dry_multiplier?"),
         ({"presence_penalty": 1}, "presence_penalty is one of vLLM's own"),
-        ({"exempt_token_ids": [4096], "lz_penalty": 1}, "exempt_token_ids must be token ids below 4096, got 4096"),
-        ({"repetition_temperature": 1.5}, "repetition_temperature has no effect on greedy decoding"),
+        (
+            {"exempt_token_ids": [4096], "lz_penalty": 1},
+            "exempt_token_ids must be token ids below 4096, got 4096",
+        ),
+        (
+            {"repetition_temperature": 1.5},
+            "repetition_temperature has no effect on greedy decoding",
+        ),
     ],
 )
-def test_what_is_wrong_is_refused_by_name(client: OpenAI, xargs: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_is_refused_by_name(
+    client: OpenAI, xargs: dict[str, Any], message: str
+) -> None:
     with pytest.raises(BadRequestError) as caught:
         text(client, PROMPTS[0], xargs)
     print(caught.value.status_code, caught.value.body["message"])  # type: ignore[index]
@@ -160,12 +185,20 @@ def test_extreme_values_end_nobodys_request(client: OpenAI) -> None:
     for xargs in (
         {"no_repeat_ngram_size": most, "no_repeat_ngram_window": most},
         {"no_repeat_ngram_size": 1, "no_repeat_ngram_window": 0},
-        {"dry_multiplier": 100, "dry_base": 100, "dry_allowed_length": 0, "dry_penalty_last_n": most},
+        {
+            "dry_multiplier": 100,
+            "dry_base": 100,
+            "dry_allowed_length": 0,
+            "dry_penalty_last_n": most,
+        },
         {"dry_multiplier": 100, "dry_allowed_length": most},
         {"lz_penalty": 100, "lz_window": most, "lz_buffer": 1},
         {"lz_penalty": 100, "lz_window": 1, "lz_buffer": most},
         {"frequency_penalty": 2, "penalty_last_n": 0, "penalty_decay": 0.001},
-        {"exempt": ["special", "newlines", "digits", "json", "template"], "no_repeat_ngram_size": 1},
+        {
+            "exempt": ["special", "newlines", "digits", "json", "template"],
+            "no_repeat_ngram_size": 1,
+        },
     ):
         assert text(client, PROMPTS[0], xargs)
     assert text(client, PROMPTS[0], {"repetition_temperature": 0.0001}, temperature=2.0, seed=1)
@@ -184,10 +217,17 @@ def configuration(asynchronous: bool = False) -> Any:
     )
 
 
-BARE = ({}, {"no_repeat_ngram_size": 2}, {"dry_multiplier": 0.8, "dry_sequence_breakers": []}, {"lz_penalty": 1, "lz_buffer": 2})
+BARE = (
+    {},
+    {"no_repeat_ngram_size": 2},
+    {"dry_multiplier": 0.8, "dry_sequence_breakers": []},
+    {"lz_penalty": 1, "lz_buffer": 2},
+)
 
 
-def wanted(way: dict[str, Any], prompt: list[int], output: list[int], logits: torch.Tensor) -> torch.Tensor:
+def wanted(
+    way: dict[str, Any], prompt: list[int], output: list[int], logits: torch.Tensor
+) -> torch.Tensor:
     config = DecodingConfig(**way)
     history = TokenHistory(prompt, config.no_repeat_ngram_size)
     history.extend(output)
@@ -211,7 +251,9 @@ def test_vllms_own_batch_of_requests_that_come_and_go(asynchronous: bool) -> Non
         max_num_blocks_per_req=[32],
         logitsprocs=LogitsProcessors([processor]),
     )
-    requests: dict[str, tuple[dict[str, Any], list[int], list[int]]] = {}  # the way, the prompt, what was really said
+    requests: dict[
+        str, tuple[dict[str, Any], list[int], list[int]]
+    ] = {}  # the way, the prompt, what was really said
     shown: dict[str, list[int]] = {}
     names = 0
     for step in range(150):
@@ -222,13 +264,17 @@ def test_vllms_own_batch_of_requests_that_come_and_go(asynchronous: bool) -> Non
             names += 1
             name, way, prompt = f"r{names}", numbers.choice(BARE), numbers.choices(range(6), k=8)
             requests[name], shown[name] = (way, prompt, []), []
-            batch.add_request(CachedRequestState(name, prompt, [], params(way), None, ([0],), 0, shown[name]))
+            batch.add_request(
+                CachedRequestState(name, prompt, [], params(way), None, ([0],), 0, shown[name])
+            )
         batch.condense()
         if len(requests) > 1 and numbers.random() < 0.2:
             batch.swap_states(*numbers.sample(range(len(requests)), 2))
         batch.refresh_metadata()
         batch.update_async_output_token_ids()
-        logits = torch.randn(len(requests), VOCABULARY, generator=torch.Generator().manual_seed(step))
+        logits = torch.randn(
+            len(requests), VOCABULARY, generator=torch.Generator().manual_seed(step)
+        )
         rows = [wanted(*requests[name], logits[row]) for row, name in enumerate(batch.req_ids)]
         result = processor.apply(logits)
         assert torch.equal(result, torch.stack(rows) if rows else logits)
@@ -238,7 +284,9 @@ def test_vllms_own_batch_of_requests_that_come_and_go(asynchronous: bool) -> Non
             shown[name].append(-1 if asynchronous else sampled[row][0])
         if asynchronous and sampled:
             batch.prev_req_id_to_index = dict(batch.req_id_to_index)
-            batch.set_async_sampled_token_ids(torch.tensor(sampled), SimpleNamespace(synchronize=lambda: None))
+            batch.set_async_sampled_token_ids(
+                torch.tensor(sampled), SimpleNamespace(synchronize=lambda: None)
+            )
     print(f"{names} requests in 150 steps")
 
 
@@ -278,7 +326,12 @@ def test_model_runner_v2s_rows_on_the_cpu(num_drafts: int) -> None:
         total_len=SimpleNamespace(gpu=lengths),
     )
     processor = DedupLogitsProcessor(config, states)
-    assert [processor.add_request(slot, params(way)) for slot, way in enumerate(BARE)] == [False, True, True, True]
+    assert [processor.add_request(slot, params(way)) for slot, way in enumerate(BARE)] == [
+        False,
+        True,
+        True,
+        True,
+    ]
     processor.apply_staged_writes()
     order = [2, 0, 3, 1]
     drafts = {slot: numbers.choices(range(6), k=num_drafts) for slot in order}
@@ -288,14 +341,20 @@ def test_model_runner_v2s_rows_on_the_cpu(num_drafts: int) -> None:
         idx_mapping=torch.tensor(order, dtype=torch.int32),
         idx_mapping_np=np.array(order, np.int32),
         expanded_local_pos=torch.tensor([place for _, place in rows], dtype=torch.int32),
-        input_ids=torch.tensor([(tokens[slot][-1:] + drafts[slot])[place] for slot, place in rows], dtype=torch.int32),
+        input_ids=torch.tensor(
+            [(tokens[slot][-1:] + drafts[slot])[place] for slot, place in rows], dtype=torch.int32
+        ),
         pos=torch.tensor([len(tokens[slot]) - 1 + place for slot, place in rows]),
-        seq_lens_upper_bound_np=np.array([len(tokens[slot]) + num_drafts for slot in order], np.int32),
+        seq_lens_upper_bound_np=np.array(
+            [len(tokens[slot]) + num_drafts for slot in order], np.int32
+        ),
     )
     logits = torch.randn(len(rows), VOCABULARY, generator=torch.Generator().manual_seed(2))
     expected = torch.stack(
         [
-            wanted(BARE[slot], tokens[slot][:8], tokens[slot][8:] + drafts[slot][:place], logits[row])
+            wanted(
+                BARE[slot], tokens[slot][:8], tokens[slot][8:] + drafts[slot][:place], logits[row]
+            )
             for row, (slot, place) in enumerate(rows)
         ]
     )

@@ -24,17 +24,27 @@ LOOP = "The river had risen in the night and taken the bridge. " * 12
 def run(*command: str | Path, given: str = "", fails: bool = False, **more: str) -> str:
     """Return what a command prints. Ends the program with its output if it does other than it should."""
     done = subprocess.run(
-        list(map(str, command)), input=given, capture_output=True, text=True, check=False, env={**os.environ, **more}, cwd="/"
+        list(map(str, command)),
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **more},
+        cwd="/",
     )
     if (done.returncode != 0) != fails:
-        sys.exit(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        sys.exit(
+            f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        )
     return done.stdout + done.stderr
 
 
 def built(python: str, into: Path, folder: Path, *, is_compiled: bool) -> Path:
     """Build the wheel in a copy of the tree, so that nothing that was built before gets into it."""
     tree, raw = folder / "tree", folder / "raw"
-    ignored = shutil.ignore_patterns("*.so", "__pycache__", ".*", "build", "dist", "*.egg-info", "node_modules")
+    ignored = shutil.ignore_patterns(
+        "*.so", "__pycache__", ".*", "build", "dist", "*.egg-info", "node_modules"
+    )
     shutil.copytree(ROOT, tree, ignore=ignored)
     run(python, "-m", "venv", folder / "build")
     pip = (folder / "build/bin/python", "-m", "pip", "-q", "--disable-pip-version-check")
@@ -52,17 +62,32 @@ def built(python: str, into: Path, folder: Path, *, is_compiled: bool) -> Path:
 def tried(python: str, wheel: Path, folder: Path, form: str) -> None:
     """Install a wheel alone and use it."""
     run(python, "-m", "venv", folder / "use")
-    run(folder / "use/bin/python", "-m", "pip", "-q", "--disable-pip-version-check", "install", wheel)
+    run(
+        folder / "use/bin/python",
+        "-m",
+        "pip",
+        "-q",
+        "--disable-pip-version-check",
+        "install",
+        wheel,
+    )
     dedup = folder / "use/bin/dedup"
     version = run(dedup, "--version")
     filtered = run(dedup, "filter", given=LOOP)
     refused = run(dedup, "serve", fails=True)
-    installed = {path.name for path in next((folder / "use/lib").glob("python*")).joinpath("site-packages").iterdir()}
+    installed = {
+        path.name
+        for path in next((folder / "use/lib").glob("python*")).joinpath("site-packages").iterdir()
+    }
     faults = [
         *([f"{form} was to be installed: {version}"] if f"({form})" not in version else []),
         *([f"filtered: {filtered!r}"] if filtered.count("river") != 1 else []),
         *([f"dedup serve: {refused}"] if 'pip install "dedup-llm[server]"' not in refused else []),
-        *([f"installed: {sorted(installed)}"] if {"server", "fastapi", "uvicorn"} & installed else []),
+        *(
+            [f"installed: {sorted(installed)}"]
+            if {"server", "fastapi", "uvicorn"} & installed
+            else []
+        ),
     ]
     if faults:
         sys.exit("\n".join([f"{wheel.name} is no good", *faults]))
@@ -80,7 +105,9 @@ def main() -> None:
     shutil.rmtree(asked.into, ignore_errors=True)
     asked.into.mkdir(parents=True)
     plan = [*((python, True) for python in pythons), *((python, False) for python in pythons[:1])]
-    for python, is_compiled in tqdm(plan, unit=" wheels", desc="building (two minutes each)", disable=not sys.stderr.isatty()):
+    for python, is_compiled in tqdm(
+        plan, unit=" wheels", desc="building (two minutes each)", disable=not sys.stderr.isatty()
+    ):
         with tempfile.TemporaryDirectory() as folder:
             wheel = built(python, asked.into.resolve(), Path(folder), is_compiled=is_compiled)
             tried(python, wheel, Path(folder), "compiled" if is_compiled else "interpreted")

@@ -46,7 +46,9 @@ class Proxy:
             connection.sendall(http_request("GET", path, b"", *headers))
             return read_reply(connection)
 
-    def post(self, model: str, stream: bool = False, *headers: str, content: str = "Hello", **fields: Any) -> "Reply":
+    def post(
+        self, model: str, stream: bool = False, *headers: str, content: str = "Hello", **fields: Any
+    ) -> "Reply":
         with self.connected() as connection:
             connection.sendall(chat_request(model, stream, *headers, content=content, **fields))
             return read_reply(connection)
@@ -68,12 +70,26 @@ class Proxy:
 def proxy(upstream_url: str, **settings: Any) -> Iterator[Proxy]:
     """Ready; its settings are given in its environment. Nothing that happens to it may end in a traceback."""
     port = free_port()
-    environment = {**clean_environment(), **{f"DEDUP_{name.upper()}": str(value) for name, value in settings.items()}}
-    command = [sys.executable, "-m", "dedup.cli", "serve", "--upstream", upstream_url, "--port", str(port)]
+    environment = {
+        **clean_environment(),
+        **{f"DEDUP_{name.upper()}": str(value) for name, value in settings.items()},
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "dedup.cli",
+        "serve",
+        "--upstream",
+        upstream_url,
+        "--port",
+        str(port),
+    ]
     with tempfile.TemporaryDirectory() as folder:
         log_path = Path(folder) / "log"
         with log_path.open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment
+            )
         running = Proxy(port, process, log_path)
         try:
             _wait_until_ready(running)
@@ -120,7 +136,8 @@ class Reply:
     def events(self) -> list[str]:
         """The data of each event."""
         events = (
-            [line[6:] for line in event.split("\n") if line.startswith("data: ")] for event in self.body.decode().split("\n\n")
+            [line[6:] for line in event.split("\n") if line.startswith("data: ")]
+            for event in self.body.decode().split("\n\n")
         )
         return ["\n".join(lines) for lines in events if lines]
 
@@ -178,11 +195,22 @@ def http_request(method: str, path: str, body: bytes, *headers: str) -> bytes:
 
 
 def chat_body(model: str, stream: bool = False, content: str = "Hello", **fields: Any) -> bytes:
-    return json.dumps({"model": model, "messages": [{"role": "user", "content": content}], "stream": stream, **fields}).encode()
+    return json.dumps(
+        {
+            "model": model,
+            "messages": [{"role": "user", "content": content}],
+            "stream": stream,
+            **fields,
+        }
+    ).encode()
 
 
-def chat_request(model: str, stream: bool = False, *headers: str, content: str = "Hello", **fields: Any) -> bytes:
-    return http_request("POST", "/v1/chat/completions", chat_body(model, stream, content, **fields), *headers)
+def chat_request(
+    model: str, stream: bool = False, *headers: str, content: str = "Hello", **fields: Any
+) -> bytes:
+    return http_request(
+        "POST", "/v1/chat/completions", chat_body(model, stream, content, **fields), *headers
+    )
 
 
 def read_reply(connection: socket.socket) -> Reply:
@@ -198,7 +226,10 @@ def read_reply(connection: socket.socket) -> Reply:
 def ask_raw(port: int, data: bytes, seconds: float = 5.0) -> bytes:
     """What comes back for these bytes until the connection closes, or nothing has come for a while."""
     received = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection, suppress(OSError):
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection,
+        suppress(OSError),
+    ):
         connection.sendall(data)
         while part := connection.recv(65536):
             received += part

@@ -88,7 +88,14 @@ class Exchange:
 
     def answer_json(self, body: Any, status: str = "200 OK", *headers: str) -> None:
         encoded = json.dumps(body).encode()
-        self.send(head(status, f"Content-Type: application/json\r\nContent-Length: {len(encoded)}", *headers) + encoded)
+        self.send(
+            head(
+                status,
+                f"Content-Type: application/json\r\nContent-Length: {len(encoded)}",
+                *headers,
+            )
+            + encoded
+        )
         self.stays_open = True
 
 
@@ -112,7 +119,9 @@ class RawUpstream:
         self.requests.append(request)
         if request.method == "GET" and request.target == "/v1/models":
             exchange = Exchange(request, connection, Seen())
-            exchange.answer_json({"object": "list", "data": [{"id": name} for name in self.scripts]})
+            exchange.answer_json(
+                {"object": "list", "data": [{"id": name} for name in self.scripts]}
+            )
             return True
         seen = self.seen[request.model]
         seen.requests.append(request)
@@ -130,7 +139,9 @@ class RawUpstream:
 @contextmanager
 def raw_upstream(**scripts: Script) -> Iterator[RawUpstream]:
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)  # what the network swallows stays small
+        listener.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024
+        )  # what the network swallows stays small
         upstream = RawUpstream(listener.getsockname()[1], {**SCRIPTS, **scripts})
         connections: set[socket.socket] = set()
         threads: list[threading.Thread] = []
@@ -140,7 +151,9 @@ def raw_upstream(**scripts: Script) -> Iterator[RawUpstream]:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with connection.makefile("rb") as reader:
                     number = 0
-                    while (request := _read_request(reader, number)) and upstream.answer(request, connection):
+                    while (request := _read_request(reader, number)) and upstream.answer(
+                        request, connection
+                    ):
                         number += 1
             connections.discard(connection)
 
@@ -228,7 +241,13 @@ def event(data: Any) -> bytes:
 def piece(text: str | None, finish_reason: str | None = None) -> dict[str, Any]:
     delta = {"content": text} if text is not None else {}
     choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-    return {"id": "u1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+    return {
+        "id": "u1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+        "choices": [choice],
+    }
 
 
 def say(*texts: str) -> bytes:
@@ -241,9 +260,20 @@ def finish(reason: str = "stop") -> bytes:
 
 
 def whole(text: str) -> dict[str, Any]:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": "stop",
+    }
     usage = {"prompt_tokens": 5, "completion_tokens": 25, "total_tokens": 30}
-    return {"id": "u1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+    return {
+        "id": "u1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [choice],
+        "usage": usage,
+    }
 
 
 def chunked(parts: Iterable[bytes]) -> bytes:
@@ -259,13 +289,17 @@ def deltas(text: str, size: int = 6) -> list[str]:
 def _words() -> list[str]:
     consonants, vowels = "bdfgklmnprstvz", "aeiou"
     syllables = [first + vowel for first in consonants for vowel in vowels]
-    return [one + other + end for one in syllables for other in syllables[::3] for end in ("", "n", "s")]
+    return [
+        one + other + end for one in syllables for other in syllables[::3] for end in ("", "n", "s")
+    ]
 
 
 def novel(number: int, num_sentences: int = 12) -> str:
     """Sentences that no other number has; about a thousand characters."""
     chance = random.Random(number)
-    sentences = (" ".join(chance.choices(_words(), k=12)).capitalize() + ". " for _ in range(num_sentences))
+    sentences = (
+        " ".join(chance.choices(_words(), k=12)).capitalize() + ". " for _ in range(num_sentences)
+    )
     return "".join(sentences)
 
 
@@ -284,7 +318,12 @@ def replies(*parts: bytes | float) -> Script:
 
 def unknown_model(exchange: Exchange) -> None:
     message = f"The model `{exchange.request.model}` does not exist."
-    error = {"message": message, "type": "NotFoundError", "param": "model", "code": "model_not_found"}
+    error = {
+        "message": message,
+        "type": "NotFoundError",
+        "param": "model",
+        "code": "model_not_found",
+    }
     exchange.answer_json({"error": error}, "404 Not Found")
 
 

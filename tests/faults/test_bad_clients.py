@@ -99,19 +99,32 @@ def test_a_client_that_left_is_counted(front: Proxy, upstream: RawUpstream) -> N
             break
         time.sleep(0.05)
     assert _clients_gone(front) == before + 1
-    in_progress = re.findall(r"^dedup_streams_in_progress\{.*\} (.*)$", front.metrics(), re.MULTILINE)
+    in_progress = re.findall(
+        r"^dedup_streams_in_progress\{.*\} (.*)$", front.metrics(), re.MULTILINE
+    )
     assert sum(map(float, in_progress)) == 0
 
 
 def _clients_gone(front: Proxy) -> float:
-    return sum(map(float, re.findall(r'^dedup_requests_total\{.*outcome="client_gone".*\} (.*)$', front.metrics(), re.MULTILINE)))
+    return sum(
+        map(
+            float,
+            re.findall(
+                r'^dedup_requests_total\{.*outcome="client_gone".*\} (.*)$',
+                front.metrics(),
+                re.MULTILINE,
+            ),
+        )
+    )
 
 
 # --- Slow -----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("policy", ["off", "balanced"])
-def test_a_reader_who_reads_nothing_holds_the_upstream_back(front: Proxy, upstream: RawUpstream, policy: str) -> None:
+def test_a_reader_who_reads_nothing_holds_the_upstream_back(
+    front: Proxy, upstream: RawUpstream, policy: str
+) -> None:
     name, most = f"endless-{policy}", 8_000_000
     sent: list[str] = []
     enough = False
@@ -143,15 +156,21 @@ def test_a_reader_who_reads_nothing_holds_the_upstream_back(front: Proxy, upstre
     reply.check_complete("".join(sent))
 
 
-@pytest.mark.parametrize("beginning", [b"", b"P", b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nX-Slow: "])
+@pytest.mark.parametrize(
+    "beginning", [b"", b"P", b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nX-Slow: "]
+)
 def test_a_head_that_does_not_come_is_not_waited_for(front: Proxy, beginning: bytes) -> None:
     received, waited = _dripped(front, beginning, b"a" if len(beginning) > 1 else b"")
     assert waited < HEADER_TIMEOUT + 1
     assert statuses(received) in ([], [408])
 
 
-@pytest.mark.parametrize("beginning", [b"P", b"\r\n", b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nX-Slow: "])
-def test_the_next_head_on_a_connection_is_not_waited_for_either(front: Proxy, beginning: bytes) -> None:
+@pytest.mark.parametrize(
+    "beginning", [b"P", b"\r\n", b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nX-Slow: "]
+)
+def test_the_next_head_on_a_connection_is_not_waited_for_either(
+    front: Proxy, beginning: bytes
+) -> None:
     with front.connected() as connection:
         connection.sendall(chat_request("ok", True, "Connection: keep-alive"))
         read_reply(connection).check_complete(NOVEL)
@@ -163,7 +182,9 @@ def test_the_next_head_on_a_connection_is_not_waited_for_either(front: Proxy, be
     assert statuses(received) in ([], [408])
 
 
-@pytest.mark.parametrize("lines", ["Content-Length: 1000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n3e8\r\n"])
+@pytest.mark.parametrize(
+    "lines", ["Content-Length: 1000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n3e8\r\n"]
+)
 def test_a_body_that_does_not_come_is_a_408(front: Proxy, lines: str) -> None:
     received, waited = _dripped(front, f"{POST}{lines}".encode(), b" ")
     assert waited < BODY_TIMEOUT + 1
@@ -252,7 +273,10 @@ def test_a_target_over_the_limit_is_refused(front: Proxy) -> None:
 
 
 def test_a_head_below_the_limit_is_taken(front: Proxy) -> None:
-    assert front.post("ok", False, *[f"X-{number}: {'a' * 100}" for number in range(100)]).text == NOVEL
+    assert (
+        front.post("ok", False, *[f"X-{number}: {'a' * 100}" for number in range(100)]).text
+        == NOVEL
+    )
 
 
 # --- Broken HTTP ----------------------------------------------------------------------------------------------------------------
@@ -267,24 +291,46 @@ CHUNKED = "Transfer-Encoding: chunked\r\n"
 @pytest.mark.parametrize(
     ("lines", "body"),
     [
-        pytest.param(f"Content-Length: {len(IN_CHUNKS + SMUGGLED)}\r\n{CHUNKED}", IN_CHUNKS, id="length, then chunked"),
+        pytest.param(
+            f"Content-Length: {len(IN_CHUNKS + SMUGGLED)}\r\n{CHUNKED}",
+            IN_CHUNKS,
+            id="length, then chunked",
+        ),
         pytest.param(f"{CHUNKED}Content-Length: 5\r\n", IN_CHUNKS, id="chunked, then length"),
-        pytest.param(f"{LENGTH}Content-Length: {len(FIRST + SMUGGLED)}\r\n", FIRST, id="two lengths"),
-        pytest.param(f"Content-Length: {len(FIRST + SMUGGLED)}\r\n{LENGTH}", FIRST, id="two lengths, the longer first"),
-        pytest.param(f"Content-Length: {len(FIRST)}, {len(FIRST) + 5}\r\n", FIRST, id="two lengths in one line"),
+        pytest.param(
+            f"{LENGTH}Content-Length: {len(FIRST + SMUGGLED)}\r\n", FIRST, id="two lengths"
+        ),
+        pytest.param(
+            f"Content-Length: {len(FIRST + SMUGGLED)}\r\n{LENGTH}",
+            FIRST,
+            id="two lengths, the longer first",
+        ),
+        pytest.param(
+            f"Content-Length: {len(FIRST)}, {len(FIRST) + 5}\r\n",
+            FIRST,
+            id="two lengths in one line",
+        ),
         pytest.param("Transfer-Encoding: chunked, identity\r\n", IN_CHUNKS, id="chunked, identity"),
         pytest.param("Transfer-Encoding: xchunked\r\n", IN_CHUNKS, id="xchunked"),
         pytest.param(f"{LENGTH}Transfer-Encoding: xchunked\r\n", FIRST, id="length and xchunked"),
         pytest.param(f"{LENGTH}Transfer-Encoding: identity\r\n", FIRST, id="length and identity"),
-        pytest.param(f"{CHUNKED}Transfer-Encoding: identity\r\n", IN_CHUNKS, id="chunked and identity"),
-        pytest.param("Transfer-Encoding: \x0bchunked\r\n", IN_CHUNKS, id="vertical tab before chunked"),
+        pytest.param(
+            f"{CHUNKED}Transfer-Encoding: identity\r\n", IN_CHUNKS, id="chunked and identity"
+        ),
+        pytest.param(
+            "Transfer-Encoding: \x0bchunked\r\n", IN_CHUNKS, id="vertical tab before chunked"
+        ),
         pytest.param("Transfer-Encoding:\r\n chunked\r\n", IN_CHUNKS, id="folded encoding"),
         pytest.param(f"{LENGTH}X-Folded: a\r\n b\r\n", FIRST, id="folded header"),
         pytest.param(f"{LENGTH}X-Bare: a\nX-Other: b\r\n", FIRST, id="bare LF"),
         pytest.param(f"{LENGTH}X-Bare: a\rX-Other: b\r\n", FIRST, id="bare CR"),
         pytest.param(f"{LENGTH}X-Null: a\x00b\r\n", FIRST, id="NUL"),
-        pytest.param(f"Content-Length : {len(FIRST)}\r\n", FIRST, id="space before the colon of a length"),
-        pytest.param("Transfer-Encoding : chunked\r\n", IN_CHUNKS, id="space before the colon of an encoding"),
+        pytest.param(
+            f"Content-Length : {len(FIRST)}\r\n", FIRST, id="space before the colon of a length"
+        ),
+        pytest.param(
+            "Transfer-Encoding : chunked\r\n", IN_CHUNKS, id="space before the colon of an encoding"
+        ),
         pytest.param(f"{LENGTH}X-Space : a\r\n", FIRST, id="space before any colon"),
         pytest.param(f"{LENGTH}no colon at all\r\n", FIRST, id="no colon"),
         pytest.param("Content-Length: -1\r\n", FIRST, id="length -1"),
@@ -292,18 +338,38 @@ CHUNKED = "Transfer-Encoding: chunked\r\n"
         pytest.param(f"Content-Length: {len(FIRST):#x}\r\n", FIRST, id="length in hex"),
         pytest.param("Content-Length: \r\n", FIRST, id="empty length"),
         pytest.param(f"Content-Length: {len(FIRST)} 1\r\n", FIRST, id="length with a space inside"),
-        pytest.param(f"Content-Length: {2**64 + len(FIRST)}\r\n", FIRST, id="length that wraps around"),
+        pytest.param(
+            f"Content-Length: {2**64 + len(FIRST)}\r\n", FIRST, id="length that wraps around"
+        ),
         pytest.param(CHUNKED, b"xyz\r\n" + FIRST + b"\r\n0\r\n\r\n", id="chunk size xyz"),
-        pytest.param(CHUNKED, b"-%x\r\n%b\r\n0\r\n\r\n" % (len(FIRST), FIRST), id="chunk size below 0"),
-        pytest.param(CHUNKED, b"+%x\r\n%b\r\n0\r\n\r\n" % (len(FIRST), FIRST), id="chunk size with a plus"),
-        pytest.param(CHUNKED, b"0x%x\r\n%b\r\n0\r\n\r\n" % (len(FIRST), FIRST), id="chunk size with 0x"),
-        pytest.param(CHUNKED, b"1%016x\r\n%b\r\n0\r\n\r\n" % (len(FIRST), FIRST), id="chunk size that wraps around"),
-        pytest.param(CHUNKED, b"%x\n%b\r\n0\r\n\r\n" % (len(FIRST), FIRST), id="chunk size before a bare LF"),
-        pytest.param(CHUNKED, b"%x\r\n%bXX0\r\n\r\n" % (len(FIRST), FIRST), id="chunk longer than its size"),
+        pytest.param(
+            CHUNKED, b"-%x\r\n%b\r\n0\r\n\r\n" % (len(FIRST), FIRST), id="chunk size below 0"
+        ),
+        pytest.param(
+            CHUNKED, b"+%x\r\n%b\r\n0\r\n\r\n" % (len(FIRST), FIRST), id="chunk size with a plus"
+        ),
+        pytest.param(
+            CHUNKED, b"0x%x\r\n%b\r\n0\r\n\r\n" % (len(FIRST), FIRST), id="chunk size with 0x"
+        ),
+        pytest.param(
+            CHUNKED,
+            b"1%016x\r\n%b\r\n0\r\n\r\n" % (len(FIRST), FIRST),
+            id="chunk size that wraps around",
+        ),
+        pytest.param(
+            CHUNKED, b"%x\n%b\r\n0\r\n\r\n" % (len(FIRST), FIRST), id="chunk size before a bare LF"
+        ),
+        pytest.param(
+            CHUNKED, b"%x\r\n%bXX0\r\n\r\n" % (len(FIRST), FIRST), id="chunk longer than its size"
+        ),
     ],
 )
-def test_a_request_of_unclear_length_is_refused(front: Proxy, upstream: RawUpstream, lines: str, body: bytes) -> None:
-    data = f"{POST}Content-Type: application/json\r\n{lines}\r\n".encode("latin-1") + body + SMUGGLED
+def test_a_request_of_unclear_length_is_refused(
+    front: Proxy, upstream: RawUpstream, lines: str, body: bytes
+) -> None:
+    data = (
+        f"{POST}Content-Type: application/json\r\n{lines}\r\n".encode("latin-1") + body + SMUGGLED
+    )
     answer = ask_raw(front.port, data, 1.5)
     assert statuses(answer) in ([], [400])
     assert not upstream.seen["smuggled"].requests
@@ -318,7 +384,12 @@ def test_lines_that_end_in_a_bare_lf_are_refused(front: Proxy, upstream: RawUpst
 
 
 @pytest.mark.parametrize(
-    "data", [b"HELLO\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 20, b"GET / HTTP/9.9\r\n\r\n"]
+    "data",
+    [
+        b"HELLO\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 20,
+        b"GET / HTTP/9.9\r\n\r\n",
+    ],
 )
 def test_what_is_no_http_is_a_400(front: Proxy, data: bytes) -> None:
     with front.connected() as connection:
@@ -327,7 +398,9 @@ def test_what_is_no_http_is_a_400(front: Proxy, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("upgrade", [None, "h2c", "websocket"])
-def test_hop_by_hop_headers_stay_on_their_hop(front: Proxy, upstream: RawUpstream, upgrade: str | None) -> None:
+def test_hop_by_hop_headers_stay_on_their_hop(
+    front: Proxy, upstream: RawUpstream, upgrade: str | None
+) -> None:
     """Java's client offers h2c with every request it makes: that is no reason to lose the request's body."""
     name = f"hops-{upgrade}"
     upstream.scripts[name] = upstream.scripts["ok"]
@@ -341,7 +414,9 @@ def test_hop_by_hop_headers_stay_on_their_hop(front: Proxy, upstream: RawUpstrea
         **({"upgrade": upgrade, "http2-settings": "AAMAAABkAARAAAAAAAIAAAAA"} if upgrade else {}),
     }
     connection = "Connection: close, x-foo" + (", Upgrade, HTTP2-Settings" if upgrade else "")
-    reply = front.post(name, False, connection, *(f"{header}: {value}" for header, value in own.items()))
+    reply = front.post(
+        name, False, connection, *(f"{header}: {value}" for header, value in own.items())
+    )
     assert reply.status == 200, reply.body
     assert reply.text == NOVEL
     (request,) = upstream.seen[name].requests
@@ -374,13 +449,20 @@ def test_hop_by_hop_headers_stay_on_their_hop(front: Proxy, upstream: RawUpstrea
         b'{"model": "ok", "messages": [{"role": "user", "content": "\xff\xfe"}]}',
         b"[" * 100_000 + b"]" * 100_000,
         b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
-        b'{"model": "ok", "messages": [{"role": "user", "content": ' + b"[" * 100_000 + b"]" * 100_000 + b"}]}",
+        b'{"model": "ok", "messages": [{"role": "user", "content": '
+        + b"[" * 100_000
+        + b"]" * 100_000
+        + b"}]}",
     ],
     ids=lambda body: repr(body[:60]),
 )
 def test_a_body_that_is_no_request_is_a_400(front: Proxy, body: bytes) -> None:
     with front.connected() as connection:
-        lines = ["Content-Type: application/json", f"Content-Length: {len(body)}", "Connection: close"]
+        lines = [
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+        ]
         connection.sendall((POST + "\r\n".join([*lines, "", ""])).encode() + body)
         read_reply(connection).check_refused(400)
 
@@ -422,7 +504,9 @@ def test_no_key_is_a_401_and_every_right_one_opens(locked: Proxy) -> None:
 # --- Wanting to be sent elsewhere -----------------------------------------------------------------------------------------------
 
 
-def test_a_request_reaches_no_other_server_than_the_upstream(front: Proxy, upstream: RawUpstream, evil: Trap) -> None:
+def test_a_request_reaches_no_other_server_than_the_upstream(
+    front: Proxy, upstream: RawUpstream, evil: Trap
+) -> None:
     elsewhere = f"127.0.0.1:{evil.port}"
     paths = [
         f"http://{elsewhere}/v1/chat/completions",
@@ -449,7 +533,9 @@ def test_a_request_reaches_no_other_server_than_the_upstream(front: Proxy, upstr
     for path in paths:
         for method, body in (("GET", b""), ("POST", chat_body("ok"))):
             for host in ("proxy.test", elsewhere):
-                request = http_request(method, path, body, f"X-Forwarded-Host: {elsewhere}").replace(b"proxy.test", host.encode())
+                request = http_request(
+                    method, path, body, f"X-Forwarded-Host: {elsewhere}"
+                ).replace(b"proxy.test", host.encode())
                 answer = ask_raw(front.port, request, 3)
                 assert all(200 <= status < 500 for status in statuses(answer)), (path, answer)
     ask_raw(front.port, f"CONNECT {elsewhere} HTTP/1.1\r\nHost: {elsewhere}\r\n\r\n".encode(), 1)
@@ -467,7 +553,11 @@ def test_a_request_reaches_no_other_server_than_the_upstream(front: Proxy, upstr
 @pytest.mark.parametrize("connection", ["close", "keep-alive"])
 def test_the_head_of_a_stream_says_what_follows(front: Proxy, connection: str) -> None:
     with front.connected() as socket:
-        socket.sendall(chat_request("ok", True, f"Connection: {connection}", "Expect: 100-continue", "X-Request-Id: one"))
+        socket.sendall(
+            chat_request(
+                "ok", True, f"Connection: {connection}", "Expect: 100-continue", "X-Request-Id: one"
+            )
+        )
         reply = read_reply(socket)
         reply.check_complete(NOVEL)
         names = [name.lower() for name in reply.headers]
@@ -506,6 +596,9 @@ def test_pipelined_requests_are_answered_in_order(front: Proxy, in_one_write: bo
         while part := connection.recv(65536):
             received += part
     assert statuses(received) == [200, 200, 200, 200, 404, 200]
-    found = [received.find(text) for text in (b"the first", b"the second", b"[DONE]", b"the fourth", b"the last")]
+    found = [
+        received.find(text)
+        for text in (b"the first", b"the second", b"[DONE]", b"the fourth", b"the last")
+    ]
     assert -1 not in found
     assert found == sorted(found)

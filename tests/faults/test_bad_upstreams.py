@@ -35,7 +35,9 @@ from tests.server import mock_upstream
 
 HELD = " The river rose"  # may yet become a sentence that was said before: the filter holds it
 BEGUN = NOVEL + HELD
-CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
 CHINESE = "河水在夜里涨了起来,到了早上,桥已经不见了。村里没有人听见它倒下。𠮷野家🙂"
 MAX_MEMORY_BYTES = 400 * 1024 * 1024
 
@@ -50,7 +52,11 @@ def patient(upstream: RawUpstream) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def impatient(upstream: RawUpstream) -> Iterator[Proxy]:
-    limits = {"first_token_timeout_seconds": 0.5, "idle_timeout_seconds": 0.5, "total_timeout_seconds": 1.5}
+    limits = {
+        "first_token_timeout_seconds": 0.5,
+        "idle_timeout_seconds": 0.5,
+        "total_timeout_seconds": 1.5,
+    }
     with proxy(upstream.url, **limits) as impatient:
         yield impatient
 
@@ -84,7 +90,10 @@ def refusing() -> Iterator[Proxy]:
 
 
 def test_an_upstream_that_takes_no_connection_is_a_504() -> None:
-    with _full_listener() as port, proxy(f"http://127.0.0.1:{port}/v1", connect_timeout_seconds=0.5) as waiting:
+    with (
+        _full_listener() as port,
+        proxy(f"http://127.0.0.1:{port}/v1", connect_timeout_seconds=0.5) as waiting,
+    ):
         began = time.monotonic()
         waiting.post("m").check_refused(504)
         assert time.monotonic() - began < 2
@@ -114,7 +123,9 @@ def test_no_answer_before_the_first_token_timeout_is_a_504(impatient: Proxy) -> 
     assert time.monotonic() - began < 2
 
 
-def test_headers_but_no_event_before_the_first_token_timeout_is_an_error(impatient: Proxy, upstream: RawUpstream) -> None:
+def test_headers_but_no_event_before_the_first_token_timeout_is_an_error(
+    impatient: Proxy, upstream: RawUpstream
+) -> None:
     began = time.monotonic()
     reply = impatient.post("headers-only", True)
     if reply.status == 200:
@@ -131,7 +142,9 @@ def test_no_whole_answer_before_the_total_timeout_is_a_504(impatient: Proxy) -> 
     assert time.monotonic() - began < 3
 
 
-def test_a_stream_that_falls_silent_gives_its_text_and_an_error(impatient: Proxy, upstream: RawUpstream) -> None:
+def test_a_stream_that_falls_silent_gives_its_text_and_an_error(
+    impatient: Proxy, upstream: RawUpstream
+) -> None:
     began = time.monotonic()
     upstream.scripts["falls-silent"] = replies(EVENT_STREAM + say(*deltas(BEGUN)), 30.0)
     impatient.post("falls-silent", True).check_broken(BEGUN)
@@ -139,7 +152,9 @@ def test_a_stream_that_falls_silent_gives_its_text_and_an_error(impatient: Proxy
     assert upstream.seen["falls-silent"].hung_up.wait(1)
 
 
-def test_a_stream_without_end_is_broken_off_at_the_total_timeout(impatient: Proxy, upstream: RawUpstream) -> None:
+def test_a_stream_without_end_is_broken_off_at_the_total_timeout(
+    impatient: Proxy, upstream: RawUpstream
+) -> None:
     began = time.monotonic()
     reply = impatient.post("drip", True)
     assert 1 < time.monotonic() - began < 3
@@ -154,7 +169,12 @@ def test_a_stream_without_end_is_broken_off_at_the_total_timeout(impatient: Prox
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("status", [400, 403, 404, 422, 429, 500, 503, 529])
 def test_a_refusal_is_passed_on(play: Play, status: int, stream: bool) -> None:
-    said = {"message": "too much, too soon", "type": "some_type", "param": "messages", "code": "some_code"}
+    said = {
+        "message": "too much, too soon",
+        "type": "some_type",
+        "param": "messages",
+        "code": "some_code",
+    }
     body = json.dumps({"error": said}).encode()
     lines = ["Content-Type: application/json", f"Content-Length: {len(body)}", "Retry-After: 17"]
     reply = play(replies(head(f"{status} Whatever", *lines) + body), stream)
@@ -162,9 +182,21 @@ def test_a_refusal_is_passed_on(play: Play, status: int, stream: bool) -> None:
     assert reply.headers["Retry-After"] == "17"
 
 
-@pytest.mark.parametrize("body", [b"the model is on fire", b"", b'"on fire"', b"[]", b"\xff\xfe", b'{"detail": "on fire"}'])
+@pytest.mark.parametrize(
+    "body",
+    [b"the model is on fire", b"", b'"on fire"', b"[]", b"\xff\xfe", b'{"detail": "on fire"}'],
+)
 def test_a_refusal_that_is_not_openais_keeps_its_status(play: Play, body: bytes) -> None:
-    reply = play(replies(head("503 Service Unavailable", "Content-Type: text/plain", f"Content-Length: {len(body)}") + body))
+    reply = play(
+        replies(
+            head(
+                "503 Service Unavailable",
+                "Content-Type: text/plain",
+                f"Content-Length: {len(body)}",
+            )
+            + body
+        )
+    )
     error = reply.check_refused(503)
     assert b"on fire" not in body or "on fire" in json.dumps(error)
 
@@ -178,15 +210,24 @@ def test_redirects_are_not_followed(play: Play, evil: Trap, status: int, stream:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_page_in_place_of_an_answer_is_a_502_that_names_its_type(play: Play, stream: bool) -> None:
+def test_a_page_in_place_of_an_answer_is_a_502_that_names_its_type(
+    play: Play, stream: bool
+) -> None:
     page = b"<html><body>Please log in</body></html>"
-    script = replies(head("200 OK", "Content-Type: text/html; charset=utf-8", f"Content-Length: {len(page)}") + page)
+    script = replies(
+        head("200 OK", "Content-Type: text/html; charset=utf-8", f"Content-Length: {len(page)}")
+        + page
+    )
     assert "text/html" in play(script, stream).check_refused(502)["message"]
 
 
-@pytest.mark.parametrize("body", [b"", b"null", b"[]", b'{"choices": 5}', b'{"choices": [5]}', b"{oops", b"\x00" * 100])
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"[]", b'{"choices": 5}', b'{"choices": [5]}', b"{oops", b"\x00" * 100]
+)
 def test_a_whole_answer_that_is_none_is_a_502(play: Play, body: bytes) -> None:
-    script = replies(head("200 OK", "Content-Type: application/json", f"Content-Length: {len(body)}") + body)
+    script = replies(
+        head("200 OK", "Content-Type: application/json", f"Content-Length: {len(body)}") + body
+    )
     play(script, stream=False).check_refused(502)
 
 
@@ -207,11 +248,22 @@ def _reset(exchange: Exchange) -> None:
         pytest.param(_reset, id="reset"),
         pytest.param(replies(BEGINNING), id="end without finish_reason"),
         pytest.param(replies(CHUNKED + chunked([say(*deltas(BEGUN))])), id="no last chunk"),
-        pytest.param(replies(CHUNKED + chunked([say(*deltas(BEGUN))]), 0.2, b"zz\r\n"), id="broken chunk size"),
-        pytest.param(replies(CHUNKED + chunked([say(*deltas(BEGUN))]) + b"400\r\ndata: {"), id="end inside a chunk"),
-        pytest.param(replies(BEGINNING + b'data: {"choices": [{"delta": {"con'), id="end inside an event"),
         pytest.param(
-            replies(head("200 OK", "Content-Type: text/event-stream", "Content-Length: 99999") + say(*deltas(BEGUN))),
+            replies(CHUNKED + chunked([say(*deltas(BEGUN))]), 0.2, b"zz\r\n"),
+            id="broken chunk size",
+        ),
+        pytest.param(
+            replies(CHUNKED + chunked([say(*deltas(BEGUN))]) + b"400\r\ndata: {"),
+            id="end inside a chunk",
+        ),
+        pytest.param(
+            replies(BEGINNING + b'data: {"choices": [{"delta": {"con'), id="end inside an event"
+        ),
+        pytest.param(
+            replies(
+                head("200 OK", "Content-Type: text/event-stream", "Content-Length: 99999")
+                + say(*deltas(BEGUN))
+            ),
             id="shorter than its Content-Length",
         ),
     ],
@@ -254,16 +306,23 @@ def test_a_connection_that_closes_without_a_word_is_a_502(play: Play, stream: bo
 def test_a_whole_answer_shorter_than_its_content_length_is_a_502(play: Play) -> None:
     body = json.dumps(whole(NOVEL)).encode()
     length = f"Content-Length: {len(body) + 1}"
-    play(replies(head("200 OK", "Content-Type: application/json", length) + body), stream=False).check_refused(502)
+    play(
+        replies(head("200 OK", "Content-Type: application/json", length) + body), stream=False
+    ).check_refused(502)
 
 
-@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.7\r\n", b"\x16\x03\x01\x02\x00", b"HTTP/9.9 abc\r\n\r\n", b"\r\n\r\n"])
+@pytest.mark.parametrize(
+    "answer",
+    [b"SSH-2.0-OpenSSH_9.7\r\n", b"\x16\x03\x01\x02\x00", b"HTTP/9.9 abc\r\n\r\n", b"\r\n\r\n"],
+)
 def test_an_upstream_that_speaks_no_http_is_a_502(play: Play, answer: bytes) -> None:
     play(replies(answer)).check_refused(502)
 
 
 def test_an_upstream_with_a_head_without_end_is_a_502(play: Play) -> None:
-    play(replies(b"HTTP/1.1 200 OK\r\n" + b"X-Filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n" * 100_000)).check_refused(502)
+    play(
+        replies(b"HTTP/1.1 200 OK\r\n" + b"X-Filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n" * 100_000)
+    ).check_refused(502)
 
 
 # --- Odd but right --------------------------------------------------------------------------------------------------------------
@@ -317,7 +376,9 @@ def test_comments_keep_flowing(patient: Proxy, upstream: RawUpstream) -> None:
 
 def test_comments_leave_the_text_as_it_is(play: Play) -> None:
     pieces = b": ping\n\n".join(say(part) for part in deltas(NOVEL))
-    play(replies(EVENT_STREAM + b": OPENROUTER PROCESSING\n\n" + pieces + b":\n\n" + finish() + DONE)).check_complete(NOVEL)
+    play(
+        replies(EVENT_STREAM + b": OPENROUTER PROCESSING\n\n" + pieces + b":\n\n" + finish() + DONE)
+    ).check_complete(NOVEL)
 
 
 def test_two_data_lines_are_one_event(play: Play) -> None:
@@ -345,7 +406,9 @@ def test_line_separators_inside_text_are_text(play: Play) -> None:
 @pytest.mark.parametrize("in_chunks", [False, True])
 def test_characters_torn_apart_arrive_whole(play: Play, in_chunks: bool) -> None:
     stream = say(CHINESE) + finish() + DONE
-    play(_byte_by_byte(CHUNKED if in_chunks else EVENT_STREAM, stream, in_chunks)).check_complete(CHINESE)
+    play(_byte_by_byte(CHUNKED if in_chunks else EVENT_STREAM, stream, in_chunks)).check_complete(
+        CHINESE
+    )
 
 
 def test_bytes_that_are_no_text_become_replacement_characters(play: Play) -> None:
@@ -359,18 +422,28 @@ def test_bytes_that_are_no_text_become_replacement_characters(play: Play) -> Non
 
 
 def test_interim_answers_are_passed_over(play: Play) -> None:
-    interim = b"HTTP/1.1 100 Continue\r\n\r\n" + head("103 Early Hints", "Link: </style.css>; rel=preload")
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n" + head(
+        "103 Early Hints", "Link: </style.css>; rel=preload"
+    )
     play(replies(interim + EVENT_STREAM + WHOLE_STREAM)).check_complete(NOVEL)
     play(replies(interim, 0.1, EVENT_STREAM + WHOLE_STREAM)).check_complete(NOVEL)
 
 
 def test_chunk_extensions_and_trailers_are_passed_over(play: Play) -> None:
-    body = b"".join(b'%x;name=value;other="a b"\r\n%b\r\n' % (len(part), part) for part in (say(NOVEL), finish(), DONE))
-    play(replies(CHUNKED + body + b"0;last\r\nX-Trailer: 1\r\nX-Other: 2\r\n\r\n")).check_complete(NOVEL)
+    body = b"".join(
+        b'%x;name=value;other="a b"\r\n%b\r\n' % (len(part), part)
+        for part in (say(NOVEL), finish(), DONE)
+    )
+    play(replies(CHUNKED + body + b"0;last\r\nX-Trailer: 1\r\nX-Other: 2\r\n\r\n")).check_complete(
+        NOVEL
+    )
 
 
 def test_a_stream_whose_type_is_in_capitals_is_a_stream(play: Play) -> None:
-    answer = head("200 OK", "content-type: Text/Event-Stream;Charset=UTF-8", "Connection: close") + WHOLE_STREAM
+    answer = (
+        head("200 OK", "content-type: Text/Event-Stream;Charset=UTF-8", "Connection: close")
+        + WHOLE_STREAM
+    )
     play(replies(answer)).check_complete(NOVEL)
 
 
@@ -378,10 +451,20 @@ def test_a_stream_whose_type_is_in_capitals_is_a_stream(play: Play) -> None:
 
 
 @pytest.mark.parametrize(("coding", "window"), [("gzip", 31), ("deflate", 15)])
-def test_a_compressed_stream_is_read_as_it_comes(patient: Proxy, upstream: RawUpstream, coding: str, window: int) -> None:
+def test_a_compressed_stream_is_read_as_it_comes(
+    patient: Proxy, upstream: RawUpstream, coding: str, window: int
+) -> None:
     packer = zlib.compressobj(wbits=window)
-    parts = [packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH) for data in (say("Hello, "), say("world."), finish() + DONE)]
-    beginning = head("200 OK", "Content-Type: text/event-stream", f"Content-Encoding: {coding}", "Transfer-Encoding: chunked")
+    parts = [
+        packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH)
+        for data in (say("Hello, "), say("world."), finish() + DONE)
+    ]
+    beginning = head(
+        "200 OK",
+        "Content-Type: text/event-stream",
+        f"Content-Encoding: {coding}",
+        "Transfer-Encoding: chunked",
+    )
     ending = chunked([parts[1], parts[2], packer.flush()]) + b"0\r\n\r\n"
     upstream.scripts[coding] = replies(beginning + chunked([parts[0]]), 1.0, ending)
     with patient.connected() as connection:
@@ -397,7 +480,11 @@ def test_a_compressed_stream_is_read_as_it_comes(patient: Proxy, upstream: RawUp
 def test_a_compressed_whole_answer_is_read(play: Play, status: int) -> None:
     error = {"message": "no such thing", "type": "t", "param": None, "code": None}
     body = _gzip(json.dumps(whole(NOVEL) if status == 200 else {"error": error}).encode())
-    lines = ["Content-Type: application/json", "Content-Encoding: gzip", f"Content-Length: {len(body)}"]
+    lines = [
+        "Content-Type: application/json",
+        "Content-Encoding: gzip",
+        f"Content-Length: {len(body)}",
+    ]
     reply = play(replies(head(f"{status} Whatever", *lines) + body), stream=False)
     if status == 200:
         assert reply.status == 200, reply.body
@@ -425,12 +512,19 @@ def test_what_is_not_gzip_though_it_says_so_is_a_502(play: Play, stream: bool) -
 def _bomb() -> bytes:
     """A gigabyte of zeros, gzipped."""
     packer = zlib.compressobj(wbits=-15)
-    mega = packer.compress(bytes(1024 * 1024)) + packer.flush(zlib.Z_FULL_FLUSH)  # a flushed piece can stand any number of times
+    mega = packer.compress(bytes(1024 * 1024)) + packer.flush(
+        zlib.Z_FULL_FLUSH
+    )  # a flushed piece can stand any number of times
     return b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" + mega * 1024
 
 
-@pytest.mark.parametrize(("status", "kind"), [(200, "text/event-stream"), (200, "application/json"), (500, "application/json")])
-def test_a_decompression_bomb_ends_in_an_error_and_bounded_memory(play: Play, patient: Proxy, status: int, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(200, "text/event-stream"), (200, "application/json"), (500, "application/json")],
+)
+def test_a_decompression_bomb_ends_in_an_error_and_bounded_memory(
+    play: Play, patient: Proxy, status: int, kind: str
+) -> None:
     lines = [f"Content-Type: {kind}", "Content-Encoding: gzip", "Connection: close"]
     reply = play(replies(head(f"{status} Whatever", *lines) + _bomb()), kind == "text/event-stream")
     assert patient.peak_memory_bytes < MAX_MEMORY_BYTES
@@ -446,8 +540,14 @@ def test_a_line_without_end_is_an_error_and_bounded_memory(play: Play, patient: 
     reply.check_broken(BEGUN)
 
 
-def test_a_whole_answer_without_end_is_an_error_and_bounded_memory(play: Play, patient: Proxy) -> None:
-    answer = head("200 OK", "Content-Type: application/json", "Connection: close") + b'{"a": "' + b"a" * 200_000_000
+def test_a_whole_answer_without_end_is_an_error_and_bounded_memory(
+    play: Play, patient: Proxy
+) -> None:
+    answer = (
+        head("200 OK", "Content-Type: application/json", "Connection: close")
+        + b'{"a": "'
+        + b"a" * 200_000_000
+    )
     reply = play(replies(answer), stream=False)
     assert patient.peak_memory_bytes < MAX_MEMORY_BYTES
     reply.check_refused(502)
@@ -479,7 +579,13 @@ def test_a_kept_connection_that_has_died_costs_no_request(script: Script) -> Non
 def test_what_an_answer_left_unread_is_never_the_next_ones(play: Play) -> None:
     """The end of a stream that was given up must not be taken for the answer to the next request."""
     for _ in range(5):
-        play(replies(BEGINNING + event({"error": {"message": "out of memory"}}) + say("stolen"), 0.05, say("stolen")))
+        play(
+            replies(
+                BEGINNING + event({"error": {"message": "out of memory"}}) + say("stolen"),
+                0.05,
+                say("stolen"),
+            )
+        )
         play(replies(EVENT_STREAM + WHOLE_STREAM)).check_complete(NOVEL)
 
 
@@ -512,5 +618,7 @@ def test_a_filter_that_raises_costs_no_text_and_is_counted(
             assert reply.status == 200
             assert reply.text == text
         assert asked
-        counted = re.findall(r"^dedup_filter_failures_total(?:\{.*\})? (.*)$", front.metrics(), re.MULTILINE)
+        counted = re.findall(
+            r"^dedup_filter_failures_total(?:\{.*\})? (.*)$", front.metrics(), re.MULTILINE
+        )
     assert sum(map(float, counted)) == 1

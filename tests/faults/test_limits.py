@@ -49,7 +49,10 @@ def _until_taken(front: Proxy) -> None:
 
 
 def test_more_requests_a_minute_than_allowed_are_a_429() -> None:
-    with raw_upstream() as upstream, proxy(upstream.url, api_keys="sk-one,sk-two", requests_per_minute=3) as front:
+    with (
+        raw_upstream() as upstream,
+        proxy(upstream.url, api_keys="sk-one,sk-two", requests_per_minute=3) as front,
+    ):
 
         def ask(key: str, stream: bool = False) -> int:
             reply = front.post("ok", stream, f"Authorization: Bearer {key}")
@@ -77,7 +80,14 @@ def test_model_labels_are_bounded_whatever_names_are_asked_for() -> None:
             with front.connected() as connection:
                 for number in numbers:
                     name = f"{('listed', 'unheard-of')[number % 2]}-{number}"
-                    connection.sendall(http_request("POST", "/v1/chat/completions", chat_body(name), "Connection: keep-alive"))
+                    connection.sendall(
+                        http_request(
+                            "POST",
+                            "/v1/chat/completions",
+                            chat_body(name),
+                            "Connection: keep-alive",
+                        )
+                    )
                     _skip_answer(connection)
 
         with ThreadPoolExecutor(4) as pool:
@@ -109,7 +119,10 @@ def _skip_answer(connection: socket.socket) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_told_to_stop_it_finishes_every_stream_and_exits_0(workers: int) -> None:
     num_streams = 20
-    with raw_upstream() as upstream, proxy(upstream.url, **({"workers": workers} if workers > 1 else {})) as front:
+    with (
+        raw_upstream() as upstream,
+        proxy(upstream.url, **({"workers": workers} if workers > 1 else {})) as front,
+    ):
         begun = threading.Semaphore(0)
 
         def read(_: int) -> bytes:
@@ -132,7 +145,10 @@ def test_told_to_stop_it_finishes_every_stream_and_exits_0(workers: int) -> None
         assert front.process.wait(10) == 0
         assert len(upstream.seen["timed"].requests) == num_streams
     last_words = TIMED_TEXT.split()[-1].encode()
-    assert all(b'"stop"' in stream and last_words in stream and b'"error"' not in stream for stream in received)
+    assert all(
+        b'"stop"' in stream and last_words in stream and b'"error"' not in stream
+        for stream in received
+    )
 
 
 def _until_refused(port: int) -> None:

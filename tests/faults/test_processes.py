@@ -20,7 +20,11 @@ def children(pid: int) -> list[int]:
 
 
 def counted(front: Proxy, start: str) -> float:
-    return sum(float(line.rsplit(" ", 1)[1]) for line in front.metrics().splitlines() if line.startswith(start))
+    return sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in front.metrics().splitlines()
+        if line.startswith(start)
+    )
 
 
 def wait_for_log(front: Proxy, words: str) -> None:
@@ -43,7 +47,9 @@ def test_workers_share_a_port_and_each_tells_of_all(upstream: RawUpstream) -> No
         assert counted(front, "dedup_build_info") == 1
 
 
-def test_a_worker_that_dies_is_started_again_and_what_it_counted_stays(upstream: RawUpstream) -> None:
+def test_a_worker_that_dies_is_started_again_and_what_it_counted_stays(
+    upstream: RawUpstream,
+) -> None:
     with proxy(upstream.url, workers=2) as front:
         for _ in range(10):
             assert front.post("ok").status == 200
@@ -76,7 +82,9 @@ def start_configured(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_a_reload_changes_what_comes_and_drops_no_stream(upstream: RawUpstream, tmp_path: Path) -> None:
+def test_a_reload_changes_what_comes_and_drops_no_stream(
+    upstream: RawUpstream, tmp_path: Path
+) -> None:
     keys = tmp_path / "keys"
     keys.write_text("first-key\n")
     with proxy(upstream.url, api_keys_file=keys) as front:
@@ -100,16 +108,24 @@ def test_a_reload_changes_what_comes_and_drops_no_stream(upstream: RawUpstream, 
     [
         ('upstream = "http://127.0.0.1:1/v1"\npolicy = "strict"', 0, ["policy = strict"]),
         ('upstream = "ftp://x"', 1, ["upstream", "http://"]),
-        ('[[upstreams]]\nurl = "http://x"\nmodel = "y"', 1, ["upstreams.0.model", "unknown setting", "models"]),
+        (
+            '[[upstreams]]\nurl = "http://x"\nmodel = "y"',
+            1,
+            ["upstreams.0.model", "unknown setting", "models"],
+        ),
         ('[[upstreams]]\nurl = "http://x"\napi_key_env = "NOT_THERE"', 1, ["NOT_THERE", "not set"]),
         ("workers = 2", 1, ["workers", "upstream"]),
         ('upstream = "http://user:hidden@x/v1"', 1, ["password"]),
     ],
 )
-def test_check_config_says_what_is_wrong(tmp_path: Path, text: str, code: int, words: list[str]) -> None:
+def test_check_config_says_what_is_wrong(
+    tmp_path: Path, text: str, code: int, words: list[str]
+) -> None:
     path = start_configured(tmp_path, text)
     command = [sys.executable, "-m", "dedup.cli", "serve", "--config", str(path), "--check-config"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean_environment())
+    ran = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env=clean_environment()
+    )
     assert ran.returncode == code
     said = ran.stdout if code == 0 else ran.stderr
     assert all(word in said for word in words), said
@@ -123,5 +139,10 @@ def test_json_logs_are_json_and_say_nothing_of_what_is_said(upstream: RawUpstrea
         wait_for_log(front, '"path":"/v1/chat/completions"')
         lines = [json.loads(line) for line in front.log.splitlines() if line.startswith("{")]
     line = next(line for line in lines if line.get("path") == "/v1/chat/completions")
-    assert (line["status"], line["outcome"], line["model"], line["level"]) == (200, "ok", "ok", "info")
+    assert (line["status"], line["outcome"], line["model"], line["level"]) == (
+        200,
+        "ok",
+        "ok",
+        "info",
+    )
     assert not any("a-word-of-the-prompt" in str(line) for line in lines)

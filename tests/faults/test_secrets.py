@@ -7,7 +7,16 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.faults.proxy import Proxy, Reply, ask_raw, chat_body, chat_request, http_request, proxy, read_reply
+from tests.faults.proxy import (
+    Proxy,
+    Reply,
+    ask_raw,
+    chat_body,
+    chat_request,
+    http_request,
+    proxy,
+    read_reply,
+)
 from tests.faults.raw_upstream import (
     DONE,
     EVENT_STREAM,
@@ -59,7 +68,9 @@ def test_an_answer(front: Proxy, upstream: RawUpstream, stream: bool) -> None:
     _check_silent(front)
 
 
-@pytest.mark.parametrize("key", [f"{CLIENT_KEY}x", "sk-other-SECRET", f"{CLIENT_KEY},x", "é-SECRET"])
+@pytest.mark.parametrize(
+    "key", [f"{CLIENT_KEY}x", "sk-other-SECRET", f"{CLIENT_KEY},x", "é-SECRET"]
+)
 def test_a_wrong_key(front: Proxy, key: str) -> None:
     _checked(front.post("ok", False, f"Authorization: Bearer {key}", content=PROMPT), 401)
     _checked(front.post("ok", False, f"Authorization: {key}", content=PROMPT), 401)
@@ -85,8 +96,16 @@ def test_an_unknown_model(front: Proxy) -> None:
         json.dumps({"model": "ok", "messages": PROMPT}).encode(),
         json.dumps({"model": "ok", "messages": [PROMPT]}).encode(),
         json.dumps({"model": 5, "messages": [{"role": "user", "content": PROMPT}]}).encode(),
-        json.dumps({"model": "ok", "messages": [{"role": "user", "content": PROMPT}], "stream": PROMPT}).encode(),
-        json.dumps({"model": "ok", "messages": [{"role": "user", "content": PROMPT}], "repetition": {"policy": PROMPT}}).encode(),
+        json.dumps(
+            {"model": "ok", "messages": [{"role": "user", "content": PROMPT}], "stream": PROMPT}
+        ).encode(),
+        json.dumps(
+            {
+                "model": "ok",
+                "messages": [{"role": "user", "content": PROMPT}],
+                "repetition": {"policy": PROMPT},
+            }
+        ).encode(),
     ],
 )
 def test_a_body_that_is_wrong(front: Proxy, body: bytes) -> None:
@@ -97,14 +116,22 @@ def test_a_body_that_is_wrong(front: Proxy, body: bytes) -> None:
 
 
 def test_broken_http(front: Proxy) -> None:
-    data = http_request("POST", "/v1/chat/completions", chat_body("ok", content=PROMPT), BEARER, f"X-Key : {CLIENT_KEY}")
+    data = http_request(
+        "POST",
+        "/v1/chat/completions",
+        chat_body("ok", content=PROMPT),
+        BEARER,
+        f"X-Key : {CLIENT_KEY}",
+    )
     assert b"SECRET" not in ask_raw(front.port, data, 2)
     assert b"SECRET" not in ask_raw(front.port, b"SECRET " + data, 2)
     _check_silent(front)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_upstream_that_answers_nothing(front: Proxy, upstream: RawUpstream, stream: bool) -> None:
+def test_an_upstream_that_answers_nothing(
+    front: Proxy, upstream: RawUpstream, stream: bool
+) -> None:
     upstream.scripts["mute"] = replies()
     _checked(front.post("mute", stream, BEARER, content=PROMPT), 502)
     _check_silent(front)
@@ -118,29 +145,46 @@ def _heard(exchange: Exchange) -> str:
 
 
 def _echo_error(exchange: Exchange) -> None:
-    error = {"message": _heard(exchange), "type": _heard(exchange), "param": _heard(exchange), "code": "invalid_api_key"}
-    exchange.answer_json({"error": {**error, "more": [{"headers": _heard(exchange)}]}}, "401 Unauthorized")
+    error = {
+        "message": _heard(exchange),
+        "type": _heard(exchange),
+        "param": _heard(exchange),
+        "code": "invalid_api_key",
+    }
+    exchange.answer_json(
+        {"error": {**error, "more": [{"headers": _heard(exchange)}]}}, "401 Unauthorized"
+    )
 
 
 def _echo_text(exchange: Exchange) -> None:
-    exchange.send(head("500 Oops", "Content-Type: text/plain", "Connection: close") + _heard(exchange).encode())
+    exchange.send(
+        head("500 Oops", "Content-Type: text/plain", "Connection: close")
+        + _heard(exchange).encode()
+    )
 
 
 def _echo_far_back(exchange: Exchange) -> None:
     """Where a message is cut to a length, half a key is left."""
     text = _heard(exchange).rjust(210)
-    exchange.send(head("500 Oops", "Content-Type: text/plain", "Connection: close") + b"x" + text.encode())
+    exchange.send(
+        head("500 Oops", "Content-Type: text/plain", "Connection: close") + b"x" + text.encode()
+    )
 
 
 def _echo_escaped(exchange: Exchange) -> None:
     escaped = "".join(f"\\u{ord(letter):04x}" for letter in _heard(exchange))
     body = f'{{"error": {{"message": "{escaped}", "type": "t", "param": null, "code": null}}}}'.encode()
-    exchange.send(head("401 Unauthorized", "Content-Type: application/json", f"Content-Length: {len(body)}") + body)
+    exchange.send(
+        head("401 Unauthorized", "Content-Type: application/json", f"Content-Length: {len(body)}")
+        + body
+    )
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("script", [_echo_error, _echo_text, _echo_far_back, _echo_escaped])
-def test_an_upstream_that_repeats_our_key(front: Proxy, upstream: RawUpstream, script: Script, stream: bool) -> None:
+def test_an_upstream_that_repeats_our_key(
+    front: Proxy, upstream: RawUpstream, script: Script, stream: bool
+) -> None:
     upstream.scripts["tells"] = script
     reply = front.post("tells", stream, BEARER, content=PROMPT)
     message = _checked(reply, 401, 500)
@@ -151,7 +195,12 @@ def test_an_upstream_that_repeats_our_key(front: Proxy, upstream: RawUpstream, s
 
 def test_an_upstream_that_repeats_our_key_in_a_stream(front: Proxy, upstream: RawUpstream) -> None:
     def script(exchange: Exchange) -> None:
-        exchange.send(EVENT_STREAM + say(NOVEL) + event({"error": {"message": _heard(exchange), "code": 401}}) + DONE)
+        exchange.send(
+            EVENT_STREAM
+            + say(NOVEL)
+            + event({"error": {"message": _heard(exchange), "code": 401}})
+            + DONE
+        )
 
     upstream.scripts["tells-late"] = script
     reply = front.post("tells-late", True, BEARER, content=PROMPT)
@@ -161,10 +210,18 @@ def test_an_upstream_that_repeats_our_key_in_a_stream(front: Proxy, upstream: Ra
 
 
 @pytest.mark.parametrize(
-    "data", ["{PROMPT-SECRET", '{"choices": "PROMPT-SECRET"}', '"PROMPT-SECRET"', '{"choices": ["PROMPT-SECRET"]}']
+    "data",
+    [
+        "{PROMPT-SECRET",
+        '{"choices": "PROMPT-SECRET"}',
+        '"PROMPT-SECRET"',
+        '{"choices": ["PROMPT-SECRET"]}',
+    ],
 )
 def test_a_stream_that_is_wrong(front: Proxy, upstream: RawUpstream, data: str) -> None:
-    upstream.scripts["wrong"] = replies(EVENT_STREAM + say(NOVEL) + f"data: {data}\n\n".encode() + finish() + DONE)
+    upstream.scripts["wrong"] = replies(
+        EVENT_STREAM + say(NOVEL) + f"data: {data}\n\n".encode() + finish() + DONE
+    )
     reply = front.post("wrong", True, BEARER, content=PROMPT)
     assert b"SECRET" not in reply.body
     reply.check_broken(NOVEL)

@@ -12,7 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.demo_server import clean_environment, free_port
 
 LONG = {
-    "messages": [{"role": "user", "content": "She had not slept since the night when her brother disappeared."}],
+    "messages": [
+        {
+            "role": "user",
+            "content": "She had not slept since the night when her brother disappeared.",
+        }
+    ],
     "n": 100,
     "max_tokens": 900,
     "temperature": 0,
@@ -22,7 +27,9 @@ LONG = {
 
 def ask(url: str, stream: bool) -> tuple[int, bytes]:
     body = json.dumps({**LONG, "stream": stream}).encode()
-    request = urllib.request.Request(f"{url}/v1/chat/completions", body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions", body, {"Content-Type": "application/json"}
+    )
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read()
@@ -34,7 +41,9 @@ def test_told_twice_it_ends_every_answer_with_an_error_and_exits_0() -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "dedup.cli", "serve", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_environment()) as server:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_environment()
+    ) as server:
         assert server.stdout is not None
         try:
             for line in iter(server.stdout.readline, b""):
@@ -42,10 +51,16 @@ def test_told_twice_it_ends_every_answer_with_an_error_and_exits_0() -> None:
                     break
             with ThreadPoolExecutor(2) as pool:
                 asked = [pool.submit(ask, url, stream) for stream in (True, False)]
-                while "dedup_streams_in_progress" not in (numbers := metrics(url)) or numbers["dedup_streams_in_progress"] < 2:
+                while (
+                    "dedup_streams_in_progress" not in (numbers := metrics(url))
+                    or numbers["dedup_streams_in_progress"] < 2
+                ):
                     time.sleep(0.05)
                 server.send_signal(signal.SIGTERM)
-                assert b"waits up to 30 s for 2 requests" in server.stdout.readline() + server.stdout.readline()
+                assert (
+                    b"waits up to 30 s for 2 requests"
+                    in server.stdout.readline() + server.stdout.readline()
+                )
                 server.send_signal(signal.SIGTERM)
                 (streamed, stream), (status, whole) = (answer.result(30) for answer in asked)
             assert server.wait(30) == 0

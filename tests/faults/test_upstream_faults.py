@@ -36,9 +36,16 @@ def client(url: str) -> Iterator[openai.OpenAI]:
 
 @pytest.mark.parametrize(
     ("model", "word"),
-    [("reset", "broke"), ("truncated", "ended before"), ("malformed", "not JSON"), ("error-event", "out of memory")],
+    [
+        ("reset", "broke"),
+        ("truncated", "ended before"),
+        ("malformed", "not JSON"),
+        ("error-event", "out of memory"),
+    ],
 )
-def test_a_stream_that_fails_gives_its_text_and_then_the_error(client: openai.OpenAI, model: str, word: str) -> None:
+def test_a_stream_that_fails_gives_its_text_and_then_the_error(
+    client: openai.OpenAI, model: str, word: str
+) -> None:
     text, finishes = "", []
 
     def read() -> None:
@@ -58,7 +65,10 @@ def test_an_upstream_that_is_not_there_is_a_502() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         address = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
-        with proxy(address) as url, openai.OpenAI(base_url=url + "/v1", api_key="k", max_retries=0, timeout=20) as client:
+        with (
+            proxy(address) as url,
+            openai.OpenAI(base_url=url + "/v1", api_key="k", max_retries=0, timeout=20) as client,
+        ):
             assert client.models.list().data == []
             with pytest.raises(openai.InternalServerError, match="cannot be reached") as raised:
                 client.chat.completions.create(model="m", messages=ASK)
@@ -82,8 +92,12 @@ def test_an_upstream_that_says_nothing_is_a_504(mock: Upstream) -> None:
             list(stream)
 
 
-@pytest.mark.parametrize(("model", "stream"), [("silent", False), ("silent", True), ("stall", True)])
-def test_a_client_that_leaves_ends_the_generation(url: str, mock: Upstream, model: str, stream: bool) -> None:
+@pytest.mark.parametrize(
+    ("model", "stream"), [("silent", False), ("silent", True), ("stall", True)]
+)
+def test_a_client_that_leaves_ends_the_generation(
+    url: str, mock: Upstream, model: str, stream: bool
+) -> None:
     mock.hung_up.clear()
     mock.asked.clear()
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
@@ -103,7 +117,9 @@ def test_a_client_that_left_is_counted(mock: Upstream) -> None:
         mock.asked.clear()
         connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
         body = json.dumps({"model": "silent", "messages": ASK})
-        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        connection.request(
+            "POST", "/v1/chat/completions", body, {"Content-Type": "application/json"}
+        )
         assert mock.asked.wait(10)
         connection.close()
         counted = b""

@@ -18,8 +18,17 @@ BREAKERS = {3: ((),), 4: ((0,), (0, 1)), 2: ((2,),)}
 CONFIGS = {
     "repetition": {"repetition_penalty": 1.3},
     "openai": {"frequency_penalty": 0.3, "presence_penalty": 0.2},
-    "openai, decay": {"frequency_penalty": 0.3, "presence_penalty": 0.2, "penalty_last_n": 9, "penalty_decay": 0.9},
-    "all with a prompt": {"repetition_penalty": 1.3, "frequency_penalty": 0.3, "penalize_prompt": True},
+    "openai, decay": {
+        "frequency_penalty": 0.3,
+        "presence_penalty": 0.2,
+        "penalty_last_n": 9,
+        "penalty_decay": 0.9,
+    },
+    "all with a prompt": {
+        "repetition_penalty": 1.3,
+        "frequency_penalty": 0.3,
+        "penalize_prompt": True,
+    },
     "all without": {"repetition_penalty": 1.3, "frequency_penalty": 0.3, "penalize_prompt": False},
     "n-gram 1": {"no_repeat_ngram_size": 1},
     "n-gram 3": {"no_repeat_ngram_size": 3},
@@ -33,12 +42,23 @@ CONFIGS = {
     "lz": {"lz_penalty": 0.2, "lz_window": 20, "lz_buffer": 3},
     "temperature": {"temperature": 0.7},
     "dynamic": {"temperature": 0.8, "dynatemp_range": 0.5, "dynatemp_exponent": 1.5},
-    "while it repeats": {"temperature": 0.5, "repetition_temperature": 1.5, "repetition_temperature_length": 3},
-    "together": {"repetition_penalty": 1.2, "dry_multiplier": 0.8, "no_repeat_ngram_size": 3, "temperature": 0.8},
+    "while it repeats": {
+        "temperature": 0.5,
+        "repetition_temperature": 1.5,
+        "repetition_temperature_length": 3,
+    },
+    "together": {
+        "repetition_penalty": 1.2,
+        "dry_multiplier": 0.8,
+        "no_repeat_ngram_size": 3,
+        "temperature": 0.8,
+    },
 }
 FEW = st.integers(0, 4)
 BATCH = st.tuples(st.integers(1, 3), st.integers(1, 30)).flatmap(
-    lambda shape: st.lists(st.lists(FEW, min_size=shape[1], max_size=shape[1]), min_size=shape[0], max_size=shape[0])
+    lambda shape: st.lists(
+        st.lists(FEW, min_size=shape[1], max_size=shape[1]), min_size=shape[0], max_size=shape[0]
+    )
 )
 
 
@@ -46,7 +66,9 @@ BATCH = st.tuples(st.integers(1, 3), st.integers(1, 30)).flatmap(
 @pytest.mark.parametrize("exempt", [False, True], ids=["", "with an exempt token"])
 @settings(deadline=None, max_examples=40)
 @given(BATCH, st.integers(0, 30), st.integers(0, 3), st.integers(0, 2**31))
-def test_a_row_in_a_batch_gets_what_it_gets_alone(settings_of, exempt, rows, num_prompt, num_padding, seed):
+def test_a_row_in_a_batch_gets_what_it_gets_alone(
+    settings_of, exempt, rows, num_prompt, num_padding, seed
+):
     config = DecodingConfig(**settings_of)
     sets = TokenSets(BREAKERS, np.array([False, True]) if exempt else None)
     num_prompt = min(num_prompt, len(rows[0]))
@@ -69,7 +91,9 @@ def test_a_row_in_a_batch_gets_what_it_gets_alone(settings_of, exempt, rows, num
 
 def test_a_row_that_would_lose_every_token_keeps_them():
     scores = torch.zeros(2, 3)
-    DeviceMethods(DecodingConfig(no_repeat_ngram_size=1), TokenSets()).apply(torch.tensor([[0, 1, 2], [0, 1, 1]]), scores, 0)
+    DeviceMethods(DecodingConfig(no_repeat_ngram_size=1), TokenSets()).apply(
+        torch.tensor([[0, 1, 2], [0, 1, 1]]), scores, 0
+    )
     assert scores.tolist() == [[0, 0, 0], [-torch.inf, -torch.inf, 0]]
 
 

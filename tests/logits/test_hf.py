@@ -19,7 +19,13 @@ from transformers import (
 )
 
 from dedup import DecodingConfig, FilterConfig, LoopDetector, RepetitionFilter
-from dedup.logits.hf import FilterStreamer, LoopStoppingCriteria, TextStream, apply_to, logits_processors
+from dedup.logits.hf import (
+    FilterStreamer,
+    LoopStoppingCriteria,
+    TextStream,
+    apply_to,
+    logits_processors,
+)
 from dedup.logits.history import TokenHistory
 from dedup.logits.tokens import breaker_tokens
 
@@ -61,9 +67,13 @@ def bytes_tokenizer():
     """A token per byte, after four special ones."""
     specials = ["<pad>", "<s>", "</s>", "<unk>"]
     names = specials + [f"<0x{byte:02X}>" for byte in range(256)]
-    tokenizer = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[], byte_fallback=True))
+    tokenizer = Tokenizer(
+        models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[], byte_fallback=True)
+    )
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
 
 
 def level_tokenizer():
@@ -103,7 +113,11 @@ def generate(model):
     def run(rows=(PROMPT,), seed=0, **arguments):
         ids = torch.tensor(rows)
         torch.manual_seed(seed)
-        arguments = {"attention_mask": (ids != PAD).long(), "max_new_tokens": 24, "do_sample": False} | arguments
+        arguments = {
+            "attention_mask": (ids != PAD).long(),
+            "max_new_tokens": 24,
+            "do_sample": False,
+        } | arguments
         return model.generate(ids, **arguments)
 
     return run
@@ -131,7 +145,9 @@ def test_as_with_the_flags_of_transformers(generate, mode):
 def test_as_with_the_flags_of_transformers_under_left_padding(generate, tokenizer, mode):
     rows = [PROMPT, [PAD, PAD, PAD, BOS, 40, 17, 40]]
     expected = generate(rows, **mode, **STRICT)
-    assert torch.equal(generate(rows, **mode, logits_processor=logits_processors(OURS, tokenizer)), expected)
+    assert torch.equal(
+        generate(rows, **mode, logits_processor=logits_processors(OURS, tokenizer)), expected
+    )
 
 
 def test_padding_counts_for_nothing_in_any_method(tokenizer):
@@ -203,19 +219,33 @@ def test_beams_get_the_penalties_of_their_own_tokens(generate):
             return scores
 
     for seed in range(3):
-        expected = generate(num_beams=5, do_sample=True, seed=seed, logits_processor=LogitsProcessorList([Stateless()]))
-        assert torch.equal(generate(num_beams=5, do_sample=True, seed=seed, logits_processor=logits_processors(ALL)), expected)
+        expected = generate(
+            num_beams=5,
+            do_sample=True,
+            seed=seed,
+            logits_processor=LogitsProcessorList([Stateless()]),
+        )
+        assert torch.equal(
+            generate(
+                num_beams=5, do_sample=True, seed=seed, logits_processor=logits_processors(ALL)
+            ),
+            expected,
+        )
 
 
 @pytest.mark.parametrize("assistant_seed", [0, 1], ids=["which agrees", "which does not"])
 def test_an_assistant_changes_nothing(model, generate, assistant_seed):
     assistant = model if assistant_seed == 0 else tiny_model(assistant_seed, num_layers=1)
-    config = DecodingConfig(presence_penalty=1.0, frequency_penalty=0.6, no_repeat_ngram_size=3, repetition_penalty=1.1)
+    config = DecodingConfig(
+        presence_penalty=1.0, frequency_penalty=0.6, no_repeat_ngram_size=3, repetition_penalty=1.1
+    )
     expected = generate(logits_processor=logits_processors(config))
     assert not torch.equal(expected, generate())
     processors = logits_processors(config)
     for _ in range(2):
-        assert torch.equal(generate(logits_processor=processors, assistant_model=assistant), expected)
+        assert torch.equal(
+            generate(logits_processor=processors, assistant_model=assistant), expected
+        )
 
 
 def test_prompt_lookup_changes_nothing(generate):
@@ -228,7 +258,12 @@ def test_embeddings_for_a_prompt(model):
     embeddings = model.get_input_embeddings()(torch.tensor([PROMPT, PROMPT[::-1]]))
     processors = logits_processors(DecodingConfig(no_repeat_ngram_size=1))
     for _ in range(2):
-        out = model.generate(inputs_embeds=embeddings, max_new_tokens=20, do_sample=False, logits_processor=processors)
+        out = model.generate(
+            inputs_embeds=embeddings,
+            max_new_tokens=20,
+            do_sample=False,
+            logits_processor=processors,
+        )
         assert out.shape == (2, 20)
         assert all(len(set(row)) == 20 for row in out.tolist())
 
@@ -237,7 +272,9 @@ def test_embeddings_for_a_prompt(model):
 def test_logits_are_given_out_as_they_came(generate, model, mode):
     arguments = {"return_dict_in_generate": True, "output_logits": True, "output_scores": True}
     arguments |= {"assistant_model": model} if mode == "assisted" else MODES[mode]
-    out = generate(logits_processor=logits_processors(DecodingConfig(no_repeat_ngram_size=1)), **arguments)
+    out = generate(
+        logits_processor=logits_processors(DecodingConfig(no_repeat_ngram_size=1)), **arguments
+    )
     assert all(logits.isfinite().all() for logits in out.logits)
     assert all(scores.isneginf().any() for scores in out.scores)
 
@@ -252,16 +289,26 @@ def test_without_them_no_copy_is_made(generate):
             handed_over.append(out is scores)
             return out
 
-    generate(logits_processor=LogitsProcessorList([Watched()]), return_dict_in_generate=True, output_scores=True)
+    generate(
+        logits_processor=LogitsProcessorList([Watched()]),
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
     assert all(handed_over)
     handed_over.clear()
-    generate(logits_processor=LogitsProcessorList([Watched()]), return_dict_in_generate=True, output_logits=True)
+    generate(
+        logits_processor=LogitsProcessorList([Watched()]),
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
     assert not any(handed_over)
 
 
 def test_presence_and_frequency_count_the_output_alone(generate):
     out = generate(
-        logits_processor=logits_processors(DecodingConfig(presence_penalty=0.5, frequency_penalty=0.25)),
+        logits_processor=logits_processors(
+            DecodingConfig(presence_penalty=0.5, frequency_penalty=0.25)
+        ),
         return_dict_in_generate=True,
         output_logits=True,
         output_scores=True,
@@ -276,7 +323,11 @@ def test_a_given_prompt_length_tells_the_prompt_from_an_answer_gone_on_with(gene
     config = DecodingConfig(presence_penalty=2.0, frequency_penalty=2.0)
     whole = generate(logits_processor=logits_processors(config))
     half = whole[:, : len(PROMPT) + 12].tolist()
-    rest = generate(half, max_new_tokens=12, logits_processor=logits_processors(config, prompt_length=len(PROMPT)))
+    rest = generate(
+        half,
+        max_new_tokens=12,
+        logits_processor=logits_processors(config, prompt_length=len(PROMPT)),
+    )
     assert torch.equal(rest, whole)
 
 
@@ -284,8 +335,15 @@ def test_ids_of_any_integer_type_and_layout():
     ids = torch.tensor([PROMPT, PROMPT[::-1]])
     scores = torch.randn(2, VOCABULARY)
     expected = NoRepeatNGramLogitsProcessor(2)(ids, scores)
-    for given_ids in (ids.int(), torch.tensor([PROMPT, PROMPT[::-1]] * 2)[:2], ids.t().contiguous().t()):
-        assert torch.equal(logits_processors(DecodingConfig(no_repeat_ngram_size=2))(given_ids, scores.clone()), expected)
+    for given_ids in (
+        ids.int(),
+        torch.tensor([PROMPT, PROMPT[::-1]] * 2)[:2],
+        ids.t().contiguous().t(),
+    ):
+        assert torch.equal(
+            logits_processors(DecodingConfig(no_repeat_ngram_size=2))(given_ids, scores.clone()),
+            expected,
+        )
 
 
 def test_ids_changed_in_place_are_noticed():
@@ -308,7 +366,9 @@ def test_dry_with_sequence_breakers(tokenizer):
     config = DecodingConfig(dry_multiplier=1.0, dry_allowed_length=1)
     out = logits_processors(config, tokenizer)(ids, scores.clone())[0]
     assert out[byte_tokens("y")] == -1  # x alone matches: the line break caps it
-    unbroken = logits_processors(DecodingConfig(dry_multiplier=1.0, dry_allowed_length=1, dry_sequence_breakers=()))
+    unbroken = logits_processors(
+        DecodingConfig(dry_multiplier=1.0, dry_allowed_length=1, dry_sequence_breakers=())
+    )
     assert unbroken(ids, scores)[0][byte_tokens("y")] == pytest.approx(-(1.75**4))
 
 
@@ -325,7 +385,9 @@ def test_a_breaker_may_be_spread_over_tokens(tokenizer):
 
 
 # U+FFFD itself cannot be told from a half character, and may come late or doubled.
-TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\ufffd"), max_size=60) | st.text("a é海🙂", max_size=60)
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\ufffd"), max_size=60) | st.text(
+    "a é海🙂", max_size=60
+)
 
 
 @settings(deadline=None)
@@ -426,7 +488,9 @@ def test_generate_stops_at_a_loop(generate, tokenizer):
 def test_the_streamer_gives_what_the_filter_gives(tokenizer, policy):
     text = "The sea is wide — 海很宽。The ship is small. The ship is small. We sail on 🙂."
     given_out = []
-    streamer = FilterStreamer(tokenizer, RepetitionFilter(FilterConfig(policy=policy)), given_out.append)
+    streamer = FilterStreamer(
+        tokenizer, RepetitionFilter(FilterConfig(policy=policy)), given_out.append
+    )
     streamer.put(torch.tensor([byte_tokens("prompt")]))
     for token in byte_tokens(text):
         streamer.put(torch.tensor([token]))
@@ -438,11 +502,16 @@ def test_the_streamer_gives_what_the_filter_gives(tokenizer, policy):
 
 def test_the_streamer_in_generate(generate, tokenizer):
     given_out = []
-    streamer = FilterStreamer(tokenizer, RepetitionFilter(FilterConfig(policy="off")), given_out.append, skip_prompt=False)
+    streamer = FilterStreamer(
+        tokenizer, RepetitionFilter(FilterConfig(policy="off")), given_out.append, skip_prompt=False
+    )
     out = generate(streamer=streamer)
     assert "".join(given_out) == tokenizer.decode(out[0], skip_special_tokens=True)
     with pytest.raises(ValueError, match="one sequence"):
-        generate([PROMPT, PROMPT], streamer=FilterStreamer(tokenizer, RepetitionFilter(), given_out.append))
+        generate(
+            [PROMPT, PROMPT],
+            streamer=FilterStreamer(tokenizer, RepetitionFilter(), given_out.append),
+        )
 
 
 def _words(number):
@@ -481,7 +550,9 @@ def tiny_encoder_decoder():
     return BartForConditionalGeneration(config).eval()
 
 
-@pytest.mark.parametrize("mode", [{}, {"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}], ids=str)
+@pytest.mark.parametrize(
+    "mode", [{}, {"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}], ids=str
+)
 def test_encoder_decoders_as_with_the_flags_of_transformers(mode):
     model, ids = tiny_encoder_decoder(), torch.tensor([PROMPT, PROMPT[::-1]])
     arguments = {"max_new_tokens": 20, "do_sample": False, "min_new_tokens": 20} | mode
@@ -492,14 +563,19 @@ def test_encoder_decoders_as_with_the_flags_of_transformers(mode):
 
     plain, flags = run(), {**STRICT, "encoder_no_repeat_ngram_size": 2}
     assert not torch.equal(run(**flags), plain)
-    assert torch.equal(run(logits_processor=logits_processors(DecodingConfig(**flags), encoder_input_ids=ids)), run(**flags))
+    assert torch.equal(
+        run(logits_processor=logits_processors(DecodingConfig(**flags), encoder_input_ids=ids)),
+        run(**flags),
+    )
     with pytest.raises(ValueError, match="encoder_input_ids"):
         logits_processors(DecodingConfig(**flags))
 
 
 def test_a_static_cache_changes_nothing(generate):
     expected = generate(**STRICT)
-    assert torch.equal(generate(logits_processor=logits_processors(OURS), cache_implementation="static"), expected)
+    assert torch.equal(
+        generate(logits_processor=logits_processors(OURS), cache_implementation="static"), expected
+    )
 
 
 def test_compiled_it_gives_the_same():
@@ -508,7 +584,9 @@ def test_compiled_it_gives_the_same():
     ids = torch.tensor([PROMPT, PROMPT[::-1]])
     for length in range(4, len(PROMPT) + 1):
         scores = torch.randn(2, VOCABULARY)
-        torch.testing.assert_close(run(ids[:, :length], scores.clone()), plain(ids[:, :length], scores.clone()))
+        torch.testing.assert_close(
+            run(ids[:, :length], scores.clone()), plain(ids[:, :length], scores.clone())
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -516,7 +594,9 @@ def test_types_that_numpy_does_not_have_take_the_device_path(dtype):
     config = DecodingConfig(no_repeat_ngram_size=2, repetition_penalty=1.5)
     ids, scores = torch.tensor([PROMPT]), torch.randn(1, VOCABULARY).to(dtype)
     expected = logits_processors(config)(ids, scores.float())
-    torch.testing.assert_close(logits_processors(config)(ids, scores).float(), expected, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(
+        logits_processors(config)(ids, scores).float(), expected, rtol=1e-2, atol=1e-2
+    )
 
 
 @pytest.mark.parametrize("wrong", [float("-inf"), float("nan")])

@@ -49,7 +49,10 @@ def test_counts_are_those_of_the_tokens(prompt, output, ngram_size):
     assert history.tokens == prompt + output
     assert len(history) == len(prompt) + len(output)
     assert history.num_prompt == len(prompt)
-    for counts, expected in ((history.counts, Counter(prompt + output)), (history.output_counts, Counter(output))):
+    for counts, expected in (
+        (history.counts, Counter(prompt + output)),
+        (history.output_counts, Counter(output)),
+    ):
         assert dict(zip(counts.ids, counts.counts, strict=True)) == expected
         assert len(counts) == len(expected)
         assert [counts[token] for token in range(5)] == [expected[token] for token in range(5)]
@@ -134,18 +137,27 @@ def test_what_cannot_be_is_refused():
 def slow_since_breaker(tokens, breakers, start):
     """The breaker that begins last, of those that begin there the longest."""
     for place in range(len(tokens) - 1, start - 1, -1):
-        whole = [tail for tail in breakers.get(tokens[place], ()) if tuple(tokens[place + 1 : place + 1 + len(tail)]) == tail]
+        whole = [
+            tail
+            for tail in breakers.get(tokens[place], ())
+            if tuple(tokens[place + 1 : place + 1 + len(tail)]) == tail
+        ]
         if whole:
             return len(tokens) - place - 1 - max(map(len, whole))
     return len(tokens) - start
 
 
-TAILS = st.lists(st.lists(st.integers(0, 2), max_size=3).map(tuple), min_size=1, max_size=3, unique=True).map(tuple)
+TAILS = st.lists(
+    st.lists(st.integers(0, 2), max_size=3).map(tuple), min_size=1, max_size=3, unique=True
+).map(tuple)
 
 
 @settings(deadline=None)
 @given(
-    TOKENS, st.lists(st.integers(-3, 3), max_size=40), st.dictionaries(st.integers(0, 3), TAILS, max_size=3), st.integers(0, 8)
+    TOKENS,
+    st.lists(st.integers(-3, 3), max_size=40),
+    st.dictionaries(st.integers(0, 3), TAILS, max_size=3),
+    st.integers(0, 8),
 )
 def test_breakers_of_one_token_or_more_are_found_step_by_step(prompt, steps, breakers, start):
     history = TokenHistory(prompt)
@@ -155,7 +167,9 @@ def test_breakers_of_one_token_or_more_are_found_step_by_step(prompt, steps, bre
         else:
             history.append(step)
         first = min(start, len(history))
-        assert history.num_since_breaker(breakers, first) == slow_since_breaker(history.tokens, breakers, first)
+        assert history.num_since_breaker(breakers, first) == slow_since_breaker(
+            history.tokens, breakers, first
+        )
 
 
 @settings(deadline=None)

@@ -29,12 +29,16 @@ VOCABULARY = 8
 # Ids 8 and 9 lie outside: some models' embeddings are larger than their output.
 TOKENS = st.lists(st.integers(0, VOCABULARY + 1), max_size=40)
 FEW_TOKENS = st.lists(st.integers(0, 2), max_size=40)
-LOGITS = st.lists(st.floats(-50, 50, width=32), min_size=VOCABULARY, max_size=VOCABULARY).map(lambda x: np.array(x, np.float32))
+LOGITS = st.lists(st.floats(-50, 50, width=32), min_size=VOCABULARY, max_size=VOCABULARY).map(
+    lambda x: np.array(x, np.float32)
+)
 PENALTIES = st.floats(-2, 2)
 
 
 def same_bits(one, other):
-    return np.array_equal(np.asarray(one, np.float32).view(np.int32), np.asarray(other, np.float32).view(np.int32))
+    return np.array_equal(
+        np.asarray(one, np.float32).view(np.int32), np.asarray(other, np.float32).view(np.int32)
+    )
 
 
 def by(processor, tokens, logits):
@@ -62,7 +66,9 @@ def test_no_repeat_ngram_is_that_of_transformers(tokens, n, logits):
     scanned = logits.copy()
     ban_ngrams(np.array(tokens), scanned, n)
     assert same_bits(scanned, expected)
-    no_repeat_ngram(history_of(tokens, ngram_size=n), logits, DecodingConfig(no_repeat_ngram_size=n))
+    no_repeat_ngram(
+        history_of(tokens, ngram_size=n), logits, DecodingConfig(no_repeat_ngram_size=n)
+    )
     assert same_bits(logits, expected)
 
 
@@ -71,7 +77,9 @@ def test_no_repeat_ngram_is_that_of_transformers(tokens, n, logits):
 def test_with_a_window_and_exempt_tokens_it_is_that_of_deepseek_ocr(tokens, n, window, exempt):
     suffix = tuple(tokens[len(tokens) - n + 1 :])
     begins = range(max(0, len(tokens) - window), len(tokens) - n + 1)
-    banned = {tokens[i + n - 1] for i in begins if tuple(tokens[i : i + n - 1]) == suffix} - {exempt}
+    banned = {tokens[i + n - 1] for i in begins if tuple(tokens[i : i + n - 1]) == suffix} - {
+        exempt
+    }
     logits, scanned = np.zeros(VOCABULARY, np.float32), np.zeros(VOCABULARY, np.float32)
     config = DecodingConfig(no_repeat_ngram_size=n, no_repeat_ngram_window=window)
     no_repeat_ngram(history_of(tokens, ngram_size=n), logits, config, exempting(exempt))
@@ -101,14 +109,26 @@ def test_repetition_penalty_is_that_of_transformers(tokens, penalty, logits):
 @settings(deadline=None)
 @given(TOKENS, TOKENS, PENALTIES, PENALTIES, LOGITS)
 def test_openai_penalties_are_vllms_formula(prompt, output, frequency, presence, logits):
-    counts = torch.bincount(torch.tensor([t for t in output if t < VOCABULARY], dtype=torch.long), minlength=VOCABULARY)
+    counts = torch.bincount(
+        torch.tensor([t for t in output if t < VOCABULARY], dtype=torch.long), minlength=VOCABULARY
+    )
     expected = torch.from_numpy(logits.copy()) - frequency * counts - presence * (counts > 0)
-    openai_penalties(history_of(prompt, output), logits, DecodingConfig(frequency_penalty=frequency, presence_penalty=presence))
+    openai_penalties(
+        history_of(prompt, output),
+        logits,
+        DecodingConfig(frequency_penalty=frequency, presence_penalty=presence),
+    )
     assert np.array_equal(logits, expected.numpy())
 
 
 @settings(deadline=None)
-@given(FEW_TOKENS, FEW_TOKENS, st.sampled_from([-1, 0, 1, 7]), st.sampled_from([1.0, 0.9]), st.sampled_from([None, True, False]))
+@given(
+    FEW_TOKENS,
+    FEW_TOKENS,
+    st.sampled_from([-1, 0, 1, 7]),
+    st.sampled_from([1.0, 0.9]),
+    st.sampled_from([None, True, False]),
+)
 def test_penalties_with_a_window_decay_and_prompt(prompt, output, last_n, decay, penalize_prompt):
     tokens = [*prompt, *output]
     config = DecodingConfig(
@@ -129,7 +149,10 @@ def test_penalties_with_a_window_decay_and_prompt(prompt, output, last_n, decay,
 
     one = counts_from(len(prompt) if penalize_prompt is False else 0)
     other = counts_from(0 if penalize_prompt else len(prompt))
-    expected = [(0.5 if token in one else 1) - 0.5 * other[token] - 0.25 * (token in other) for token in range(VOCABULARY)]
+    expected = [
+        (0.5 if token in one else 1) - 0.5 * other[token] - 0.25 * (token in other)
+        for token in range(VOCABULARY)
+    ]
     logits = np.ones(VOCABULARY, np.float32)
     apply(config, history_of(prompt, output), logits)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
@@ -137,7 +160,11 @@ def test_penalties_with_a_window_decay_and_prompt(prompt, output, last_n, decay,
 
 def slow_dry(tokens, logits, config, breakers):
     """DRY from its definition: for every token and every earlier place of it, how long is the context that both have?"""
-    last_n, allowed_length, base = config.dry_penalty_last_n, config.dry_allowed_length, config.dry_base
+    last_n, allowed_length, base = (
+        config.dry_penalty_last_n,
+        config.dry_allowed_length,
+        config.dry_base,
+    )
     window = tokens if last_n < 0 else tokens[-last_n:]
     cap = 0
     while cap < len(window) and window[-1 - cap] not in breakers:
@@ -154,7 +181,9 @@ def slow_dry(tokens, logits, config, breakers):
                 lengths.append(min(length, cap))
         longest = max(lengths, default=-1)
         if longest >= allowed_length and token not in breakers:
-            expected[token] -= config.dry_multiplier * base ** min(longest - allowed_length, max_exponent)
+            expected[token] -= config.dry_multiplier * base ** min(
+                longest - allowed_length, max_exponent
+            )
     return np.array(expected)
 
 
@@ -169,9 +198,14 @@ def slow_dry(tokens, logits, config, breakers):
     breakers=st.frozensets(st.integers(0, 2), max_size=1),
     num_prompt=st.integers(0, 20),
 )
-def test_dry_follows_its_definition(tokens, logits, multiplier, base, allowed_length, last_n, breakers, num_prompt):
+def test_dry_follows_its_definition(
+    tokens, logits, multiplier, base, allowed_length, last_n, breakers, num_prompt
+):
     config = DecodingConfig(
-        dry_multiplier=multiplier, dry_base=base, dry_allowed_length=allowed_length, dry_penalty_last_n=last_n
+        dry_multiplier=multiplier,
+        dry_base=base,
+        dry_allowed_length=allowed_length,
+        dry_penalty_last_n=last_n,
     )
     expected = slow_dry(tokens, logits, config, breakers)
     sets = TokenSets(dict.fromkeys(breakers, ((),)))
@@ -191,10 +225,16 @@ def test_dry_on_the_example_that_llama_cpp_explains_itself_with():
     assert logits.tolist() == [0, -1, -4, -2, 0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("off", [{"dry_multiplier": 0}, {"dry_base": 0.99}, {"dry_penalty_last_n": 0}], ids=str)
+@pytest.mark.parametrize(
+    "off", [{"dry_multiplier": 0}, {"dry_base": 0.99}, {"dry_penalty_last_n": 0}], ids=str
+)
 def test_dry_is_off(off):
     logits = np.zeros(VOCABULARY, np.float32)
-    dry(history_of([1, 2] * 9), logits, DecodingConfig(**{"dry_multiplier": 1.0, "dry_allowed_length": 0} | off))
+    dry(
+        history_of([1, 2] * 9),
+        logits,
+        DecodingConfig(**{"dry_multiplier": 1.0, "dry_allowed_length": 0} | off),
+    )
     assert not logits.any()
 
 
@@ -208,7 +248,13 @@ def test_dry_spares_breakers_and_stops_at_them():
     history = history_of([5, 1, 2, 3, 5, 1, 2])
     config = DecodingConfig(dry_multiplier=1, dry_base=2, dry_allowed_length=1)
     of_one = [({}, -4), ({3: ((),)}, 0), ({1: ((),)}, -1), ({2: ((),)}, 0), ({5: ((),)}, -2)]
-    for breakers, expected in (*of_one, ({5: ((1,),)}, -1), ({3: ((5,),)}, -2), ({5: ((1,), ())}, -1), ({5: ((4,),)}, -4)):
+    for breakers, expected in (
+        *of_one,
+        ({5: ((1,),)}, -1),
+        ({3: ((5,),)}, -2),
+        ({5: ((1,), ())}, -1),
+        ({5: ((4,),)}, -4),
+    ):
         logits = np.zeros(VOCABULARY, np.float32)
         dry(history, logits, config, TokenSets(breakers))
         assert logits[3] == expected
@@ -245,7 +291,11 @@ def slow_lz(prompt, output, size, config):
             candidate = (length, -(len(window) - place))
             best[window[place]] = max(best.get(window[place], candidate), candidate)
     bits = math.log2(size)
-    return {token: config.lz_penalty * (bits - min(bits, math.log2(-far))) for token, (_, far) in best.items() if token < size}
+    return {
+        token: config.lz_penalty * (bits - min(bits, math.log2(-far)))
+        for token, (_, far) in best.items()
+        if token < size
+    }
 
 
 @settings(deadline=None)
@@ -276,11 +326,15 @@ def test_dynamic_temperature_follows_llama_cpps_formula(logits, middle, spread, 
     entropy = -(chances * chances.clamp(min=1e-300).log()).sum().item() / math.log(VOCABULARY)
     low = max(0, middle - spread)
     expected = max(1e-4, low + (middle + spread - low) * max(0, entropy) ** exponent)
-    assert current_temperature(history_of([]), logits, config) == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    assert current_temperature(history_of([]), logits, config) == pytest.approx(
+        expected, rel=1e-6, abs=1e-6
+    )
 
 
 def test_the_temperature_rises_only_while_the_end_repeats():
-    config = DecodingConfig(temperature=0.5, repetition_temperature=1.5, repetition_temperature_length=3)
+    config = DecodingConfig(
+        temperature=0.5, repetition_temperature=1.5, repetition_temperature_length=3
+    )
     logits = np.zeros(VOCABULARY, np.float32)
     history = history_of([1, 2, 3, 4])
     seen = []
@@ -295,7 +349,11 @@ def test_the_temperature_rises_only_while_the_end_repeats():
 def test_where_nothing_repeats_the_logits_stay_bit_identical(tokens, logits, n):
     before = logits.copy()
     config = DecodingConfig(
-        no_repeat_ngram_size=n + 1, dry_multiplier=2.0, dry_allowed_length=n, repetition_temperature=2.0, lz_penalty=0.5
+        no_repeat_ngram_size=n + 1,
+        dry_multiplier=2.0,
+        dry_allowed_length=n,
+        repetition_temperature=2.0,
+        lz_penalty=0.5,
     )
     apply(config, history_of(tokens[:3], tokens[3:], n + 1), logits)
     assert same_bits(logits, before)
@@ -339,7 +397,12 @@ def test_apply_is_the_methods_one_after_another(prompt, output, logits):
 @given(FEW_TOKENS, FEW_TOKENS, LOGITS, st.integers(0, 2))
 def test_no_method_but_the_temperature_touches_an_exempt_token(prompt, output, logits, exempt):
     config = DecodingConfig(
-        repetition_penalty=1.3, frequency_penalty=0.25, no_repeat_ngram_size=2, dry_multiplier=0.8, lz_penalty=0.2, lz_buffer=2
+        repetition_penalty=1.3,
+        frequency_penalty=0.25,
+        no_repeat_ngram_size=2,
+        dry_multiplier=0.8,
+        lz_penalty=0.2,
+        lz_buffer=2,
     )
     before = logits.copy()
     apply(config, history_of(prompt, output, 2), logits, exempting(exempt))
@@ -366,7 +429,12 @@ def test_bans_are_lifted_where_others_have_banned_the_rest():
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
 def test_what_is_no_number_comes_out_as_it_went_in(odd):
     config = DecodingConfig(
-        repetition_penalty=1.3, frequency_penalty=0.5, dry_multiplier=0.8, lz_penalty=0.2, lz_buffer=2, temperature=0.7
+        repetition_penalty=1.3,
+        frequency_penalty=0.5,
+        dry_multiplier=0.8,
+        lz_penalty=0.2,
+        lz_buffer=2,
+        temperature=0.7,
     )
     logits = np.ones(VOCABULARY, np.float32)
     logits[1] = odd
@@ -378,7 +446,11 @@ def test_what_is_no_number_comes_out_as_it_went_in(odd):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_every_float_type_is_served(dtype):
     config = DecodingConfig(
-        repetition_penalty=1.2, presence_penalty=0.5, frequency_penalty=0.5, no_repeat_ngram_size=2, dry_multiplier=0.8
+        repetition_penalty=1.2,
+        presence_penalty=0.5,
+        frequency_penalty=0.5,
+        no_repeat_ngram_size=2,
+        dry_multiplier=0.8,
     )
     logits = torch.ones(VOCABULARY, dtype=dtype)
     apply_to(config, history_of([1, 2], [3, 1], 2), logits)

@@ -43,7 +43,9 @@ class Tokenizer:
         return VOCABULARY
 
     def batch_decode(self, batch: list[list[int]]) -> list[str]:
-        return ["".join("\n" if token == 3 else chr(97 + token) for token in tokens) for tokens in batch]
+        return [
+            "".join("\n" if token == 3 else chr(97 + token) for token in tokens) for tokens in batch
+        ]
 
 
 def module(**names: Any) -> ModuleType:
@@ -59,7 +61,9 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]
     modules = {
         V1: module(BatchUpdate=Update, MoveDirectionality=Direction, LogitsProcessor=first),
         V2: module(LogitsProcessor=second),
-        "vllm.tokenizers": module(cached_tokenizer_from_config=lambda config: config.tokenizer_object),
+        "vllm.tokenizers": module(
+            cached_tokenizer_from_config=lambda config: config.tokenizer_object
+        ),
     }
     for name, made in modules.items():
         monkeypatch.setitem(sys.modules, name, made)
@@ -85,17 +89,24 @@ def params(temperature: float = 1.0, /, **extra_args: Any) -> SimpleNamespace:
 
 def server(**changes: Any) -> SimpleNamespace:
     model = SimpleNamespace(
-        skip_tokenizer_init=False, logits_processors=None, get_vocab_size=lambda: VOCABULARY, tokenizer_object=Tokenizer()
+        skip_tokenizer_init=False,
+        logits_processors=None,
+        get_vocab_size=lambda: VOCABULARY,
+        tokenizer_object=Tokenizer(),
     )
     config = SimpleNamespace(
-        model_config=model, speculative_config=None, scheduler_config=SimpleNamespace(async_scheduling=False)
+        model_config=model,
+        speculative_config=None,
+        scheduler_config=SimpleNamespace(async_scheduling=False),
     )
     for name, value in changes.items():
         setattr(model if hasattr(model, name) else config, name, value)
     return config
 
 
-def expected(config: DecodingConfig, prompt: list[int], output: list[int], logits: torch.Tensor) -> torch.Tensor:
+def expected(
+    config: DecodingConfig, prompt: list[int], output: list[int], logits: torch.Tensor
+) -> torch.Tensor:
     history = TokenHistory(prompt, config.no_repeat_ngram_size)
     history.extend(output)
     row = logits.numpy().copy()
@@ -130,11 +141,19 @@ def test_one_name_serves_both_runners(plugin: Any, stand_ins: dict[str, ModuleTy
 
 
 def test_two_of_them_are_refused(plugin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugin, "entry_points", lambda group: [SimpleNamespace(value="dedup.logits.vllm:DedupLogitsProcessor")])
+    monkeypatch.setattr(
+        plugin,
+        "entry_points",
+        lambda group: [SimpleNamespace(value="dedup.logits.vllm:DedupLogitsProcessor")],
+    )
     for given in ("dedup.logits.vllm:DedupLogitsProcessor", plugin.DedupLogitsProcessor):
         with pytest.raises(ValueError, match="leave it out of --logits-processors"):
-            plugin.DedupLogitsProcessor(server(logits_processors=[given]), torch.device("cpu"), False)
-    plugin.DedupLogitsProcessor(server(logits_processors=["other:Processor"]), torch.device("cpu"), False)
+            plugin.DedupLogitsProcessor(
+                server(logits_processors=[given]), torch.device("cpu"), False
+            )
+    plugin.DedupLogitsProcessor(
+        server(logits_processors=["other:Processor"]), torch.device("cpu"), False
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,8 +162,14 @@ def test_two_of_them_are_refused(plugin: Any, monkeypatch: pytest.MonkeyPatch) -
         ({"no_repeat_ngram_size": 3}, {"no_repeat_ngram_size": 3}),
         ({"no_repeat_ngram_size": "3"}, {"no_repeat_ngram_size": 3}),
         ({"dry_multiplier": "0.8"}, {"dry_multiplier": 0.8}),
-        ({"dry_multiplier": 1, "dry_sequence_breakers": []}, {"dry_multiplier": 1, "dry_sequence_breakers": ()}),
-        ({"dry_multiplier": 1, "dry_sequence_breakers": '["\\n"]'}, {"dry_multiplier": 1, "dry_sequence_breakers": ("\n",)}),
+        (
+            {"dry_multiplier": 1, "dry_sequence_breakers": []},
+            {"dry_multiplier": 1, "dry_sequence_breakers": ()},
+        ),
+        (
+            {"dry_multiplier": 1, "dry_sequence_breakers": '["\\n"]'},
+            {"dry_multiplier": 1, "dry_sequence_breakers": ("\n",)},
+        ),
         ({"lz_penalty": 1, "exempt": ["digits"]}, {"lz_penalty": 1, "exempt": ("digits",)}),
         (
             {"repetition_penalty": 1.2, "penalize_prompt": 1},
@@ -154,15 +179,23 @@ def test_two_of_them_are_refused(plugin: Any, monkeypatch: pytest.MonkeyPatch) -
             {"frequency_penalty": 1, "penalty_decay": 0.9, "penalize_prompt": "false"},
             {"frequency_penalty": 1, "penalty_decay": 0.9, "penalize_prompt": False},
         ),
-        ({"repetition_temperature": 1.5}, {"repetition_temperature": 3.0}),  # of vLLM's own, 0.5 here
+        (
+            {"repetition_temperature": 1.5},
+            {"repetition_temperature": 3.0},
+        ),  # of vLLM's own, 0.5 here
         ({"lz_penalty": 1, "ngram_size": 7, "kv_transfer_params": {}}, {"lz_penalty": 1}),
     ],
 )
-def test_parameters_that_vllm_xargs_lets_through(plugin: Any, extra_args: dict[str, Any], wanted: dict[str, Any]) -> None:
+def test_parameters_that_vllm_xargs_lets_through(
+    plugin: Any, extra_args: dict[str, Any], wanted: dict[str, Any]
+) -> None:
     assert plugin.decoding_config(params(0.5, **extra_args)) == DecodingConfig(**wanted)
 
 
-@pytest.mark.parametrize("extra_args", [{}, {"ngram_size": 7, "session_id": "dry"}, {"dry_multiplier": 0}, {"exempt": []}])
+@pytest.mark.parametrize(
+    "extra_args",
+    [{}, {"ngram_size": 7, "session_id": "dry"}, {"dry_multiplier": 0}, {"exempt": []}],
+)
 def test_who_asks_for_nothing_gets_nothing(plugin: Any, extra_args: dict[str, Any]) -> None:
     assert plugin.decoding_config(params(**extra_args)) is None
 
@@ -176,8 +209,14 @@ def test_who_asks_for_nothing_gets_nothing(plugin: Any, extra_args: dict[str, An
         ({"dry_multiplier": "much"}, r"dry_multiplier must be a number in \[0, 100\], got 'much'"),
         ({"dry_multiplier": "NaN"}, r"dry_multiplier must be a number"),
         ({"dry_multiplier": "[" * 100_000}, r"dry_multiplier must be a number"),
-        ({"dry_multiplier": 1, "dry_sequence_breakers": "\n"}, r"dry_sequence_breakers must be a list"),
-        ({"dry_multiplier": 1, "dry_sequence_breakers": list("x" * 65)}, r"dry_sequence_breakers must be at most 64, got 65"),
+        (
+            {"dry_multiplier": 1, "dry_sequence_breakers": "\n"},
+            r"dry_sequence_breakers must be a list",
+        ),
+        (
+            {"dry_multiplier": 1, "dry_sequence_breakers": list("x" * 65)},
+            r"dry_sequence_breakers must be at most 64, got 65",
+        ),
         ({"exempt": ["colours"]}, r"exempt must be a list of special,"),
         ({"exempt_token_ids": [10**12]}, r"exempt_token_ids must be at most"),
         ({"dry_multiplyer": 0.8}, r"dry_multiplyer is unknown in vllm_xargs: dry_multiplier\?"),
@@ -230,11 +269,19 @@ def test_what_a_server_cannot_do_is_refused(plugin: Any) -> None:
     dry = params(dry_multiplier=0.8)
     InputProcessor(plugin, server()).accept(dry)
     assert "--skip-tokenizer-init" in refusal(dry, skip_tokenizer_init=True)
-    InputProcessor(plugin, server(skip_tokenizer_init=True)).accept(params(dry_multiplier=0.8, dry_sequence_breakers=[]))
+    InputProcessor(plugin, server(skip_tokenizer_init=True)).accept(
+        params(dry_multiplier=0.8, dry_sequence_breakers=[])
+    )
     assert "speculative decoding" in refusal(dry, speculative_config=object())
-    InputProcessor(plugin, server(speculative_config=object(), use_v2_model_runner=True)).accept(dry)
-    assert "exempt_token_ids must be token ids below 50" in refusal(params(lz_penalty=1, exempt_token_ids=[50]))
-    assert "exempt cannot be told in tokens" in refusal(params(lz_penalty=1, exempt=["digits"]), tokenizer_object="strange")
+    InputProcessor(plugin, server(speculative_config=object(), use_v2_model_runner=True)).accept(
+        dry
+    )
+    assert "exempt_token_ids must be token ids below 50" in refusal(
+        params(lz_penalty=1, exempt_token_ids=[50])
+    )
+    assert "exempt cannot be told in tokens" in refusal(
+        params(lz_penalty=1, exempt=["digits"]), tokenizer_object="strange"
+    )
 
 
 @pytest.mark.parametrize(
@@ -250,7 +297,9 @@ def test_what_a_server_cannot_do_is_refused(plugin: Any) -> None:
 )
 def test_a_devices_memory_is_not_for_one_request(plugin: Any, extra_args: dict[str, Any]) -> None:
     InputProcessor(plugin, server()).accept(params(**extra_args))
-    with pytest.raises(ValueError, match=f"{list(extra_args)[-1]} must look at matches of at most 1024 tokens"):
+    with pytest.raises(
+        ValueError, match=f"{list(extra_args)[-1]} must look at matches of at most 1024 tokens"
+    ):
         InputProcessor(plugin, server(use_v2_model_runner=True)).accept(params(**extra_args))
 
 
@@ -263,7 +312,9 @@ class InputBatch:
         processor.update_state(Update(1, [], [(0, params(lz_penalty=1), [1], [])], []))
 
 
-def test_tokens_are_asked_for_under_asynchronous_scheduling(plugin: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_tokens_are_asked_for_under_asynchronous_scheduling(
+    plugin: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     for asynchronous in (False, True):
         config = server(scheduler_config=SimpleNamespace(async_scheduling=asynchronous))
         batch = InputBatch()
@@ -293,8 +344,14 @@ def test_rows_of_a_batch_that_comes_and_goes(plugin: Any, dtype: torch.dtype) ->
         for index in removed:
             del batch[index]
         added = []
-        for index in random.sample(range(8), random.choice((0, 0, 1, 2))):  # an added row may replace one
-            batch[index] = (random.choice(WAYS), random.choices(range(6), k=9), random.choices(range(6), k=random.choice((0, 5))))
+        for index in random.sample(
+            range(8), random.choice((0, 0, 1, 2))
+        ):  # an added row may replace one
+            batch[index] = (
+                random.choice(WAYS),
+                random.choices(range(6), k=9),
+                random.choices(range(6), k=random.choice((0, 5))),
+            )
             way, prompt, output = batch[index]
             added.append((index, params(**way), prompt, output))
         moved = []
@@ -306,7 +363,9 @@ def test_rows_of_a_batch_that_comes_and_goes(plugin: Any, dtype: torch.dtype) ->
             if other and direction is Direction.SWAP:
                 batch[source] = other
             moved.append((source, target, direction))
-        processor.update_state(Update(len(batch), removed, added, moved) if removed or added or moved else None)
+        processor.update_state(
+            Update(len(batch), removed, added, moved) if removed or added or moved else None
+        )
         for _, _, output in batch.values():
             if output and random.random() < 0.1:  # taken back, and gone on differently
                 del output[random.randrange(len(output)) :]
@@ -314,7 +373,9 @@ def test_rows_of_a_batch_that_comes_and_goes(plugin: Any, dtype: torch.dtype) ->
         logits = torch.randn(8, VOCABULARY, generator=torch.Generator().manual_seed(step)).to(dtype)
         wanted = logits.clone()
         for index, (way, prompt, output) in batch.items():
-            wanted[index] = expected(DecodingConfig(**way), prompt, output, logits[index].float()).to(dtype)
+            wanted[index] = expected(
+                DecodingConfig(**way), prompt, output, logits[index].float()
+            ).to(dtype)
         assert processor.apply(logits) is logits
         assert torch.equal(logits, wanted)
 
@@ -322,13 +383,18 @@ def test_rows_of_a_batch_that_comes_and_goes(plugin: Any, dtype: torch.dtype) ->
 def test_a_prompt_without_token_ids_counts_for_nothing(plugin: Any) -> None:
     processor = plugin.DedupLogitsProcessor(server(), torch.device("cpu"), False)
     processor.update_state(Update(1, [], [(0, params(no_repeat_ngram_size=1), None, [4, 5])], []))
-    assert processor.apply(torch.zeros(1, VOCABULARY)).isinf().nonzero().tolist() == [[0, 4], [0, 5]]
+    assert processor.apply(torch.zeros(1, VOCABULARY)).isinf().nonzero().tolist() == [
+        [0, 4],
+        [0, 5],
+    ]
 
 
 def test_words_of_one_kind_are_looked_up_once(plugin: Any) -> None:
     model_config = server().model_config
     first = plugin._sets(DecodingConfig(dry_multiplier=0.8, exempt=("special",)), model_config)
-    again = plugin._sets(DecodingConfig(dry_multiplier=1.8, exempt=("special",), lz_penalty=1), model_config)
+    again = plugin._sets(
+        DecodingConfig(dry_multiplier=1.8, exempt=("special",), lz_penalty=1), model_config
+    )
     assert first is again
     assert list(first.breakers) == [3]
     assert first.exempt is not None
@@ -338,7 +404,11 @@ def test_words_of_one_kind_are_looked_up_once(plugin: Any) -> None:
 def slots(tokens: list[list[int]], num_prompt: list[int]) -> SimpleNamespace:
     longest = max(map(len, tokens)) + 3
     return SimpleNamespace(
-        all_token_ids=SimpleNamespace(gpu=torch.tensor([row + [49] * (longest - len(row)) for row in tokens], dtype=torch.int32)),
+        all_token_ids=SimpleNamespace(
+            gpu=torch.tensor(
+                [row + [49] * (longest - len(row)) for row in tokens], dtype=torch.int32
+            )
+        ),
         prompt_len=SimpleNamespace(np=np.array(num_prompt, dtype=np.int32)),
     )
 
@@ -347,15 +417,26 @@ def test_slots_get_the_same(plugin: Any) -> None:
     random = Random(5)
     tokens = [random.choices(range(5), k=size) for size in (12, 30, 21, 40)]
     processor = plugin.DedupLogitsProcessor(server(), slots(tokens, [5, 6, 7, 8]))
-    assert [processor.add_request(slot, params(**way)) for slot, way in enumerate(WAYS[:4])] == [False, True, True, True]
+    assert [processor.add_request(slot, params(**way)) for slot, way in enumerate(WAYS[:4])] == [
+        False,
+        True,
+        True,
+        True,
+    ]
     order = [3, 0, 1]  # slot 2 is not in this step
     context = SimpleNamespace(
-        idx_mapping_np=np.array(order), seq_lens_upper_bound_np=np.array([len(tokens[slot]) for slot in order])
+        idx_mapping_np=np.array(order),
+        seq_lens_upper_bound_np=np.array([len(tokens[slot]) for slot in order]),
     )
     logits = torch.randn(3, VOCABULARY, generator=torch.Generator().manual_seed(1))
     wanted = torch.stack(
         [
-            expected(DecodingConfig(**WAYS[slot]), tokens[slot][: 5 + slot], tokens[slot][5 + slot :], logits[row])
+            expected(
+                DecodingConfig(**WAYS[slot]),
+                tokens[slot][: 5 + slot],
+                tokens[slot][5 + slot :],
+                logits[row],
+            )
             for row, slot in enumerate(order)
         ]
     )
@@ -368,12 +449,16 @@ def test_slots_get_the_same(plugin: Any) -> None:
 
 def test_slots_see_the_drafts_before_each_row(plugin: Any) -> None:
     tokens, drafts = [[1, 2, 3, 4, 1, 2, 3], [4, 4, 4]], [1, 2]
-    processor = plugin.DedupLogitsProcessor(server(speculative_config=object()), slots(tokens, [4, 2]))
+    processor = plugin.DedupLogitsProcessor(
+        server(speculative_config=object()), slots(tokens, [4, 2])
+    )
     way = WAYS[1]
     assert processor.add_request(0, params(**way))
     context = SimpleNamespace(
         idx_mapping_np=np.array([1, 0]),
-        seq_lens_upper_bound_np=np.array([3, 99]),  # too long, while vLLM does not know what was accepted
+        seq_lens_upper_bound_np=np.array(
+            [3, 99]
+        ),  # too long, while vLLM does not know what was accepted
         expanded_idx_mapping=torch.tensor([1, 0, 0, 0], dtype=torch.int32),
         expanded_local_pos=torch.tensor([0, 0, 1, 2], dtype=torch.int32),
         input_ids=torch.tensor([4, 3, *drafts], dtype=torch.int32),
@@ -383,7 +468,12 @@ def test_slots_see_the_drafts_before_each_row(plugin: Any) -> None:
     wanted = torch.stack(
         [
             logits[0],
-            *(expected(DecodingConfig(**way), tokens[0][:4], tokens[0][4:] + drafts[:num], logits[0]) for num in range(3)),
+            *(
+                expected(
+                    DecodingConfig(**way), tokens[0][:4], tokens[0][4:] + drafts[:num], logits[0]
+                )
+                for num in range(3)
+            ),
         ]
     )
     assert torch.equal(processor.apply(logits, context), wanted)

@@ -45,14 +45,26 @@ class FieldUpstream(Upstream):
     async def generate(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         if not body.get("stream"):
-            choices = [{"index": index, **_whole(choice)} for index, choice in enumerate(self.choices)]
-            return web.json_response({"id": "u", "object": "chat.completion", "created": 1, "model": "m", "choices": choices})
+            choices = [
+                {"index": index, **_whole(choice)} for index, choice in enumerate(self.choices)
+            ]
+            return web.json_response(
+                {
+                    "id": "u",
+                    "object": "chat.completion",
+                    "created": 1,
+                    "model": "m",
+                    "choices": choices,
+                }
+            )
         response = await self._begin(request)
         for index, choice in enumerate(self.choices):
             begun: set[int] = set()
             for name, said in choice.parts:
                 for piece in _pieces(said if isinstance(said, str) else said[2]):
-                    delta: dict[str, Any] = {"reasoning_content" if name == "reasoning" else "content": piece}
+                    delta: dict[str, Any] = {
+                        "reasoning_content" if name == "reasoning" else "content": piece
+                    }
                     if not isinstance(said, str):
                         delta = {"tool_calls": [_call(said, piece, said[0] not in begun)]}
                         begun.add(said[0])
@@ -67,17 +79,30 @@ class FieldUpstream(Upstream):
         assert body["stream"]
         response = await self._begin(request)
         usage = {"input_tokens": 3, "output_tokens": 1}
-        await self._name(response, {"type": "message_start", "message": {"id": "m", "content": [], "usage": usage}})
+        await self._name(
+            response,
+            {"type": "message_start", "message": {"id": "m", "content": [], "usage": usage}},
+        )
         for index, (name, said) in enumerate(choice.parts):
             block, kind, slot = _BLOCKS[name]
-            block = block if isinstance(said, str) else {**block, "id": f"t{said[0]}", "name": said[1]}
-            await self._name(response, {"type": "content_block_start", "index": index, "content_block": block})
+            block = (
+                block if isinstance(said, str) else {**block, "id": f"t{said[0]}", "name": said[1]}
+            )
+            await self._name(
+                response, {"type": "content_block_start", "index": index, "content_block": block}
+            )
             for piece in _pieces(said if isinstance(said, str) else said[2]):
                 delta = {"type": kind, slot: piece}
-                await self._name(response, {"type": "content_block_delta", "index": index, "delta": delta}, len(piece))
+                await self._name(
+                    response,
+                    {"type": "content_block_delta", "index": index, "delta": delta},
+                    len(piece),
+                )
             await self._name(response, {"type": "content_block_stop", "index": index})
         ending = {"stop_reason": _STOP_REASONS[choice.finish], "stop_sequence": None}
-        await self._name(response, {"type": "message_delta", "delta": ending, "usage": {"output_tokens": 9}})
+        await self._name(
+            response, {"type": "message_delta", "delta": ending, "usage": {"output_tokens": 9}}
+        )
         await self._name(response, {"type": "message_stop"})
         return response
 
@@ -87,8 +112,12 @@ class FieldUpstream(Upstream):
         await response.prepare(request)
         return response
 
-    async def _name(self, response: web.StreamResponse, message: dict[str, Any], num_chars: int = 0) -> None:
-        await self._write(response, b"event: " + message["type"].encode() + b"\n" + event(message), num_chars)
+    async def _name(
+        self, response: web.StreamResponse, message: dict[str, Any], num_chars: int = 0
+    ) -> None:
+        await self._write(
+            response, b"event: " + message["type"].encode() + b"\n" + event(message), num_chars
+        )
 
     async def _write(self, response: web.StreamResponse, data: bytes, num_chars: int) -> None:
         await response.write(data)
@@ -165,13 +194,23 @@ def _pieces(text: str) -> list[str]:
 
 def _chunk(index: int, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
     choices = [{"index": index, "delta": delta, "finish_reason": finish_reason}]
-    return {"id": "u", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices}
+    return {
+        "id": "u",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+        "choices": choices,
+    }
 
 
 def _call(call: tuple[int, str, str], arguments: str, begins: bool) -> dict[str, Any]:
     index, name, _ = call
     head = {"id": f"t{index}", "type": "function"} if begins else {}
-    return {"index": index, **head, "function": {**({"name": name} if begins else {}), "arguments": arguments}}
+    return {
+        "index": index,
+        **head,
+        "function": {**({"name": name} if begins else {}), "arguments": arguments},
+    }
 
 
 def _whole(choice: Choice) -> dict[str, Any]:
@@ -179,7 +218,9 @@ def _whole(choice: Choice) -> dict[str, Any]:
     for name, said in choice.parts:
         if not isinstance(said, str):
             function = {"name": said[1], "arguments": said[2]}
-            message.setdefault("tool_calls", []).append({"id": f"t{said[0]}", "type": "function", "function": function})
+            message.setdefault("tool_calls", []).append(
+                {"id": f"t{said[0]}", "type": "function", "function": function}
+            )
         else:
             message["reasoning_content" if name == "reasoning" else "content"] = said
     return {"message": message, "finish_reason": choice.finish}

@@ -36,7 +36,12 @@ class Upstream:
 
     async def models(self, request: web.Request) -> web.Response:
         return web.json_response(
-            {"object": "list", "data": [{"id": name, "owned_by": self.owned_by} for name in ("novel", "loop", "stutter")]}
+            {
+                "object": "list",
+                "data": [
+                    {"id": name, "owned_by": self.owned_by} for name in ("novel", "loop", "stutter")
+                ],
+            }
         )
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
@@ -54,8 +59,20 @@ class Upstream:
     async def respond(self, request: web.Request) -> web.StreamResponse:
         self.bodies.append(await request.json())
         part = {"type": "output_text", "text": NOVEL, "annotations": []}
-        item = {"id": "i", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
-        response = {"id": "r", "object": "response", "status": "completed", "model": "novel", "output": [item]}
+        item = {
+            "id": "i",
+            "type": "message",
+            "role": "assistant",
+            "status": "completed",
+            "content": [part],
+        }
+        response = {
+            "id": "r",
+            "object": "response",
+            "status": "completed",
+            "model": "novel",
+            "output": [item],
+        }
         if self.bodies[-1].get("stream"):
             place = {"item_id": "i", "output_index": 0, "content_index": 0}
             return await self._events(
@@ -65,7 +82,12 @@ class Upstream:
                     "sequence_number": 0,
                     "response": {**response, "status": "in_progress", "output": []},
                 },
-                {"type": "response.output_text.delta", "sequence_number": 1, **place, "delta": NOVEL},
+                {
+                    "type": "response.output_text.delta",
+                    "sequence_number": 1,
+                    **place,
+                    "delta": NOVEL,
+                },
                 {"type": "response.output_text.done", "sequence_number": 2, **place, "text": NOVEL},
                 {"type": "response.completed", "sequence_number": 3, "response": response},
             )
@@ -78,17 +100,40 @@ class Upstream:
                 request,
                 {
                     "type": "message_start",
-                    "message": {"id": "m", "role": "assistant", "content": [], "usage": {"input_tokens": 3}},
+                    "message": {
+                        "id": "m",
+                        "role": "assistant",
+                        "content": [],
+                        "usage": {"input_tokens": 3},
+                    },
                 },
-                {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-                {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": NOVEL}},
+                {
+                    "type": "content_block_start",
+                    "index": 0,
+                    "content_block": {"type": "text", "text": ""},
+                },
+                {
+                    "type": "content_block_delta",
+                    "index": 0,
+                    "delta": {"type": "text_delta", "text": NOVEL},
+                },
                 {"type": "content_block_stop", "index": 0},
-                {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 9}},
+                {
+                    "type": "message_delta",
+                    "delta": {"stop_reason": "end_turn"},
+                    "usage": {"output_tokens": 9},
+                },
                 {"type": "message_stop"},
             )
         content = [{"type": "text", "text": NOVEL}]
         return web.json_response(
-            {"id": "m", "type": "message", "role": "assistant", "content": content, "stop_reason": "end_turn"}
+            {
+                "id": "m",
+                "type": "message",
+                "role": "assistant",
+                "content": content,
+                "stop_reason": "end_turn",
+            }
         )
 
     async def _events(self, request: web.Request, *events: dict[str, Any]) -> web.StreamResponse:
@@ -101,17 +146,30 @@ class Upstream:
     async def echo(self, request: web.Request) -> web.Response:
         """The request itself, for what is passed through untouched."""
         body = await request.read()
-        seen = {"X-Method": request.method, "X-Path": request.raw_path, "X-Kind": request.headers.get("Content-Type", "")}
-        return web.Response(body=body, status=201, headers={**seen, "Content-Type": "application/octet-stream"})
+        seen = {
+            "X-Method": request.method,
+            "X-Path": request.raw_path,
+            "X-Kind": request.headers.get("Content-Type", ""),
+        }
+        return web.Response(
+            body=body, status=201, headers={**seen, "Content-Type": "application/octet-stream"}
+        )
 
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         model = body.get("model", "novel")
         if model == "unknown":
-            error = {"message": "The model `unknown` does not exist.", "type": "NotFoundError", "param": "model", "code": 404}
+            error = {
+                "message": "The model `unknown` does not exist.",
+                "type": "NotFoundError",
+                "param": "model",
+                "code": 404,
+            }
             return web.json_response({"error": error}, status=404)
         if model == "busy":
             return web.json_response(
-                {"error": {"message": "busy", "type": "rate_limit"}}, status=429, headers={"Retry-After": "7"}
+                {"error": {"message": "busy", "type": "rate_limit"}},
+                status=429,
+                headers={"Retry-After": "7"},
             )
         if model == "plain":
             return web.Response(text="gateway down", status=503)
@@ -121,7 +179,11 @@ class Upstream:
             await asyncio.sleep(60)
         text = LOOP * 200 if model == "loop" else NOVEL
         if model == "stutter":  # until it is to go on with what it has said
-            said = body["messages"][-1]["role"] == "assistant" if "messages" in body else body["prompt"] != "Hello"
+            said = (
+                body["messages"][-1]["role"] == "assistant"
+                if "messages" in body
+                else body["prompt"] != "Hello"
+            )
             text = " Then the carpenter came." if said else f"{NOVEL} {LOOP * 200}"
         chat = request.path.endswith("chat/completions")
         if not body.get("stream"):
@@ -132,7 +194,10 @@ class Upstream:
             await response.write(event(piece(model, NOVEL, chat)) + b"data: {oops\n\n")
             return response
         if model == "error-event":
-            await response.write(event(piece(model, NOVEL, chat)) + event({"error": {"message": "out of memory", "code": 500}}))
+            await response.write(
+                event(piece(model, NOVEL, chat))
+                + event({"error": {"message": "out of memory", "code": 500}})
+            )
             return response
         if model == "stall":
             await response.write(event(piece(model, NOVEL, chat)))
@@ -162,7 +227,9 @@ def event(data: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(data).encode() + b"\n\n"
 
 
-def piece(model: str, text: str, chat: bool, choice: int = 0, finish_reason: str | None = None) -> dict[str, Any]:
+def piece(
+    model: str, text: str, chat: bool, choice: int = 0, finish_reason: str | None = None
+) -> dict[str, Any]:
     body = {"delta": {"content": text}} if chat else {"text": text}
     kind = "chat.completion.chunk" if chat else "text_completion"
     choices = [{"index": choice, **body, "finish_reason": finish_reason}]
@@ -173,7 +240,14 @@ def whole(model: str, text: str, chat: bool, n: int) -> dict[str, Any]:
     body = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
     choices = [{"index": index, **body, "finish_reason": "stop"} for index in range(n)]
     kind = "chat.completion" if chat else "text_completion"
-    return {"id": "u1", "object": kind, "created": 1, "model": model, "choices": choices, "usage": USAGE}
+    return {
+        "id": "u1",
+        "object": kind,
+        "created": 1,
+        "model": model,
+        "choices": choices,
+        "usage": USAGE,
+    }
 
 
 @contextmanager
@@ -228,8 +302,12 @@ def proxy(upstream_url: str | None, **flags: Any) -> Iterator[str]:
     settings = load(upstream=upstream_url, **flags)
     telemetry = Telemetry()
     app = create_app(settings, UpstreamEngine(settings, telemetry), telemetry)
-    http = guarded_by(settings.max_header_bytes, settings.header_timeout_seconds, settings.idle_timeout_seconds)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, http=http, log_level="warning", timeout_graceful_shutdown=2))
+    http = guarded_by(
+        settings.max_header_bytes, settings.header_timeout_seconds, settings.idle_timeout_seconds
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, http=http, log_level="warning", timeout_graceful_shutdown=2)
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -17,7 +17,9 @@ def event(message: Message) -> Event:
 class PlayedEvents:
     """What the reader gets for what an engine sends."""
 
-    def __init__(self, answer: Answer, messages: list[Message], error: ApiError | None = None) -> None:
+    def __init__(
+        self, answer: Answer, messages: list[Message], error: ApiError | None = None
+    ) -> None:
         self.sent = b"".join(encode(one.data, one.name) for one in map(event, messages))
         self.bytes = b"".join(answer.feed(event(message)) for message in messages)
         self.bytes += answer.fail(error) if error else answer.end()

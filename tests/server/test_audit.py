@@ -21,7 +21,10 @@ from tests.server.mock_upstream import LOOP, NOVEL, proxy, upstream
 from tests.server.tiny_model import save_tiny_model
 
 PARAMETERS = Parameters(max_tokens=64, temperature=0.7)
-HOSTILE = "<script>alert(1)</script><!-- \u202e\u2066 \x1b[2J\x1b]0;owned\x07 &amp; \"'> \ud800 " + "字" * 5000
+HOSTILE = (
+    "<script>alert(1)</script><!-- \u202e\u2066 \x1b[2J\x1b]0;owned\x07 &amp; \"'> \ud800 "
+    + "字" * 5000
+)
 CHINESE = "宝玉正在园中看花，忽见一个小丫头跑来。"
 
 
@@ -31,11 +34,15 @@ def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
-def audited(*texts: list[str], models: list[str] | None = None, prompts: list[str] | None = None) -> Audit:
+def audited(
+    *texts: list[str], models: list[str] | None = None, prompts: list[str] | None = None
+) -> Audit:
     """texts: of each model, an answer to each prompt."""
     names = models or [f"model-{number}" for number in range(len(texts))]
     asked = prompts or [f"prompt {number}" for number in range(len(texts[0]))]
-    return audit(names, asked, PARAMETERS, 0, [[Answer(text, "stop") for text in row] for row in texts])
+    return audit(
+        names, asked, PARAMETERS, 0, [[Answer(text, "stop") for text in row] for row in texts]
+    )
 
 
 def novel(number: int) -> str:
@@ -64,7 +71,10 @@ def test_a_model_that_loops_more_fails_and_says_by_how_much() -> None:
     good = [novel(number) for number in range(40)]
     bad = [LOOP * 30 if number % 2 else text for number, text in enumerate(good)]
     found = failures(audited(good, good, bad), None, 0.05)
-    assert [one.split(" rose")[0] for one in found] == ["model-2: answers that loop", "model-2: rep-4"]
+    assert [one.split(" rose")[0] for one in found] == [
+        "model-2: answers that loop",
+        "model-2: rep-4",
+    ]
     assert "rose by 50.0 points" in found[0]
     assert failures(audited(good, bad), None, 0.9) == []
     assert failures(audited(bad, good), None, 0.0) == []  # better is no failure
@@ -120,7 +130,12 @@ class Seen(html.parser.HTMLParser):
 
 def hostile() -> Audit:
     prompts = [f"{HOSTILE} {number}" for number in range(3)]
-    done = audited([NOVEL] * 3, [HOSTILE] * 3, models=[f"{HOSTILE[:60]} one", f"{HOSTILE[:60]} two"], prompts=prompts)
+    done = audited(
+        [NOVEL] * 3,
+        [HOSTILE] * 3,
+        models=[f"{HOSTILE[:60]} one", f"{HOSTILE[:60]} two"],
+        prompts=prompts,
+    )
     return replace(done, failures=failures(done, 0.0, 0.0))
 
 
@@ -150,13 +165,19 @@ def test_json_says_all_numbers() -> None:
     done = replace(done, failures=failures(done, None, 0.05))
     told = json.loads(json.dumps(as_json(done)))
     assert told["passed"] is False
-    assert told["comparisons"][0]["changes"]["loop_rate"] == {"change": 1.0, "low": 1.0, "high": 1.0}
+    assert told["comparisons"][0]["changes"]["loop_rate"] == {
+        "change": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+    }
     assert len(told["answers"]) == 60
     assert told["answers"][-1]["loop"]["kind"] == "exact"
 
 
 def test_the_pictures_are_well_formed_and_the_page_needs_nothing_else() -> None:
-    written = page(audited([NOVEL, CHINESE] * 3, [LOOP * 30, "我在河边走了很久，然后又走回来。" * 20] * 3))
+    written = page(
+        audited([NOVEL, CHINESE] * 3, [LOOP * 30, "我在河边走了很久，然后又走回来。" * 20] * 3)
+    )
     assert written.count("<svg") == written.count("</svg>") > 8
     assert "NaN" not in written
     assert "http://" not in written.replace("http://www.w3.org", "")
@@ -167,10 +188,15 @@ def test_the_pictures_are_well_formed_and_the_page_needs_nothing_else() -> None:
 
 
 def test_prompts(tmp_path: Path) -> None:
-    text, rows, broken, empty = (tmp_path / name for name in ("a.txt", "b.jsonl", "c.jsonl", "d.txt"))
+    text, rows, broken, empty = (
+        tmp_path / name for name in ("a.txt", "b.jsonl", "c.jsonl", "d.txt")
+    )
     text.write_text(f"\ufeffOne?\r\n\n{CHINESE}\nOne?\nwith \u2028 in it\n", encoding="utf-8")
     assert read_prompts(text) == ["One?", CHINESE, "with \u2028 in it"]
-    rows.write_text(json.dumps({"prompt": "two\nlines", "id": 1}) + "\n\n" + json.dumps({"prompt": CHINESE}), encoding="utf-8")
+    rows.write_text(
+        json.dumps({"prompt": "two\nlines", "id": 1}) + "\n\n" + json.dumps({"prompt": CHINESE}),
+        encoding="utf-8",
+    )
     assert read_prompts(rows) == ["two\nlines", CHINESE]
     broken.write_text('{"prompt": "a"}\n{"prompt": 5}\n')
     empty.write_text("\n \n")
@@ -215,7 +241,16 @@ def prompts_file(folder: Path, count: int = 6) -> str:
 
 def test_local_models_resumed(tmp_path: Path) -> None:
     prompts, kept, made = prompts_file(tmp_path, 3), tmp_path / "kept.jsonl", tmp_path / "page.html"
-    asked = ["--prompts", prompts, "--max-tokens", "24", "--answers", str(kept), "--html", str(made)]
+    asked = [
+        "--prompts",
+        prompts,
+        "--max-tokens",
+        "24",
+        "--answers",
+        str(kept),
+        "--html",
+        str(made),
+    ]
     demo = str(DEMO_MODEL)
     code, out, errors = run("--model", demo, "--model", demo, *asked)
     assert (code, errors) == (0, "")
@@ -226,14 +261,18 @@ def test_local_models_resumed(tmp_path: Path) -> None:
     assert made.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     kept.write_bytes(written[:-30])
     assert run("--model", demo, "--model", demo, *asked)[:2] == (0, out)
-    assert sorted(kept.read_bytes().splitlines()) == sorted(written.splitlines())  # the same seed, the same answer
+    assert sorted(kept.read_bytes().splitlines()) == sorted(
+        written.splitlines()
+    )  # the same seed, the same answer
     untemplated = str(save_tiny_model(tmp_path / "tiny"))
     code, _, errors = run("--model", untemplated, *asked)
     assert code == 2
     assert "--raw" in errors
     raw = tmp_path / "raw.txt"
     raw.write_text("the cat sat\n")
-    code, out, errors = run("--model", untemplated, "--prompts", str(raw), "--max-tokens", "8", "--raw")
+    code, out, errors = run(
+        "--model", untemplated, "--prompts", str(raw), "--max-tokens", "8", "--raw"
+    )
     assert (code, errors) == (0, "")
 
 
@@ -250,14 +289,27 @@ def test_urls_and_the_gate(tmp_path: Path) -> None:
         assert json.loads(numbers.read_text())["passed"] is False
         assert "s3cret" not in out + numbers.read_text()
         assert set(mock.authorizations) == {"Bearer s3cret"}
-        assert all("repetition" not in body and body["seed"] == 0 and body["top_p"] == 1 for body in mock.bodies)
-        assert run("--model", f"{mock.url}#loop", "--prompts", prompts, "--max-loop-rate", "0.5")[0] == 1
+        assert all(
+            "repetition" not in body and body["seed"] == 0 and body["top_p"] == 1
+            for body in mock.bodies
+        )
+        assert (
+            run("--model", f"{mock.url}#loop", "--prompts", prompts, "--max-loop-rate", "0.5")[0]
+            == 1
+        )
         assert run("--model", f"{mock.url}#loop", "--prompts", prompts)[0] == 0
 
 
 def test_a_server_of_ours_is_told_not_to_filter(tmp_path: Path) -> None:
     with upstream() as mock, proxy(mock.url) as url:
-        code, out, _ = run("--model", f"{url}/v1#loop", "--prompts", prompts_file(tmp_path, 2), "--max-loop-rate", "0")
+        code, out, _ = run(
+            "--model",
+            f"{url}/v1#loop",
+            "--prompts",
+            prompts_file(tmp_path, 2),
+            "--max-loop-rate",
+            "0",
+        )
         assert code == 1
         assert "100.0%" in out
         assert len(mock.bodies) == 2
@@ -279,7 +331,9 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
             (["--model", mock.url, "--api-key-env", "NOT_SET"], "NOT_SET"),
             (["--model", mock.url, "--samples", "2", "--temperature", "0"], "--samples"),
         ]:
-            code, out, errors = run(*(arguments if "--prompts" in arguments else [*arguments, "--prompts", prompts]))
+            code, out, errors = run(
+                *(arguments if "--prompts" in arguments else [*arguments, "--prompts", prompts])
+            )
             assert (code, out, errors.count("\n")) == (2, "", 1), (arguments, errors)
             assert errors.startswith("dedup: error: ")
             assert expected in errors
@@ -296,6 +350,8 @@ def test_a_refusal_names_the_prompt(tmp_path: Path) -> None:
     code, _, errors = run("--model", tiny_context, "--raw", "--prompts", str(long))
     assert (code, errors.count("\n")) == (2, 1)
     assert "no answer to 'the cat sat" in errors
-    code, out, _ = run("--model", tiny_context, "--raw", "--prompts", str(hostile_prompts), "--max-tokens", "5")
+    code, out, _ = run(
+        "--model", tiny_context, "--raw", "--prompts", str(hostile_prompts), "--max-tokens", "5"
+    )
     assert code == 0
     assert not {"\x1b", "\u202e"} & set(out)

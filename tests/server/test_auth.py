@@ -9,7 +9,16 @@ def test_without_keys_everyone_may_ask() -> None:
 
 
 @pytest.mark.parametrize(
-    "header", [None, b"", b"Bearer ", b"Bearer other", b"Bearer sesam", "Bearer sésame".encode("latin-1"), b"\xff\xfe"]
+    "header",
+    [
+        None,
+        b"",
+        b"Bearer ",
+        b"Bearer other",
+        b"Bearer sesam",
+        "Bearer sésame".encode("latin-1"),
+        b"\xff\xfe",
+    ],
 )
 def test_a_wrong_key_is_a_401(header: bytes | None) -> None:
     with pytest.raises(ApiError) as raised:

@@ -43,7 +43,13 @@ from dedup_server.engines.sampling import choose
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 VOCABULARY = 300
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": VOCABULARY}
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "vocab_size": VOCABULARY,
+}
 GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
 WINDOW = {"sliding_window": 16}
 PLAIN = DecodingConfig()
@@ -60,7 +66,9 @@ FAMILIES: dict[str, PreTrainedConfig] = {
     "llama": LlamaConfig(**SIZES, **GROUPED),
     "qwen2": Qwen2Config(**SIZES, num_key_value_heads=2),
     "qwen3": Qwen3Config(**SIZES, **GROUPED),
-    "gemma2": Gemma2Config(**SIZES, **GROUPED, **WINDOW, query_pre_attn_scalar=8, attn_logit_softcapping=0.1),
+    "gemma2": Gemma2Config(
+        **SIZES, **GROUPED, **WINDOW, query_pre_attn_scalar=8, attn_logit_softcapping=0.1
+    ),
     "mistral": MistralConfig(**SIZES, **GROUPED, **WINDOW),
     "gpt2": GPT2Config(**SIZES, n_positions=128),
     "glm4": Glm4Config(**SIZES, **GROUPED, pad_token_id=0),
@@ -68,11 +76,24 @@ FAMILIES: dict[str, PreTrainedConfig] = {
 # These go to `generate`.
 REFUSED: dict[str, tuple[PreTrainedConfig, str]] = {
     "bloom": (BloomConfig(**SIZES), "attention of its own"),
-    "gptj": (GPTJConfig(n_embd=32, n_layer=2, n_head=4, rotary_dim=8, vocab_size=VOCABULARY), "attention of its own"),
+    "gptj": (
+        GPTJConfig(n_embd=32, n_layer=2, n_head=4, rotary_dim=8, vocab_size=VOCABULARY),
+        "attention of its own",
+    ),
     "mamba": (MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=VOCABULARY), "a state"),
-    "t5": (T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=VOCABULARY), "encoder-decoder"),
+    "t5": (
+        T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=VOCABULARY),
+        "encoder-decoder",
+    ),
     "bart": (
-        BartConfig(d_model=32, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=32, decoder_ffn_dim=32, vocab_size=VOCABULARY),
+        BartConfig(
+            d_model=32,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_ffn_dim=32,
+            decoder_ffn_dim=32,
+            vocab_size=VOCABULARY,
+        ),
         "encoder-decoder",
     ),
 }
@@ -112,7 +133,13 @@ class Answer:
         self._history = TokenHistory(tokens, config.no_repeat_ngram_size)
         self._limit = limit
         self._config = config
-        self._sampling = {"temperature": 0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **(sampling or {})}
+        self._sampling = {
+            "temperature": 0,
+            "top_k": 0,
+            "top_p": 1.0,
+            "min_p": 0.0,
+            **(sampling or {}),
+        }
         self._random = Random(len(tokens))
         self._on_step = on_step
         self._ended = threading.Event()
@@ -174,9 +201,16 @@ def batcher(model: Any) -> Iterator[Batcher]:
 
 def expected(model: Any, tokens: list[int], limit: int, config: DecodingConfig) -> list[int]:
     inputs = torch.tensor([tokens])
-    options: dict[str, Any] = {"max_new_tokens": limit, "do_sample": False, "eos_token_id": VOCABULARY, "pad_token_id": 0}
+    options: dict[str, Any] = {
+        "max_new_tokens": limit,
+        "do_sample": False,
+        "eos_token_id": VOCABULARY,
+        "pad_token_id": 0,
+    }
     processors = logits_processors(config, prompt_length=len(tokens))
-    row = model.generate(inputs, attention_mask=torch.ones_like(inputs), logits_processor=processors, **options)[0]
+    row = model.generate(
+        inputs, attention_mask=torch.ones_like(inputs), logits_processor=processors, **options
+    )[0]
     return [int(token) for token in row[len(tokens) :]]
 
 
@@ -203,11 +237,15 @@ def test_what_cannot_be_batched_is_refused_and_left_as_it_was(family: str) -> No
     assert model.config._attn_implementation == attention
 
 
-def test_a_model_that_answers_otherwise_in_the_engine_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_answers_otherwise_in_the_engine_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = build(FAMILIES["llama"])
     right = batching.paged_attention.scaled_dot_product_attention
     monkeypatch.setattr(
-        batching.paged_attention, "scaled_dot_product_attention", lambda *given, **more: right(*given, **more) * 1.01
+        batching.paged_attention,
+        "scaled_dot_product_attention",
+        lambda *given, **more: right(*given, **more) * 1.01,
     )
     with pytest.raises(UnbatchableError, match="not the model's"):
         Batcher(model, max_concurrent=2, context=64)
@@ -216,10 +254,20 @@ def test_a_model_that_answers_otherwise_in_the_engine_is_found_out(monkeypatch: 
 def test_what_is_used_of_transformers_is_still_there() -> None:
     """An upgrade that moves one of these has to be looked at; then the version goes into `TESTED`."""
     assert transformers.__version__.startswith(tuple(f"{version}." for version in batching.TESTED))
-    assert list(inspect.signature(ModelRunner._sample).parameters) == ["self", "scores", "output_ids"]
-    for method in (ContinuousBatchProcessor.prepare_next_batch, ContinuousBatchProcessor.update_batch):
+    assert list(inspect.signature(ModelRunner._sample).parameters) == [
+        "self",
+        "scores",
+        "output_ids",
+    ]
+    for method in (
+        ContinuousBatchProcessor.prepare_next_batch,
+        ContinuousBatchProcessor.update_batch,
+    ):
         assert list(inspect.signature(method).parameters) == ["self"]
-    assert list(inspect.signature(ContinuousBatchProcessor._generation_step).parameters) == ["self", "model"]
+    assert list(inspect.signature(ContinuousBatchProcessor._generation_step).parameters) == [
+        "self",
+        "model",
+    ]
 
 
 SETTINGS: list[tuple[DecodingConfig, dict[str, float]]] = [
@@ -229,14 +277,21 @@ SETTINGS: list[tuple[DecodingConfig, dict[str, float]]] = [
     (ALL, {"temperature": 0.7, "top_p": 0.9}),
     (DecodingConfig(repetition_penalty=1.3), {"temperature": 1.2, "top_k": 20}),
     (DecodingConfig(no_repeat_ngram_size=2), {"temperature": 0.9, "min_p": 0.05}),
-    (DecodingConfig(frequency_penalty=0.5), {"temperature": 1.0, "top_k": 50, "top_p": 0.8, "min_p": 0.01}),
+    (
+        DecodingConfig(frequency_penalty=0.5),
+        {"temperature": 1.0, "top_k": 50, "top_p": 0.8, "min_p": 0.01},
+    ),
     (DecodingConfig(dry_multiplier=1.0, dry_sequence_breakers=()), {"temperature": 0.5}),
 ]
 
 
 def test_a_sequence_is_the_same_alone_and_among_others(batcher: Batcher) -> None:
-    asked = [(prompt(3 + 5 * number, number), *SETTINGS[number % len(SETTINGS)]) for number in range(24)]
-    alone = [Answer(batcher, tokens, 40, config, sampling).wait() for tokens, config, sampling in asked]
+    asked = [
+        (prompt(3 + 5 * number, number), *SETTINGS[number % len(SETTINGS)]) for number in range(24)
+    ]
+    alone = [
+        Answer(batcher, tokens, 40, config, sampling).wait() for tokens, config, sampling in asked
+    ]
     together = [Answer(batcher, tokens, 40, config, sampling) for tokens, config, sampling in asked]
     assert [answer.wait() for answer in together] == alone
     assert len({tuple(tokens) for tokens in alone}) == 24
@@ -261,11 +316,16 @@ def test_an_end_that_cannot_be_told_harms_nobody(batcher: Batcher) -> None:
     assert len(Answer(batcher, prompt(5)).wait()) == 40
 
 
-def test_those_who_leave_free_their_places_and_the_one_who_stays_is_untouched(batcher: Batcher) -> None:
+def test_those_who_leave_free_their_places_and_the_one_who_stays_is_untouched(
+    batcher: Batcher,
+) -> None:
     alone = Answer(batcher, prompt(9), 200).wait()
     steps = threading.Semaphore(0)
     for _ in range(20):
-        leaving = [Answer(batcher, prompt(12, number), 1000, on_step=lambda _: steps.release()) for number in range(15)]
+        leaving = [
+            Answer(batcher, prompt(12, number), 1000, on_step=lambda _: steps.release())
+            for number in range(15)
+        ]
         staying = Answer(batcher, prompt(9), 200)
         for _ in range(40):
             assert steps.acquire(timeout=10)
@@ -274,7 +334,9 @@ def test_those_who_leave_free_their_places_and_the_one_who_stays_is_untouched(ba
         said = [len(answer.tokens) for answer in leaving]
         wait_until(lambda: len(batcher._processor.scheduler.active_requests) <= 1, 1)
         assert staying.wait() == alone
-        assert all(len(answer.tokens) <= before + 1 for answer, before in zip(leaving, said, strict=True))
+        assert all(
+            len(answer.tokens) <= before + 1 for answer, before in zip(leaving, said, strict=True)
+        )
         assert not any(answer._ended.is_set() for answer in leaving)
         batcher.cancel(staying.sequence)  # no harm: it has ended
     assert batcher.num_active == 0
@@ -294,7 +356,9 @@ def test_one_that_waits_is_cancelled_before_it_begins(model: Any) -> None:
 def test_nothing_is_kept_of_what_is_over(batcher: Batcher) -> None:
     def live() -> int:
         gc.collect()
-        return sum(type(each) in (batching.Sequence, batching.RequestState) for each in gc.get_objects())
+        return sum(
+            type(each) in (batching.Sequence, batching.RequestState) for each in gc.get_objects()
+        )
 
     Answer(batcher, prompt(5), 2).wait()
     before = live()
@@ -331,8 +395,12 @@ def test_after_a_fatal_error_those_in_flight_hear_of_it_and_the_next_are_served(
     assert "starts anew" in caplog.text
 
 
-def test_an_engine_that_failed_leaves_nothing_behind(model: Any, batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching.log, "exception", lambda message: None)  # pytest keeps what is logged, with its traceback
+def test_an_engine_that_failed_leaves_nothing_behind(
+    model: Any, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        batching.log, "exception", lambda message: None
+    )  # pytest keeps what is logged, with its traceback
     forward = model.forward
     failures: list[RuntimeError] = []
 
@@ -364,7 +432,9 @@ def test_a_long_prompt_is_read_in_pieces_while_others_go_on(model: Any) -> None:
     batcher.stop()
 
 
-def test_where_pages_run_out_a_sequence_waits_and_says_the_same(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_pages_run_out_a_sequence_waits_and_says_the_same(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Batcher, "_size", lambda self, context: (3 * batching.PAGE, 3))
     batcher = Batcher(model, max_concurrent=4, context=1024)
     assert batcher.context == 3 * batching.PAGE
@@ -391,7 +461,9 @@ def test_memory_is_sized_from_the_machine(model: Any, monkeypatch: pytest.Monkey
         Batcher(model, max_concurrent=16, context=1000)
 
 
-def test_a_prompt_that_fills_the_context_is_refused_and_an_answer_that_does_is_ended(batcher: Batcher) -> None:
+def test_a_prompt_that_fills_the_context_is_refused_and_an_answer_that_does_is_ended(
+    batcher: Batcher,
+) -> None:
     for length in (0, 1024, 5000):
         with pytest.raises(ValueError, match="1 to 1023"):
             Answer(batcher, prompt(length))

@@ -51,7 +51,9 @@ class ScriptedEngine:
 
     async def whole(self, request: GenerationRequest) -> bytes | None:
         first = self.script[0]
-        is_whole = isinstance(first, dict) and any("message" in choice for choice in first["choices"])
+        is_whole = isinstance(first, dict) and any(
+            "message" in choice for choice in first["choices"]
+        )
         return msgspec.json.encode(first) if is_whole else None
 
     async def generate(self, request: GenerationRequest, take: Take) -> None:
@@ -71,10 +73,18 @@ class ScriptedEngine:
 
 def chunk(choice: int = 0, finish_reason: str | None = None, **delta: Any) -> Chunk:
     choices = [{"index": choice, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]
-    return {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices}
+    return {
+        "id": "c1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+        "choices": choices,
+    }
 
 
-def in_pieces(text: str, size: int = 5, choice: int = 0, name: str = "content") -> list[Chunk | Exception]:
+def in_pieces(
+    text: str, size: int = 5, choice: int = 0, name: str = "content"
+) -> list[Chunk | Exception]:
     return [chunk(choice, **{name: text[at : at + size]}) for at in range(0, len(text), size)]
 
 
@@ -86,11 +96,15 @@ class Played:
         data = [event.data for part in events for event in decoder.feed(part)]
         self.done = bool(data) and data[-1] == b"[DONE]"
         self.chunks = [msgspec.json.decode(event) for event in data if event != b"[DONE]"]
-        self.error = self.chunks.pop()["error"] if self.chunks and "error" in self.chunks[-1] else None
+        self.error = (
+            self.chunks.pop()["error"] if self.chunks and "error" in self.chunks[-1] else None
+        )
         self.choices = [choice for chunk in self.chunks for choice in chunk["choices"]]
 
     def text(self, choice: int = 0, name: str = "content") -> str:
-        return "".join(one["delta"].get(name) or "" for one in self.choices if one["index"] == choice)
+        return "".join(
+            one["delta"].get(name) or "" for one in self.choices if one["index"] == choice
+        )
 
     def finish(self, choice: int = 0) -> dict[str, Any]:
         finishes = [one for one in self.choices if one["index"] == choice and one["finish_reason"]]
@@ -98,13 +112,21 @@ class Played:
         return finishes[0]
 
 
-def completion(script: list[Chunk | Exception], **body: Any) -> tuple[Completion, ScriptedEngine, Telemetry]:
-    request = parse(FORWARDED, "chat", {"messages": [{"role": "user", "content": "Hello"}], "model": "m", "stream": True, **body})
+def completion(
+    script: list[Chunk | Exception], **body: Any
+) -> tuple[Completion, ScriptedEngine, Telemetry]:
+    request = parse(
+        FORWARDED,
+        "chat",
+        {"messages": [{"role": "user", "content": "Hello"}], "model": "m", "stream": True, **body},
+    )
     engine, telemetry = ScriptedEngine(script), Telemetry(["m"])
     return Completion(request, engine, "balanced", telemetry), engine, telemetry
 
 
-async def play(script: list[Chunk | Exception], **body: Any) -> tuple[Played, ScriptedEngine, Telemetry]:
+async def play(
+    script: list[Chunk | Exception], **body: Any
+) -> tuple[Played, ScriptedEngine, Telemetry]:
     played, engine, telemetry = completion(script, **body)
     return Played(await written(played)), engine, telemetry
 
@@ -139,14 +161,26 @@ async def test_novel_text_comes_out_as_it_was() -> None:
 
 async def test_a_model_that_becomes_known_while_it_answers_is_counted_by_its_name() -> None:
     """The first request may come before the upstream has said which models it has."""
-    request = parse(FORWARDED, "chat", {"messages": [{"role": "user", "content": "Hello"}], "model": "m", "stream": True})
+    request = parse(
+        FORWARDED,
+        "chat",
+        {"messages": [{"role": "user", "content": "Hello"}], "model": "m", "stream": True},
+    )
     telemetry = Telemetry([])
-    played = Completion(request, ScriptedEngine([*in_pieces(NOVEL), chunk(finish_reason="stop")]), "balanced", telemetry)
+    played = Completion(
+        request,
+        ScriptedEngine([*in_pieces(NOVEL), chunk(finish_reason="stop")]),
+        "balanced",
+        telemetry,
+    )
     telemetry.learn(["m"])
     await written(played)
     assert count(telemetry, "requests_total", model="m", endpoint="chat", outcome="ok") == 1
     assert count(telemetry, "requests_total", model="other", endpoint="chat", outcome="ok") == 0
-    assert [count(telemetry, "streams_in_progress", model=model) for model in ("m", "other")] == [0, 0]
+    assert [count(telemetry, "streams_in_progress", model=model) for model in ("m", "other")] == [
+        0,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("policy", ["off", "watch"])
@@ -208,13 +242,18 @@ async def test_each_choice_ends_for_itself() -> None:
         (in_pieces('["' + LOOP * 60), {"response_format": {"type": "json_object"}}),
         (in_pieces(LOOP * 60, name="reasoning_content"), {}),
         (
-            [chunk(tool_calls=[{"index": 0, "function": {"arguments": part}}]) for part in ['{"a":"', *[LOOP] * 60]],
+            [
+                chunk(tool_calls=[{"index": 0, "function": {"arguments": part}}])
+                for part in ['{"a":"', *[LOOP] * 60]
+            ],
             {},
         ),
     ],
     ids=["json", "reasoning", "tool arguments"],
 )
-async def test_what_a_cut_leaves_unusable_ends_with_length(pieces: list[Chunk | Exception], body: dict[str, Any]) -> None:
+async def test_what_a_cut_leaves_unusable_ends_with_length(
+    pieces: list[Chunk | Exception], body: dict[str, Any]
+) -> None:
     played, _, _ = await play(pieces, **body)
     assert played.finish()["finish_reason"] == "length"
     assert played.finish()["stop_reason"] == "repetition_detected"
@@ -223,10 +262,26 @@ async def test_what_a_cut_leaves_unusable_ends_with_length(pieces: list[Chunk | 
 async def test_json_and_tool_arguments_are_not_edited() -> None:
     sentence = "The bridge over the river was closed last week. "
     text = '{"a": "' + sentence + 'It rains. ", "b": "' + sentence + '"}'
-    played, _, _ = await play([*in_pieces(text), chunk(finish_reason="stop")], response_format={"type": "json_object"})
+    played, _, _ = await play(
+        [*in_pieces(text), chunk(finish_reason="stop")], response_format={"type": "json_object"}
+    )
     assert played.text() == text
-    calls = [chunk(tool_calls=[{"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": ""}}])]
-    calls += [chunk(tool_calls=[{"index": 0, "function": {"arguments": text[at : at + 7]}}]) for at in range(0, len(text), 7)]
+    calls = [
+        chunk(
+            tool_calls=[
+                {
+                    "index": 0,
+                    "id": "t",
+                    "type": "function",
+                    "function": {"name": "f", "arguments": ""},
+                }
+            ]
+        )
+    ]
+    calls += [
+        chunk(tool_calls=[{"index": 0, "function": {"arguments": text[at : at + 7]}}])
+        for at in range(0, len(text), 7)
+    ]
     played, _, _ = await play([*calls, chunk(finish_reason="tool_calls")])
     given = [call for one in played.choices for call in one["delta"].get("tool_calls", [])]
     assert "".join(call["function"]["arguments"] for call in given) == text
@@ -234,10 +289,16 @@ async def test_json_and_tool_arguments_are_not_edited() -> None:
 
 
 async def test_reasoning_comes_before_the_answer() -> None:
-    script = [*in_pieces("First I think.", name="reasoning_content"), *in_pieces(NOVEL), chunk(finish_reason="stop")]
+    script = [
+        *in_pieces("First I think.", name="reasoning_content"),
+        *in_pieces(NOVEL),
+        chunk(finish_reason="stop"),
+    ]
     played, _, _ = await play(script)
     names = [name for one in played.choices for name in one["delta"]]
-    assert names.index("content") > max(i for i, name in enumerate(names) if name == "reasoning_content")
+    assert names.index("content") > max(
+        i for i, name in enumerate(names) if name == "reasoning_content"
+    )
     assert (played.text(name="reasoning_content"), played.text()) == ("First I think.", NOVEL)
 
 
@@ -248,10 +309,15 @@ async def test_a_failure_in_mid_stream_is_an_error_event_after_the_held_text() -
     assert not played.done
     assert not any(choice["finish_reason"] for choice in played.choices)
     assert engine.closed
-    assert count(telemetry, "requests_total", model="m", endpoint="chat", outcome="upstream_error") == 1
+    assert (
+        count(telemetry, "requests_total", model="m", endpoint="chat", outcome="upstream_error")
+        == 1
+    )
 
 
-async def test_a_fault_of_the_engine_is_an_error_event_without_its_inside(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_fault_of_the_engine_is_an_error_event_without_its_inside(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     played, _, _ = await play([*in_pieces(NOVEL), RuntimeError("secret")])
     assert (played.text(), played.error["type"]) == (NOVEL, "server_error")
     assert "secret" not in played.error["message"]
@@ -279,7 +345,9 @@ async def test_a_reader_that_leaves_closes_the_engine() -> None:
     await asyncio.wait({streaming})
     assert streaming.cancelled()
     assert engine.closed
-    assert count(telemetry, "requests_total", model="m", endpoint="chat", outcome="client_gone") == 1
+    assert (
+        count(telemetry, "requests_total", model="m", endpoint="chat", outcome="client_gone") == 1
+    )
 
 
 async def test_a_server_that_stops_ends_the_stream_with_an_error() -> None:
@@ -300,7 +368,9 @@ async def test_a_server_that_stops_ends_the_stream_with_an_error() -> None:
     assert engine.closed
 
 
-async def test_a_filter_that_raises_costs_the_reader_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_filter_that_raises_costs_the_reader_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     said = "It was raining when Dr. Watson came down the stairs with his bag."
     asked = 0
 
@@ -332,7 +402,10 @@ async def test_bytes_that_need_no_change_leave_as_they_came() -> None:
 async def test_framed_chunks_are_edited_like_any_other(size: int, escapes: bool) -> None:
     """Whether a chunk is read by its frame or in full, the reader gets the same text."""
     text = f'{LOOP}He said "no", and left <them> there.\n{LOOP}夜深了，屋里只点着一盏灯。 {LOOP * 3}And so on.'
-    framed, full = ChatAnswer("chat", Editing("balanced")), ChatAnswer("chat", Editing("balanced"), num_choices=2)
+    framed, full = (
+        ChatAnswer("chat", Editing("balanced")),
+        ChatAnswer("chat", Editing("balanced"), num_choices=2),
+    )
     got: list[list[bytes]] = [[], []]
     for piece in in_pieces(text, size):
         data = json.dumps(piece, ensure_ascii=escapes, separators=(",", ":")).encode()
@@ -353,13 +426,23 @@ async def test_deltas_are_collected_into_one_response() -> None:
         chunk(tool_calls=[call]),
         chunk(tool_calls=[{"index": 0, "function": {"arguments": '{"a":1}'}}]),
         chunk(finish_reason="tool_calls"),
-        {**chunk(), "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}},
+        {
+            **chunk(),
+            "choices": [],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
+        },
     ]
     collected, _, telemetry = completion(script, stream=False)
     response = msgspec.json.decode(await collected.collect())
     message = response["choices"][0]["message"]
-    assert (response["object"], message["content"], response["usage"]["total_tokens"]) == ("chat.completion", NOVEL, 7)
-    assert message["tool_calls"] == [{"id": "t", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}]
+    assert (response["object"], message["content"], response["usage"]["total_tokens"]) == (
+        "chat.completion",
+        NOVEL,
+        7,
+    )
+    assert message["tool_calls"] == [
+        {"id": "t", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+    ]
     assert response["choices"][0]["finish_reason"] == "tool_calls"
     assert count(telemetry, "tokens_total", model="m", type="output") == 4
 
@@ -368,12 +451,21 @@ async def test_a_whole_response_is_filtered_too() -> None:
     usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
     message = {"role": "assistant", "content": NOVEL + " " + LOOP * 60}
     whole = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "usage": usage}
-    choice = {"index": 0, "message": message, "logprobs": {"content": []}, "finish_reason": "length"}
+    choice = {
+        "index": 0,
+        "message": message,
+        "logprobs": {"content": []},
+        "finish_reason": "length",
+    }
     collected, _, _ = completion([{**whole, "choices": [choice]}], stream=False)
     response = msgspec.json.decode(await collected.collect())
     one = response["choices"][0]
     assert one["message"]["content"].count(LOOP.strip()) == 1
-    assert (one["finish_reason"], one["stop_reason"], response["usage"]) == ("stop", "repetition_detected", usage)
+    assert (one["finish_reason"], one["stop_reason"], response["usage"]) == (
+        "stop",
+        "repetition_detected",
+        usage,
+    )
 
 
 async def test_text_completions() -> None:
@@ -389,6 +481,8 @@ async def test_text_completions() -> None:
         }
         for text, end in zip([*texts, ""], [None, None, "stop"], strict=True)
     ]
-    played = Played(await written(Completion(request, ScriptedEngine(script), "balanced", Telemetry())))
+    played = Played(
+        await written(Completion(request, ScriptedEngine(script), "balanced", Telemetry()))
+    )
     assert "".join(choice["text"] for choice in played.choices) == NOVEL
     assert played.choices[-1]["finish_reason"] == "stop"

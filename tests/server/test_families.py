@@ -51,13 +51,37 @@ NUM_TOKENS = 40
 PROMPT = "She had not slept since the night when her brother disappeared."
 
 VOCABULARY = len(tiny_tokenizer())
-TOKENS = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0, "tie_word_embeddings": False}
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, **TOKENS}
+TOKENS = {
+    "vocab_size": VOCABULARY,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+    "tie_word_embeddings": False,
+}
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    **TOKENS,
+}
 PLACES = {"max_position_embeddings": CONTEXT}
 GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
 STARTS = {"decoder_start_token_id": 0}
-T5_SIZES = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "n_positions": CONTEXT}
-BART_LAYERS = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
+T5_SIZES = {
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 64,
+    "num_layers": 2,
+    "num_heads": 4,
+    "n_positions": CONTEXT,
+}
+BART_LAYERS = {
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+}
 BART_SIZES = {"d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, **BART_LAYERS}
 # BART's own default makes the last token that there is room for an end token, here one that is none.
 NO_FORCED_END = {"forced_eos_token_id": None}
@@ -76,7 +100,14 @@ FAMILIES: dict[str, Family] = {
     "Qwen2": Family(Qwen2Config(**SIZES, **PLACES, num_key_value_heads=2), Batcher),
     "Qwen3": Family(Qwen3Config(**SIZES, **PLACES, **GROUPED), Batcher),
     "Gemma2": Family(
-        Gemma2Config(**SIZES, **PLACES, **GROUPED, sliding_window=WINDOW, query_pre_attn_scalar=8, attn_logit_softcapping=0.1),
+        Gemma2Config(
+            **SIZES,
+            **PLACES,
+            **GROUPED,
+            sliding_window=WINDOW,
+            query_pre_attn_scalar=8,
+            attn_logit_softcapping=0.1,
+        ),
         Batcher,
     ),
     "Mistral": Family(MistralConfig(**SIZES, **PLACES, **GROUPED, sliding_window=WINDOW), Batcher),
@@ -84,10 +115,16 @@ FAMILIES: dict[str, Family] = {
     "Glm4": Family(Glm4Config(**SIZES, **PLACES, **GROUPED), Batcher),
     "Bloom": Family(BloomConfig(**SIZES), OneByOne, "an attention of its own"),
     "Mamba": Family(
-        MambaConfig(hidden_size=32, num_hidden_layers=2, state_size=4, **TOKENS), OneByOne, "a state, not keys and values"
+        MambaConfig(hidden_size=32, num_hidden_layers=2, state_size=4, **TOKENS),
+        OneByOne,
+        "a state, not keys and values",
     ),
     "T5": Family(T5Config(**T5_SIZES, **TOKENS, **STARTS), OneByOne, "encoder-decoder", seed=3),
-    "BART": Family(BartConfig(**BART_SIZES, **TOKENS, **PLACES, **STARTS, **NO_FORCED_END), OneByOne, "encoder-decoder"),
+    "BART": Family(
+        BartConfig(**BART_SIZES, **TOKENS, **PLACES, **STARTS, **NO_FORCED_END),
+        OneByOne,
+        "encoder-decoder",
+    ),
 }
 
 PLAIN = DecodingConfig()
@@ -128,12 +165,23 @@ def save(config: PreTrainedConfig, folder: Path, kind: Any = None, seed: int = 1
 
 def generated(folder: Path, config: DecodingConfig, **options: Any) -> list[int]:
     """What `generate` says, greedy, of a model that is loaded as anyone loads one."""
-    kind = AutoModelForSeq2SeqLM if transformers.AutoConfig.from_pretrained(folder).is_encoder_decoder else AutoModelForCausalLM
-    model, tokenizer = kind.from_pretrained(folder, **{"dtype": "float32", **options}).eval(), tiny_tokenizer()
+    kind = (
+        AutoModelForSeq2SeqLM
+        if transformers.AutoConfig.from_pretrained(folder).is_encoder_decoder
+        else AutoModelForCausalLM
+    )
+    model, tokenizer = (
+        kind.from_pretrained(folder, **{"dtype": "float32", **options}).eval(),
+        tiny_tokenizer(),
+    )
     prompt = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
     num_prompt = 1 if model.config.is_encoder_decoder else prompt.shape[1]
     processors = logits_processors(config, tokenizer, num_prompt, prompt)
-    asked: dict[str, Any] = {"max_new_tokens": NUM_TOKENS, "do_sample": False, "logits_processor": processors}
+    asked: dict[str, Any] = {
+        "max_new_tokens": NUM_TOKENS,
+        "do_sample": False,
+        "logits_processor": processors,
+    }
     row = model.generate(prompt, attention_mask=torch.ones_like(prompt), **asked)[0]
     return [int(token) for token in row[num_prompt:]]
 
@@ -156,7 +204,9 @@ async def answered(engine: LocalEngine, config: DecodingConfig) -> list[int]:
 
     await engine.generate(request, take)
     # Tokens at random are bytes that make no character; see the test of those below.
-    assert ascii_of("".join(streamed)) == ascii_of(tiny_tokenizer().decode(said, skip_special_tokens=True))
+    assert ascii_of("".join(streamed)) == ascii_of(
+        tiny_tokenizer().decode(said, skip_special_tokens=True)
+    )
     return said
 
 
@@ -164,15 +214,21 @@ def ascii_of(text: str) -> str:
     return text.encode("ascii", "ignore").decode()
 
 
-async def started(folder: Path, dtype: Dtype | None = None, trust_remote_code: bool = False) -> LocalEngine:
-    engine = LocalEngine(str(folder), device="cpu", dtype=dtype, trust_remote_code=trust_remote_code)
+async def started(
+    folder: Path, dtype: Dtype | None = None, trust_remote_code: bool = False
+) -> LocalEngine:
+    engine = LocalEngine(
+        str(folder), device="cpu", dtype=dtype, trust_remote_code=trust_remote_code
+    )
     await engine.start()
     return engine
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("name", FAMILIES)
-async def test_a_stream_is_what_generate_gives_token_for_token(name: str, config: DecodingConfig, checkpoints: Path) -> None:
+async def test_a_stream_is_what_generate_gives_token_for_token(
+    name: str, config: DecodingConfig, checkpoints: Path
+) -> None:
     expected = generated(checkpoints / name, config)
     assert len(set(expected)) > 5, "a text of one token shows nothing"
     engine = await started(checkpoints / name)
@@ -183,15 +239,21 @@ async def test_a_stream_is_what_generate_gives_token_for_token(name: str, config
         await engine.stop()
 
 
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.config.is_encoder_decoder])
-async def test_no_ngram_of_what_an_encoder_read_is_in_the_answer(name: str, checkpoints: Path) -> None:
+@pytest.mark.parametrize(
+    "name", [name for name, family in FAMILIES.items() if family.config.is_encoder_decoder]
+)
+async def test_no_ngram_of_what_an_encoder_read_is_in_the_answer(
+    name: str, checkpoints: Path
+) -> None:
     """At size 1: none of its tokens, of which the plain answer has some."""
     folder = checkpoints / name
     for config in (PLAIN, ALL):
         expected = generated(folder, replace(config, encoder_no_repeat_ngram_size=1))
         engine = await started(folder)
         try:
-            assert await answered(engine, replace(config, encoder_no_repeat_ngram_size=1)) == expected
+            assert (
+                await answered(engine, replace(config, encoder_no_repeat_ngram_size=1)) == expected
+            )
         finally:
             await engine.stop()
         read = set(tiny_tokenizer()(PROMPT)["input_ids"])
@@ -199,8 +261,12 @@ async def test_no_ngram_of_what_an_encoder_read_is_in_the_answer(name: str, chec
         assert read & set(generated(folder, config))
 
 
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if not family.config.is_encoder_decoder])
-async def test_encoder_ngrams_are_refused_where_there_is_no_encoder(name: str, checkpoints: Path) -> None:
+@pytest.mark.parametrize(
+    "name", [name for name, family in FAMILIES.items() if not family.config.is_encoder_decoder]
+)
+async def test_encoder_ngrams_are_refused_where_there_is_no_encoder(
+    name: str, checkpoints: Path
+) -> None:
     engine = await started(checkpoints / name)
     try:
         with pytest.raises(ApiError, match="has no encoder") as refused:
@@ -226,11 +292,16 @@ def test_an_encoder_only_model_is_refused_in_one_line(tmp_path: Path) -> None:
     save(config, tmp_path / "bert", transformers.AutoModelForMaskedLM)
     with pytest.raises(StartupError) as refused:
         LocalEngine(str(tmp_path / "bert")).load()
-    assert str(refused.value) == f"{tmp_path / 'bert'} is an encoder-only model (BertForMaskedLM) and cannot generate text"
+    assert (
+        str(refused.value)
+        == f"{tmp_path / 'bert'} is an encoder-only model (BertForMaskedLM) and cannot generate text"
+    )
 
 
 @pytest.mark.parametrize("name", ["Llama", "GPT-2", "T5"])
-async def test_half_precision_is_what_generate_gives_in_half_precision(name: str, checkpoints: Path) -> None:
+async def test_half_precision_is_what_generate_gives_in_half_precision(
+    name: str, checkpoints: Path
+) -> None:
     expected = generated(checkpoints / name, PLAIN, dtype="bfloat16")
     engine = await started(checkpoints / name, dtype="bfloat16")
     try:
@@ -242,7 +313,9 @@ async def test_half_precision_is_what_generate_gives_in_half_precision(name: str
     assert said[:8] == expected[:8]
 
 
-async def test_on_the_cpu_a_checkpoint_in_half_precision_is_decoded_in_full(checkpoints: Path, tmp_path: Path) -> None:
+async def test_on_the_cpu_a_checkpoint_in_half_precision_is_decoded_in_full(
+    checkpoints: Path, tmp_path: Path
+) -> None:
     model = AutoModelForCausalLM.from_pretrained(checkpoints / "Llama", dtype="float16")
     model.save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
@@ -252,13 +325,21 @@ async def test_on_the_cpu_a_checkpoint_in_half_precision_is_decoded_in_full(chec
         await engine.stop()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, as it makes ready to compile
-async def test_a_quantised_checkpoint_is_loaded_as_its_config_says(checkpoints: Path, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # torch's own, as it makes ready to compile
+async def test_a_quantised_checkpoint_is_loaded_as_its_config_says(
+    checkpoints: Path, tmp_path: Path
+) -> None:
     """BitNet: weights of -1, 0, 1, the one kind that needs no further package."""
     folder = tmp_path / "bitnet"
     shutil.copytree(checkpoints / "Llama", folder)
     settings = json.loads((folder / "config.json").read_text())
-    how = {"linear_class": "autobitlinear", "quantization_mode": "online", "modules_to_not_convert": ["lm_head"]}
+    how = {
+        "linear_class": "autobitlinear",
+        "quantization_mode": "online",
+        "modules_to_not_convert": ["lm_head"],
+    }
     settings["quantization_config"] = {"quant_method": "bitnet"} | how
     (folder / "config.json").write_text(json.dumps(settings))
     expected = generated(folder, ALL)
@@ -275,14 +356,19 @@ def tokens_of_bytes(data: bytes) -> list[int]:
     """A token a byte, of the tiny tokenizer's byte-level alphabet."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = {byte: chr(byte) for byte in plain}
-    letters |= {byte: chr(256 + place) for place, byte in enumerate(sorted(set(range(256)) - set(plain)))}
+    letters |= {
+        byte: chr(256 + place) for place, byte in enumerate(sorted(set(range(256)) - set(plain)))
+    }
     return [tiny_tokenizer().convert_tokens_to_ids(letters[byte]) for byte in data]
 
 
 @pytest.mark.parametrize("num_stray", [0, 1, 2, 3, 4])
 def test_a_character_after_stray_bytes_is_given_out(num_stray: int) -> None:
     """As a model says them at a high temperature: first bytes that no others follow, then a whole character."""
-    stream, said = TextStream(tiny_tokenizer()), tokens_of_bytes(b"\xe4" * num_stray + "你好".encode())
+    stream, said = (
+        TextStream(tiny_tokenizer()),
+        tokens_of_bytes(b"\xe4" * num_stray + "你好".encode()),
+    )
     text = "".join(map(stream.put, said)) + stream.flush()
     assert text.endswith("你好")
     assert set(text) <= set("\ufffd你好")
@@ -308,19 +394,30 @@ class RiddleForCausalLM(LlamaForCausalLM):
 @pytest.fixture
 def with_own_code(checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The Llama, as a checkpoint that brings its classes itself."""
-    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(
+        transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules")
+    )
     folder = tmp_path / "riddle"
     shutil.copytree(checkpoints / "Llama", folder)
     settings = json.loads((folder / "config.json").read_text())
-    classes = {"AutoConfig": "configuration_riddle.RiddleConfig", "AutoModelForCausalLM": "modeling_riddle.RiddleForCausalLM"}
-    settings |= {"model_type": "riddle", "architectures": ["RiddleForCausalLM"], "auto_map": classes}
+    classes = {
+        "AutoConfig": "configuration_riddle.RiddleConfig",
+        "AutoModelForCausalLM": "modeling_riddle.RiddleForCausalLM",
+    }
+    settings |= {
+        "model_type": "riddle",
+        "architectures": ["RiddleForCausalLM"],
+        "auto_map": classes,
+    }
     (folder / "config.json").write_text(json.dumps(settings))
     for name, code in CODE.items():
         (folder / name).write_text(code)
     return folder
 
 
-async def test_a_checkpoints_own_code_runs_only_when_it_is_trusted(with_own_code: Path, checkpoints: Path) -> None:
+async def test_a_checkpoints_own_code_runs_only_when_it_is_trusted(
+    with_own_code: Path, checkpoints: Path
+) -> None:
     with pytest.raises(StartupError) as refused:
         LocalEngine(str(with_own_code)).load()
     assert "--trust-remote-code" in str(refused.value)
@@ -350,7 +447,9 @@ def check_table(marker: str, table: str) -> None:
     """The table between two comments in docs/local.md is this one; with UPDATE_DOCS=1 it becomes it."""
     begins, ends = f"<!-- {marker}: begin -->", f"<!-- {marker}: end -->"
     text = DOCS.read_text(encoding="utf-8")
-    assert text.count(begins) == text.count(ends) == 1, f"{DOCS.name} must have {begins} and {ends} once"
+    assert text.count(begins) == text.count(ends) == 1, (
+        f"{DOCS.name} must have {begins} and {ends} once"
+    )
     before, _, rest = text.partition(begins)
     shown, _, after = rest.partition(ends)
     if os.environ.get("UPDATE_DOCS") == "1":

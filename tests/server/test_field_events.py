@@ -11,11 +11,22 @@ from tests.server.mock_upstream import NOVEL, proxy, upstream
 
 CIRCLES = "We walk around the same old barn. "
 ITEM = '"The kettle was already cold."'
-BIRDS = ("heron", "wren", "kite", "rook", "finch", "swift", "crane", "grebe", "owl", "plover", "dunlin", "tern")
-JSON_MODE = {"response_format": {"type": "json_object"}}
-CSS = (
-    "Why does the layout break?\n\n.board { display: grid; grid-template-columns: repeat(4, 1fr); }\n.board img { width: 9rem; }"
+BIRDS = (
+    "heron",
+    "wren",
+    "kite",
+    "rook",
+    "finch",
+    "swift",
+    "crane",
+    "grebe",
+    "owl",
+    "plover",
+    "dunlin",
+    "tern",
 )
+JSON_MODE = {"response_format": {"type": "json_object"}}
+CSS = "Why does the layout break?\n\n.board { display: grid; grid-template-columns: repeat(4, 1fr); }\n.board img { width: 9rem; }"
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +50,19 @@ class Player:
         self.field = field
 
     def all(
-        self, *choices: Choice, prompt: str = "Please go on.", endpoint: Endpoint = "/v1/chat/completions", **body: Any
+        self,
+        *choices: Choice,
+        prompt: str = "Please go on.",
+        endpoint: Endpoint = "/v1/chat/completions",
+        **body: Any,
     ) -> dict[int, Got]:
         self.field.choices = list(choices)
-        body = {"stream": True, "n": len(choices), "messages": [{"role": "user", "content": prompt}], **body}
+        body = {
+            "stream": True,
+            "n": len(choices),
+            "messages": [{"role": "user", "content": prompt}],
+            **body,
+        }
         return ask(self.url, endpoint, body)
 
     def __call__(self, choice: Choice, **more: Any) -> Got:
@@ -80,8 +100,15 @@ Names = tuple[Endpoint, str, str, str]
 def test_a_loop_in_tool_arguments_ends_as_incomplete(
     play: Player, endpoint: Endpoint, calls: str, stop: str, length: str
 ) -> None:
-    arguments = '{"path": "notes.md", "content": "# Notes\\n\\n' + "- Ask the miller about the rope.\\n" * 150 + '"}'
-    got = play(Choice([("content", "I will save the notes."), call(arguments)], "tool_calls"), endpoint=endpoint)
+    arguments = (
+        '{"path": "notes.md", "content": "# Notes\\n\\n'
+        + "- Ask the miller about the rope.\\n" * 150
+        + '"}'
+    )
+    got = play(
+        Choice([("content", "I will save the notes."), call(arguments)], "tool_calls"),
+        endpoint=endpoint,
+    )
     assert (got.finish_reason, kind_of(got)) == (length, "exact")
     assert got.content == "I will save the notes."
     assert play.share < 0.5
@@ -103,7 +130,12 @@ def test_arguments_that_are_complete_before_their_loop_are_a_call(
     "arguments",
     [
         json.dumps({"board": {"width": 9, "cells": [None] * 27}, "turn": "o"}),
-        json.dumps({"path": "map.json", "content": json.dumps({"rows": [[0, 0, 0, 0]] * 6, "open": [None] * 20})}),
+        json.dumps(
+            {
+                "path": "map.json",
+                "content": json.dumps({"rows": [[0, 0, 0, 0]] * 6, "open": [None] * 20}),
+            }
+        ),
         json.dumps({"ids": list(range(1, 90))}),
         json.dumps({"birds": [{"name": bird, "seen": False, "note": None} for bird in BIRDS]}),
     ],
@@ -122,7 +154,9 @@ def test_a_loop_of_text_before_a_call_ends_the_answer(
     play: Player, endpoint: Endpoint, calls: str, stop: str, length: str
 ) -> None:
     said = "The patch is ready, and I will send it. " + "anvil " * 500
-    got = play(Choice([("content", said), call('{"cmd": "git push"}')], "tool_calls"), endpoint=endpoint)
+    got = play(
+        Choice([("content", said), call('{"cmd": "git push"}')], "tool_calls"), endpoint=endpoint
+    )
     assert (got.finish_reason, kind_of(got)) == (stop, "exact")
     assert said.startswith(got.content)
     assert not got.arguments
@@ -154,7 +188,9 @@ def test_thoughts_that_loop_without_an_answer_are_incomplete(
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("flood", ["\n", " ", "\t\n", "\n  "])
-def test_json_mode_that_runs_on_in_whitespace_is_complete(play: Player, flood: str, stream: bool) -> None:
+def test_json_mode_that_runs_on_in_whitespace_is_complete(
+    play: Player, flood: str, stream: bool
+) -> None:
     wanted = {"name": "Ines", "tools": ["saw", "plane"], "size": 7}
     text = json.dumps(wanted, indent=2)
     got = play(Choice([("content", text + flood * 3000)], "length"), stream=stream, **JSON_MODE)
@@ -175,7 +211,9 @@ def test_json_mode_that_runs_on_in_whitespace_is_complete(play: Player, flood: s
     ],
     ids=["items", "digits", "whitespace in mid-object", "a number"],
 )
-def test_json_mode_that_loops_in_mid_json_is_incomplete(play: Player, text: str, stream: bool) -> None:
+def test_json_mode_that_loops_in_mid_json_is_incomplete(
+    play: Player, text: str, stream: bool
+) -> None:
     got = play(Choice([("content", text)], "length"), stream=stream, **JSON_MODE)
     assert got.finish_reason == "length"
     assert got.repetition
@@ -190,7 +228,9 @@ def test_json_mode_is_never_edited(play: Player) -> None:
 
 def test_of_two_choices_one_loops(play: Player) -> None:
     whole = Choice([("content", NOVEL)])
-    one, other = play.all(Choice([("content", "Far out on the moor. " + CIRCLES * 60)], "length"), whole).values()
+    one, other = play.all(
+        Choice([("content", "Far out on the moor. " + CIRCLES * 60)], "length"), whole
+    ).values()
     assert (one.finish_reason, kind_of(one)) == ("stop", "exact")
     assert (other.content, other.finish_reason, other.repetition) == (NOVEL, "stop", None)
 
@@ -214,7 +254,9 @@ def test_prompts_that_ask_for_no_repetition_do_not_allow_it(play: Player, prompt
 
 
 @ENDPOINTS
-def test_what_a_prompt_asks_for_comes_and_no_more(play: Player, endpoint: Endpoint, calls: str, stop: str, length: str) -> None:
+def test_what_a_prompt_asks_for_comes_and_no_more(
+    play: Player, endpoint: Endpoint, calls: str, stop: str, length: str
+) -> None:
     prompt = f"Write '{CIRCLES.strip()}' 20 times."
     asked = Choice([("content", CIRCLES * 20)])
     got = play(asked, prompt=prompt, endpoint=endpoint)
@@ -241,7 +283,12 @@ def test_an_earlier_request_for_copies_is_over(play: Player) -> None:
 def test_a_request_holds_while_its_tools_are_called(play: Player) -> None:
     call = {"id": "t", "type": "function", "function": {"name": "look", "arguments": "{}"}}
     messages = [
-        {"role": "user", "content": [{"type": "text", "text": f"Look it up, then write '{CIRCLES.strip()}' 20 times."}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": f"Look it up, then write '{CIRCLES.strip()}' 20 times."}
+            ],
+        },
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "t", "content": "found"},
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]},
@@ -266,7 +313,9 @@ STRICT = {"repetition": {"policy": "strict"}}
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])
-def test_strict_leaves_what_is_asked_for_again(play: Player, prompt: str, comes: bool, stream: bool) -> None:
+def test_strict_leaves_what_is_asked_for_again(
+    play: Player, prompt: str, comes: bool, stream: bool
+) -> None:
     messages = [
         {"role": "user", "content": "Write to my neighbour."},
         {"role": "assistant", "content": LETTER},

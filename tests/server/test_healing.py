@@ -31,10 +31,20 @@ def novel(random: Random) -> str:
     sentences = []
     for _ in range(random.randrange(2, 6)):
         if random.random() < 0.4:
-            sentences.append("".join(chr(random.randrange(0x4E00, 0x9FA5)) for _ in range(random.randrange(6, 25))) + "。")
+            sentences.append(
+                "".join(
+                    chr(random.randrange(0x4E00, 0x9FA5)) for _ in range(random.randrange(6, 25))
+                )
+                + "。"
+            )
         else:
-            words = ["".join(random.choices(SYLLABLES, k=random.randrange(1, 4))) for _ in range(random.randrange(4, 12))]
-            sentences.append(" ".join(words).capitalize() + random.choice([". ", "! ", ".\n", ".\n\n"]))
+            words = [
+                "".join(random.choices(SYLLABLES, k=random.randrange(1, 4)))
+                for _ in range(random.randrange(4, 12))
+            ]
+            sentences.append(
+                " ".join(words).capitalize() + random.choice([". ", "! ", ".\n", ".\n\n"])
+            )
     return "".join(sentences)
 
 
@@ -66,8 +76,12 @@ class LoopingEngine:
         text = (" " if request.said and not request.said[-1].isspace() else "") + novel(random)
         unit = ""
         if len(self.asked) <= self.num_loops:
-            unit = novel(random)[: random.choice([7, 30, 90, 200])] + random.choice([" ", "\n", ". ", "。"])
-        pieces = [text[at : at + 5] for at in range(0, len(text), 5)] + ([unit] * 400 if unit.strip() else [])
+            unit = novel(random)[: random.choice([7, 30, 90, 200])] + random.choice(
+                [" ", "\n", ". ", "。"]
+            )
+        pieces = [text[at : at + 5] for at in range(0, len(text), 5)] + (
+            [unit] * 400 if unit.strip() else []
+        )
         self._say(take, chunk(role="assistant", content=""))
         for piece in pieces:
             self._say(take, {**chunk(content=piece), "id": f"c{len(self.asked)}"})
@@ -82,7 +96,11 @@ class LoopingEngine:
 async def healed(
     engine: LoopingEngine, incidents: IncidentLog | None = None, **body: Any
 ) -> tuple[Played, list[bytes], Completion, Telemetry]:
-    request = parse(FORWARDED, "chat", {"messages": [{"role": "user", "content": "Hello"}], "model": "m", "stream": True, **body})
+    request = parse(
+        FORWARDED,
+        "chat",
+        {"messages": [{"role": "user", "content": "Hello"}], "model": "m", "stream": True, **body},
+    )
     telemetry = Telemetry(["m"])
     completion = Completion(request, engine, "balanced", telemetry, heal=True, incidents=incidents)  # type: ignore[arg-type]
     written: list[bytes] = []
@@ -111,7 +129,9 @@ async def test_what_the_reader_sees_is_one_answer(block: int) -> None:
         assert again.loop is None, seed
         loops = len(engine.asked) - 1
         outcome = "cut" if "stop_reason" in finish else "healed" if loops else "ok"
-        assert count(telemetry, "requests_total", model="m", endpoint="chat", outcome=outcome) == 1, seed
+        assert (
+            count(telemetry, "requests_total", model="m", endpoint="chat", outcome=outcome) == 1
+        ), seed
         assert outcome != "cut" or loops == MAX_ATTEMPTS, seed
         assert completion.outcome == outcome
 
@@ -133,8 +153,12 @@ async def test_an_engine_that_always_loops_ends_at_a_clean_cut() -> None:
     assert samples == {"healed": MAX_ATTEMPTS, "cut": 1}
 
 
-@pytest.mark.parametrize(("body", "can_go_on"), [({"repetition": {"heal": False}}, True), ({}, False)])
-async def test_where_it_is_off_or_cannot_be_the_answer_is_cut(body: dict[str, Any], can_go_on: bool) -> None:
+@pytest.mark.parametrize(
+    ("body", "can_go_on"), [({"repetition": {"heal": False}}, True), ({}, False)]
+)
+async def test_where_it_is_off_or_cannot_be_the_answer_is_cut(
+    body: dict[str, Any], can_go_on: bool
+) -> None:
     engine = LoopingEngine(1, num_loops=1, can_go_on=can_go_on)
     played, _, _, _ = await healed(engine, **body)
     assert len(engine.asked) == 1
@@ -143,7 +167,10 @@ async def test_where_it_is_off_or_cannot_be_the_answer_is_cut(body: dict[str, An
 
 async def test_without_a_loop_not_a_byte_changes() -> None:
     for seed in range(20):
-        on, off = [await healed(LoopingEngine(seed, 0), repetition={"heal": heal}) for heal in (True, False)]
+        on, off = [
+            await healed(LoopingEngine(seed, 0), repetition={"heal": heal})
+            for heal in (True, False)
+        ]
         assert b"".join(on[1]) == b"".join(off[1])
 
 
@@ -194,7 +221,11 @@ def test_a_request_that_asks_for_more_keeps_it() -> None:
 def ladder(engine: LoopingEngine, said: str, **body: Any) -> list[ChatRequest]:
     request = parse(FORWARDED, "chat", {"messages": [{"role": "user", "content": NOVEL}], **body})
     healer = Healer(request, engine)  # type: ignore[arg-type]
-    return [again for _ in range(MAX_ATTEMPTS) if isinstance(again := healer.next(said, "a loop", 0), ChatRequest)]
+    return [
+        again
+        for _ in range(MAX_ATTEMPTS)
+        if isinstance(again := healer.next(said, "a loop", 0), ChatRequest)
+    ]
 
 
 def test_an_engine_that_can_keep_off_the_loop_need_not_begin_a_paragraph() -> None:
@@ -215,7 +246,9 @@ def test_thinking_that_loops_again_is_closed_so_that_the_model_answers() -> None
     assert said[0] == "<think>Is it nine? Wait."
     assert all(one.endswith("\n</think>\n\n") for one in said[1:])
     answered = "<think>It is nine.</think>Nine."
-    assert [again.said for again in ladder(engine, answered)] == [answered] * (MAX_ATTEMPTS - 1) + [answered + "\n\n"]
+    assert [again.said for again in ladder(engine, answered)] == [answered] * (MAX_ATTEMPTS - 1) + [
+        answered + "\n\n"
+    ]
 
 
 async def test_a_loop_is_told_of_and_becomes_a_preference_pair(tmp_path: Path) -> None:
@@ -223,7 +256,9 @@ async def test_a_loop_is_told_of_and_becomes_a_preference_pair(tmp_path: Path) -
     played, _, _, _ = await healed(LoopingEngine(3, 1), incidents)
     cut, _, _, _ = await healed(LoopingEngine(4, 99), incidents)
     await healed(LoopingEngine(5, 0), incidents)
-    told = [msgspec.json.decode(line) for line in (tmp_path / "loops.jsonl").read_bytes().splitlines()]
+    told = [
+        msgspec.json.decode(line) for line in (tmp_path / "loops.jsonl").read_bytes().splitlines()
+    ]
     assert [one["outcome"] for one in told] == ["healed", "cut"]
     assert told[0]["kept"] + told[0]["healed"] == played.text()
     assert cut.text().startswith(told[1]["kept"])
@@ -240,7 +275,9 @@ async def test_a_loop_is_told_of_and_becomes_a_preference_pair(tmp_path: Path) -
         preference_pair({"text": NOVEL})
 
 
-def test_an_incident_log_is_bounded_and_its_failure_fails_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_incident_log_is_bounded_and_its_failure_fails_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     log = IncidentLog(tmp_path / "loops.jsonl", 4096)
     for number in range(100):
         log.write({"kept": NOVEL, "number": number})
@@ -271,20 +308,40 @@ async def test_an_engine_that_refuses_to_go_on_leaves_a_clean_cut() -> None:
 def said_of(kept: str, owned_by: str) -> dict[str, Any]:
     """How a server is asked to go on with `kept`."""
     if owned_by == "llamacpp":
-        return {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": kept + "\n\n"}]}
-    going_on = {"add_generation_prompt": False, "continue_final_message": True, "bad_words": ["I am going"], "min_tokens": 12}
-    return {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": kept}], **going_on}
+        return {
+            "messages": [
+                {"role": "user", "content": "Hello"},
+                {"role": "assistant", "content": kept + "\n\n"},
+            ]
+        }
+    going_on = {
+        "add_generation_prompt": False,
+        "continue_final_message": True,
+        "bad_words": ["I am going"],
+        "min_tokens": 12,
+    }
+    return {
+        "messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": kept}],
+        **going_on,
+    }
 
 
 @pytest.mark.parametrize("owned_by", ["vllm", "sglang", "llamacpp", "somebody"])
 @pytest.mark.parametrize("stream", [True, False])
 def test_an_upstream_is_asked_to_go_on_as_it_can(owned_by: str, stream: bool) -> None:
-    asked = {"model": "stutter", "stream": stream, "max_tokens": 600, "messages": [{"role": "user", "content": "Hello"}]}
+    asked = {
+        "model": "stutter",
+        "stream": stream,
+        "max_tokens": 600,
+        "messages": [{"role": "user", "content": "Hello"}],
+    }
     with upstream() as mock:
         mock.owned_by = owned_by
         with proxy(mock.url, stream_upstream=True) as url:
             request = urllib.request.Request(
-                f"{url}/v1/chat/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+                f"{url}/v1/chat/completions",
+                json.dumps(asked).encode(),
+                {"Content-Type": "application/json"},
             )
             with urllib.request.urlopen(request, timeout=20) as response:
                 body = response.read()

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from dedup_server.engines.http_client import whole_chunks
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
-SIZES = st.sampled_from([b"%x", b"%X", b"0%x", b"%x;a=b", b"+%x", b"0x%x", b" %x", b"%x ", b"%x_", b"-%x"])
+SIZES = st.sampled_from(
+    [b"%x", b"%X", b"0%x", b"%x;a=b", b"+%x", b"0x%x", b" %x", b"%x ", b"%x_", b"-%x"]
+)
 ENDS = st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b"", b"\r\n\r\n"])
 
 
@@ -32,7 +34,9 @@ class Parsed:
 @st.composite
 def chunks(draw: st.DrawFn) -> bytes:
     body = draw(st.binary(max_size=20) | st.sampled_from([b"data: x\n\n", b"\r\n5\r\nhello\r\n"]))
-    size = draw(SIZES) % (len(body) + draw(st.sampled_from([0, 0, 0, 0, 1, -1]) if body else st.just(0)))
+    size = draw(SIZES) % (
+        len(body) + draw(st.sampled_from([0, 0, 0, 0, 1, -1]) if body else st.just(0))
+    )
     return size + draw(ENDS) + body + draw(ENDS)
 
 

@@ -50,7 +50,9 @@ VOCABULARY = len(tiny_tokenizer())
 END = 1
 FAR = -30.0  # the score of a token that nobody is to say
 
-CAT, SAT, ON, MAT, DOG = (tiny_tokenizer()(word)["input_ids"][0] for word in (" cat", " sat", " on", " mat", " dog"))
+CAT, SAT, ON, MAT, DOG = (
+    tiny_tokenizer()(word)["input_ids"][0] for word in (" cat", " sat", " on", " mat", " dog")
+)
 COMMA = tiny_tokenizer()(",")["input_ids"][0]
 HALF, THIRD, SIXTH = math.log(0.5), math.log(0.3), math.log(0.2)
 
@@ -61,7 +63,9 @@ Engines = dict[str, LocalEngine]
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    engine = LocalEngine(str(save_tiny_model(folder, tiny_config(max_position_embeddings=CONTEXT))), device="cpu")
+    engine = LocalEngine(
+        str(save_tiny_model(folder, tiny_config(max_position_embeddings=CONTEXT))), device="cpu"
+    )
     engine.load()
     engine.loaded.tokenizer.chat_template = TEMPLATE
     yield engine
@@ -86,7 +90,9 @@ class Chosen:
     def changes(self) -> dict[int, float]:
         """By how much the score of each token is another, of those that are."""
         changed = (self.before != self.after).nonzero()[0]
-        return {int(token): round(float(self.after[token] - self.before[token]), 4) for token in changed}
+        return {
+            int(token): round(float(self.after[token] - self.before[token]), 4) for token in changed
+        }
 
 
 @dataclass
@@ -115,7 +121,10 @@ class Answer:
 
     def text(self, index: int = 0) -> str:
         ours = [choice for choice in self.choices if choice["index"] == index]
-        return "".join(choice["text"] if "text" in choice else choice["delta"].get("content", "") for choice in ours)
+        return "".join(
+            choice["text"] if "text" in choice else choice["delta"].get("content", "")
+            for choice in ours
+        )
 
     @property
     def finish(self) -> list[str]:
@@ -163,7 +172,12 @@ def request_of(endpoint: Endpoint = "completions", **parameters: Any) -> Generat
     return parse(SAMPLED, endpoint, json.loads(json.dumps(asked | parameters)))
 
 
-async def ask(engine: LocalEngine, rows: Rows | None = None, endpoint: Endpoint = "completions", **parameters: Any) -> Answer:
+async def ask(
+    engine: LocalEngine,
+    rows: Rows | None = None,
+    endpoint: Endpoint = "completions",
+    **parameters: Any,
+) -> Answer:
     request = request_of(endpoint, **parameters)
     engine.validate(request)
     answer = Answer()
@@ -185,7 +199,9 @@ async def say(engine: LocalEngine, *tokens: int, then: int = END, **parameters: 
 async def draw(engine: LocalEngine, favoured: dict[int, float], **parameters: Any) -> Counter[int]:
     """What is said first, in 128 tries, after these scores."""
     row = scores(favoured)
-    return (await ask(engine, lambda step: row, **{"n": 128, "seed": 1, "max_tokens": 1} | parameters)).first
+    return (
+        await ask(engine, lambda step: row, **{"n": 128, "seed": 1, "max_tokens": 1} | parameters)
+    ).first
 
 
 def refused(engine: LocalEngine, endpoint: Endpoint = "completions", **parameters: Any) -> ApiError:
@@ -213,7 +229,10 @@ def knob(name: str, effect: str) -> Callable[[Case], Case]:
 # Which token
 
 
-@knob("temperature", "scores are divided by it; 0 takes the best token. Without it the checkpoint's own, else 1")
+@knob(
+    "temperature",
+    "scores are divided by it; 0 takes the best token. Without it the checkpoint's own, else 1",
+)
 async def _(engine: LocalEngine) -> None:
     for step in (await ask(engine, temperature=0, max_tokens=20)).steps:
         assert step.token == int(step.before.argmax())
@@ -238,7 +257,11 @@ async def _(engine: LocalEngine) -> None:
     odds = {CAT: HALF, DOG: THIRD, MAT: SIXTH}
     assert set(await draw(engine, odds, top_k=1)) == {CAT}
     assert set(await draw(engine, odds, top_k=2)) == {CAT, DOG}
-    assert await draw(engine, odds, top_k=0) == await draw(engine, odds, top_k=-1) == await draw(engine, odds)
+    assert (
+        await draw(engine, odds, top_k=0)
+        == await draw(engine, odds, top_k=-1)
+        == await draw(engine, odds)
+    )
 
 
 @knob("min_p", "only tokens that have this share of the likeliest one's probability")
@@ -249,7 +272,10 @@ async def _(engine: LocalEngine) -> None:
     assert set(await draw(engine, odds, min_p=0.7)) == {CAT}
 
 
-@knob("seed", "the same seed and prompt give the same text, whatever else runs; without it no two answers are the same")
+@knob(
+    "seed",
+    "the same seed and prompt give the same text, whatever else runs; without it no two answers are the same",
+)
 async def _(engine: LocalEngine) -> None:
     alone = (await ask(engine, seed=7, max_tokens=30)).text()
     with scored(engine, None, Answer()):
@@ -260,11 +286,15 @@ async def _(engine: LocalEngine) -> None:
             def take(events: Events) -> None:
                 for event in events:
                     if event.name != USED:
-                        texts[number] += "".join(choice["text"] for choice in json.loads(event.data)["choices"])
+                        texts[number] += "".join(
+                            choice["text"] for choice in json.loads(event.data)["choices"]
+                        )
 
             return take
 
-        await asyncio.gather(*(engine.generate(request, into(number)) for number, request in enumerate(requests)))
+        await asyncio.gather(
+            *(engine.generate(request, into(number)) for number, request in enumerate(requests))
+        )
     assert texts[0] == texts[2] == alone
     assert texts[1] != alone
     assert (await ask(engine, max_tokens=30)).text() != (await ask(engine, max_tokens=30)).text()
@@ -273,7 +303,13 @@ async def _(engine: LocalEngine) -> None:
 @knob("logit_bias", "what is added to tokens' scores, -100 to 100, by token id")
 async def _(engine: LocalEngine) -> None:
     row = scores({CAT: 2.0, DOG: 1.0})
-    biased = await ask(engine, lambda step: row, logit_bias={str(CAT): -5, str(MAT): 2.5}, temperature=0, max_tokens=3)
+    biased = await ask(
+        engine,
+        lambda step: row,
+        logit_bias={str(CAT): -5, str(MAT): 2.5},
+        temperature=0,
+        max_tokens=3,
+    )
     for step in biased.steps:
         assert step.changes == {CAT: -5.0, MAT: 2.5}
     assert biased.tokens == [DOG] * 3
@@ -286,7 +322,9 @@ async def _(engine: LocalEngine) -> None:
 # Penalties: `changes` has every token whose score was touched, so what is not in it was not.
 
 
-async def penalized(engine: LocalEngine, prompt: list[int], said: list[int], **parameters: Any) -> list[dict[int, float]]:
+async def penalized(
+    engine: LocalEngine, prompt: list[int], said: list[int], **parameters: Any
+) -> list[dict[int, float]]:
     """The changes at each step of an answer of these tokens, whose scores are 4 where they are in `prompt` or `said`."""
     known = sorted({*prompt, *said})
 
@@ -295,7 +333,10 @@ async def penalized(engine: LocalEngine, prompt: list[int], said: list[int], **p
 
     length = len(said) + 1
     return [
-        step.changes for step in (await ask(engine, rows, prompt=prompt, temperature=0, max_tokens=length, **parameters)).steps
+        step.changes
+        for step in (
+            await ask(engine, rows, prompt=prompt, temperature=0, max_tokens=length, **parameters)
+        ).steps
     ]
 
 
@@ -306,7 +347,13 @@ async def penalized(engine: LocalEngine, prompt: list[int], said: list[int], **p
 async def _(engine: LocalEngine) -> None:
     changes = await penalized(engine, [CAT, SAT, CAT], [DOG], repetition_penalty=2)
     assert changes == [{CAT: -2.0, SAT: -2.0}, {CAT: -2.0, SAT: -2.0, DOG: -2.0}]
-    below = await ask(engine, lambda step: scores({MAT: 1.0}, -4.0), prompt=[CAT], repetition_penalty=2, max_tokens=1)
+    below = await ask(
+        engine,
+        lambda step: scores({MAT: 1.0}, -4.0),
+        prompt=[CAT],
+        repetition_penalty=2,
+        max_tokens=1,
+    )
     assert below.steps[0].changes == {CAT: -4.0}
 
 
@@ -328,7 +375,10 @@ async def _(engine: LocalEngine) -> None:
     assert changes == [{}, {DOG: -0.5}, {SAT: -0.5}]
 
 
-@knob("penalty_decay", "what a token counts in the frequency penalty, to the power of the tokens after it")
+@knob(
+    "penalty_decay",
+    "what a token counts in the frequency penalty, to the power of the tokens after it",
+)
 async def _(engine: LocalEngine) -> None:
     changes = await penalized(engine, [CAT], [DOG, SAT], frequency_penalty=1, penalty_decay=0.5)
     assert changes == [{}, {DOG: -1.0}, {DOG: -0.5, SAT: -1.0}]
@@ -340,24 +390,38 @@ async def _(engine: LocalEngine) -> None:
         {CAT: -1.0},
         {CAT: -1.0, DOG: -1.0},
     ]
-    assert await penalized(engine, [CAT], [DOG], repetition_penalty=2, penalize_prompt=False) == [{}, {DOG: -2.0}]
+    assert await penalized(engine, [CAT], [DOG], repetition_penalty=2, penalize_prompt=False) == [
+        {},
+        {DOG: -2.0},
+    ]
 
 
 @knob("no_repeat_ngram_size", "no n tokens occur twice in prompt and answer")
 async def _(engine: LocalEngine) -> None:
-    assert await penalized(engine, [CAT, SAT, CAT], [], no_repeat_ngram_size=2) == [{SAT: -math.inf}]
+    assert await penalized(engine, [CAT, SAT, CAT], [], no_repeat_ngram_size=2) == [
+        {SAT: -math.inf}
+    ]
     assert await penalized(engine, [CAT, SAT, CAT], [], no_repeat_ngram_size=3) == [{}]
-    assert await penalized(engine, [CAT, SAT, ON, CAT, SAT], [], no_repeat_ngram_size=3) == [{ON: -math.inf}]
+    assert await penalized(engine, [CAT, SAT, ON, CAT, SAT], [], no_repeat_ngram_size=3) == [
+        {ON: -math.inf}
+    ]
 
 
 @knob("no_repeat_ngram_window", "how far back these n tokens may begin; -1 is anywhere")
 async def _(engine: LocalEngine) -> None:
     asked = {"no_repeat_ngram_size": 2}
-    assert await penalized(engine, [CAT, SAT, ON, CAT], [], no_repeat_ngram_window=4, **asked) == [{SAT: -math.inf}]
-    assert await penalized(engine, [CAT, SAT, ON, CAT], [], no_repeat_ngram_window=3, **asked) == [{}]
+    assert await penalized(engine, [CAT, SAT, ON, CAT], [], no_repeat_ngram_window=4, **asked) == [
+        {SAT: -math.inf}
+    ]
+    assert await penalized(engine, [CAT, SAT, ON, CAT], [], no_repeat_ngram_window=3, **asked) == [
+        {}
+    ]
 
 
-@knob("encoder_no_repeat_ngram_size", "no n tokens of what an encoder-decoder read occur in the answer")
+@knob(
+    "encoder_no_repeat_ngram_size",
+    "no n tokens of what an encoder-decoder read occur in the answer",
+)
 async def _(engine: LocalEngine) -> None:
     """Of T5; see the fixture below. A model without an encoder refuses it."""
     assert refused(engine, encoder_no_repeat_ngram_size=2).param == "encoder_no_repeat_ngram_size"
@@ -378,20 +442,28 @@ STRETCH = [DOG, CAT, SAT, ON, DOG, CAT, SAT]  # of three tokens, said twice
 @knob("dry_base", "see dry_multiplier")
 async def _(engine: LocalEngine) -> None:
     for base in (2.0, 3.0):
-        assert await penalized(engine, STRETCH, [], dry_multiplier=1, dry_base=base) == [{ON: -base}]
+        assert await penalized(engine, STRETCH, [], dry_multiplier=1, dry_base=base) == [
+            {ON: -base}
+        ]
 
 
 @knob("dry_allowed_length", "see dry_multiplier")
 async def _(engine: LocalEngine) -> None:
     for allowed, lost in ((1, 4.0), (3, 1.0)):
-        assert await penalized(engine, STRETCH, [], dry_multiplier=1, dry_base=2, dry_allowed_length=allowed) == [{ON: -lost}]
-    assert await penalized(engine, STRETCH, [], dry_multiplier=1, dry_base=2, dry_allowed_length=4) == [{}]
+        assert await penalized(
+            engine, STRETCH, [], dry_multiplier=1, dry_base=2, dry_allowed_length=allowed
+        ) == [{ON: -lost}]
+    assert await penalized(
+        engine, STRETCH, [], dry_multiplier=1, dry_base=2, dry_allowed_length=4
+    ) == [{}]
 
 
 @knob("dry_sequence_breakers", "strings over which a stretch does not reach")
 async def _(engine: LocalEngine) -> None:
     asked = {"dry_multiplier": 1, "dry_base": 2}
-    assert await penalized(engine, STRETCH, [], dry_sequence_breakers=[" dog"], **asked) == [{ON: -1.0}]
+    assert await penalized(engine, STRETCH, [], dry_sequence_breakers=[" dog"], **asked) == [
+        {ON: -1.0}
+    ]
     assert await penalized(engine, STRETCH, [], dry_sequence_breakers=[" cat"], **asked) == [{}]
     assert await penalized(engine, STRETCH, [], dry_sequence_breakers=[], **asked) == [{ON: -2.0}]
 
@@ -399,14 +471,19 @@ async def _(engine: LocalEngine) -> None:
 @knob("dry_penalty_last_n", "how many tokens DRY looks back on; -1 is all, 0 is off")
 async def _(engine: LocalEngine) -> None:
     for last_n, expected in ((7, {ON: -2.0}), (6, {ON: -1.0}), (4, {}), (0, {})):
-        changes = await penalized(engine, STRETCH, [], dry_multiplier=1, dry_base=2, dry_penalty_last_n=last_n)
+        changes = await penalized(
+            engine, STRETCH, [], dry_multiplier=1, dry_base=2, dry_penalty_last_n=last_n
+        )
         assert changes == [expected], last_n
 
 
 SAVED = math.log2(VOCABULARY)
 
 
-@knob("lz_penalty", "what a token of the answer costs that compression would save; the nearer it stands, the more")
+@knob(
+    "lz_penalty",
+    "what a token of the answer costs that compression would save; the nearer it stands, the more",
+)
 async def _(engine: LocalEngine) -> None:
     changes = await penalized(engine, [MAT], [CAT, SAT, CAT], lz_penalty=0.5, lz_buffer=1)
     assert changes[0] == changes[1] == {}
@@ -426,10 +503,17 @@ async def _(engine: LocalEngine) -> None:
     assert [set(change) for change in changes] == [set(), set(), set(), {ON}]
 
 
-@knob("exempt", "kinds of tokens that no penalty touches: special, newlines, digits, json, template")
+@knob(
+    "exempt", "kinds of tokens that no penalty touches: special, newlines, digits, json, template"
+)
 async def _(engine: LocalEngine) -> None:
     prompt = [CAT, END, COMMA]
-    for kinds, spared in (([], set()), (["special"], {END}), (["json"], {COMMA}), (["special", "json"], {END, COMMA})):
+    for kinds, spared in (
+        ([], set()),
+        (["special"], {END}),
+        (["json"], {COMMA}),
+        (["special", "json"], {END, COMMA}),
+    ):
         changes = await penalized(engine, prompt, [], repetition_penalty=2, exempt=kinds)
         assert set(changes[0]) == set(prompt) - spared, kinds
 
@@ -445,7 +529,10 @@ async def _(engine: LocalEngine) -> None:
 NEAR = {CAT: math.log(0.9), DOG: math.log(0.1)}
 
 
-@knob("dynatemp_range", "the temperature is lower by up to this where the model is certain, higher where it is not")
+@knob(
+    "dynatemp_range",
+    "the temperature is lower by up to this where the model is certain, higher where it is not",
+)
 async def _(engine: LocalEngine) -> None:
     assert (await draw(engine, NEAR))[DOG] > 4
     assert (await draw(engine, NEAR, dynatemp_range=1))[DOG] == 0
@@ -467,17 +554,41 @@ def first_that_is_not(token: int, tokens: list[int]) -> int:
 async def _(engine: LocalEngine) -> None:
     row = scores({CAT: 1.0}, 0.0)
     row[END] = FAR
-    asked = {"prompt": [DOG], "temperature": 0, "repetition_temperature": 100, "max_tokens": 20, "seed": 1}
+    asked = {
+        "prompt": [DOG],
+        "temperature": 0,
+        "repetition_temperature": 100,
+        "max_tokens": 20,
+        "seed": 1,
+    }
     said = (await ask(engine, lambda step: row, **asked)).tokens
     assert first_that_is_not(CAT, said) == 9  # eight of them stand earlier too
-    assert len(set((await ask(engine, lambda step: row, **asked | {"repetition_temperature": 0})).tokens)) == 1
+    assert (
+        len(
+            set(
+                (
+                    await ask(engine, lambda step: row, **asked | {"repetition_temperature": 0})
+                ).tokens
+            )
+        )
+        == 1
+    )
 
 
-@knob("repetition_temperature_length", "a text repeats while so many tokens at its end stand earlier too")
+@knob(
+    "repetition_temperature_length",
+    "a text repeats while so many tokens at its end stand earlier too",
+)
 async def _(engine: LocalEngine) -> None:
     row = scores({CAT: 1.0}, 0.0)
     row[END] = FAR
-    asked = {"prompt": [DOG], "temperature": 0, "repetition_temperature": 100, "max_tokens": 20, "seed": 1}
+    asked = {
+        "prompt": [DOG],
+        "temperature": 0,
+        "repetition_temperature": 100,
+        "max_tokens": 20,
+        "seed": 1,
+    }
     said = (await ask(engine, lambda step: row, **asked, repetition_temperature_length=3)).tokens
     assert first_that_is_not(CAT, said) == 4
 
@@ -498,9 +609,13 @@ async def _(engine: LocalEngine) -> None:
 async def _(engine: LocalEngine) -> None:
     row = scores({CAT: 10.0})
     for endpoint in ("chat", "completions"):
-        answer = await ask(engine, lambda step: row, endpoint, max_completion_tokens=7, max_tokens=7)
+        answer = await ask(
+            engine, lambda step: row, endpoint, max_completion_tokens=7, max_tokens=7
+        )
         assert (len(answer.tokens), answer.finish) == (7, ["length"])
-        assert refused(engine, endpoint, max_completion_tokens=7, max_tokens=8).param == "max_tokens"
+        assert (
+            refused(engine, endpoint, max_completion_tokens=7, max_tokens=8).param == "max_tokens"
+        )
 
 
 @knob("min_tokens", "before, neither an end token nor a stop string ends the answer")
@@ -514,9 +629,17 @@ async def _(engine: LocalEngine) -> None:
     assert (stopped.text(), stopped.finish) == (" cat sat", ["stop"])
 
 
-@knob("stop", "up to 16 strings; the answer ends before the first that appears, over the borders of tokens too")
+@knob(
+    "stop",
+    "up to 16 strings; the answer ends before the first that appears, over the borders of tokens too",
+)
 async def _(engine: LocalEngine) -> None:
-    for stop, text in (("t s", " ca"), ([" mat", "at on"], " cat s"), (["never", ""], " cat sat on"), ("on the", " cat sat on")):
+    for stop, text in (
+        ("t s", " ca"),
+        ([" mat", "at on"], " cat s"),
+        (["never", ""], " cat sat on"),
+        ("on the", " cat sat on"),
+    ):
         answer = await say(engine, CAT, SAT, ON, stop=stop)
         assert (answer.text(), answer.finish) == (text, ["stop"])
     assert (await say(engine, CAT, SAT, ON, stop="t s")).tokens == [CAT, SAT]
@@ -541,14 +664,30 @@ def log_softmax(row: Scores) -> Any:
 READABLE = {CAT: 2.0, SAT: 1.0, ON: 0.5, DOG: 0.0, MAT: -1.0}
 
 
-@knob("logprobs", "chat: whether tokens come with the model's own log-probabilities; completions: with how many alternatives")
+@knob(
+    "logprobs",
+    "chat: whether tokens come with the model's own log-probabilities; completions: with how many alternatives",
+)
 async def _(engine: LocalEngine) -> None:
-    own = await ask(engine, max_tokens=12, temperature=0.5, seed=1, repetition_penalty=2, logprobs=0)
-    given = [one for choice in own.choices if choice["logprobs"] for one in choice["logprobs"]["token_logprobs"]]
-    assert given == pytest.approx([log_softmax(step.before)[step.token] for step in own.steps], abs=1e-5)
-    assert all(choice["logprobs"]["top_logprobs"] is None for choice in own.choices if choice["logprobs"])
+    own = await ask(
+        engine, max_tokens=12, temperature=0.5, seed=1, repetition_penalty=2, logprobs=0
+    )
+    given = [
+        one
+        for choice in own.choices
+        if choice["logprobs"]
+        for one in choice["logprobs"]["token_logprobs"]
+    ]
+    assert given == pytest.approx(
+        [log_softmax(step.before)[step.token] for step in own.steps], abs=1e-5
+    )
+    assert all(
+        choice["logprobs"]["top_logprobs"] is None for choice in own.choices if choice["logprobs"]
+    )
 
-    answer = await ask(engine, lambda step: scores(READABLE), max_tokens=3, temperature=0, logprobs=2)
+    answer = await ask(
+        engine, lambda step: scores(READABLE), max_tokens=3, temperature=0, logprobs=2
+    )
     lists = [choice["logprobs"] for choice in answer.choices if choice["logprobs"]]
     assert [token for one in lists for token in one["tokens"]] == [" cat"] * 3
     assert [offset for one in lists for offset in one["text_offset"]] == [0, 4, 8]
@@ -556,9 +695,18 @@ async def _(engine: LocalEngine) -> None:
     for top in (top for one in lists for top in one["top_logprobs"]):
         assert top == pytest.approx({" cat": expected[CAT], " sat": expected[SAT]})
 
-    chat = await ask(engine, lambda step: scores(READABLE), "chat", max_tokens=2, temperature=0, logprobs=True)
-    contents = [one for choice in chat.choices if choice["logprobs"] for one in choice["logprobs"]["content"]]
-    assert [(one["token"], one["bytes"], one["top_logprobs"]) for one in contents] == [(" cat", list(b" cat"), [])] * 2
+    chat = await ask(
+        engine, lambda step: scores(READABLE), "chat", max_tokens=2, temperature=0, logprobs=True
+    )
+    contents = [
+        one
+        for choice in chat.choices
+        if choice["logprobs"]
+        for one in choice["logprobs"]["content"]
+    ]
+    assert [(one["token"], one["bytes"], one["top_logprobs"]) for one in contents] == [
+        (" cat", list(b" cat"), [])
+    ] * 2
     assert [one["logprob"] for one in contents] == pytest.approx([expected[CAT]] * 2)
     silent = await ask(engine, None, "chat", max_tokens=2, logprobs=False)
     assert all(choice["logprobs"] is None for choice in silent.choices)
@@ -567,7 +715,12 @@ async def _(engine: LocalEngine) -> None:
 @knob("top_logprobs", "chat: so many of the likeliest tokens beside each, up to 20")
 async def _(engine: LocalEngine) -> None:
     answer = await ask(engine, None, "chat", max_tokens=5, seed=1, logprobs=True, top_logprobs=7)
-    contents = [one for choice in answer.choices if choice["logprobs"] for one in choice["logprobs"]["content"]]
+    contents = [
+        one
+        for choice in answer.choices
+        if choice["logprobs"]
+        for one in choice["logprobs"]["content"]
+    ]
     assert len(contents) == len(answer.steps) == 5
     for one, step in zip(contents, answer.steps, strict=True):
         best = sorted(log_softmax(step.before), reverse=True)[:7]
@@ -583,7 +736,11 @@ async def _(engine: LocalEngine) -> None:
     assert answer.usage
     assert answer.usage["completion_tokens"] == 4
     assert (await say(engine, ON, echo=False)).text() == " on"
-    assert refused(engine, "chat", echo=True).param == refused(engine, echo=True, logprobs=1).param == "echo"
+    assert (
+        refused(engine, "chat", echo=True).param
+        == refused(engine, echo=True, logprobs=1).param
+        == "echo"
+    )
 
 
 @knob(
@@ -597,18 +754,33 @@ async def _(engine: LocalEngine) -> None:
     assert all(chunk["truncated_prompt_tokens"] == 400 - (CONTEXT - 6) for chunk in answer.chunks)
     assert answer.usage
     assert answer.usage["prompt_tokens"] == CONTEXT - 6
-    assert all("truncated_prompt_tokens" not in chunk for chunk in (await say(engine, MAT, truncate=True)).chunks)
+    assert all(
+        "truncated_prompt_tokens" not in chunk
+        for chunk in (await say(engine, MAT, truncate=True)).chunks
+    )
     with pytest.raises(ApiError) as error:
         await ask(engine, prompt=prompt)
     assert (error.value.status, error.value.code) == (400, "context_length_exceeded")
     spoken = [{"role": "user", "content": "the cat sat on the mat " * 100}]
-    assert len((await say(engine, MAT, endpoint="chat", messages=spoken, truncate=True)).prompts[0]) < CONTEXT
+    assert (
+        len((await say(engine, MAT, endpoint="chat", messages=spoken, truncate=True)).prompts[0])
+        < CONTEXT
+    )
 
 
-@knob("long_input", "completions: a prompt longer than the context is cut into pieces; the answers to them are put together")
+@knob(
+    "long_input",
+    "completions: a prompt longer than the context is cut into pieces; the answers to them are put together",
+)
 async def _(engine: LocalEngine) -> None:
     text = "The cat sat on the mat, the dog sat on the cat. " * 60
-    answer = await say(engine, CAT, prompt=text, max_tokens=20, long_input={"overlap": 0, "before": "Say: ", "after": "!"})
+    answer = await say(
+        engine,
+        CAT,
+        prompt=text,
+        max_tokens=20,
+        long_input={"overlap": 0, "before": "Say: ", "after": "!"},
+    )
     pieces = [tiny_tokenizer().decode(prompt) for prompt in answer.prompts]
     assert len(pieces) > 3
     assert all(piece.startswith("Say: ") and piece.endswith("!") for piece in pieces)
@@ -662,23 +834,41 @@ def completion(engine: LocalEngine, endpoint: Endpoint = "chat", **parameters: A
 async def _(engine: LocalEngine) -> None:
     row = scores({CAT: 10.0})
     with scored(engine, lambda step: row, Answer()):
-        events = await written(completion(engine, stream=True, max_tokens=3, repetition={"policy": "off"}))
-        whole = json.loads(await completion(engine, max_tokens=3, repetition={"policy": "off"}).collect())
+        events = await written(
+            completion(engine, stream=True, max_tokens=3, repetition={"policy": "off"})
+        )
+        whole = json.loads(
+            await completion(engine, max_tokens=3, repetition={"policy": "off"}).collect()
+        )
     assert Played(events).done
     assert Played(events).text() == whole["choices"][0]["message"]["content"] == " cat cat cat"
     num_prompt = len(tiny_tokenizer()("the cat sat")["input_ids"])
-    assert whole["usage"] == {"prompt_tokens": num_prompt, "completion_tokens": 3, "total_tokens": num_prompt + 3}
+    assert whole["usage"] == {
+        "prompt_tokens": num_prompt,
+        "completion_tokens": 3,
+        "total_tokens": num_prompt + 3,
+    }
 
 
 @knob("stream_options", "include_usage: a stream ends with the numbers of tokens")
 async def _(engine: LocalEngine) -> None:
     streamed = await say(engine, CAT, SAT, stream=True, stream_options={"include_usage": True})
     size = len(tiny_tokenizer()("the cat sat")["input_ids"])
-    assert streamed.usage == {"prompt_tokens": size, "completion_tokens": 3, "total_tokens": size + 3}
+    assert streamed.usage == {
+        "prompt_tokens": size,
+        "completion_tokens": 3,
+        "total_tokens": size + 3,
+    }
     assert streamed.chunks[-1]["choices"] == []
     for options in (None, {"include_usage": False}):
-        assert all("usage" not in chunk for chunk in (await say(engine, CAT, stream=True, stream_options=options)).chunks)
-    assert refused(engine, stream_options={"continuous_usage_stats": True}).param == "stream_options.continuous_usage_stats"
+        assert all(
+            "usage" not in chunk
+            for chunk in (await say(engine, CAT, stream=True, stream_options=options)).chunks
+        )
+    assert (
+        refused(engine, stream_options={"continuous_usage_stats": True}).param
+        == "stream_options.continuous_usage_stats"
+    )
 
 
 @knob("repetition", "policy: what the filter does about repetition in this answer")
@@ -723,7 +913,9 @@ async def test_a_parameter_does_what_the_docs_say(name: str, engine: LocalEngine
 
 async def test_what_an_encoder_read_is_not_said_again(tmp_path: Path) -> None:
     """`encoder_no_repeat_ngram_size`, with a T5."""
-    engine = LocalEngine(str(save(T5Config(**T5_SIZES, **TOKENS, **STARTS), tmp_path)), device="cpu")
+    engine = LocalEngine(
+        str(save(T5Config(**T5_SIZES, **TOKENS, **STARTS), tmp_path)), device="cpu"
+    )
     engine.load()
     row = scores({CAT: 4.0, SAT: 3.0, DOG: 2.0})
     asked = {"prompt": [CAT, SAT, ON], "temperature": 0, "max_tokens": 3}
@@ -734,7 +926,9 @@ async def test_what_an_encoder_read_is_not_said_again(tmp_path: Path) -> None:
     engine.loaded.decoder.stop()
     assert plain.tokens == [CAT] * 3
     assert single.tokens == [DOG] * 3
-    assert [step.changes for step in single.steps] == [{CAT: -math.inf, SAT: -math.inf, ON: -math.inf}] * 3
+    assert [step.changes for step in single.steps] == [
+        {CAT: -math.inf, SAT: -math.inf, ON: -math.inf}
+    ] * 3
     assert [step.changes for step in pairs.steps] == [{}, {SAT: -math.inf}, {SAT: -math.inf}]
 
 
@@ -814,7 +1008,9 @@ def test_what_is_not_supported_is_refused_by_its_name(name: str, engine: LocalEn
 # Tokens that are half a character: there are two of them to a letter of a language that the tokenizer never saw.
 
 
-async def test_alternatives_that_are_half_characters_are_so_many_as_asked_for(engine: LocalEngine) -> None:
+async def test_alternatives_that_are_half_characters_are_so_many_as_asked_for(
+    engine: LocalEngine,
+) -> None:
     first, second = (tiny_tokenizer()(letter)["input_ids"][0] for letter in ("你", "ж"))
     row = scores({CAT: 2.0, first: 1.0, second: 0.5})
     answer = await ask(engine, lambda step: row, temperature=0, max_tokens=1, logprobs=3)
@@ -825,15 +1021,26 @@ async def test_alternatives_that_are_half_characters_are_so_many_as_asked_for(en
 async def test_the_bytes_of_half_a_character_are_its_own(engine: LocalEngine) -> None:
     tokens = tiny_tokenizer()("你")["input_ids"]
     answer = await say(engine, *tokens, endpoint="chat", logprobs=True, top_logprobs=1)
-    told = [one for choice in answer.choices if choice["logprobs"] for one in choice["logprobs"]["content"]]
+    told = [
+        one
+        for choice in answer.choices
+        if choice["logprobs"]
+        for one in choice["logprobs"]["content"]
+    ]
     assert b"".join(bytes(one["bytes"]) for one in told[: len(tokens)]) == "你".encode()
 
 
-async def test_tokens_that_begin_with_a_space_show_it(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tokens_that_begin_with_a_space_show_it(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a tokenizer as SentencePiece has it, a token by itself decodes without the space before it."""
-    spaced = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
+    spaced = Tokenizer(
+        models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>")
+    )
     spaced.pre_tokenizer, spaced.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spaced, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=spaced, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
     loaded = replace(engine.loaded, tokenizer=tokenizer, texts=TokenTexts(tokenizer))
     monkeypatch.setattr(engine, "_loaded", loaded)
     answer = await say(engine, 4, 5, prompt=[3], logprobs=1)
@@ -845,7 +1052,9 @@ async def test_tokens_that_begin_with_a_space_show_it(engine: LocalEngine, monke
 async def test_what_a_stop_string_cuts_off_has_no_log_probability(engine: LocalEngine) -> None:
     answer = await say(engine, CAT, SAT, ON, stop=" sat", logprobs=0)
     assert answer.text() == " cat"
-    assert [token for choice in answer.choices for token in choice["logprobs"]["tokens"]] == [" cat"]
+    assert [token for choice in answer.choices for token in choice["logprobs"]["tokens"]] == [
+        " cat"
+    ]
 
 
 async def test_more_tokens_at_least_than_at_most_are_refused(engine: LocalEngine) -> None:
@@ -860,7 +1069,9 @@ async def test_a_seed_gives_a_prompt_its_text_beside_other_prompts_too(engine: L
 
 
 async def test_a_seed_and_its_negative_are_two(engine: LocalEngine) -> None:
-    assert (await ask(engine, seed=-1, max_tokens=12)).text() != (await ask(engine, seed=1, max_tokens=12)).text()
+    assert (await ask(engine, seed=-1, max_tokens=12)).text() != (
+        await ask(engine, seed=1, max_tokens=12)
+    ).text()
 
 
 async def test_a_token_of_too_many_digits_is_refused_as_any_other(engine: LocalEngine) -> None:

@@ -45,9 +45,13 @@ def client(url: str) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def ask(client: openai.OpenAI, prompt: str, extra: dict[str, Any] | None = None, **parameters: Any) -> Any:
+def ask(
+    client: openai.OpenAI, prompt: str, extra: dict[str, Any] | None = None, **parameters: Any
+) -> Any:
     messages: Any = [{"role": "user", "content": prompt}]
-    return client.chat.completions.create(model="demo", messages=messages, extra_body={**OFF, **(extra or {})}, **parameters)
+    return client.chat.completions.create(
+        model="demo", messages=messages, extra_body={**OFF, **(extra or {})}, **parameters
+    )
 
 
 @pytest.mark.parametrize("prompt", [ENGLISH, CHINESE])
@@ -56,13 +60,20 @@ def test_greedy_is_what_generate_gives(client: openai.OpenAI, prompt: str) -> No
     model = AutoModelForCausalLM.from_pretrained(DEMO_MODEL, dtype=torch.float32)
     prompt = f"{tokenizer.bos_token}{prompt}\n"  # as the chat template has it
     inputs = tokenizer(prompt, return_tensors="pt")
-    expected = model.generate(**inputs, max_new_tokens=60, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-    done = client.completions.create(model="demo", prompt=prompt, max_tokens=60, temperature=0, extra_body=OFF)
+    expected = model.generate(**inputs, max_new_tokens=60, do_sample=False)[
+        0, inputs["input_ids"].shape[1] :
+    ]
+    done = client.completions.create(
+        model="demo", prompt=prompt, max_tokens=60, temperature=0, extra_body=OFF
+    )
     text = tokenizer.decode(expected, skip_special_tokens=True)
     assert done.choices[0].text.rstrip("\ufffd") == text.rstrip("\ufffd")
     assert done.choices[0].finish_reason == "length"
     assert done.usage is not None
-    assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (inputs["input_ids"].shape[1], 60)
+    assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (
+        inputs["input_ids"].shape[1],
+        60,
+    )
 
 
 @pytest.mark.parametrize("prompt", [ENGLISH, CHINESE])
@@ -72,7 +83,15 @@ def test_streamed_and_not_are_the_same_text(client: openai.OpenAI, prompt: str) 
         whole = ask(client, prompt, extra, max_tokens=120, temperature=0).choices[0]
         parts, reason, usage = [], None, None
         options: Any = {"include_usage": True}
-        for chunk in ask(client, prompt, extra, max_tokens=120, temperature=0, stream=True, stream_options=options):
+        for chunk in ask(
+            client,
+            prompt,
+            extra,
+            max_tokens=120,
+            temperature=0,
+            stream=True,
+            stream_options=options,
+        ):
             usage = chunk.usage or usage
             for choice in chunk.choices:
                 parts.append(choice.delta.content or "")
@@ -85,9 +104,14 @@ def test_streamed_and_not_are_the_same_text(client: openai.OpenAI, prompt: str) 
 def test_a_looping_answer_is_cut_and_says_so(client: openai.OpenAI) -> None:
     extra = {"repetition": {"policy": "balanced", "heal": False}}
     choices = [
-        ask(client, prompt, extra, max_tokens=256, temperature=0).choices[0] for prompt in (ENGLISH, CHINESE, "春天到了。")
+        ask(client, prompt, extra, max_tokens=256, temperature=0).choices[0]
+        for prompt in (ENGLISH, CHINESE, "春天到了。")
     ]
-    cut = [choice for choice in choices if choice.model_extra.get("stop_reason") == "repetition_detected"]
+    cut = [
+        choice
+        for choice in choices
+        if choice.model_extra.get("stop_reason") == "repetition_detected"
+    ]
     assert cut
     for choice in cut:
         assert choice.finish_reason == "stop"
@@ -95,13 +119,23 @@ def test_a_looping_answer_is_cut_and_says_so(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("policy", ["off", "balanced"])
-def test_usage_comes_where_it_is_asked_for_and_is_true_after_a_cut(client: openai.OpenAI, policy: str) -> None:
+def test_usage_comes_where_it_is_asked_for_and_is_true_after_a_cut(
+    client: openai.OpenAI, policy: str
+) -> None:
     tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL)
-    asked = {"prompt": f"<|bos|>{ENGLISH}\n", "max_tokens": 256, "temperature": 0, "model": "demo", "stream": True}
+    asked = {
+        "prompt": f"<|bos|>{ENGLISH}\n",
+        "max_tokens": 256,
+        "temperature": 0,
+        "model": "demo",
+        "stream": True,
+    }
     extra = {"repetition": {"policy": policy, "heal": False}}
     plain = list(client.completions.create(**asked, extra_body=extra))
     assert all(len(chunk.choices) == 1 and chunk.usage is None for chunk in plain)
-    last = list(client.completions.create(**asked, extra_body=extra, stream_options={"include_usage": True}))[-1]
+    last = list(
+        client.completions.create(**asked, extra_body=extra, stream_options={"include_usage": True})
+    )[-1]
     assert last.choices == []
     assert "estimated" not in (last.usage.model_extra or {})
     assert last.usage.prompt_tokens == len(tokenizer(asked["prompt"])["input_ids"])
@@ -111,7 +145,9 @@ def test_usage_comes_where_it_is_asked_for_and_is_true_after_a_cut(client: opena
 
 
 def test_a_prompt_that_is_surely_too_long_is_not_tokenized(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match=r"at least \d+ tokens long; demo takes at most 1024"):
+    with pytest.raises(
+        openai.BadRequestError, match=r"at least \d+ tokens long; demo takes at most 1024"
+    ):
         ask(client, "word " * 1_000_000)
 
 
@@ -128,16 +164,31 @@ def test_a_prompt_that_is_surely_too_long_is_not_tokenized(client: openai.OpenAI
         ("model", "", "''"),
     ],
 )
-def test_nothing_is_ignored_in_silence(client: openai.OpenAI, parameter: str, value: object, word: str) -> None:
-    body = {"model": "demo", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4, parameter: value}
+def test_nothing_is_ignored_in_silence(
+    client: openai.OpenAI, parameter: str, value: object, word: str
+) -> None:
+    body = {
+        "model": "demo",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "max_tokens": 4,
+        parameter: value,
+    }
     with pytest.raises(openai.APIStatusError, match=word) as raised:
         client.post("/chat/completions", body=body, cast_to=object)
     assert raised.value.status_code == (404 if parameter == "model" else 400)
 
 
 def test_what_asks_for_nothing_is_taken(client: openai.OpenAI) -> None:
-    nothing = {"logprobs": False, "response_format": {"type": "text"}, "tools": [], "store": False, "logit_bias": {}}
-    assert ask(client, ENGLISH, {**nothing, "metadata": {"run": "7"}, "user": "a"}, max_tokens=2).choices
+    nothing = {
+        "logprobs": False,
+        "response_format": {"type": "text"},
+        "tools": [],
+        "store": False,
+        "logit_bias": {},
+    }
+    assert ask(
+        client, ENGLISH, {**nothing, "metadata": {"run": "7"}, "user": "a"}, max_tokens=2
+    ).choices
 
 
 def test_the_model_is_listed_and_found(client: openai.OpenAI) -> None:
@@ -149,7 +200,10 @@ def test_the_model_is_listed_and_found(client: openai.OpenAI) -> None:
 def test_a_seed_gives_the_same_text_whatever_else_runs(client: openai.OpenAI) -> None:
     alone = ask(client, ENGLISH, max_tokens=40, seed=7).choices[0].message.content
     with ThreadPoolExecutor(6) as pool:
-        jobs = [pool.submit(ask, client, ENGLISH, max_tokens=40, seed=seed) for seed in (7, 8, 7, 9, 7, 10)]
+        jobs = [
+            pool.submit(ask, client, ENGLISH, max_tokens=40, seed=seed)
+            for seed in (7, 8, 7, 9, 7, 10)
+        ]
     texts = [job.result().choices[0].message.content for job in jobs]
     assert texts[0] == texts[2] == texts[4] == alone
     assert len(set(texts)) > 1
@@ -160,7 +214,9 @@ def test_n_choices_differ_and_several_prompts_are_answered_in_order(client: open
     assert [choice.index for choice in done.choices] == [0, 1, 2]
     assert len({choice.message.content for choice in done.choices}) > 1
     prompts = [f"<|bos|>{prompt}\n" for prompt in (ENGLISH, CHINESE)]
-    several = client.completions.create(model="demo", prompt=prompts, max_tokens=8, temperature=0, extra_body=OFF)
+    several = client.completions.create(
+        model="demo", prompt=prompts, max_tokens=8, temperature=0, extra_body=OFF
+    )
     assert [choice.index for choice in several.choices] == [0, 1]
     assert several.choices[0].text.isascii()
     assert not several.choices[1].text.isascii()
@@ -169,7 +225,9 @@ def test_n_choices_differ_and_several_prompts_are_answered_in_order(client: open
 def test_a_stop_string_ends_the_text_before_it_even_across_tokens(client: openai.OpenAI) -> None:
     text = ask(client, ENGLISH, max_tokens=60, temperature=0).choices[0].message.content
     stop = text[31:43]
-    stopped = ask(client, ENGLISH, max_tokens=60, temperature=0, stop=[stop, "never said"]).choices[0]
+    stopped = ask(client, ENGLISH, max_tokens=60, temperature=0, stop=[stop, "never said"]).choices[
+        0
+    ]
     assert stopped.message.content == text[: text.index(stop)]
     assert stopped.finish_reason == "stop"
 
@@ -185,7 +243,11 @@ def test_every_parameter_against_repetition_does_something(client: openai.OpenAI
         ("lz_penalty", 0.5),
         ("repetition_temperature", 2.0),
     ]:
-        changed = ask(client, ENGLISH, {name: value}, max_tokens=120, temperature=0, seed=1).choices[0].message.content
+        changed = (
+            ask(client, ENGLISH, {name: value}, max_tokens=120, temperature=0, seed=1)
+            .choices[0]
+            .message.content
+        )
         assert changed != plain, name
 
 
@@ -204,7 +266,9 @@ def test_every_parameter_against_repetition_does_something(client: openai.OpenAI
         ({"extra": {"dry_base": "high"}}, "dry_base"),
     ],
 )
-def test_what_it_cannot_do_is_named(client: openai.OpenAI, parameters: dict[str, Any], named: str) -> None:
+def test_what_it_cannot_do_is_named(
+    client: openai.OpenAI, parameters: dict[str, Any], named: str
+) -> None:
     extra = parameters.pop("extra", None)
     with pytest.raises(openai.BadRequestError) as refused:
         ask(client, ENGLISH, extra, **parameters)
@@ -212,7 +276,9 @@ def test_what_it_cannot_do_is_named(client: openai.OpenAI, parameters: dict[str,
     assert named in refused.value.message
 
 
-def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths(client: openai.OpenAI) -> None:
+def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths(
+    client: openai.OpenAI,
+) -> None:
     with pytest.raises(openai.BadRequestError, match="1024") as refused:
         ask(client, "morning " * 2000)
     assert refused.value.code == "context_length_exceeded"
@@ -220,13 +286,17 @@ def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths(client: o
 
 def test_an_unknown_model_is_a_404(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="demo"):
-        client.chat.completions.create(model="gpt-x", messages=[{"role": "user", "content": "Hello"}])
+        client.chat.completions.create(
+            model="gpt-x", messages=[{"role": "user", "content": "Hello"}]
+        )
 
 
 def test_a_client_that_leaves_frees_its_place(client: openai.OpenAI, url: str) -> None:
     """More clients than there are places leave in mid-stream; the next is answered, and nothing runs on."""
     for _ in range(6):
-        with ask(client, ENGLISH, {"no_repeat_ngram_size": 3}, max_tokens=900, stream=True) as stream:
+        with ask(
+            client, ENGLISH, {"no_repeat_ngram_size": 3}, max_tokens=900, stream=True
+        ) as stream:
             next(iter(stream))
     assert ask(client, ENGLISH, max_tokens=5).choices[0].message.content
     for _ in range(50):
@@ -242,7 +312,9 @@ async def test_a_model_without_a_chat_template_says_how_to_give_one() -> None:
     await engine.start()
     engine.loaded.tokenizer.chat_template = None
     with pytest.raises(ApiError, match="chat template"):
-        engine.validate(parse(SAMPLED, "chat", {"messages": [{"role": "user", "content": "Hello"}]}))
+        engine.validate(
+            parse(SAMPLED, "chat", {"messages": [{"role": "user", "content": "Hello"}]})
+        )
     engine.validate(parse(SAMPLED, "completions", {"prompt": "Hello"}))
     await asyncio.wait_for(engine.stop(), 10)
 
@@ -272,7 +344,9 @@ def chunks_of(events: Events) -> list[dict[str, Any]]:
     return [msgspec.json.decode(event.data) for event in events if event.name != USED]
 
 
-async def complete(engine: LocalEngine, prompt: Any = "the cat sat", **parameters: Any) -> list[Chunk]:
+async def complete(
+    engine: LocalEngine, prompt: Any = "the cat sat", **parameters: Any
+) -> list[Chunk]:
     request = parse(SAMPLED, "completions", {"prompt": prompt, **parameters})
     engine.validate(request)
     chunks: list[Chunk] = []
@@ -292,7 +366,9 @@ async def begun(engine: LocalEngine, chunks: list[Chunk]) -> "asyncio.Task[None]
         chunks.extend(chunks_of(events))
         first.set()
 
-    running = asyncio.create_task(engine.generate(parse(SAMPLED, "completions", {"prompt": "the"}), take))
+    running = asyncio.create_task(
+        engine.generate(parse(SAMPLED, "completions", {"prompt": "the"}), take)
+    )
     await first.wait()
     return running
 
@@ -306,16 +382,26 @@ def texts_of(chunks: list[Chunk]) -> dict[int, str]:
 
 
 def finish_of(chunks: list[Chunk]) -> list[str]:
-    return [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"] if choice["finish_reason"]]
+    return [
+        choice["finish_reason"]
+        for chunk in chunks
+        for choice in chunk["choices"]
+        if choice["finish_reason"]
+    ]
 
 
 @pytest.mark.parametrize("kind", ["llama", "mamba"])
 async def test_greedy_is_generate_token_for_token(kind: str, tiny: Path, tmp_path: Path) -> None:
     if kind == "mamba":  # keeps its state under another name than attention does
         tiny = save_tiny_model(tmp_path, tiny_config(MambaConfig, state_size=4))
-    tokenizer, model = AutoTokenizer.from_pretrained(tiny), AutoModelForCausalLM.from_pretrained(tiny)
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(tiny),
+        AutoModelForCausalLM.from_pretrained(tiny),
+    )
     prompt = tokenizer("the dog sat", return_tensors="pt")["input_ids"]
-    expected = model.generate(prompt, max_new_tokens=30, do_sample=False)[0, prompt.shape[1] :].tolist()
+    expected = model.generate(prompt, max_new_tokens=30, do_sample=False)[
+        0, prompt.shape[1] :
+    ].tolist()
     engine = LocalEngine(str(tiny))
     await engine.start()
     made = said_by(engine)
@@ -325,15 +411,21 @@ async def test_greedy_is_generate_token_for_token(kind: str, tiny: Path, tmp_pat
     assert chunks[-1]["usage"]["completion_tokens"] == len(expected)
 
 
-async def test_a_seed_stands_while_other_requests_sample_in_other_threads(engine: LocalEngine) -> None:
+async def test_a_seed_stands_while_other_requests_sample_in_other_threads(
+    engine: LocalEngine,
+) -> None:
     alone = texts_of(await complete(engine, seed=3, max_tokens=30))
-    answers = await asyncio.gather(*(complete(engine, seed=seed, max_tokens=30) for seed in (3, 4, 3, 5)))
+    answers = await asyncio.gather(
+        *(complete(engine, seed=seed, max_tokens=30) for seed in (3, 4, 3, 5))
+    )
     texts = [texts_of(answer) for answer in answers]
     assert texts[0] == texts[2] == alone
     assert texts[1] != alone
 
 
-async def test_choices_of_several_prompts_are_numbered_prompt_by_prompt(engine: LocalEngine) -> None:
+async def test_choices_of_several_prompts_are_numbered_prompt_by_prompt(
+    engine: LocalEngine,
+) -> None:
     chunks = await complete(engine, ["the cat", "the dog sat"], n=2, max_tokens=6, seed=1)
     assert sorted(texts_of(chunks)) == [0, 1, 2, 3]
     assert len(finish_of(chunks)) == 4
@@ -343,11 +435,17 @@ async def test_choices_of_several_prompts_are_numbered_prompt_by_prompt(engine: 
 
 async def test_chat_opens_each_choice_with_its_role(engine: LocalEngine) -> None:
     engine.loaded.tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    request = parse(SAMPLED, "chat", {"messages": [{"role": "user", "content": "the cat"}], "n": 2, "max_tokens": 3})
+    request = parse(
+        SAMPLED,
+        "chat",
+        {"messages": [{"role": "user", "content": "the cat"}], "n": 2, "max_tokens": 3},
+    )
     engine.validate(request)
     chunks: list[Chunk] = []
     await generate(engine, request, chunks)
-    assert [chunk["choices"][0]["delta"] for chunk in chunks[:2]] == [{"role": "assistant", "content": ""}] * 2
+    assert [chunk["choices"][0]["delta"] for chunk in chunks[:2]] == [
+        {"role": "assistant", "content": ""}
+    ] * 2
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
 
 
@@ -360,7 +458,9 @@ async def test_chat_opens_each_choice_with_its_role(engine: LocalEngine) -> None
         ("mat.", "the cat sat on the mat"),  # held when the text ends
     ],
 )
-async def test_from_a_stop_string_on_nothing_appears(engine: LocalEngine, stop: str | list[str], expected: str) -> None:
+async def test_from_a_stop_string_on_nothing_appears(
+    engine: LocalEngine, stop: str | list[str], expected: str
+) -> None:
     text = "the cat sat on the mat"
     make_it_say(engine, engine.loaded.tokenizer(text)["input_ids"])
     chunks = await complete(engine, stop=stop, max_tokens=40)
@@ -381,10 +481,18 @@ async def test_a_character_is_never_split(engine: LocalEngine) -> None:
 
 async def test_an_answer_ends_at_max_tokens_or_at_the_context(engine: LocalEngine) -> None:
     make_it_say(engine, engine.loaded.tokenizer(" cat" * 100)["input_ids"])
-    for asked, expected in (({"max_tokens": 7}, 7), ({}, CONTEXT - 2), ({"max_tokens": 1000}, CONTEXT - 2)):
+    for asked, expected in (
+        ({"max_tokens": 7}, 7),
+        ({}, CONTEXT - 2),
+        ({"max_tokens": 1000}, CONTEXT - 2),
+    ):
         chunks = await complete(engine, [5, 6], **asked)
         assert finish_of(chunks) == ["length"]
-        assert chunks[-1]["usage"] == {"prompt_tokens": 2, "completion_tokens": expected, "total_tokens": expected + 2}
+        assert chunks[-1]["usage"] == {
+            "prompt_tokens": 2,
+            "completion_tokens": expected,
+            "total_tokens": expected + 2,
+        }
 
 
 async def test_a_prompt_that_fills_the_context_is_refused(engine: LocalEngine) -> None:
@@ -394,7 +502,9 @@ async def test_a_prompt_that_fills_the_context_is_refused(engine: LocalEngine) -
     assert finish_of(await complete(engine, [5] * (CONTEXT - 1), temperature=0)) == ["length"]
 
 
-async def test_a_reader_that_leaves_frees_the_worker_and_one_that_waits_never_starts(tiny: Path) -> None:
+async def test_a_reader_that_leaves_frees_the_worker_and_one_that_waits_never_starts(
+    tiny: Path,
+) -> None:
     engine = LocalEngine(str(tiny), max_concurrent=1)
     await engine.start()
     make_it_say(engine, engine.loaded.tokenizer(" cat" * 50)["input_ids"], seconds_per_token=0.1)
@@ -410,7 +520,9 @@ async def test_a_reader_that_leaves_frees_the_worker_and_one_that_waits_never_st
     await engine.stop()
 
 
-async def test_a_server_that_stops_ends_an_answer_with_an_error_and_never_as_if_complete(tiny: Path) -> None:
+async def test_a_server_that_stops_ends_an_answer_with_an_error_and_never_as_if_complete(
+    tiny: Path,
+) -> None:
     engine = LocalEngine(str(tiny))
     await engine.start()
     make_it_say(engine, engine.loaded.tokenizer(" cat" * 50)["input_ids"], seconds_per_token=0.02)
@@ -436,7 +548,13 @@ async def test_a_part_that_is_no_text_is_refused(engine: LocalEngine) -> None:
     engine.loaded.tokenizer.chat_template = "{{ messages[0].content }}"
     image = {"type": "image_url", "image_url": {"url": "data:,"}}
     request = parse(
-        SAMPLED, "chat", {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]}
+        SAMPLED,
+        "chat",
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}
+            ]
+        },
     )
     with pytest.raises(ApiError, match="text only") as refused:
         engine.validate(request)
@@ -490,7 +608,9 @@ def _encoder(folder: Path) -> None:
         (_encoder, r"encoder-only model \(BertForMaskedLM\) and cannot generate text"),
     ],
 )
-def test_a_model_that_cannot_be_served_is_refused_in_one_line(tiny: Path, tmp_path: Path, spoil: Any, said: str) -> None:
+def test_a_model_that_cannot_be_served_is_refused_in_one_line(
+    tiny: Path, tmp_path: Path, spoil: Any, said: str
+) -> None:
     folder = shutil.copytree(tiny, tmp_path / "spoilt")
     spoil(folder)
     with pytest.raises(StartupError, match=said) as refused:
@@ -511,7 +631,9 @@ def test_a_hub_out_of_reach_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) 
     assert time.monotonic() - begun < 2
 
 
-def test_an_index_that_lists_nothing_and_a_device_that_is_not_there_are_one_line(tiny: Path, tmp_path: Path) -> None:
+def test_an_index_that_lists_nothing_and_a_device_that_is_not_there_are_one_line(
+    tiny: Path, tmp_path: Path
+) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(tiny, broken)
     (broken / "model.safetensors").rename(broken / "model-1.safetensors")

@@ -51,7 +51,14 @@ PROMPTS = [
 ]
 OFF = {"repetition": {"policy": "off"}}
 # Goes on until its reader leaves: no end token before the last.
-ENDLESS = {"prompt": PROMPTS[0], "max_tokens": 900, "min_tokens": 900, "temperature": 1, "stream": True, **OFF}
+ENDLESS = {
+    "prompt": PROMPTS[0],
+    "max_tokens": 900,
+    "min_tokens": 900,
+    "temperature": 1,
+    "stream": True,
+    **OFF,
+}
 SETTINGS: list[dict[str, Any]] = [
     {"temperature": 0},
     {"temperature": 1, "seed": 1},
@@ -59,12 +66,25 @@ SETTINGS: list[dict[str, Any]] = [
     {"temperature": 1.2, "top_k": 20, "repetition_penalty": 1.3, "seed": 3},
     {"temperature": 0.9, "min_p": 0.05, "no_repeat_ngram_size": 2, "seed": 4, "logprobs": 3},
     {"temperature": 0.5, "dry_multiplier": 0.8, "lz_penalty": 0.2, "seed": 5},
-    {"temperature": 0, "presence_penalty": 0.5, "frequency_penalty": 0.5, "logit_bias": {"100": -5}},
-    {"temperature": 1, "dynatemp_range": 0.3, "repetition_temperature": 1.0, "seed": 6, "stop": ["。", ". "]},
+    {
+        "temperature": 0,
+        "presence_penalty": 0.5,
+        "frequency_penalty": 0.5,
+        "logit_bias": {"100": -5},
+    },
+    {
+        "temperature": 1,
+        "dynatemp_range": 0.3,
+        "repetition_temperature": 1.0,
+        "seed": 6,
+        "stop": ["。", ". "],
+    },
 ]
 BROKEN = 666  # the seed of a request whose processor raises
 
-Answer = tuple[dict[int, str], dict[int, str], list[Any]]  # by choice: text, why it ended; and log-probabilities
+Answer = tuple[
+    dict[int, str], dict[int, str], list[Any]
+]  # by choice: text, why it ended; and log-probabilities
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 10) -> float:
@@ -93,7 +113,9 @@ def answer_of(chunks: list[dict[str, Any]]) -> Answer:
 
 
 @asynccontextmanager
-async def started(model: Path = DEMO_MODEL, max_concurrent: int | None = None) -> AsyncIterator[LocalEngine]:
+async def started(
+    model: Path = DEMO_MODEL, max_concurrent: int | None = None
+) -> AsyncIterator[LocalEngine]:
     engine = LocalEngine(str(model), max_concurrent=max_concurrent, device="cpu")
     await engine.start()
     try:
@@ -117,7 +139,9 @@ def bloom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def any_engine(request: pytest.FixtureRequest, bloom: Path) -> AsyncIterator[LocalEngine]:
     model = {"batched": DEMO_MODEL, "one by one": bloom}[request.param]
     async with started(model, 16) as engine:
-        assert isinstance(engine.loaded.decoder, Batcher if request.param == "batched" else OneByOne)
+        assert isinstance(
+            engine.loaded.decoder, Batcher if request.param == "batched" else OneByOne
+        )
         yield engine
 
 
@@ -142,7 +166,9 @@ class Streams:
         self.tasks = []
         for one in range(number):
             request = parse(SAMPLED, "completions", {**ENDLESS, "seed": one, **parameters})
-            self.tasks.append(asyncio.create_task(engine.generate(request, functools.partial(self._take, one))))
+            self.tasks.append(
+                asyncio.create_task(engine.generate(request, functools.partial(self._take, one)))
+            )
 
     def _take(self, one: int, events: Events) -> None:
         self.chunks[one] += chunks_of(events)
@@ -158,7 +184,9 @@ class Streams:
             return await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
-def scores_become(engine: LocalEngine, seed: int, change: Callable[[Scores], None], after: int = 3) -> None:
+def scores_become(
+    engine: LocalEngine, seed: int, change: Callable[[Scores], None], after: int = 3
+) -> None:
     """From the `after`th token on the model's scores for the request with this seed are changed."""
     decoder = engine.loaded.decoder
     submit = decoder.submit
@@ -187,11 +215,18 @@ def fails_once(model: Any, error: Exception, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(model, "forward", broken)
 
 
-async def test_24_requests_of_8_settings_say_among_others_what_they_say_alone(engine: LocalEngine) -> None:
-    asked = [{"prompt": PROMPTS[number // 8], "max_tokens": 20, "min_tokens": 10, **SETTINGS[number % 8]} for number in range(24)]
+async def test_24_requests_of_8_settings_say_among_others_what_they_say_alone(
+    engine: LocalEngine,
+) -> None:
+    asked = [
+        {"prompt": PROMPTS[number // 8], "max_tokens": 20, "min_tokens": 10, **SETTINGS[number % 8]}
+        for number in range(24)
+    ]
     alone = [await complete(engine, **one) for one in asked]
     together = await asyncio.gather(*(complete(engine, **one) for one in asked))
-    for one, (texts, reasons, logprobs), (texts_alone, reasons_alone, logprobs_alone) in zip(asked, together, alone, strict=True):
+    for one, (texts, reasons, logprobs), (texts_alone, reasons_alone, logprobs_alone) in zip(
+        asked, together, alone, strict=True
+    ):
         assert (texts, reasons) == (texts_alone, reasons_alone), one
         assert len(texts) == len(reasons) == one.get("n", 1)
         assert [each["tokens"] for each in logprobs] == [each["tokens"] for each in logprobs_alone]
@@ -201,7 +236,9 @@ async def test_24_requests_of_8_settings_say_among_others_what_they_say_alone(en
     assert sum(bool(logprobs) for _, _, logprobs in together) == 3
 
 
-async def test_when_the_server_stops_every_stream_ends_with_an_error_at_once(any_engine: LocalEngine) -> None:
+async def test_when_the_server_stops_every_stream_ends_with_an_error_at_once(
+    any_engine: LocalEngine,
+) -> None:
     streams = Streams(any_engine, 16)
     await streams.begun()
     waiting = Streams(any_engine, 4)
@@ -224,7 +261,10 @@ async def test_scores_that_are_no_numbers_are_an_error_of_the_request_that_has_t
 ) -> None:
     alone = await complete(any_engine, seed=1, max_tokens=16, min_tokens=16)
     scores_become(any_engine, BROKEN, lambda scores: scores.fill(value))
-    broken = [complete(any_engine, **{**each, "seed": BROKEN, "min_tokens": 20, "max_tokens": 30}) for each in SETTINGS]
+    broken = [
+        complete(any_engine, **{**each, "seed": BROKEN, "min_tokens": 20, "max_tokens": 30})
+        for each in SETTINGS
+    ]
     *errors, whole = await asyncio.gather(
         *broken, complete(any_engine, seed=1, max_tokens=16, min_tokens=16), return_exceptions=True
     )
@@ -265,7 +305,9 @@ async def test_a_model_that_gives_no_numbers_fails_those_in_the_step_and_not_tho
     assert await complete(engine, seed=1, max_tokens=20) == alone
 
 
-async def test_a_slow_reader_keeps_nobody_waiting_and_loses_nothing(any_engine: LocalEngine) -> None:
+async def test_a_slow_reader_keeps_nobody_waiting_and_loses_nothing(
+    any_engine: LocalEngine,
+) -> None:
     asked = {"seed": 1, "max_tokens": 30, "min_tokens": 30}
     alone = await complete(any_engine, **asked)
     reads = asyncio.Event()
@@ -275,8 +317,12 @@ async def test_a_slow_reader_keeps_nobody_waiting_and_loses_nothing(any_engine: 
         chunks.extend(chunks_of(events))
         return asyncio.ensure_future(reads.wait())
 
-    slow = asyncio.create_task(any_engine.generate(parse(SAMPLED, "completions", {"prompt": PROMPTS[0], **asked}), take))
-    others = await asyncio.wait_for(asyncio.gather(*(complete(any_engine, **asked) for _ in range(10))), 20)
+    slow = asyncio.create_task(
+        any_engine.generate(parse(SAMPLED, "completions", {"prompt": PROMPTS[0], **asked}), take)
+    )
+    others = await asyncio.wait_for(
+        asyncio.gather(*(complete(any_engine, **asked) for _ in range(10))), 20
+    )
     assert others == [alone] * 10
     assert not slow.done()
     assert len(chunks) < 30
@@ -289,7 +335,10 @@ async def test_a_slow_reader_that_leaves_frees_its_place(any_engine: LocalEngine
     def take(events: Events) -> asyncio.Future[None]:
         return asyncio.get_running_loop().create_future()
 
-    slow = [asyncio.create_task(any_engine.generate(parse(SAMPLED, "completions", ENDLESS), take)) for _ in range(16)]
+    slow = [
+        asyncio.create_task(any_engine.generate(parse(SAMPLED, "completions", ENDLESS), take))
+        for _ in range(16)
+    ]
     await asyncio.sleep(0.1)
     for task in slow:
         task.cancel()
@@ -300,7 +349,9 @@ async def test_a_slow_reader_that_leaves_frees_its_place(any_engine: LocalEngine
 
 async def with_pages(monkeypatch: pytest.MonkeyPatch, num_pages: int) -> LocalEngine:
     """An engine with memory for so many pages."""
-    monkeypatch.setattr(Batcher, "_size", lambda self, context: (min(context, num_pages * batching.PAGE), num_pages))
+    monkeypatch.setattr(
+        Batcher, "_size", lambda self, context: (min(context, num_pages * batching.PAGE), num_pages)
+    )
     engine = LocalEngine(str(DEMO_MODEL), device="cpu")
     await engine.start()
     return engine
@@ -314,17 +365,23 @@ async def test_a_prompt_longer_than_the_memory_for_it_is_refused_and_truncated_w
     with pytest.raises(ApiError, match=rf"600 tokens.*{longest}") as refused:
         await complete(engine, prompt=[100] * 600)
     assert (refused.value.status, refused.value.code) == (400, "context_length_exceeded")
-    _, reasons, _ = await complete(engine, prompt=[100] * 600, truncate=True, max_tokens=10, min_tokens=10)
+    _, reasons, _ = await complete(
+        engine, prompt=[100] * 600, truncate=True, max_tokens=10, min_tokens=10
+    )
     assert reasons == {0: "length"}
     _, reasons, _ = await complete(engine, prompt=[100] * (longest - 1), temperature=0)
     assert set(reasons) == {0}
     asked = {"prompt": [100] * 240, "max_tokens": 40, "min_tokens": 40}  # each of two pages
     alone = [await complete(engine, **asked, seed=seed) for seed in range(3)]
-    assert await asyncio.gather(*(complete(engine, **asked, seed=seed) for seed in range(3))) == alone
+    assert (
+        await asyncio.gather(*(complete(engine, **asked, seed=seed) for seed in range(3))) == alone
+    )
     await engine.stop()
 
 
-async def test_where_memory_is_short_and_those_who_have_it_leave_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_where_memory_is_short_and_those_who_have_it_leave_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Sequences that were put back for want of pages, and new ones, begin when those for whom they made room are gone."""
     engine = await with_pages(monkeypatch, 3)
     alone = await complete(engine, seed=1, max_tokens=20)
@@ -342,7 +399,9 @@ async def test_where_memory_is_short_and_those_who_have_it_leave_the_others_go_o
         return choose(choice, scores)
 
     monkeypatch.setattr(Choice, "choose", choose_and_leave)
-    streams = Streams(engine, 3, prompt=[100] * 240, max_tokens=40, min_tokens=40)  # each of two pages
+    streams = Streams(
+        engine, 3, prompt=[100] * 240, max_tokens=40, min_tokens=40
+    )  # each of two pages
     async with asyncio.timeout(20):
         while not left:  # noqa: ASYNC110 - set in the decoder's thread
             await asyncio.sleep(0.001)
@@ -364,7 +423,15 @@ class Kept:
 
     def __init__(self, engine: LocalEngine) -> None:
         gc.collect()
-        kinds = (OneSequence, batching.Sequence, batching.RequestState, Choice, TokenHistory, SampledAnswer, ApiError)
+        kinds = (
+            OneSequence,
+            batching.Sequence,
+            batching.RequestState,
+            Choice,
+            TokenHistory,
+            SampledAnswer,
+            ApiError,
+        )
         found = Counter(map(type, gc.get_objects()))
         self.objects = {kind.__name__: found[kind] for kind in kinds}
         self.tasks = len(asyncio.all_tasks())
@@ -372,12 +439,21 @@ class Kept:
         self.sequences = len(getattr(engine.loaded.decoder, "_sequences", ()))
 
     def is_no_more_than(self, other: "Kept") -> bool:
-        rest = (self.tasks, self.threads, self.sequences), (other.tasks, other.threads, other.sequences)
-        return all(self.objects[kind] <= other.objects[kind] for kind in self.objects) and all(map(int.__le__, *rest))
+        rest = (
+            (self.tasks, self.threads, self.sequences),
+            (other.tasks, other.threads, other.sequences),
+        )
+        return all(self.objects[kind] <= other.objects[kind] for kind in self.objects) and all(
+            map(int.__le__, *rest)
+        )
 
 
-@pytest.mark.parametrize(("any_engine", "num_rounds"), [("batched", 200), ("one by one", 10)], indirect=["any_engine"])
-async def test_rounds_of_requests_and_cancels_leave_nothing_behind(any_engine: LocalEngine, num_rounds: int) -> None:
+@pytest.mark.parametrize(
+    ("any_engine", "num_rounds"), [("batched", 200), ("one by one", 10)], indirect=["any_engine"]
+)
+async def test_rounds_of_requests_and_cancels_leave_nothing_behind(
+    any_engine: LocalEngine, num_rounds: int
+) -> None:
     async def a_round(number: int) -> None:
         streams = Streams(any_engine, 4, prompt=PROMPTS[number % 4], max_tokens=200, min_tokens=200)
         if number % 2:
@@ -410,7 +486,11 @@ async def test_rounds_of_requests_and_cancels_leave_nothing_behind(any_engine: L
     decoder = any_engine.loaded.decoder
     if isinstance(decoder, Batcher):
         scheduler, cache = decoder._processor.scheduler, decoder._processor.cache
-        for held in (scheduler.active_requests, scheduler.waiting_requests, scheduler.waiting_requests_order):
+        for held in (
+            scheduler.active_requests,
+            scheduler.waiting_requests,
+            scheduler.waiting_requests_order,
+        ):
             assert not held
         assert not scheduler._requests_to_cancel
         assert decoder._asked.empty()
@@ -437,7 +517,11 @@ async def test_an_engine_that_has_no_memory_to_start_anew_tries_again(
     monkeypatch.setattr(decoder, "_start", no_memory)
     streams = Streams(engine, 16)
     await streams.begun()
-    fails_once(engine.loaded.model, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"), monkeypatch)
+    fails_once(
+        engine.loaded.model,
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        monkeypatch,
+    )
     for error in await streams.errors():
         assert isinstance(error, ApiError)
         assert (error.status, error.code) == (500, "engine_failed")
@@ -495,7 +579,9 @@ class Local:
         decoder = self.engine.loaded.decoder
         if isinstance(decoder, Batcher):
             scheduler = decoder._processor.scheduler
-            return max(decoder.num_active, len(scheduler.active_requests) + len(scheduler.waiting_requests))
+            return max(
+                decoder.num_active, len(scheduler.active_requests) + len(scheduler.waiting_requests)
+            )
         assert isinstance(decoder, OneByOne)
         return decoder._pool._work_queue.qsize() + len(self.running)
 
@@ -507,7 +593,9 @@ def connected(port: int) -> Iterator[Reading]:
 
 
 def request_of(fields: dict[str, Any]) -> bytes:
-    return http_request("POST", "/v1/completions", json.dumps({"prompt": PROMPTS[0], **OFF, **fields}).encode())
+    return http_request(
+        "POST", "/v1/completions", json.dumps({"prompt": PROMPTS[0], **OFF, **fields}).encode()
+    )
 
 
 def metric(port: int, name: str) -> float:
@@ -516,7 +604,9 @@ def metric(port: int, name: str) -> float:
         reading.connection.sendall(http_request("GET", "/metrics", b""))
         lines = read_reply(reading.connection).body.decode().splitlines()
     name, _, label = name.partition("{")
-    samples = (line.rsplit(" ", 1) for line in lines if line.startswith(name) and label.rstrip("}") in line)
+    samples = (
+        line.rsplit(" ", 1) for line in lines if line.startswith(name) and label.rstrip("}") in line
+    )
     return sum(float(value) for _, value in samples)
 
 
@@ -526,9 +616,13 @@ def served(model: Path, max_concurrent: int) -> Iterator[Local]:
     engine.load()
     port = free_port()
     settings = Settings(max_streams=200)
-    http = guarded_by(settings.max_header_bytes, settings.header_timeout_seconds, settings.idle_timeout_seconds)
+    http = guarded_by(
+        settings.max_header_bytes, settings.header_timeout_seconds, settings.idle_timeout_seconds
+    )
     options: dict[str, Any] = {"http": http, "ws": "none", "log_config": None, "access_log": False}
-    server = uvicorn.Server(uvicorn.Config(create_app(settings, engine), host="127.0.0.1", port=port, **options))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(settings, engine), host="127.0.0.1", port=port, **options)
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -599,9 +693,18 @@ def failed(reply: Reply) -> dict[str, Any]:
     return dict(body["error"])
 
 
-def test_one_whose_processor_raises_fails_alone(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_whose_processor_raises_fails_alone(
+    local: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = [
-        {"prompt": PROMPTS[one], "seed": one, "max_tokens": 24, "min_tokens": 24, "stream": bool(one % 2)} for one in range(4)
+        {
+            "prompt": PROMPTS[one],
+            "seed": one,
+            "max_tokens": 24,
+            "min_tokens": 24,
+            "stream": bool(one % 2),
+        }
+        for one in range(4)
     ]
     asked = [asked[one % 4] for one in range(15)]
     alone = [whole(local.ask(**each)) for each in asked[:4]]
@@ -632,7 +735,9 @@ def test_of_16_streams_15_hang_up_and_the_16th_is_untouched(local: Local) -> Non
             one.until(b'"text"')
         assert local.metric("dedup_streams_in_progress") == 16
         leaving.close()
-        seconds = wait_until(lambda: local.num_active <= 1 and local.metric("dedup_streams_in_progress") <= 1, 1)
+        seconds = wait_until(
+            lambda: local.num_active <= 1 and local.metric("dedup_streams_in_progress") <= 1, 1
+        )
         assert seconds < 1
         stays.until(b"[DONE]")
         _, _, body = stays.received.partition(b"\r\n\r\n")
@@ -642,7 +747,9 @@ def test_of_16_streams_15_hang_up_and_the_16th_is_untouched(local: Local) -> Non
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_gone_before_its_first_token_leaves_nothing(local: Local, stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_gone_before_its_first_token_leaves_nothing(
+    local: Local, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = local.engine.loaded.model
     forward, gate, in_step = model.forward, threading.Event(), threading.Event()
 
@@ -663,7 +770,9 @@ def test_a_client_gone_before_its_first_token_leaves_nothing(local: Local, strea
     assert whole(local.ask(max_tokens=5))
 
 
-def test_a_client_gone_while_it_waits_for_a_place_never_begins(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_gone_while_it_waits_for_a_place_never_begins(
+    local: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[int] = []
     choose = Choice.choose
 
@@ -697,7 +806,10 @@ def test_a_fault_of_the_model_ends_what_is_in_it_with_an_error_and_the_next_is_s
     demo: Local, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     alone = whole(demo.ask(seed=1, max_tokens=30))
-    asked = [{**ENDLESS, "prompt": PROMPTS[one % 4], "seed": one, "stream": one < 16} for one in range(20)]  # four wait
+    asked = [
+        {**ENDLESS, "prompt": PROMPTS[one % 4], "seed": one, "stream": one < 16}
+        for one in range(20)
+    ]  # four wait
     with ThreadPoolExecutor(20) as pool:
         replies = [pool.submit(lambda fields=each: demo.ask(**fields)) for each in asked]
         wait_until(lambda: demo.num_active == 20)
@@ -706,18 +818,37 @@ def test_a_fault_of_the_model_ends_what_is_in_it_with_an_error_and_the_next_is_s
             told = failed(reply.result(20))
             assert told["code"] == "engine_failed"
             assert type(error).__name__ in told["message"]
-            assert reply.result().status == 200 or number >= 16 or not reply.result().body.startswith(b"data")
+            assert (
+                reply.result().status == 200
+                or number >= 16
+                or not reply.result().body.startswith(b"data")
+            )
     assert whole(demo.ask(seed=1, max_tokens=30)) == alone
     wait_until(lambda: demo.num_active == 0 and demo.metric("dedup_streams_in_progress") == 0, 1)
     assert "the engine starts anew" in caplog.text
 
 
-def test_one_by_one_a_fault_of_the_model_is_that_of_one(single: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = [{"prompt": PROMPTS[one % 4], "seed": one, "max_tokens": 12, "min_tokens": 12, "stream": True} for one in range(6)]
+def test_one_by_one_a_fault_of_the_model_is_that_of_one(
+    single: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [
+        {
+            "prompt": PROMPTS[one % 4],
+            "seed": one,
+            "max_tokens": 12,
+            "min_tokens": 12,
+            "stream": True,
+        }
+        for one in range(6)
+    ]
     alone = [whole(single.ask(**each)) for each in asked]
     fails_once(single.engine.loaded.model, RuntimeError("out of memory"), monkeypatch)
     replies = all_at_once(single, asked)
-    bad = [number for number, reply in enumerate(replies) if reply.status != 200 or "[DONE]" not in reply.events]
+    bad = [
+        number
+        for number, reply in enumerate(replies)
+        if reply.status != 200 or "[DONE]" not in reply.events
+    ]
     assert len(bad) == 1
     assert failed(replies[bad[0]])["code"] == "engine_failed"
     assert [whole(reply) for number, reply in enumerate(replies) if number not in bad] == [

@@ -19,7 +19,12 @@ from dedup_server.schema import SAMPLED, parse
 from tests.server.tiny_model import CONTEXT, save_tiny_model
 from tests.text.test_promises import SENTENCES, SEPARATORS
 
-texts = st.lists(st.tuples(st.one_of(st.sampled_from(SENTENCES), st.text(max_size=40)), st.sampled_from(SEPARATORS)), max_size=30)
+texts = st.lists(
+    st.tuples(
+        st.one_of(st.sampled_from(SENTENCES), st.text(max_size=40)), st.sampled_from(SEPARATORS)
+    ),
+    max_size=30,
+)
 
 
 def size_of(text: str) -> int:
@@ -29,9 +34,13 @@ def size_of(text: str) -> int:
 
 @given(texts, st.integers(8, 60), st.integers(0, 30))
 @settings(deadline=None)
-def test_pieces_fit_overlap_and_are_the_text(parts: list[tuple[str, str]], room: int, overlap: int) -> None:
+def test_pieces_fit_overlap_and_are_the_text(
+    parts: list[tuple[str, str]], room: int, overlap: int
+) -> None:
     """Every piece fits, begins with no more than the overlap of the one before, and all of them, less that, are the text."""
-    text = "".join(f"{number}{said}{separator}" for number, (said, separator) in enumerate(parts))  # each said once
+    text = "".join(
+        f"{number}{said}{separator}" for number, (said, separator) in enumerate(parts)
+    )  # each said once
     overlap = min(overlap, room - 1)
     pieces = split(text, size_of, room, overlap)
     if not pieces:
@@ -45,7 +54,9 @@ def test_pieces_fit_overlap_and_are_the_text(parts: list[tuple[str, str]], room:
             (
                 size
                 for size in range(len(piece))
-                if size_of(piece[:size]) <= overlap and text.startswith(joined + piece[size:]) and joined.endswith(piece[:size])
+                if size_of(piece[:size]) <= overlap
+                and text.startswith(joined + piece[size:])
+                and joined.endswith(piece[:size])
             ),
             default=-1,
         )
@@ -55,16 +66,29 @@ def test_pieces_fit_overlap_and_are_the_text(parts: list[tuple[str, str]], room:
 
 
 def test_a_cut_stands_between_paragraphs_if_it_can_and_else_between_sentences() -> None:
-    first, second = "The river had risen. It took the bridge.\n\n", "Nobody saw it. The dam had given way. The mill stood dry.\n"
+    first, second = (
+        "The river had risen. It took the bridge.\n\n",
+        "Nobody saw it. The dam had given way. The mill stood dry.\n",
+    )
     assert split(first + second, size_of, 20, 0) == [first, second]
-    assert split(second, size_of, 10, 0) == ["Nobody saw it. The dam had given way. ", "The mill stood dry.\n"]
-    assert split("河水涨了。冲走了老桥。没有人看见。", size_of, 10, 5) == ["河水涨了。冲走了老桥。", "冲走了老桥。没有人看见。"]
+    assert split(second, size_of, 10, 0) == [
+        "Nobody saw it. The dam had given way. ",
+        "The mill stood dry.\n",
+    ]
+    assert split("河水涨了。冲走了老桥。没有人看见。", size_of, 10, 5) == [
+        "河水涨了。冲走了老桥。",
+        "冲走了老桥。没有人看见。",
+    ]
 
 
 @pytest.mark.parametrize(
     ("said", "text", "new"),
     [
-        ("The river rose. It took the bridge.", "It took the bridge. Nobody saw it.", " Nobody saw it."),
+        (
+            "The river rose. It took the bridge.",
+            "It took the bridge. Nobody saw it.",
+            " Nobody saw it.",
+        ),
         ("The river rose and took the", "rose and took the bridge away.", " bridge away."),
         ("The river rose. It took the bridge.", "A new day came.", " A new day came."),
         ("The river rose.\n", "A new day came.", "A new day came."),
@@ -108,13 +132,27 @@ LONG = " ".join(f"the cat sat on the mat {number}, the dog sat on the cat." for 
 async def test_a_long_text_is_answered_piece_by_piece(engine: LocalEngine) -> None:
     with pytest.raises(ApiError, match="tokens long"):
         await answer(engine, prompt=LONG)
-    chunks = await answer(engine, prompt=LONG, long_input={"before": "the dog: ", "overlap": 4}, max_tokens=6, temperature=0)
-    alone = await answer(engine, prompt=LONG, long_input={"before": "the dog: ", "overlap": 4}, max_tokens=6, temperature=0)
+    chunks = await answer(
+        engine,
+        prompt=LONG,
+        long_input={"before": "the dog: ", "overlap": 4},
+        max_tokens=6,
+        temperature=0,
+    )
+    alone = await answer(
+        engine,
+        prompt=LONG,
+        long_input={"before": "the dog: ", "overlap": 4},
+        max_tokens=6,
+        temperature=0,
+    )
     assert [chunk["choices"] for chunk in chunks] == [chunk["choices"] for chunk in alone]
     assert chunks[-2]["choices"][0]["finish_reason"] == "length"
     used = chunks[-1]["usage"]
     assert used["completion_tokens"] % 6 == 0
-    assert used["completion_tokens"] // 6 > len(engine.loaded.tokenizer(LONG)["input_ids"]) // CONTEXT
+    assert (
+        used["completion_tokens"] // 6 > len(engine.loaded.tokenizer(LONG)["input_ids"]) // CONTEXT
+    )
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks[:-1])
 
 
@@ -128,17 +166,38 @@ async def test_a_long_text_is_answered_piece_by_piece(engine: LocalEngine) -> No
         ({"prompt": ["a", "b"]}, "prompt"),
     ],
 )
-async def test_what_does_not_go_with_a_long_text_is_named(engine: LocalEngine, more: dict[str, Any], named: str) -> None:
+async def test_what_does_not_go_with_a_long_text_is_named(
+    engine: LocalEngine, more: dict[str, Any], named: str
+) -> None:
     with pytest.raises(ApiError) as refused:
         await answer(engine, **{"prompt": LONG, "long_input": True, **more})
     assert refused.value.status == 400
     assert refused.value.param == named
 
 
-@pytest.mark.parametrize(("flags", "code", "said"), [([], 0, ""), (["--temperature", "9"], 1, "temperature: must be ≤ 2")])
-def test_the_command_line_reads_a_text_of_any_length(tiny: Path, flags: list[str], code: int, said: str) -> None:
-    command = [sys.executable, "-m", "dedup.cli", "generate", "--model", str(tiny), "--max-tokens", "8", "--overlap", "4", *flags]
-    ran = subprocess.run(command, input=LONG, capture_output=True, text=True, timeout=120, check=False)
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [([], 0, ""), (["--temperature", "9"], 1, "temperature: must be ≤ 2")],
+)
+def test_the_command_line_reads_a_text_of_any_length(
+    tiny: Path, flags: list[str], code: int, said: str
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "dedup.cli",
+        "generate",
+        "--model",
+        str(tiny),
+        "--max-tokens",
+        "8",
+        "--overlap",
+        "4",
+        *flags,
+    ]
+    ran = subprocess.run(
+        command, input=LONG, capture_output=True, text=True, timeout=120, check=False
+    )
     assert ran.returncode == code, ran.stderr
     assert said in ran.stderr
     assert bool(ran.stdout) == (code == 0)

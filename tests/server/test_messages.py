@@ -42,9 +42,17 @@ def pieces(text: str, size: int = 5) -> list[str]:
 def block(kind: str, deltas: list[str], index: int = 0, *, signature: str = "") -> Block:
     yield {"type": "content_block_start", "index": index, "content_block": STARTS[kind]}
     for delta in deltas:
-        yield {"type": "content_block_delta", "index": index, "delta": {"type": kind, FIELDS[kind]: delta}}
+        yield {
+            "type": "content_block_delta",
+            "index": index,
+            "delta": {"type": kind, FIELDS[kind]: delta},
+        }
     if signature:
-        yield {"type": "content_block_delta", "index": index, "delta": {"type": "signature_delta", "signature": signature}}
+        yield {
+            "type": "content_block_delta",
+            "index": index,
+            "delta": {"type": "signature_delta", "signature": signature},
+        }
     yield {"type": "content_block_stop", "index": index}
 
 
@@ -70,13 +78,21 @@ def stream(*blocks: Block, stop_reason: str = "end_turn") -> list[Message]:
 
 
 class Played(PlayedEvents):
-    def __init__(self, messages: list[Message], editing: Editing | None = None, error: ApiError | None = None) -> None:
+    def __init__(
+        self, messages: list[Message], editing: Editing | None = None, error: ApiError | None = None
+    ) -> None:
         self.answer = MessagesAnswer(editing or Editing("balanced"))
         super().__init__(self.answer, messages, error)
-        assert [event.name.decode() for event in self.events] == [message["type"] for message in self.messages]
+        assert [event.name.decode() for event in self.events] == [
+            message["type"] for message in self.messages
+        ]
 
     def text(self, kind: str = "text_delta", index: int = 0) -> str:
-        deltas = [m["delta"] for m in self.messages if m["type"] == "content_block_delta" and m["index"] == index]
+        deltas = [
+            m["delta"]
+            for m in self.messages
+            if m["type"] == "content_block_delta" and m["index"] == index
+        ]
         return "".join(delta[FIELDS[kind]] for delta in deltas if delta["type"] == kind)
 
     @property
@@ -102,7 +118,10 @@ def test_events_in_which_nothing_changes_are_the_same_bytes(policy: Policy) -> N
 
 @pytest.mark.parametrize("policy", ["loops", "balanced", "strict"])
 def test_novel_text_comes_whole(policy: Policy) -> None:
-    played = Played(stream(block("text_delta", pieces(NOVEL)), block("thinking_delta", pieces(NOVEL), 1)), Editing(policy))
+    played = Played(
+        stream(block("text_delta", pieces(NOVEL)), block("thinking_delta", pieces(NOVEL), 1)),
+        Editing(policy),
+    )
     assert played.text() == played.text("thinking_delta", 1) == NOVEL
     assert "repetition" not in played.ending["delta"]
 
@@ -110,13 +129,19 @@ def test_novel_text_comes_whole(policy: Policy) -> None:
 @pytest.mark.parametrize("policy", ["off", "watch"])
 def test_the_identity_policies_change_nothing(policy: Policy) -> None:
     played = Played(
-        stream(block("text_delta", pieces(LOOP * 60)), block("thinking_delta", pieces(LOOP * 60), 1)), Editing(policy)
+        stream(
+            block("text_delta", pieces(LOOP * 60)), block("thinking_delta", pieces(LOOP * 60), 1)
+        ),
+        Editing(policy),
     )
     assert played.bytes == played.sent
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.integers(1, 40), min_size=1), st.sampled_from([AGAIN, AGAIN + " " + LOOP * 40, NOVEL]))
+@given(
+    st.lists(st.integers(1, 40), min_size=1),
+    st.sampled_from([AGAIN, AGAIN + " " + LOOP * 40, NOVEL]),
+)
 def test_the_text_is_the_same_however_it_is_cut(sizes: list[int], text: str) -> None:
     deltas, at = [], 0
     while at < len(text):
@@ -124,7 +149,9 @@ def test_the_text_is_the_same_however_it_is_cut(sizes: list[int], text: str) -> 
         deltas.append(text[at : at + size])
         at += size
     whole = json.loads(
-        MessagesAnswer(Editing("balanced")).whole(json.dumps({"content": [{"type": "text", "text": text}]}).encode())
+        MessagesAnswer(Editing("balanced")).whole(
+            json.dumps({"content": [{"type": "text", "text": text}]}).encode()
+        )
     )
     played = Played(stream(block("text_delta", deltas)))
     assert played.text() == whole["content"][0]["text"]
@@ -145,15 +172,23 @@ def test_a_repeated_sentence_is_gone() -> None:
 @pytest.mark.parametrize("policy", ["loops", "balanced", "strict"])
 def test_thinking_is_not_edited_and_comes_before_its_signature(policy: Policy) -> None:
     thinking = AGAIN + " Nobody in the village had"
-    played = Played(stream(block("thinking_delta", pieces(thinking), signature="abc")), Editing(policy))
+    played = Played(
+        stream(block("thinking_delta", pieces(thinking), signature="abc")), Editing(policy)
+    )
     assert played.text("thinking_delta") == thinking
-    kinds = [message["delta"]["type"] for message in played.messages if message["type"] == "content_block_delta"]
+    kinds = [
+        message["delta"]["type"]
+        for message in played.messages
+        if message["type"] == "content_block_delta"
+    ]
     assert kinds.index("signature_delta") == len(kinds) - 1
     assert "repetition" not in played.ending["delta"]
 
 
 def test_what_is_held_comes_before_the_block_stops() -> None:
-    played = Played(stream(block("text_delta", pieces(HELD)), block("text_delta", pieces(NOVEL), 1)))
+    played = Played(
+        stream(block("text_delta", pieces(HELD)), block("text_delta", pieces(NOVEL), 1))
+    )
     assert (played.text(), played.text(index=1)) == (HELD, NOVEL)
 
 
@@ -165,17 +200,27 @@ def test_what_is_held_comes_before_the_block_stops() -> None:
         ([("input_json_delta", '{"a": 1}'), ("text_delta", LOOP * 60)], "tool_use", "content"),
         ([("text_delta", NOVEL), ("thinking_delta", LOOP * 60)], "end_turn", "reasoning"),
         ([("thinking_delta", LOOP * 60)], "max_tokens", "reasoning"),
-        ([("text_delta", NOVEL), ("input_json_delta", '{"q": "' + LOOP * 60)], "max_tokens", "tool_arguments"),
+        (
+            [("text_delta", NOVEL), ("input_json_delta", '{"q": "' + LOOP * 60)],
+            "max_tokens",
+            "tool_arguments",
+        ),
     ],
 )
-def test_a_loop_ends_the_message(blocks: list[tuple[str, str]], stop_reason: str, channel: str) -> None:
-    played = Played(stream(*(block(kind, pieces(text), index) for index, (kind, text) in enumerate(blocks))))
+def test_a_loop_ends_the_message(
+    blocks: list[tuple[str, str]], stop_reason: str, channel: str
+) -> None:
+    played = Played(
+        stream(*(block(kind, pieces(text), index) for index, (kind, text) in enumerate(blocks)))
+    )
     kind, text = blocks[-1]
     index = len(blocks) - 1
     assert text.startswith(played.text(kind, index))
     assert played.text(kind, index).count(LOOP.strip()) in (1, 2)
     assert played.messages[-3] == {"type": "content_block_stop", "index": index}
-    assert [message["type"] for message in played.messages].count("content_block_stop") == len(blocks)
+    assert [message["type"] for message in played.messages].count("content_block_stop") == len(
+        blocks
+    )
     assert played.messages[-1] == {"type": "message_stop"}
     delta = played.ending["delta"]
     assert (delta["stop_reason"], delta["stop_sequence"], delta["stop_details"]) == (
@@ -207,7 +252,10 @@ def test_what_is_held_comes_before_an_error_of_the_engine() -> None:
 def test_a_failure_of_ours_is_an_error_event(error: ApiError) -> None:
     played = Played(stream(block("text_delta", pieces(HELD)))[:-3], error=error)
     assert played.text() == HELD
-    assert played.messages[-1] == {"type": "error", "error": {"type": "api_error", "message": error.message}}
+    assert played.messages[-1] == {
+        "type": "error",
+        "error": {"type": "api_error", "message": error.message},
+    }
     assert "message_stop" not in played.types
 
 
@@ -231,8 +279,12 @@ def test_what_is_no_event_of_the_api_passes() -> None:
         Event(b'{"type": ["content_block_delta"]}'),
         Event(b'{"type": "content_block_delta"}'),
         Event(b'{"type": "content_block_delta", "delta": {"type": ["text_delta"]}, "index": {}}'),
-        Event(b'{"type": "content_block_delta", "delta": {"type": "text_delta", "text": 5}, "index": []}'),
-        Event(b'{"type": "content_block_delta", "delta": {"type": "citations_delta", "citation": {}}, "index": 0}'),
+        Event(
+            b'{"type": "content_block_delta", "delta": {"type": "text_delta", "text": 5}, "index": []}'
+        ),
+        Event(
+            b'{"type": "content_block_delta", "delta": {"type": "citations_delta", "citation": {}}, "index": 0}'
+        ),
         Event(b'{"type": "content_block_start", "index": "a", "content_block": 3}'),
         Event(b'{"type": "content_block_stop", "index": 17}', b"content_block_stop"),
         Event(b'{"type": "message_start", "message": []}'),
@@ -242,7 +294,9 @@ def test_what_is_no_event_of_the_api_passes() -> None:
         assert answer.feed(strange) == encode(strange.data, strange.name)
 
 
-@pytest.mark.parametrize("data", [b"<html>", b"[1]", b'{"error": {"message": "oh"}}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "data", [b"<html>", b"[1]", b'{"error": {"message": "oh"}}', b"[" * 100_000]
+)
 def test_what_is_no_event_at_all_is_a_failure(data: bytes) -> None:
     with pytest.raises(ApiError) as caught:
         MessagesAnswer(Editing("balanced")).feed(Event(data))
@@ -252,35 +306,57 @@ def test_what_is_no_event_at_all_is_a_failure(data: bytes) -> None:
 NAMES = "type index delta content_block message usage text thinking partial_json signature input_tokens output_tokens".split()
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 3) | st.sampled_from(["", "a", LOOP * 60, *FIELDS]),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5)
+    ),
     max_leaves=12,
 )
 TYPES = sorted({message["type"] for message in stream(block("text_delta", ["a"]))})
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.lists(st.tuples(st.sampled_from(TYPES), st.dictionaries(st.sampled_from(NAMES[1:]), JSON)), max_size=6))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(TYPES), st.dictionaries(st.sampled_from(NAMES[1:]), JSON)),
+        max_size=6,
+    )
+)
 def test_nothing_but_api_errors_is_raised(messages: list[tuple[str, Message]]) -> None:
     Played([{**message, "type": kind} for kind, message in messages])
 
 
 def body(*content: Message, stop_reason: str = "end_turn") -> Message:
     usage = {"input_tokens": 12, "output_tokens": 34}
-    return {"id": "msg_1", "type": "message", "content": [*content], "stop_reason": stop_reason, "usage": usage}
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "content": [*content],
+        "stop_reason": stop_reason,
+        "usage": usage,
+    }
 
 
 def whole(*content: Message, stop_reason: str = "end_turn") -> tuple[Message, MessagesAnswer]:
     answer = MessagesAnswer(Editing("balanced"))
-    return json.loads(answer.whole(json.dumps(body(*content, stop_reason=stop_reason)).encode())), answer
+    return json.loads(
+        answer.whole(json.dumps(body(*content, stop_reason=stop_reason)).encode())
+    ), answer
 
 
 def test_a_whole_message_is_the_same_bytes_where_nothing_changes() -> None:
     call = {"type": "tool_use", "id": "t1", "name": "find", "input": {"q": LOOP * 60}}
     signed = {"type": "thinking", "thinking": LOOP * 60, "signature": "abc"}
-    sent = json.dumps(body(signed, {"type": "thinking", "thinking": AGAIN}, {"type": "text", "text": NOVEL}, call)).encode()
+    sent = json.dumps(
+        body(signed, {"type": "thinking", "thinking": AGAIN}, {"type": "text", "text": NOVEL}, call)
+    ).encode()
     answer = MessagesAnswer(Editing("balanced"))
     assert answer.whole(sent) is sent
-    assert (answer.input_tokens, answer.output_tokens, answer.complete, answer.cut) == (12, 34, True, False)
+    assert (answer.input_tokens, answer.output_tokens, answer.complete, answer.cut) == (
+        12,
+        34,
+        True,
+        False,
+    )
     assert answer.channels[0].filter.loop  # what is signed is measured
 
 
@@ -298,10 +374,16 @@ def test_a_whole_message_is_edited() -> None:
         ([{"type": "text", "text": LOOP * 60}], "tool_use", "tool_use"),
         ([{"type": "text", "text": LOOP * 60}], None, "end_turn"),
         ([{"type": "thinking", "thinking": LOOP * 60}], "end_turn", "max_tokens"),
-        ([{"type": "thinking", "thinking": LOOP * 60}, {"type": "text", "text": NOVEL}], "end_turn", "end_turn"),
+        (
+            [{"type": "thinking", "thinking": LOOP * 60}, {"type": "text", "text": NOVEL}],
+            "end_turn",
+            "end_turn",
+        ),
     ],
 )
-def test_a_whole_message_with_a_loop_is_cut(content: list[Message], given: Any, expected: str) -> None:
+def test_a_whole_message_with_a_loop_is_cut(
+    content: list[Message], given: Any, expected: str
+) -> None:
     got, answer = whole(*content, stop_reason=given)
     assert answer.cut
     assert (got["stop_reason"], got["stop_details"]) == (expected, {"type": "repetition_detected"})
@@ -318,25 +400,37 @@ def test_a_whole_body_that_is_no_message_is_a_failure(sent: bytes) -> None:
 def test_how_a_request_wants_its_answer_edited() -> None:
     messages = [
         {"role": "user", "content": "first"},
-        {"role": "assistant", "content": [{"type": "text", "text": "an "}, {"type": "text", "text": "answer"}]},
+        {
+            "role": "assistant",
+            "content": [{"type": "text", "text": "an "}, {"type": "text", "text": "answer"}],
+        },
         {"role": "user", "content": [{"type": "text", "text": "second"}, {"type": "image"}, 5]},
-        {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "find", "input": {}}]},
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "id": "t1", "name": "find", "input": {}}],
+        },
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "x"}]},
         7,
     ]
-    assert messages_editing({"messages": messages}, "strict") == Editing("strict", "second", ["an answer"])
+    assert messages_editing({"messages": messages}, "strict") == Editing(
+        "strict", "second", ["an answer"]
+    )
     assert messages_editing({"messages": 3}, "off") == Editing("off", "", [])
 
 
 def test_a_reader_who_asks_for_repetition_gets_it() -> None:
-    editing = messages_editing({"messages": [{"role": "user", "content": "Write it 50 times."}]}, "balanced")
+    editing = messages_editing(
+        {"messages": [{"role": "user", "content": "Write it 50 times."}]}, "balanced"
+    )
     played = Played(stream(block("text_delta", pieces(LOOP * 50))), editing)
     assert played.text() == LOOP * 50
     assert "repetition" not in played.ending["delta"]
 
 
 def test_a_reader_who_asks_for_repetition_gets_no_more_than_that() -> None:
-    editing = messages_editing({"messages": [{"role": "user", "content": "Write it 50 times."}]}, "balanced")
+    editing = messages_editing(
+        {"messages": [{"role": "user", "content": "Write it 50 times."}]}, "balanced"
+    )
     played = Played(stream(block("text_delta", pieces(LOOP * 200))), editing)
     assert 50 <= played.text().count(LOOP) < 70
     assert played.ending["delta"]["repetition"]["requested"] == {"reason": "copies", "copies": 57}

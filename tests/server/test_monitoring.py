@@ -14,9 +14,12 @@ from dedup_server.telemetry import Telemetry
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "monitoring.md").read_text("utf-8")
 RULES, ALERTS, ALERTS_TEST = (
-    (DOCS / "monitoring" / name).read_text("utf-8") for name in ("rules.yml", "alerts.yml", "alerts_test.yml")
+    (DOCS / "monitoring" / name).read_text("utf-8")
+    for name in ("rules.yml", "alerts.yml", "alerts_test.yml")
 )
-DASHBOARD: dict[str, Any] = json.loads((DOCS / "monitoring" / "grafana" / "dashboard.json").read_text("utf-8"))
+DASHBOARD: dict[str, Any] = json.loads(
+    (DOCS / "monitoring" / "grafana" / "dashboard.json").read_text("utf-8")
+)
 PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
 GRAPHS = [panel for panel in PANELS if panel["type"] != "row"]
 QUERIES = "\n".join(target["expr"] for panel in GRAPHS for target in panel["targets"])
@@ -27,7 +30,10 @@ def declared() -> dict[str, tuple[str, set[str]]]:
     metrics: dict[str, MetricWrapperBase] = Telemetry()._metrics
     kinds = {metric: metric._type for metric in metrics.values()}
     return {
-        f"dedup_{name}" + ("_total" if kinds[metric] == "counter" else ""): (kinds[metric], set(metric._labelnames))
+        f"dedup_{name}" + ("_total" if kinds[metric] == "counter" else ""): (
+            kinds[metric],
+            set(metric._labelnames),
+        )
         for name, metric in metrics.items()
     }
 
@@ -35,14 +41,18 @@ def declared() -> dict[str, tuple[str, set[str]]]:
 def test_every_metric_is_explained_and_none_is_invented() -> None:
     rows = re.findall(r"^\| `(dedup_\w+)` \| (\w+) \| (.+?) \| .+ \|$", PAGE, re.MULTILINE)
     assert len(rows) == len({name for name, _, _ in rows})
-    assert {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows} == declared()
+    assert {
+        name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows
+    } == declared()
 
 
 def test_nothing_is_asked_of_a_metric_that_is_not_there() -> None:
     names = {name + suffix for name, (kind, _) in declared().items()
              for suffix in (("_bucket", "_count", "_sum") if kind == "histogram" else ("",))}  # fmt: skip
     recorded = set(re.findall(r"- record: (\S+)", RULES))
-    asked = re.findall(r"(?<![\w:#\"])(?:model:)?dedup_\w+(?::\w+)?", RULES + ALERTS + ALERTS_TEST + QUERIES)
+    asked = re.findall(
+        r"(?<![\w:#\"])(?:model:)?dedup_\w+(?::\w+)?", RULES + ALERTS + ALERTS_TEST + QUERIES
+    )
     assert set(asked) <= names | recorded
     assert set(re.findall(r"dedup_\w+", PAGE)) <= set(declared())
 
@@ -59,7 +69,10 @@ def test_every_alert_has_its_entry_and_is_tested_both_ways() -> None:
     links = re.findall(r"runbook_url: (\S+)", ALERTS)
     assert links == [f"docs/monitoring.md#{alert.lower()}" for alert in alerts]
     tested = Counter(
-        (name, bool(fires)) for name, fires in re.findall(r"alertname: (\w+)\n +eval_time: \S+(\n +exp_alerts:)?", ALERTS_TEST)
+        (name, bool(fires))
+        for name, fires in re.findall(
+            r"alertname: (\w+)\n +eval_time: \S+(\n +exp_alerts:)?", ALERTS_TEST
+        )
     )
     assert set(tested) == {(alert, fires) for alert in alerts for fires in (True, False)}
 

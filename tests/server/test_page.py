@@ -38,7 +38,9 @@ def get(url: str, **headers: str) -> tuple[int, Any, bytes]:
 
 def check(url: str, body: object, **headers: str) -> tuple[int, Any]:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(url + "/check", data, {"Content-Type": "application/json", **headers})
+    request = urllib.request.Request(
+        url + "/check", data, {"Content-Type": "application/json", **headers}
+    )
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
             return response.status, json.load(response)
@@ -55,14 +57,19 @@ def test_programs_get_json(url: str, accept: str) -> None:
 
 def test_browsers_get_the_page(url: str) -> None:
     status, headers, body = get(url + "/", Accept=BROWSER)
-    assert (status, headers["Content-Type"], headers["Vary"]) == (200, "text/html; charset=utf-8", "Accept")
+    assert (status, headers["Content-Type"], headers["Vary"]) == (
+        200,
+        "text/html; charset=utf-8",
+        "Accept",
+    )
     assert headers["Content-Security-Policy"].startswith("default-src 'self';")
     assert body.startswith(b"<!doctype html>")
     assert get(url + "/", **{"Accept": BROWSER, "If-None-Match": headers["ETag"]})[0] == 304
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("page.js", "text/javascript"), ("page.css", "text/css"), ("icon.svg", "image/svg+xml")]
+    ("name", "kind"),
+    [("page.js", "text/javascript"), ("page.css", "text/css"), ("icon.svg", "image/svg+xml")],
 )
 def test_its_files(url: str, name: str, kind: str) -> None:
     status, headers, _ = get(f"{url}/web/{name}")
@@ -70,7 +77,9 @@ def test_its_files(url: str, name: str, kind: str) -> None:
     assert headers["Content-Type"].startswith(kind)
 
 
-@pytest.mark.parametrize("path", ["/web/__init__.py", "/web/../app.py", "/web/%2e%2e/app.py", "/web/", "/web/index.html"])
+@pytest.mark.parametrize(
+    "path", ["/web/__init__.py", "/web/../app.py", "/web/%2e%2e/app.py", "/web/", "/web/index.html"]
+)
 def test_nothing_else_is_a_file(url: str, path: str) -> None:
     assert get(url + path)[0] == 404
 
@@ -94,10 +103,15 @@ def test_check_says_what_the_library_says(url: str, text: str, policy: Any, on_l
     text_filter = RepetitionFilter(FilterConfig(policy=policy, on_loop=on_loop))
     kept = text_filter.feed(text) + text_filter.flush()
     removed = [(span["start"], span["end"]) for span in checked["removed"]]
-    rest = "".join(text[a:b] for (_, a), (b, _) in zip([(0, 0), *removed], [*removed, (len(text), 0)], strict=True))
+    rest = "".join(
+        text[a:b]
+        for (_, a), (b, _) in zip([(0, 0), *removed], [*removed, (len(text), 0)], strict=True)
+    )
     assert rest == kept
     assert checked["removed_chars"] == len(text) - len(kept)
-    assert (checked["loop"] or {}).get("onset") == (text_filter.loop.onset if text_filter.loop else None)
+    assert (checked["loop"] or {}).get("onset") == (
+        text_filter.loop.onset if text_filter.loop else None
+    )
     assert checked["metrics"] == pytest.approx(repetition_metrics(text))
     assert (checked["chars"], checked["policy"]) == (len(text), policy)
 
@@ -149,17 +163,25 @@ def test_what_is_wrong_is_said(url: str, body: object, status: int, says: str) -
 
 def children() -> set[int]:
     """The processes that this one has started."""
-    return {int(child) for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()}
+    return {
+        int(child)
+        for task in Path("/proc/self/task").iterdir()
+        for child in (task / "children").read_text().split()
+    }
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 def test_a_check_whose_client_left_is_given_up(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dedup_server.checking._COMMAND", (sys.executable, "-c", "import time; time.sleep(600)"))
+    monkeypatch.setattr(
+        "dedup_server.checking._COMMAND", (sys.executable, "-c", "import time; time.sleep(600)")
+    )
     before = children()
     body = json.dumps({"text": "The river had risen. " * 1000}).encode()
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as client:
-        client.sendall(b"POST /check HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        client.sendall(
+            b"POST /check HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
         wait_for(lambda: children() > before)
     wait_for(lambda: children() <= before)
     assert check(url, {"text": NOVEL})[0] == 200  # the next one has its turn

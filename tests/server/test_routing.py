@@ -23,13 +23,19 @@ def client_of(url: str) -> openai.OpenAI:
     return openai.OpenAI(base_url=url + "/v1", api_key="k", max_retries=0, timeout=20)
 
 
-def fetch(url: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[Any, bytes]:
-    request = urllib.request.Request(url, body, {name.replace("_", "-"): value for name, value in headers.items()}, method=method)
+def fetch(
+    url: str, method: str = "GET", body: bytes | None = None, **headers: str
+) -> tuple[Any, bytes]:
+    request = urllib.request.Request(
+        url, body, {name.replace("_", "-"): value for name, value in headers.items()}, method=method
+    )
     with urllib.request.urlopen(request, timeout=20) as response:
         return response, response.read()
 
 
-def test_the_model_decides_which_upstream_is_asked(mock: Upstream, other: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_decides_which_upstream_is_asked(
+    mock: Upstream, other: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OTHER_KEY", "other-key")
     monkeypatch.setenv(
         "DEDUP_UPSTREAMS",
@@ -57,26 +63,50 @@ def test_the_model_decides_which_upstream_is_asked(mock: Upstream, other: Upstre
 def test_what_is_not_for_us_goes_through_untouched(mock: Upstream) -> None:
     body = b'{ "model": "novel",\n "input": ["a", 1e3] }'
     with proxy(mock.url) as url:
-        response, echoed = fetch(url + "/v1/embeddings?a=1&b=%20", "POST", body, Content_Type="application/json")
+        response, echoed = fetch(
+            url + "/v1/embeddings?a=1&b=%20", "POST", body, Content_Type="application/json"
+        )
         assert (response.status, echoed) == (201, body)
-        assert (response.headers["X-Path"], response.headers["X-Method"]) == ("/v1/embeddings?a=1&b=%20", "POST")
+        assert (response.headers["X-Path"], response.headers["X-Method"]) == (
+            "/v1/embeddings?a=1&b=%20",
+            "POST",
+        )
         form = b"--x\r\ncontent-disposition: form-data; name=file\r\n\r\n\x00\xff\r\n--x--\r\n"
-        response, echoed = fetch(url + "/v1/files/f%2F1", "PUT", form, Content_Type="multipart/form-data; boundary=x")
-        assert (response.headers["X-Path"], response.headers["X-Kind"]) == ("/v1/files/f%2F1", "multipart/form-data; boundary=x")
+        response, echoed = fetch(
+            url + "/v1/files/f%2F1", "PUT", form, Content_Type="multipart/form-data; boundary=x"
+        )
+        assert (response.headers["X-Path"], response.headers["X-Kind"]) == (
+            "/v1/files/f%2F1",
+            "multipart/form-data; boundary=x",
+        )
         assert echoed == form
 
 
 def test_the_answer_carries_the_request_id_of_the_client(mock: Upstream) -> None:
     with proxy(mock.url) as url:
         body = json.dumps({"model": "novel", "messages": ASK}).encode()
-        response, _ = fetch(url + "/v1/chat/completions", "POST", body, Content_Type="application/json", X_Request_Id="abc-1")
+        response, _ = fetch(
+            url + "/v1/chat/completions",
+            "POST",
+            body,
+            Content_Type="application/json",
+            X_Request_Id="abc-1",
+        )
         assert response.headers["X-Request-Id"] == "abc-1"
-        response, _ = fetch(url + "/v1/chat/completions", "POST", body, Content_Type="application/json", X_Request_Id='a" b')
+        response, _ = fetch(
+            url + "/v1/chat/completions",
+            "POST",
+            body,
+            Content_Type="application/json",
+            X_Request_Id='a" b',
+        )
         assert len(response.headers["X-Request-Id"]) == 32
 
 
 @pytest.mark.parametrize("stream_upstream", [False, True])
-def test_a_loop_in_an_answer_that_is_not_streamed_can_be_hung_up_on(mock: Upstream, stream_upstream: bool) -> None:
+def test_a_loop_in_an_answer_that_is_not_streamed_can_be_hung_up_on(
+    mock: Upstream, stream_upstream: bool
+) -> None:
     mock.hung_up.clear()
     with proxy(mock.url, stream_upstream=stream_upstream) as url, client_of(url) as client:
         done = client.chat.completions.create(model="loop", messages=ASK)
@@ -94,7 +124,11 @@ def test_responses_and_messages_are_answered(mock: Upstream) -> None:
     with proxy(mock.url) as url, client_of(url) as client:
         assert client.responses.create(model="novel", input="Hello").output_text == NOVEL
         events = client.responses.create(model="novel", input="Hello", stream=True)
-        assert [event.delta for event in events if event.type == "response.output_text.delta"] == [NOVEL]
+        assert [event.delta for event in events if event.type == "response.output_text.delta"] == [
+            NOVEL
+        ]
         body = json.dumps({"model": "novel", "messages": ASK, "max_tokens": 9}).encode()
-        _, answer = fetch(url + "/v1/messages", "POST", body, Content_Type="application/json", X_Api_Key="k")
+        _, answer = fetch(
+            url + "/v1/messages", "POST", body, Content_Type="application/json", X_Api_Key="k"
+        )
         assert json.loads(answer)["content"][0]["text"] == NOVEL

@@ -12,7 +12,9 @@ def row(size: int, scale: float, seed: int = 0) -> Scores:
     return (np.random.default_rng(seed).standard_normal(size) * scale).astype(np.float32)
 
 
-def kept(scores: Scores, temperature: float, top_k: int, top_p: float, min_p: float) -> dict[int, float]:
+def kept(
+    scores: Scores, temperature: float, top_k: int, top_p: float, min_p: float
+) -> dict[int, float]:
     """By sorting everything, in double precision: the tokens that may come, with their probabilities."""
     order = np.argsort(-scores, kind="stable")
     order = order[: top_k or len(order)]
@@ -20,7 +22,9 @@ def kept(scores: Scores, temperature: float, top_k: int, top_p: float, min_p: fl
     share = weights / weights.sum()
     stays = (np.cumsum(share) - share < top_p) & (weights >= min_p)
     stays[0] = True
-    return dict(zip(order[stays].tolist(), (weights[stays] / weights[stays].sum()).tolist(), strict=True))
+    return dict(
+        zip(order[stays].tolist(), (weights[stays] / weights[stays].sum()).tolist(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 5.0])
@@ -39,7 +43,9 @@ def kept(scores: Scores, temperature: float, top_k: int, top_p: float, min_p: fl
         (1, 1, 0),
     ],
 )
-def test_what_is_kept_and_how_often_it_comes(scale: float, top_k: int, top_p: float, min_p: float) -> None:
+def test_what_is_kept_and_how_often_it_comes(
+    scale: float, top_k: int, top_p: float, min_p: float
+) -> None:
     scores = row(64, scale)
     wanted = kept(scores, 0.8, top_k, top_p, min_p)
     random = Random(1)
@@ -64,7 +70,10 @@ def test_temperature_next_to_nothing_is_greedy_and_a_banned_token_never_comes() 
     assert choose(scores, 1e-9, 0, 1, 0, Random(0)) == choose(scores, 0, 0, 1, 0, Random(0)) == best
     scores[:49] = -np.inf
     assert {
-        choose(scores, 5.0, top_k, top_p, 0, Random(seed)) for seed in range(9) for top_k in (0, 3) for top_p in (1, 0.5)
+        choose(scores, 5.0, top_k, top_p, 0, Random(seed))
+        for seed in range(9)
+        for top_k in (0, 3)
+        for top_p in (1, 0.5)
     } == {49}
 
 

@@ -4,7 +4,15 @@ import msgspec
 import pytest
 
 from dedup_server.errors import ApiError
-from dedup_server.schema import FORWARDED, SAMPLED, ChatRequest, ChunkMaker, CompletionRequest, Exchange, parse
+from dedup_server.schema import (
+    FORWARDED,
+    SAMPLED,
+    ChatRequest,
+    ChunkMaker,
+    CompletionRequest,
+    Exchange,
+    parse,
+)
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
 
@@ -26,7 +34,11 @@ CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
         ("stop", [1], ["stop: must be a string or a list of strings, got [1]"]),
         ("stream_options", 5, ["stream_options: must be an object, got 5"]),
         ("repetition", "off", ["repetition: must be an object, got 'off'"]),
-        ("messages", [{"role": "user", "content": 1}], ["messages.0.content: must be a string or a list of parts, got 1"]),
+        (
+            "messages",
+            [{"role": "user", "content": 1}],
+            ["messages.0.content: must be a string or a list of parts, got 1"],
+        ),
         ("messages", ["hi"], ["messages.0: must be an object"]),
         ("stream", "yes", ["stream", "boolean"]),
         ("repetition", {"policy": "loud"}, ["repetition.policy", "balanced"]),
@@ -52,21 +64,28 @@ def test_a_body_that_is_not_an_object_is_refused(body: object) -> None:
 
 
 def test_the_body_is_kept_as_it_came_less_what_is_ours() -> None:
-    request = parse(SAMPLED, "chat", {**CHAT, "x_other": [1], "user": None, "repetition": {"policy": "off"}})
+    request = parse(
+        SAMPLED, "chat", {**CHAT, "x_other": [1], "user": None, "repetition": {"policy": "off"}}
+    )
     assert request.body() == {**CHAT, "x_other": [1], "user": None}
     assert set(request.sent) == {"messages", "x_other", "repetition"}
 
 
 def test_the_prompt_and_the_earlier_answers() -> None:
     parts = [{"type": "text", "text": "A"}, {"type": "image_url"}, {"type": "text", "text": "B"}]
-    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}, {"role": "user", "content": parts}]
+    messages = [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": "y"},
+        {"role": "user", "content": parts},
+    ]
     request = parse(SAMPLED, "chat", {"messages": messages})
     assert isinstance(request, ChatRequest)
     assert (request.prompt_text, request.earlier_answers) == ("A\nB", ["y"])
 
 
 @pytest.mark.parametrize(
-    ("prompt", "choices", "tokens"), [("four", 1, 1), (["a", "b"], 2, 2), ([1, 2], 1, 2), ([[1], [2, 3]], 2, 3)]
+    ("prompt", "choices", "tokens"),
+    [("four", 1, 1), (["a", "b"], 2, 2), ([1, 2], 1, 2), ([[1], [2, 3]], 2, 3)],
 )
 def test_prompts_of_every_shape(prompt: object, choices: int, tokens: int) -> None:
     request = parse(SAMPLED, "completions", {"prompt": prompt})
@@ -75,13 +94,22 @@ def test_prompts_of_every_shape(prompt: object, choices: int, tokens: int) -> No
 
 
 def test_chunks_of_both_endpoints() -> None:
-    chat, text = ChunkMaker("chat", "m").text(0, "x"), ChunkMaker("completions", "m").text(1, "x", "stop")
+    chat, text = (
+        ChunkMaker("chat", "m").text(0, "x"),
+        ChunkMaker("completions", "m").text(1, "x", "stop"),
+    )
     assert chat["choices"][0]["delta"] == {"content": "x"}
-    assert (text["object"], text["choices"][0]["text"], text["choices"][0]["finish_reason"]) == ("text_completion", "x", "stop")
+    assert (text["object"], text["choices"][0]["text"], text["choices"][0]["finish_reason"]) == (
+        "text_completion",
+        "x",
+        "stop",
+    )
     assert ChunkMaker("chat", "m").usage(1, 2)["usage"]["total_tokens"] == 3
 
 
-@pytest.mark.parametrize("prompt", [[], None, 5, [1, "a"], [True], [[1], ["a"]], [[1], "a"], ["a"] * 2049])
+@pytest.mark.parametrize(
+    "prompt", [[], None, 5, [1, "a"], [True], [[1], ["a"]], [[1], "a"], ["a"] * 2049]
+)
 def test_a_prompt_is_text_or_tokens_or_several_of_one_kind(prompt: object) -> None:
     with pytest.raises(ApiError, match=r"prompt: must be"):
         parse(SAMPLED, "completions", {"prompt": prompt})

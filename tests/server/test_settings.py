@@ -11,12 +11,19 @@ def toml(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_flags_over_environment_over_file_over_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_over_environment_over_file_over_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = toml(tmp_path, 'host = "0.0.0.0"\nport = 1\npolicy = "watch"\n')
     monkeypatch.setenv("DEDUP_PORT", "2")
     monkeypatch.setenv("DEDUP_POLICY", "strict")
     settings = load(path, policy="off", model=None)
-    assert (settings.host, settings.port, settings.policy, settings.max_concurrent) == ("0.0.0.0", 2, "off", None)
+    assert (settings.host, settings.port, settings.policy, settings.max_concurrent) == (
+        "0.0.0.0",
+        2,
+        "off",
+        None,
+    )
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,9 @@ def test_any_chunking_gives_the_same_events(pieces: list[bytes], data: st.DataOb
     parts = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     events = all_of(*parts)
     assert events == all_of(stream)
-    assert [event.encode() for event in events] == [sse.encode(event.data, event.name) for event in events]
+    assert [event.encode() for event in events] == [
+        sse.encode(event.data, event.name) for event in events
+    ]
 
 
 def test_lines_end_at_cr_lf_or_both_and_nowhere_else() -> None:
@@ -59,7 +61,9 @@ def test_a_last_event_may_lack_its_blank_line() -> None:
     assert events_of(b"data: a") == [b"a"]
 
 
-@pytest.mark.parametrize("event", [Event(b'{"a":1}'), Event(b"a\nb", b"named"), Event(b"", b": note")])
+@pytest.mark.parametrize(
+    "event", [Event(b'{"a":1}'), Event(b"a\nb", b"named"), Event(b"", b": note")]
+)
 def test_encode_is_undone(event: Event) -> None:
     assert all_of(sse.encode(event.data, event.name)) == [event]
 

@@ -16,9 +16,16 @@ TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 
 
 def ask(url: str, model: str) -> None:
-    body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": "Hello"}]}).encode()
-    headers = {"Content-Type": "application/json", "traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01"}
-    with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/chat/completions", body, headers), timeout=20) as answer:
+    body = json.dumps(
+        {"model": model, "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
+    ).encode()
+    headers = {
+        "Content-Type": "application/json",
+        "traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01",
+    }
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{url}/v1/chat/completions", body, headers), timeout=20
+    ) as answer:
         answer.read()
 
 
@@ -42,7 +49,9 @@ def test_a_generation_is_a_span_of_the_clients_trace(monkeypatch: pytest.MonkeyP
         assert traceparent == f"00-{TRACE_ID}-{span.context.span_id:016x}-01"
 
 
-def test_nothing_is_traced_unless_the_environment_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_traced_unless_the_environment_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", raising=False)
     assert Tracer()._provider is None

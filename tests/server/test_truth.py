@@ -17,10 +17,26 @@ from dedup_server.schema import FORWARDED, parse
 from dedup_server.telemetry import Telemetry
 from tests.faults.proxy import proxy
 from tests.server.mock_upstream import upstream
-from tests.server.traffic import ALL_KINDS, SCRIPTS, Ask, Exchange, ScriptedUpstream, Sent, Text, send, settled
+from tests.server.traffic import (
+    ALL_KINDS,
+    SCRIPTS,
+    Ask,
+    Exchange,
+    ScriptedUpstream,
+    Sent,
+    Text,
+    send,
+    settled,
+)
 
 # Of times one can know how many there are and how they stand to each other, but not how long they were.
-TIMES = {"hold_seconds", "overhead_seconds", "time_to_first_token_seconds", "request_duration_seconds", "heal_seconds"}
+TIMES = {
+    "hold_seconds",
+    "overhead_seconds",
+    "time_to_first_token_seconds",
+    "request_duration_seconds",
+    "heal_seconds",
+}
 EXACT = {
     "requests", "sentences", "output_chars", "removed_chars", "loops", "tokens", "heal_attempts", "heal_discarded_chars",
     "filter_failures", "upstream_requests", "repetition_ratio", "loop_detection_chars", "streams_in_progress", "upstream_up",
@@ -89,16 +105,26 @@ class Truth:
         policy = ask.policy or "balanced"
         received = exchange.texts.get(place, "")
         self.counts[key("output_chars", model=model, channel=channel)] += len(received)
-        if exchange.status >= 400:  # an error stands in the answer's place: nothing was given out, but nothing removed either
+        if (
+            exchange.status >= 400
+        ):  # an error stands in the answer's place: nothing was given out, but nothing removed either
             received = fed.text
         if not ask.leaves:
-            self.counts[key("removed_chars", model=model, channel=channel)] += len(fed.text) - len(received)
+            self.counts[key("removed_chars", model=model, channel=channel)] += len(fed.text) - len(
+                received
+            )
         if policy != "off":
-            self.observed[key("repetition_ratio", model=model, channel=channel)].append(repetition_metrics(fed.text)["rep_4"])
+            self.observed[key("repetition_ratio", model=model, channel=channel)].append(
+                repetition_metrics(fed.text)["rep_4"]
+            )
         for loop, action in fed.loops:
             assert loop
-            self.counts[key("loops", model=model, channel=channel, kind=loop.kind, action=action)] += 1
-            self.observed[key("loop_detection_chars", model=model)].append(loop.detected_at - loop.onset)
+            self.counts[
+                key("loops", model=model, channel=channel, kind=loop.kind, action=action)
+            ] += 1
+            self.observed[key("loop_detection_chars", model=model)].append(
+                loop.detected_at - loop.onset
+            )
         if policy in ("off", "loops") or channel == "tool_arguments":
             return  # in which no sentence is looked at
         sent, kept = _SENTENCE.findall(fed.text), _SENTENCE.findall(received)
@@ -106,27 +132,41 @@ class Truth:
             sent = kept = kept[:-1]  # of the last one nobody knows how it would have ended
         verdicts = {"kept": len(kept), "removed": len(sent) - len(kept), "flagged": 0}
         if fed.loops:  # in whose copies no sentence is looked at
-            verdicts["removed"] = exchange.finishes[place[0]].get("repetition", {"removed_sentences": 0})["removed_sentences"]
+            verdicts["removed"] = exchange.finishes[place[0]].get(
+                "repetition", {"removed_sentences": 0}
+            )["removed_sentences"]
         if policy == "watch":
             verdicts["flagged"] = len(kept) - len({sentence.strip() for sentence in kept})
         for verdict, number in verdicts.items():
             self.counts[key("sentences", model=model, channel=channel, verdict=verdict)] += number
 
-    def _count_tokens(self, exchange: Exchange, attempts: list[Sent], model: str, texts: dict[Text, Fed]) -> None:
+    def _count_tokens(
+        self, exchange: Exchange, attempts: list[Sent], model: str, texts: dict[Text, Fed]
+    ) -> None:
         """As the engine reported them; a quarter of the bytes where it did not, or was hung up on before."""
         *hung_up, last = [sent for sent in attempts if sent.status == 200]
         input_tokens = _quarter([exchange.ask.prompt])
         output_tokens = _quarter([fed.text for fed in texts.values()])
         streamed = exchange.ask.stream or self._streams_always
         usage = last.usage
-        if streamed and _outcome(exchange, attempts) == "cut" and (not exchange.usage or exchange.usage.get("estimated")):
+        if (
+            streamed
+            and _outcome(exchange, attempts) == "cut"
+            and (not exchange.usage or exchange.usage.get("estimated"))
+        ):
             usage = None
         if usage and hung_up:  # what was said already went into the last prompt
-            output_tokens = _quarter([fed.text[: fed.went_on_at] for fed in texts.values()]) + usage["completion_tokens"]
+            output_tokens = (
+                _quarter([fed.text[: fed.went_on_at] for fed in texts.values()])
+                + usage["completion_tokens"]
+            )
         elif usage:
             input_tokens, output_tokens = usage["prompt_tokens"], usage["completion_tokens"]
         if exchange.usage:
-            assert (exchange.usage["prompt_tokens"], exchange.usage["completion_tokens"]) == (input_tokens, output_tokens)
+            assert (exchange.usage["prompt_tokens"], exchange.usage["completion_tokens"]) == (
+                input_tokens,
+                output_tokens,
+            )
         self.counts[key("tokens", model=model, type="input")] += input_tokens
         self.counts[key("tokens", model=model, type="output")] += output_tokens
 
@@ -139,14 +179,19 @@ class Truth:
             if choice in over:
                 continue
             policy: Any = exchange.ask.policy or "balanced"
-            replayed = RepetitionFilter(FilterConfig(policy=policy, edit=channel != "tool_arguments"), prompt=exchange.ask.prompt)
+            replayed = RepetitionFilter(
+                FilterConfig(policy=policy, edit=channel != "tool_arguments"),
+                prompt=exchange.ask.prompt,
+            )
             fed = texts[place] = Fed()
             for number, sent in enumerate(attempts):
                 said, before = _said(sent), len(fed.text)
                 pieces = list(sent.pieces.get(place, ()))
                 if number and pieces:
                     fed.went_on_at = before
-                    pieces[0] = said[len(said.rstrip("\n")) :] + pieces[0]  # a paragraph that the server began
+                    pieces[0] = (
+                        said[len(said.rstrip("\n")) :] + pieces[0]
+                    )  # a paragraph that the server began
                     fed.loops.append((replayed.loop, "healed"))
                     replayed.resume()
                 for piece in pieces:
@@ -180,7 +225,9 @@ def _said(sent: Sent) -> str:
     """What a request asks the engine to go on with."""
     if "messages" not in sent.body:
         return str(sent.body["prompt"]).partition("?")[2]
-    return str(sent.body["messages"][-1]["content"]) if sent.body.get("continue_final_message") else ""
+    return (
+        str(sent.body["messages"][-1]["content"]) if sent.body.get("continue_final_message") else ""
+    )
 
 
 def _outcome(exchange: Exchange, attempts: list[Sent]) -> str:
@@ -201,7 +248,12 @@ def samples(text: str) -> Iterator[tuple[str, Key, dict[str, str], float]]:
         name = family.name.removeprefix("dedup_")
         for sample in family.samples:
             labels = {label: value for label, value in sample.labels.items() if label != "le"}
-            yield sample.name.removeprefix(family.name + "_"), key(name, **labels), sample.labels, sample.value
+            yield (
+                sample.name.removeprefix(family.name + "_"),
+                key(name, **labels),
+                sample.labels,
+                sample.value,
+            )
 
 
 def run(asks: Sequence[Ask], **settings: Any) -> tuple[Truth, str]:
@@ -211,13 +263,19 @@ def run(asks: Sequence[Ask], **settings: Any) -> tuple[Truth, str]:
         url = f"http://127.0.0.1:{server.port}"
         exchanges = [send(url, ask, engine, number) for number, ask in enumerate(asks)]
         text = settled(url, len(exchanges))
-    truth = Truth(engine.url.removeprefix("http://").removesuffix("/v1"), "stream_upstream" in settings)
+    truth = Truth(
+        engine.url.removeprefix("http://").removesuffix("/v1"), "stream_upstream" in settings
+    )
     for exchange in exchanges:
         truth.count(exchange, engine.sent.get(exchange.id, []))
     return truth, text
 
 
-@pytest.fixture(scope="module", params=[{}, {"workers": 2}, {"stream_upstream": True}], ids=["one", "two-workers", "merged"])
+@pytest.fixture(
+    scope="module",
+    params=[{}, {"workers": 2}, {"stream_upstream": True}],
+    ids=["one", "two-workers", "merged"],
+)
 def counted(request: pytest.FixtureRequest) -> tuple[Truth, str]:
     return run(ALL_KINDS, **request.param)
 
@@ -244,11 +302,17 @@ def test_histograms_are_true(counted: tuple[Truth, str]) -> None:
         if kind == "sum":
             assert value == pytest.approx(sum(values), abs=1e-9), one
         elif kind == "bucket":
-            assert value == sum(observed <= float(labels["le"]) for observed in values), (one, labels["le"])
+            assert value == sum(observed <= float(labels["le"]) for observed in values), (
+                one,
+                labels["le"],
+            )
 
 
 def test_every_metric_says_what_it_is(counted: tuple[Truth, str]) -> None:
-    declared = {family.name: family.documentation for family in text_string_to_metric_families(Telemetry().exposition().decode())}
+    declared = {
+        family.name: family.documentation
+        for family in text_string_to_metric_families(Telemetry().exposition().decode())
+    }
     for family in text_string_to_metric_families(counted[1]):
         assert family.documentation == declared[family.name]
 
@@ -272,7 +336,10 @@ def test_times_stand_to_each_other_as_they_must(counted: tuple[Truth, str]) -> N
     for model, times in sums.items():
         whole = times.pop("request_duration_seconds")
         assert all(0 <= part <= whole for part in times.values()), model
-        if model not in ("silent", "stalls"):  # which clients left, so that their own clocks stopped first
+        if model not in (
+            "silent",
+            "stalls",
+        ):  # which clients left, so that their own clocks stopped first
             assert whole <= sum(truth.observed[key("request_duration_seconds", model=model)]), model
         assert times.get("heal_seconds", 1) > 0, model
 
@@ -281,7 +348,9 @@ def test_times_stand_to_each_other_as_they_must(counted: tuple[Truth, str]) -> N
     "ask",
     [
         pytest.param(Ask("empty", usage=True), id="tokens of an answer without text"),
-        pytest.param(Ask("fails"), id="time to the first text of an answer that fails right behind it"),
+        pytest.param(
+            Ask("fails"), id="time to the first text of an answer that fails right behind it"
+        ),
         pytest.param(Ask("will-not-go-on"), id="seconds of a healing that never came about"),
     ],
 )
@@ -296,12 +365,18 @@ def test_an_odd_answer_is_counted_right(ask: Ask) -> None:
 
 def test_characters_that_nobody_got_were_not_given_out() -> None:
     _, text = run([Ask("breaks", stream=False)], stream_upstream=True)
-    assert [value for _, (name, _), _, value in samples(text) if name == "output_chars" and value] == []
+    assert [
+        value for _, (name, _), _, value in samples(text) if name == "output_chars" and value
+    ] == []
 
 
 def test_healing_a_whole_answer_takes_time() -> None:
     _, text = run([Ask("heals", stream=False)], stream_upstream=True)
-    (seconds,) = [value for kind, (name, _), _, value in samples(text) if (name, kind) == ("heal_seconds", "sum")]
+    (seconds,) = [
+        value
+        for kind, (name, _), _, value in samples(text)
+        if (name, kind) == ("heal_seconds", "sum")
+    ]
     assert seconds > 0
 
 
@@ -312,7 +387,11 @@ def test_text_that_passes_because_the_filter_failed_was_given_out() -> None:
     channel.filter.flush()  # so that it refuses what comes
     given += channel.feed("Nobody slept. ") + channel.feed("Then it rained.")
     channel.push(telemetry, "m")
-    measured = {one: value for kind, one, _, value in samples(telemetry.exposition().decode()) if kind == "total"}
+    measured = {
+        one: value
+        for kind, one, _, value in samples(telemetry.exposition().decode())
+        if kind == "total"
+    }
     assert measured[key("filter_failures", model="m")] == 1
     assert measured.get(key("output_chars", model="m", channel="content")) == len(given)
 

@@ -21,7 +21,14 @@ HOSTILE = "\x1b[2J\u202eevil\n"
 
 
 def watch(*arguments: str) -> tuple[int, str, str]:
-    done = subprocess.run([*WATCH, *arguments], capture_output=True, text=True, check=False, timeout=60, env=clean_environment())
+    done = subprocess.run(
+        [*WATCH, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=clean_environment(),
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -55,7 +62,10 @@ def test_urls(given: str, url: str) -> None:
     assert base_url(given) == url
 
 
-@pytest.mark.parametrize("given", ["", "ftp://h", "http://", "h:99999", "h:0", "a b", "http://u:p@h", "h/?q", "[::1", "h\x1b[2J"])
+@pytest.mark.parametrize(
+    "given",
+    ["", "ftp://h", "http://", "h:99999", "h:0", "a b", "http://u:p@h", "h/?q", "[::1", "h\x1b[2J"],
+)
 def test_what_is_no_url_is_named(given: str) -> None:
     with pytest.raises(ValueError, match=r"URL|belong"):
         base_url(given)
@@ -111,7 +121,9 @@ def test_names_are_shown_as_text_and_columns_are_straight() -> None:
     heading, evil, chinese = table([cells(model, now, None) for model in now.models])
     assert "\\x1b[2J\\u202eevil" in evil
     assert heading.index("requests/s") + len("requests/s") == evil.index("-") + 1
-    assert len(heading.split("streams")[0]) == len(chinese.split("      1 ")[0]) + len("通义千问")  # two columns each
+    assert len(heading.split("streams")[0]) == len(chinese.split("      1 ")[0]) + len(
+        "通义千问"
+    )  # two columns each
 
 
 def test_what_is_no_exposition_of_ours_is_an_error() -> None:
@@ -160,7 +172,9 @@ def test_on_a_terminal_it_is_drawn_in_place_and_ctrl_c_ends_it() -> None:
         stdout=slave,
         stderr=slave,
         env=clean_environment(),
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell has it ignored in the background
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # a shell has it ignored in the background
     )
     try:
         os.close(slave)

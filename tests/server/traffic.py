@@ -29,17 +29,27 @@ CHINESE = (
     "夜里河水涨了起来，到了早晨，桥已经不见了。村里没有一个人听见它倒下的声音。磨坊主人提着灯笼沿着河岸走，数着还剩下几个桥墩。"
     "对岸停着两辆装满货物的大车，车夫都睡着了。"
 )
-SAID_AGAIN = "The miller walked along the bank with a lantern and counted what was left of the piers. "
+SAID_AGAIN = (
+    "The miller walked along the bank with a lantern and counted what was left of the piers. "
+)
 SAID_AGAIN_ZH = "磨坊主人提着灯笼沿着河岸走，数着还剩下几个桥墩。"
 ROUND = "I am going round and round in circles here. "
 ROUND_ZH = "我在原地一圈又一圈地打转。"
-DRIFT = "".join(f"Step {number}: open the drawer, look inside and close the drawer again. " for number in range(1, 80))
+DRIFT = "".join(
+    f"Step {number}: open the drawer, look inside and close the drawer again. "
+    for number in range(1, 80)
+)
 DAYS = ("first", "second", "third", "fourth")
 ARGUMENTS = '{"city": "Chengdu", "unit": "celsius", "days": 3}'
 LOOPING_ARGUMENTS = '{"names": [' + '"the same old name", ' * 60
 
 Slot = Literal["content", "reasoning_content", "arguments"]
-CHANNELS = {"content": "content", "text": "content", "reasoning_content": "reasoning", "arguments": "tool_arguments"}
+CHANNELS = {
+    "content": "content",
+    "text": "content",
+    "reasoning_content": "reasoning",
+    "arguments": "tool_arguments",
+}
 Text = tuple[int, str]  # a choice, and the channel of one of its texts
 
 
@@ -111,12 +121,20 @@ class ScriptedUpstream(Upstream):
     def __init__(self, more_models: int = 0) -> None:
         super().__init__()
         self.sent: dict[str, list[Sent]] = {}
-        self.more_models = [f"model-{number}" for number in range(more_models)]  # which go on, if the script has it
+        self.more_models = [
+            f"model-{number}" for number in range(more_models)
+        ]  # which go on, if the script has it
 
     async def models(self, request: web.Request) -> web.Response:
-        listed = [{"id": name, "owned_by": "vllm" if script.goes_on else "the tests"} for name, script in SCRIPTS.items()]
+        listed = [
+            {"id": name, "owned_by": "vllm" if script.goes_on else "the tests"}
+            for name, script in SCRIPTS.items()
+        ]
         return web.json_response(
-            {"object": "list", "data": [*listed, *({"id": name, "owned_by": "vllm"} for name in self.more_models)]}
+            {
+                "object": "list",
+                "data": [*listed, *({"id": name, "owned_by": "vllm"} for name in self.more_models)],
+            }
         )
 
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
@@ -124,21 +142,27 @@ class ScriptedUpstream(Upstream):
         goes_on = script.goes_on
         attempts = self.sent.setdefault(request.headers["X-Request-Id"], [])
         if attempts:
-            script = goes_on[len(attempts) - 1] if len(attempts) <= len(goes_on) else Script(ends=400)
+            script = (
+                goes_on[len(attempts) - 1] if len(attempts) <= len(goes_on) else Script(ends=400)
+            )
         sent = Sent(body)
         attempts.append(sent)
         if script.ends == "silence":
             await asyncio.sleep(60)
         if isinstance(script.ends, int):
             sent.status = script.ends
-            return web.json_response({"error": {"message": "not now", "type": "refused"}}, status=script.ends)
+            return web.json_response(
+                {"error": {"message": "not now", "type": "refused"}}, status=script.ends
+            )
         chat = request.path.endswith("chat/completions")
         if not body.get("stream"):
             return self._whole(script, sent, chat)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         with contextlib.suppress(ConnectionError):  # the server may hang up
             await response.prepare(request)
-            hangs = len(attempts) <= len(goes_on)  # hung up on in its loop, it never comes to tell its usage
+            hangs = len(attempts) <= len(
+                goes_on
+            )  # hung up on in its loop, it never comes to tell its usage
             await self._stream(request, response, script, sent, chat, hangs)
         return response
 
@@ -149,19 +173,34 @@ class ScriptedUpstream(Upstream):
             for slot, text in texts:
                 sent.pieces[index, CHANNELS[slot]] = [text]
                 message |= _delta(slot, text)
-            said = {"message": {"role": "assistant", "content": None, **message}} if chat else {"text": message["content"]}
+            said = (
+                {"message": {"role": "assistant", "content": None, **message}}
+                if chat
+                else {"text": message["content"]}
+            )
             choices.append({"index": index, **said, "finish_reason": "stop"})
         sent.usage = USAGE
         whole = {"id": "u", "object": "chat.completion", "created": 1, "model": sent.body["model"]}
         return web.json_response({**whole, "choices": choices, "usage": USAGE})
 
     async def _stream(
-        self, request: web.Request, response: web.StreamResponse, script: Script, sent: Sent, chat: bool, hangs: bool
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        script: Script,
+        sent: Sent,
+        chat: bool,
+        hangs: bool,
     ) -> None:
         unwritten: list[bytes] = []
 
         async def write(**more: Any) -> None:
-            chunk = {"id": "u", "object": "chat.completion.chunk", "created": 1, "model": sent.body["model"]}
+            chunk = {
+                "id": "u",
+                "object": "chat.completion.chunk",
+                "created": 1,
+                "model": sent.body["model"],
+            }
             unwritten.append(event({**chunk, **more}))
             if script.ends != "error":  # whose text comes together with it
                 await response.write(b"".join(unwritten))
@@ -172,12 +211,18 @@ class ScriptedUpstream(Upstream):
                 pieces = sent.pieces[index, CHANNELS[slot]] = []
                 for at in range(0, len(text), PIECE_CHARS):
                     pieces.append(text[at : at + PIECE_CHARS])
-                    said = {"delta": _delta(slot, pieces[-1], begins=at == 0)} if chat else {"text": pieces[-1]}
+                    said = (
+                        {"delta": _delta(slot, pieces[-1], begins=at == 0)}
+                        if chat
+                        else {"text": pieces[-1]}
+                    )
                     await write(choices=[{"index": index, **said, "finish_reason": None}])
         if hangs:
             await asyncio.sleep(1)
         if script.ends == "error":
-            await response.write(b"".join([*unwritten, event({"error": {"message": "out of memory", "code": 500}})]))
+            await response.write(
+                b"".join([*unwritten, event({"error": {"message": "out of memory", "code": 500}})])
+            )
             return
         if script.ends == "break":
             assert request.transport
@@ -186,7 +231,15 @@ class ScriptedUpstream(Upstream):
         if script.ends == "stall":
             await asyncio.sleep(60)
         for index in range(len(script.choices)):
-            await write(choices=[{"index": index, **({"delta": {}} if chat else {"text": ""}), "finish_reason": "stop"}])
+            await write(
+                choices=[
+                    {
+                        "index": index,
+                        **({"delta": {}} if chat else {"text": ""}),
+                        "finish_reason": "stop",
+                    }
+                ]
+            )
         if (sent.body.get("stream_options") or {}).get("include_usage"):
             sent.usage = USAGE
             await write(choices=[], usage=USAGE)
@@ -196,7 +249,11 @@ class ScriptedUpstream(Upstream):
 def _delta(slot: Slot, text: str, begins: bool = True) -> dict[str, Any]:
     if slot != "arguments":
         return {slot: text}
-    call = {"index": 0, "id": "t", "type": "function", "function": {"name": "weather"}} if begins else {"index": 0}
+    call = (
+        {"index": 0, "id": "t", "type": "function", "function": {"name": "weather"}}
+        if begins
+        else {"index": 0}
+    )
     return {"tool_calls": [{**call, "function": {**call.get("function", {}), "arguments": text}}]}  # type: ignore[dict-item]
 
 
@@ -222,16 +279,37 @@ class Ask:
     def body(self) -> bytes:
         if self.raw is not None:
             return self.raw
-        body: dict[str, Any] = {"model": self.model, "stream": self.stream, "n": len(self.played.choices)}
+        body: dict[str, Any] = {
+            "model": self.model,
+            "stream": self.stream,
+            "n": len(self.played.choices),
+        }
         body |= {"script": self.script} if self.script else {}
-        body |= {"messages": [{"role": "user", "content": self.prompt}]} if self.endpoint == "chat" else {"prompt": self.prompt}
+        body |= (
+            {"messages": [{"role": "user", "content": self.prompt}]}
+            if self.endpoint == "chat"
+            else {"prompt": self.prompt}
+        )
         body |= {"repetition": {"policy": self.policy}} if self.policy else {}
-        return json.dumps({**body, **({"stream_options": {"include_usage": True}} if self.usage else {})}).encode()
+        return json.dumps(
+            {**body, **({"stream_options": {"include_usage": True}} if self.usage else {})}
+        ).encode()
 
 
 def every_outcome(model: str) -> list[Ask]:
     """Requests for a model of `ScriptedUpstream.more_models` that end in every way, and make every kind of text."""
-    scripts = ("plain", "repeats-zh", "loops", "drifts", "heals", "thinks", "thinks-in-circles", "calls", "breaks", "refuses")
+    scripts = (
+        "plain",
+        "repeats-zh",
+        "loops",
+        "drifts",
+        "heals",
+        "thinks",
+        "thinks-in-circles",
+        "calls",
+        "breaks",
+        "refuses",
+    )
     asks = [Ask(model, script=script) for script in scripts]
     return [
         *asks,
@@ -271,7 +349,9 @@ class Exchange:
     id: str
     status: int = 0
     texts: dict[Text, str] = field(default_factory=dict)
-    finishes: dict[int, dict[str, Any]] = field(default_factory=dict)  # the choice that carried the finish reason
+    finishes: dict[int, dict[str, Any]] = field(
+        default_factory=dict
+    )  # the choice that carried the finish reason
     usage: dict[str, Any] | None = None
     done: bool = False
     seconds: float = 0.0
@@ -285,7 +365,12 @@ def send(url: str, ask: Ask, engine: ScriptedUpstream, number: int) -> Exchange:
     began = time.perf_counter()
     engine.asked.clear()
     try:
-        connection.request("POST", path, ask.body(), {"Content-Type": "application/json", "X-Request-Id": exchange.id})
+        connection.request(
+            "POST",
+            path,
+            ask.body(),
+            {"Content-Type": "application/json", "X-Request-Id": exchange.id},
+        )
         if ask.leaves and ask.played.ends == "silence":
             assert engine.asked.wait(10)
             return exchange
@@ -296,7 +381,11 @@ def send(url: str, ask: Ask, engine: ScriptedUpstream, number: int) -> Exchange:
             _note(exchange, body)
             exchange.done = response.status == 200
         else:
-            enough = sum(len(text) for texts in ask.played.choices for _, text in texts) if ask.leaves else None
+            enough = (
+                sum(len(text) for texts in ask.played.choices for _, text in texts)
+                if ask.leaves
+                else None
+            )
             _read_events(response, exchange, enough)
     finally:
         connection.close()
@@ -304,7 +393,9 @@ def send(url: str, ask: Ask, engine: ScriptedUpstream, number: int) -> Exchange:
     return exchange
 
 
-def _read_events(response: http.client.HTTPResponse, exchange: Exchange, enough: int | None) -> None:
+def _read_events(
+    response: http.client.HTTPResponse, exchange: Exchange, enough: int | None
+) -> None:
     for line in response:
         if line == b"data: [DONE]\n":
             exchange.done = True
@@ -342,9 +433,15 @@ def settled(url: str, num_requests: int) -> str:
     for _ in range(500):
         text = scrape(url)
         samples = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
-        counted = sum(float(value) for name, value in samples if name.startswith("dedup_requests_total{"))
-        running = sum(float(value) for name, value in samples if name.startswith("dedup_streams_in_progress{"))
+        counted = sum(
+            float(value) for name, value in samples if name.startswith("dedup_requests_total{")
+        )
+        running = sum(
+            float(value) for name, value in samples if name.startswith("dedup_streams_in_progress{")
+        )
         if counted >= num_requests and not running:
             return text
         time.sleep(0.02)
-    raise AssertionError(f"{counted:g} of {num_requests} requests are counted, {running:g} are in progress")
+    raise AssertionError(
+        f"{counted:g} of {num_requests} requests are counted, {running:g} are in progress"
+    )

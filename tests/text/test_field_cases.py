@@ -10,7 +10,10 @@ import pytest
 from dedup import FilterConfig, LoopEvent, Removal, RepetitionFilter
 
 CASES: dict[str, dict[str, Any]] = {
-    case["id"]: case for case in map(json.loads, Path(__file__).with_name("field_cases.jsonl").read_text("utf-8").splitlines())
+    case["id"]: case
+    for case in map(
+        json.loads, Path(__file__).with_name("field_cases.jsonl").read_text("utf-8").splitlines()
+    )
 }
 KNOWN = {
     "contract-duties-of-five": "a section of one wording is cut, the fourth time",
@@ -32,17 +35,29 @@ def run(case: dict[str, Any], policy: str, size: int) -> Result:
     config = FilterConfig(policy=policy, edit=case.get("edit", True))  # type: ignore[arg-type]
     done = RepetitionFilter(config, prompt=case.get("prompt"))
     text = case["text"]
-    out = "".join(done.feed(text[at : at + size]) for at in range(0, len(text), size)) + done.flush()
+    out = (
+        "".join(done.feed(text[at : at + size]) for at in range(0, len(text), size)) + done.flush()
+    )
     return out, done.loop, done.removed
 
 
-def faults(expected: dict[str, Any], out: str, loop: LoopEvent | None, removed: list[Removal]) -> Iterator[str]:
+def faults(
+    expected: dict[str, Any], out: str, loop: LoopEvent | None, removed: list[Removal]
+) -> Iterator[str]:
     num_removed = sum(removal.end - removal.start for removal in removed)
     if "loop" in expected and (loop is not None) != expected["loop"]:
         yield f"loop {'reported' if loop else 'not reported'}"
-    if expected.get("loop") and loop and not expected.get("onset_min", 0) <= loop.onset <= expected.get("onset_max", loop.onset):
+    if (
+        expected.get("loop")
+        and loop
+        and not expected.get("onset_min", 0) <= loop.onset <= expected.get("onset_max", loop.onset)
+    ):
         yield f"onset {loop.onset}"
-    if not expected.get("removed_min_chars", 0) <= num_removed <= expected.get("removed_max_chars", num_removed):
+    if (
+        not expected.get("removed_min_chars", 0)
+        <= num_removed
+        <= expected.get("removed_max_chars", num_removed)
+    ):
         yield f"{num_removed} characters removed"
     yield from (f"lost {kept[:40]!r}" for kept in expected.get("must_keep", ()) if kept not in out)
     yield from (f"kept {gone[:40]!r}" for gone in expected.get("must_go", ()) if gone in out)
@@ -51,13 +66,20 @@ def faults(expected: dict[str, Any], out: str, loop: LoopEvent | None, removed: 
 def parameters() -> Iterator[object]:
     for name, case in CASES.items():
         if "text" in case and not case.get("debatable"):
-            marks = [pytest.mark.xfail(reason=KNOWN[name], strict=True, raises=AssertionError)] if name in KNOWN else []
+            marks = (
+                [pytest.mark.xfail(reason=KNOWN[name], strict=True, raises=AssertionError)]
+                if name in KNOWN
+                else []
+            )
             yield pytest.param(case, id=name, marks=marks)
 
 
 @pytest.mark.parametrize("case", list(parameters()))
 def test_the_outcome_is_right_under_every_policy(case: dict[str, Any]) -> None:
-    found = {policy: list(faults(case["expected"], *run(case, policy, len(case["text"]) or 1))) for policy in case["policy"]}
+    found = {
+        policy: list(faults(case["expected"], *run(case, policy, len(case["text"]) or 1)))
+        for policy in case["policy"]
+    }
     assert not any(found.values()), found
 
 

@@ -37,7 +37,9 @@ C = "The mail did not come that day."
         ),
     ],
 )
-def test_a_sentence_said_again_goes_and_the_text_stays_well_formed(text: str, expected: str) -> None:
+def test_a_sentence_said_again_goes_and_the_text_stays_well_formed(
+    text: str, expected: str
+) -> None:
     assert filtered(text)[0] == expected
 
 
@@ -125,21 +127,30 @@ def test_of_a_passage_said_again_short_sentences_go_too() -> None:
     between = "In the next valley they knew nothing of it, and went on with the harvest as they did every year at that time. "
     between += "Only the miller wondered why the brook was brown, and sent his boy up to the weir to look at the sluice.\n\n"
     assert filtered(f"{first}\n\n{between}{first}\n")[0] == f"{first}\n\n{between}"
-    assert filtered(f"{first}\n\n{between}So it was. {C}\n")[0] == f"{first}\n\n{between}So it was. {C}\n"
+    assert (
+        filtered(f"{first}\n\n{between}So it was. {C}\n")[0]
+        == f"{first}\n\n{between}So it was. {C}\n"
+    )
 
 
 @pytest.mark.parametrize("end", [12, 30, 42])
 def test_what_the_text_ends_in_goes_if_it_begins_an_earlier_sentence_again(end: int) -> None:
     """A text cut off at its last token often ends in a second copy; fewer than 32 bytes may be words that were meant."""
     said = "The dam above the village gave way at four in the morning."
-    assert filtered(f"{B} {said} {said[:end]}")[0] == (f"{B} {said} {said[:end]}" if end < 32 else f"{B} {said}")
-    assert filtered(f"{said} {B} {said[:end]}")[0] == (f"{said} {B} {said[:end]}" if end < 32 else f"{said} {B}")
+    assert filtered(f"{B} {said} {said[:end]}")[0] == (
+        f"{B} {said} {said[:end]}" if end < 32 else f"{B} {said}"
+    )
+    assert filtered(f"{said} {B} {said[:end]}")[0] == (
+        f"{said} {B} {said[:end]}" if end < 32 else f"{said} {B}"
+    )
 
 
 ACTORS = "1. John C. Reilly (1925-2006)\n2. Mary Astor (1906-1987)\n"
 
 
-@pytest.mark.parametrize("item", ["3. John C. Reilly (192", "3. John C. Reilly (", "3. Mary Astor (1906-1987)"])
+@pytest.mark.parametrize(
+    "item", ["3. John C. Reilly (192", "3. John C. Reilly (", "3. Mary Astor (1906-1987)"]
+)
 def test_a_list_cut_off_in_an_item_it_has_loses_that(item: str) -> None:
     assert filtered(ACTORS + item)[0] == ACTORS
 
@@ -172,7 +183,10 @@ def test_a_cut_leaves_no_beginning_of_a_sentence_behind() -> None:
 
 
 def test_drift_is_cut_while_it_runs() -> None:
-    text = "".join(f"Step {i}: press the red button and wait for the light to turn on again. " for i in range(14))
+    text = "".join(
+        f"Step {i}: press the red button and wait for the light to turn on again. "
+        for i in range(14)
+    )
     out, done = filtered(text)
     assert done.loop is not None
     assert done.loop.kind == "near"
@@ -209,7 +223,9 @@ def test_skip_goes_on_after_each_loop() -> None:
 
 
 def test_skip_drops_the_loop_and_goes_on() -> None:
-    out, done = filtered(f"{A} " + "and the man of the house " * 40 + f"\n\n{B} {C}", on_loop="skip")
+    out, done = filtered(
+        f"{A} " + "and the man of the house " * 40 + f"\n\n{B} {C}", on_loop="skip"
+    )
     assert done.loop is not None
     assert out.startswith(A)
     assert out.endswith(f"{B} {C}")
@@ -226,7 +242,9 @@ def test_an_indented_item_is_one_whatever_the_deltas(size: int) -> None:
     step = "- Boil the water for five minutes"
     text = f"{step}\n" * 4 + f"{step}\n    {step}\n    "
     done = RepetitionFilter(FilterConfig(on_loop="skip"))
-    out = "".join(done.feed(text[at : at + size]) for at in range(0, len(text), size)) + done.flush()
+    out = (
+        "".join(done.feed(text[at : at + size]) for at in range(0, len(text), size)) + done.flush()
+    )
     assert out == f"{step}\n    "
 
 
@@ -255,13 +273,19 @@ def test_strict_removes_near_duplicates_and_what_earlier_turns_said() -> None:
 
 def test_of_a_long_history_the_end_is_remembered() -> None:
     between = "".join(f"The water stood at mark {number} that day. " for number in range(10_000))
-    assert filtered(f"{A} {C} {B}", policy="strict", history=(f"{A} {between}", f"{between} {C}"))[0] == f"{A} {B}"
+    assert (
+        filtered(f"{A} {C} {B}", policy="strict", history=(f"{A} {between}", f"{between} {C}"))[0]
+        == f"{A} {B}"
+    )
 
 
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        ("Flight 12 leaves the gate at nine in the morning.", "Flight 14 leaves the gate at nine in the morning."),
+        (
+            "Flight 12 leaves the gate at nine in the morning.",
+            "Flight 14 leaves the gate at nine in the morning.",
+        ),
         (
             "Enable projects/acme/locations/eu/services/accounts for all users now.",
             "Enable projects/acme/locations/eu/services/alerts for all users now.",
@@ -270,7 +294,10 @@ def test_of_a_long_history_the_end_is_remembered() -> None:
             "Restart host web-01 and wait until the health check passes.",
             "Restart host web-02 and wait until the health check passes.",
         ),
-        ("Ask Maria for the key to the office on the second floor.", "Ask Martin for the key to the office on the second floor."),
+        (
+            "Ask Maria for the key to the office on the second floor.",
+            "Ask Martin for the key to the office on the second floor.",
+        ),
         (
             "Alice owes Bob ten dollars for the dinner they had on Friday.",
             "Bob owes Alice ten dollars for the dinner they had on Friday.",
@@ -291,10 +318,22 @@ def test_of_a_long_history_the_end_is_remembered() -> None:
             "Call `open_file` before you read any data from the stream of bytes.",
             "Call `close_file` before you read any data from the stream of bytes.",
         ),
-        ("他在北京大学学习计算机科学，毕业后留校任教。", "他在南京大学学习计算机科学，毕业后留校任教。"),
-        ("请把三号机房的服务器重新启动，然后检查日志。", "请把四号机房的服务器重新启动，然后检查日志。"),
-        ("你可以在晚上十点以后使用这台机器，请注意安全。", "你不可以在晚上十点以后使用这台机器，请注意安全。"),
-        ("他昨天从上海坐火车去了北京，今天早上才到。", "他昨天从北京坐火车去了上海，今天早上才到。"),
+        (
+            "他在北京大学学习计算机科学，毕业后留校任教。",
+            "他在南京大学学习计算机科学，毕业后留校任教。",
+        ),
+        (
+            "请把三号机房的服务器重新启动，然后检查日志。",
+            "请把四号机房的服务器重新启动，然后检查日志。",
+        ),
+        (
+            "你可以在晚上十点以后使用这台机器，请注意安全。",
+            "你不可以在晚上十点以后使用这台机器，请注意安全。",
+        ),
+        (
+            "他昨天从上海坐火车去了北京，今天早上才到。",
+            "他昨天从北京坐火车去了上海，今天早上才到。",
+        ),
     ],
 )
 def test_sentences_that_differ_in_the_word_that_matters_stay(first: str, second: str) -> None:
@@ -316,7 +355,9 @@ def test_sentences_that_differ_in_the_word_that_matters_stay(first: str, second:
         ("村里没有人记得这些年里见过这样大的洪水。", "村里没有人记得那些年里见过这样大的洪水。"),
     ],
 )
-def test_sentences_that_differ_in_function_words_and_endings_are_one(first: str, second: str) -> None:
+def test_sentences_that_differ_in_function_words_and_endings_are_one(
+    first: str, second: str
+) -> None:
     assert filtered(f"{first} {C} {second}", policy="strict")[0] == f"{first} {C}"
 
 
@@ -327,7 +368,11 @@ LATE = "I will not be late for school. "
     ("prompt", "reason", "copies"),
     [
         ("Write 'I will not be late for school.' 50 times.", "copies", 50),
-        ('Please write out "I will not be late for school." twenty times, one per line', "copies", 20),
+        (
+            'Please write out "I will not be late for school." twenty times, one per line',
+            "copies",
+            20,
+        ),
         ("把这句话重复写10遍", "copies", 10),
         ("写 30 次", "copies", 30),
         ("この文を20回繰り返してください。", "copies", 20),
@@ -338,7 +383,9 @@ LATE = "I will not be late for school. "
         (LATE * 30 + "\n\nCorrect the spelling.", "in_prompt", 30),
     ],
 )
-def test_a_reader_who_asks_for_copies_gets_them_and_no_loop(prompt: str, reason: str, copies: int) -> None:
+def test_a_reader_who_asks_for_copies_gets_them_and_no_loop(
+    prompt: str, reason: str, copies: int
+) -> None:
     text = LATE * copies + "That is all."
     out, done = filtered(text, prompt=prompt)
     assert out == text
@@ -347,7 +394,9 @@ def test_a_reader_who_asks_for_copies_gets_them_and_no_loop(prompt: str, reason:
     assert done.requested.copies >= copies
 
 
-@pytest.mark.parametrize("prompt", ["Write 'I will not be late for school.' 50 times.", "把这句话重复写50遍"])
+@pytest.mark.parametrize(
+    "prompt", ["Write 'I will not be late for school.' 50 times.", "把这句话重复写50遍"]
+)
 def test_what_goes_on_beyond_the_copies_asked_for_is_cut(prompt: str) -> None:
     """Models miscount: a tenth more and two are allowed."""
     out, done = filtered(LATE * 400, prompt=prompt)
@@ -356,7 +405,9 @@ def test_what_goes_on_beyond_the_copies_asked_for_is_cut(prompt: str) -> None:
 
 
 def test_a_unit_asked_for_allows_no_other() -> None:
-    out, done = filtered("I am sorry for the noise. " * 40, prompt="Write 'I will not be late for school.' 50 times.")
+    out, done = filtered(
+        "I am sorry for the noise. " * 40, prompt="Write 'I will not be late for school.' 50 times."
+    )
     assert done.loop is not None
     assert out.count("sorry") <= 2
 
@@ -384,7 +435,9 @@ def test_a_prompt_that_asks_for_no_repetition_allows_none(prompt: str) -> None:
 
 
 def test_off_reads_no_prompt() -> None:
-    _, done = filtered(LATE, prompt="Write 'I will not be late for school.' 50 times.", policy="off")
+    _, done = filtered(
+        LATE, prompt="Write 'I will not be late for school.' 50 times.", policy="off"
+    )
     assert done.requested == NOTHING_REQUESTED
 
 
@@ -410,7 +463,13 @@ def test_numbers() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("policy", "gentle"), ("on_loop", "stop"), ("max_sentences", 0), ("similarity", 0), ("max_segment_chars", 1)],
+    [
+        ("policy", "gentle"),
+        ("on_loop", "stop"),
+        ("max_sentences", 0),
+        ("similarity", 0),
+        ("max_segment_chars", 1),
+    ],
 )
 def test_wrong_configuration_is_named(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=name):

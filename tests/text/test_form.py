@@ -15,7 +15,10 @@ TEXTS: dict[str, tuple[Form, str]] = {
         "prose",
         "河水在夜里涨了起来，冲走了那座老桥，邮车没有来。\n村里没有人记得见过这样大的洪水，只有老马说他父亲见过一次。\n",
     ),
-    "dialogue": ("prose", "“Did you hear it?” she asked.\n“No,” he said. “What was it?”\n“The bridge.”\n“Again?”\n"),
+    "dialogue": (
+        "prose",
+        "“Did you hear it?” she asked.\n“No,” he said. “What was it?”\n“The bridge.”\n“Again?”\n",
+    ),
     "list": (
         "prose",
         "- Close the windows on the ground floor\n- Carry the flour up to the loft\n- Let the dogs out\n"
@@ -39,8 +42,14 @@ TEXTS: dict[str, tuple[Form, str]] = {
         "Der Fluss war in der Nacht gestiegen und hatte die Brücke fortgerissen; niemand im Dorf erinnerte sich an eine solche Flut.\n",
     ),
     "Japanese": ("prose", "橋は夜のうちに流された。村では誰もそんな洪水を覚えていなかった。\n"),
-    "Russian": ("prose", "Ночью река поднялась и снесла мост, и почта не пришла. Никто в деревне не помнил такого паводка.\n"),
-    "chat": ("prose", "[10:02] Anna: are you there?\n[10:03] Ben: yes, just woke up\n[10:03] Anna: the bridge is gone\n"),
+    "Russian": (
+        "prose",
+        "Ночью река поднялась и снесла мост, и почта не пришла. Никто в деревне не помнил такого паводка.\n",
+    ),
+    "chat": (
+        "prose",
+        "[10:02] Anna: are you there?\n[10:03] Ben: yes, just woke up\n[10:03] Anna: the bridge is gone\n",
+    ),
     "Markdown": (
         "prose",
         "# The flood\n\nThe river had **risen** in the night.\n\n> Nobody remembered *such* a flood.\n\n"
@@ -69,15 +78,33 @@ TEXTS: dict[str, tuple[Form, str]] = {
         "notation",
         "00000000: 7f45 4c46 0201 0100 0000 0000 0000 0000\n00000010: 0200 3e00 0100 0000 c032 4000 0000 0000\n",
     ),
-    "diff": ("notation", "--- a/x.py\n+++ b/x.py\n@@ -1,2 +1,2 @@\n-import os\n+import sys\n return\n"),
-    "chess moves": ("code", "1. e4 e5 2. Nf3 Nc6 3. Bb5 a6 4. Ba4 Nf6 5. O-O Be7 6. Re1 b5 7. Bb3 d6 8. c3 O-O"),
-    "Python": ("code", "def area(r):\n    return math.pi * r ** 2\n\nfor r in (1, 2, 3):\n    print(f'{area(r):.2f}')\n"),
-    "C": ("code", 'int main(void) {\n  for (int i = 0; i < 10; i++) {\n    printf("%d\\n", i);\n  }\n  return 0;\n}\n'),
+    "diff": (
+        "notation",
+        "--- a/x.py\n+++ b/x.py\n@@ -1,2 +1,2 @@\n-import os\n+import sys\n return\n",
+    ),
+    "chess moves": (
+        "code",
+        "1. e4 e5 2. Nf3 Nc6 3. Bb5 a6 4. Ba4 Nf6 5. O-O Be7 6. Re1 b5 7. Bb3 d6 8. c3 O-O",
+    ),
+    "Python": (
+        "code",
+        "def area(r):\n    return math.pi * r ** 2\n\nfor r in (1, 2, 3):\n    print(f'{area(r):.2f}')\n",
+    ),
+    "C": (
+        "code",
+        'int main(void) {\n  for (int i = 0; i < 10; i++) {\n    printf("%d\\n", i);\n  }\n  return 0;\n}\n',
+    ),
     "HTML": ("code", '<ul>\n<li class="a">one</li>\n<li class="b">two</li>\n</ul>\n<p>three</p>\n'),
-    "gettext": ("code", '#: src/main.c:10\nmsgid "Open"\nmsgstr ""\n\n#: src/main.c:20\nmsgid "Close"\nmsgstr ""\n'),
+    "gettext": (
+        "code",
+        '#: src/main.c:10\nmsgid "Open"\nmsgstr ""\n\n#: src/main.c:20\nmsgid "Close"\nmsgstr ""\n',
+    ),
     "JavaScript": ("code", "import { a } from 'b';\nconst x = a(1);\nexport default x;\n"),
     "table": ("data", "| day | guard |\n|---|---|\n| 1 | Meyer |\n| 2 | Meyer |\n"),
-    "CSV": ("data", "id,name,state,since\n1,pump,ok,2026-01-03\n2,valve,ok,2026-01-04\n3,gate,ok,2026-01-05\n"),
+    "CSV": (
+        "data",
+        "id,name,state,since\n1,pump,ok,2026-01-03\n2,valve,ok,2026-01-04\n3,gate,ok,2026-01-05\n",
+    ),
     "tab-separated": ("data", "id\tname\tstate\n1\tpump\tok\n2\tvalve\tok\n"),
     "log": ("data", "2026-03-01 09:00:12 WARN retrying\n2026-03-01 09:00:14 WARN retrying\n"),
     "JSON lines": ("data", '{"id": 1, "state": "ready"}\n{"id": 2, "state": "ready"}\n'),
@@ -87,7 +114,10 @@ TEXTS: dict[str, tuple[Form, str]] = {
         "services:\n  web:\n    image: nginx\n    restart: always\n  db:\n    image: postgres\n    restart: always\n",
     ),
     "settings": ("data", "host = localhost\nport = 5432\nuser = admin\nretries = 3\n"),
-    "SQL": ("data", "INSERT INTO stock (sku, qty) VALUES ('A-1', 10);\nINSERT INTO stock (sku, qty) VALUES ('A-2', 10);\n"),
+    "SQL": (
+        "data",
+        "INSERT INTO stock (sku, qty) VALUES ('A-1', 10);\nINSERT INTO stock (sku, qty) VALUES ('A-2', 10);\n",
+    ),
     "Python stack trace": (
         "data",
         'Traceback (most recent call last):\n  File "a.py", line 3, in f\n    g()\n  File "a.py", line 7, in g\n    f()\n',
@@ -97,18 +127,30 @@ TEXTS: dict[str, tuple[Form, str]] = {
         "java.lang.StackOverflowError\n    at com.example.Tree.visit(Tree.java:31)\n"
         "    at com.example.Tree.visit(Tree.java:31)\n    at com.example.Tree.visit(Tree.java:31)\n",
     ),
-    "blanks to fill in": ("data", "Name: ____________________\nDate: ____________________\nPlace: ____________________\n"),
-    "table of contents": ("data", "Chapter 1 ............................ 12\nChapter 2 ............................ 31\n"),
+    "blanks to fill in": (
+        "data",
+        "Name: ____________________\nDate: ____________________\nPlace: ____________________\n",
+    ),
+    "table of contents": (
+        "data",
+        "Chapter 1 ............................ 12\nChapter 2 ............................ 31\n",
+    ),
     "base64": (
         "data",
         "iVBORw0KGgoAAAANSUhEUgAAAAUAAAAFCAYAAACNbyblAAAAHElEQVQI12P4//8/w38GIAXDIBKE0DHxgljNBAAO9TXL0Y4OHwAAAABJRU5ErkJggg==",
     ),
-    "sequence": ("data", "ATGGCCATTGTAATGGGCCGCTGAAAGGGTGCCCGATAGATGGCCATTGTAATGGGCCGCTGAAAGGGTGCCCGATAG"),
+    "sequence": (
+        "data",
+        "ATGGCCATTGTAATGGGCCGCTGAAAGGGTGCCCGATAGATGGCCATTGTAATGGGCCGCTGAAAGGGTGCCCGATAG",
+    ),
     "ping": (
         "data",
         "64 bytes from 10.0.0.1: icmp_seq=1 ttl=64 time=0.043 ms\n64 bytes from 10.0.0.1: icmp_seq=2 ttl=64 time=0.043 ms\n",
     ),
-    "compiler messages": ("data", "main.c:10:5: warning: unused variable\nmain.c:12:5: warning: unused variable\n"),
+    "compiler messages": (
+        "data",
+        "main.c:10:5: warning: unused variable\nmain.c:12:5: warning: unused variable\n",
+    ),
     "numbers": ("data", "3.14 2.71 1.41 1.61 0.57 6.02 1.38 8.31 9.81 2.99\n"),
     "nothing": ("data", ""),
 }
@@ -149,13 +191,22 @@ PROSE = "The river had risen in the night and taken the bridge, so the mail did 
         ("", "年，他在《河水》中演的是“水手”（Ben White）。\n\n3. 2001", "prose"),
     ],
 )
-def test_a_cycle_has_the_form_of_its_own_lines_or_of_what_stands_before(before: str, unit: str, form: Form) -> None:
+def test_a_cycle_has_the_form_of_its_own_lines_or_of_what_stands_before(
+    before: str, unit: str, form: Form
+) -> None:
     assert form_of_cycle(before, unit) == form
 
 
 @pytest.mark.parametrize(
     ("before", "enclosed"),
-    [("[1, 2, ", True), ('{"a": [1], ', True), ("[1, 2] ", False), ("a } b", False), ("", False), ("f(x, ", False)],
+    [
+        ("[1, 2, ", True),
+        ('{"a": [1], ', True),
+        ("[1, 2] ", False),
+        ("a } b", False),
+        ("", False),
+        ("f(x, ", False),
+    ],
 )
 def test_text_within_a_bracket_is_enclosed(before: str, enclosed: bool) -> None:
     assert is_enclosed(before) == enclosed
@@ -176,6 +227,8 @@ def test_text_within_a_comment_of_code_is_in_it(before: str, commented: bool) ->
     assert is_in_comment(before) == commented
 
 
-@pytest.mark.parametrize(("text", "num"), [("```python\nx\n```\n", 2), ("``", 0), ("a `b` c", 0), ("````", 1)])
+@pytest.mark.parametrize(
+    ("text", "num"), [("```python\nx\n```\n", 2), ("``", 0), ("a `b` c", 0), ("````", 1)]
+)
 def test_fences_are_counted(text: str, num: int) -> None:
     assert num_fences(text) == num

@@ -62,7 +62,10 @@ def test_symbols_and_digits_are_loops_later_than_words(text: str, found: bool) -
 
 
 def test_a_loop_with_a_counter_is_found() -> None:
-    text = PROSE + "".join(f"Step {i}: press the red button and wait for the light to turn on again. " for i in range(40))
+    text = PROSE + "".join(
+        f"Step {i}: press the red button and wait for the light to turn on again. "
+        for i in range(40)
+    )
     event = LoopDetector().feed(text)
     assert event is not None
     assert event.kind == "near"
@@ -77,15 +80,22 @@ def test_sentences_in_changing_order_are_a_loop() -> None:
 
 def test_a_table_without_a_new_row_is_a_loop_and_one_with_new_rows_is_none() -> None:
     names = ["Ravens", "Browns", "Steelers", "Bengals", "Colts"]
-    again = "".join(f"| 2011 | {names[i * i % 5]} | 20-{i % 3 + 13} | at home | won |\n" for i in range(400))
-    new = "".join(f"| 2011 | {names[i * i % 5]} | {i}-{i * 7} | at home | won |\n" for i in range(80))
+    again = "".join(
+        f"| 2011 | {names[i * i % 5]} | 20-{i % 3 + 13} | at home | won |\n" for i in range(400)
+    )
+    new = "".join(
+        f"| 2011 | {names[i * i % 5]} | {i}-{i * 7} | at home | won |\n" for i in range(80)
+    )
     assert LoopDetector().feed(again[: 60 * 42]) is None
     assert LoopDetector().feed(again) is not None
     assert LoopDetector().feed(new) is None
 
 
 def test_drift_is_found_while_it_runs() -> None:
-    text = PROSE + "".join(f"Step {i}: press the red button and wait for the light to turn on again. " for i in range(14))
+    text = PROSE + "".join(
+        f"Step {i}: press the red button and wait for the light to turn on again. "
+        for i in range(14)
+    )
     event = LoopDetector().feed(text)
     assert event is not None
     assert event.kind == "near"
@@ -99,7 +109,9 @@ def test_counters_in_words_are_counters() -> None:
     lines = [f"The {ordinal} set of pieces stands on its own side.\n" for ordinal in ORDINALS]
     event = LoopDetector().feed("".join(lines))
     assert event is not None
-    names = [line.replace(ordinal, ordinal[::-1]) for line, ordinal in zip(lines, ORDINALS, strict=True)]
+    names = [
+        line.replace(ordinal, ordinal[::-1]) for line, ordinal in zip(lines, ORDINALS, strict=True)
+    ]
     assert LoopDetector().feed("".join(names)) is None
 
 
@@ -117,7 +129,9 @@ def test_the_same_words_in_the_same_gaps_are_a_loop() -> None:
 
 @pytest.mark.parametrize("literal", ["null", "true", '"none"'])
 @pytest.mark.parametrize("separator", [", ", ",\n    "])
-def test_the_form_of_what_is_said_again_counts_not_that_of_what_stands_before(literal: str, separator: str) -> None:
+def test_the_form_of_what_is_said_again_counts_not_that_of_what_stands_before(
+    literal: str, separator: str
+) -> None:
     array = '{"values": [' + separator.join([literal] * 64) + "]}\n"
     assert LoopDetector().feed(PROSE + "\n\n" + array) is None
 
@@ -125,7 +139,10 @@ def test_the_form_of_what_is_said_again_counts_not_that_of_what_stands_before(li
 def test_code_in_a_fence_is_stopped_before_a_file_of_code() -> None:
     rng = random.Random(3)
     names = "stop move turn jump left right".split()
-    code = "".join(f"    self.add_action(Action('{rng.choice(names)}', self.inputs.{rng.choice(names)}));\n" for _ in range(240))
+    code = "".join(
+        f"    self.add_action(Action('{rng.choice(names)}', self.inputs.{rng.choice(names)}));\n"
+        for _ in range(240)
+    )
     fenced, bare = LoopDetector().feed("Here it is.\n```java\n" + code), LoopDetector().feed(code)
     assert fenced is not None
     assert bare is not None
@@ -158,7 +175,10 @@ def test_the_second_copy_is_held_from_its_first_token_on() -> None:
         "ha ha ha ha ha",
         "```\n" + "| | |  |   |  | | |\n" * 20 + "```\n",
         "".join(f"id-{i},press-03,ok,1.02\n" for i in range(100)),
-        "".join(f"2026-03-01 09:{i % 60:02}:00 WARN connection refused, retrying in two seconds\n" for i in range(30)),
+        "".join(
+            f"2026-03-01 09:{i % 60:02}:00 WARN connection refused, retrying in two seconds\n"
+            for i in range(30)
+        ),
         "=" * 120 + "\n",
     ],
 )
@@ -175,7 +195,11 @@ def test_tokens_are_symbols_too() -> None:
 
 
 @settings(deadline=None)
-@given(st.text("ab c", min_size=1, max_size=30), st.integers(0, 40), st.lists(st.integers(1, 9), min_size=1, max_size=4))
+@given(
+    st.text("ab c", min_size=1, max_size=30),
+    st.integers(0, 40),
+    st.lists(st.integers(1, 9), min_size=1, max_size=4),
+)
 def test_pieces_do_not_matter(unit: str, copies: int, sizes: list[int]) -> None:
     text = PROSE[:100] + unit * copies
     pieces, at, turn = LoopDetector(), 0, 0
@@ -199,7 +223,9 @@ def test_wrong_configuration_is_named(value: object) -> None:
 
 
 # A page without two equal sentences: only as a whole does it repeat.
-NOUNS = "river bridge miller harvest orchard barge lantern meadow cellar chapel ferry market".split()
+NOUNS = (
+    "river bridge miller harvest orchard barge lantern meadow cellar chapel ferry market".split()
+)
 VERBS = "carried forgot mended counted painted borrowed buried measured followed traded".split()
 
 
@@ -208,7 +234,9 @@ def page(num_chars: int, seed: int = 1) -> str:
     words = []
     while sum(map(len, words)) + len(words) < num_chars:
         words.append(
-            rng.choice(NOUNS + VERBS) if rng.random() < 0.5 else "".join(rng.choices("aeioulmnrst", k=rng.randint(3, 9)))
+            rng.choice(NOUNS + VERBS)
+            if rng.random() < 0.5
+            else "".join(rng.choices("aeioulmnrst", k=rng.randint(3, 9)))
         )
     return " ".join(words)[:num_chars]
 
@@ -256,15 +284,22 @@ def test_a_list_of_one_item_under_new_numbers_is_a_loop(marker: str) -> None:
 
 def test_a_short_table_of_random_numbers_is_no_loop() -> None:
     rng = random.Random(3)
-    rows = [f"| {rng.randint(1, 9999)} | {rng.randint(1, 9999)} | {rng.randint(1, 9999)} |\n" for _ in range(200)]
+    rows = [
+        f"| {rng.randint(1, 9999)} | {rng.randint(1, 9999)} | {rng.randint(1, 9999)} |\n"
+        for _ in range(200)
+    ]
     assert LoopDetector().feed("| a | b | c |\n|---|---|---|\n" + "".join(rows)) is None
 
 
 def test_measurements_in_prose_need_more_copies_than_a_counter() -> None:
     """A number that cannot be told from those before is something new."""
     rng = random.Random(5)
-    counted = LoopDetector().feed("".join(f"The gauge at the weir reads {i} today. " for i in range(1, 40)))
-    measured = LoopDetector().feed("".join(f"The gauge at the weir reads {rng.randint(100, 9999)} today. " for _ in range(40)))
+    counted = LoopDetector().feed(
+        "".join(f"The gauge at the weir reads {i} today. " for i in range(1, 40))
+    )
+    measured = LoopDetector().feed(
+        "".join(f"The gauge at the weir reads {rng.randint(100, 9999)} today. " for _ in range(40))
+    )
     assert counted is not None
     assert measured is None or measured.detected_at > counted.detected_at
 
@@ -287,7 +322,11 @@ def num_objects(root: object) -> int:
     waiting = [root]
     while waiting:
         for item in gc.get_referents(waiting.pop()):
-            if id(item) not in seen and not isinstance(item, type | ModuleType) and not callable(item):
+            if (
+                id(item) not in seen
+                and not isinstance(item, type | ModuleType)
+                and not callable(item)
+            ):
                 seen.add(id(item))
                 waiting.append(item)
     return len(seen)
@@ -300,7 +339,9 @@ def test_what_is_remembered_does_not_grow_with_the_text(unit: str) -> None:
     sizes = []
     for _ in range(12):
         for _ in range(100_000 // len(unit) // 100):
-            assert detector.feed("".join(unit.format(rng.getrandbits(40)) for _ in range(60))) is None
+            assert (
+                detector.feed("".join(unit.format(rng.getrandbits(40)) for _ in range(60))) is None
+            )
         sizes.append(num_objects(detector))
     assert max(sizes) < 5 * (2 * 1000 + 16_384)
     assert max(sizes[6:]) < 1.5 * max(sizes[:6])
@@ -343,7 +384,9 @@ def test_a_text_that_goes_on_after_a_loop_has_left_it() -> None:
     ],
 )
 @pytest.mark.parametrize("before", ["", PROSE])
-def test_a_cycle_of_few_words_is_found_though_each_pair_of_them_comes_more_than_once(unit: str, before: str) -> None:
+def test_a_cycle_of_few_words_is_found_though_each_pair_of_them_comes_more_than_once(
+    unit: str, before: str
+) -> None:
     event = LoopDetector().feed(before + unit * 40)
     assert event is not None
     assert event.period % len(unit) == 0

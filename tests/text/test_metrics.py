@@ -46,10 +46,14 @@ def test_gophers_fractions_are_datatroves(words: list[str], n: int) -> None:
     num_duplicates, duplicate_chars = gopher.find_duplicates(words)
     assert metrics.duplicate_share(words) == pytest.approx(num_duplicates / len(words))
     assert metrics.duplicate_char_share(words) == pytest.approx(duplicate_chars / chars)
-    assert metrics.duplicate_ngram_char_share(words, n) == pytest.approx(gopher.find_all_duplicate(words, n) / chars)
+    assert metrics.duplicate_ngram_char_share(words, n) == pytest.approx(
+        gopher.find_all_duplicate(words, n) / chars
+    )
     grams = ["".join(gram) for gram in nltk_ngrams(words, n)]
     if len(set(grams)) < len(grams):
-        assert metrics.top_ngram_char_share(words, n) == pytest.approx(min(1, gopher.find_top_duplicate(grams) / chars))
+        assert metrics.top_ngram_char_share(words, n) == pytest.approx(
+            min(1, gopher.find_top_duplicate(grams) / chars)
+        )
 
 
 def test_worked_by_hand() -> None:
@@ -62,13 +66,17 @@ def test_worked_by_hand() -> None:
     assert metrics.rep_w(sequence, 4) == pytest.approx(3 / 7)
     assert metrics.seq_rep_n([sequence, ["a"] * 3], 2) == pytest.approx((2 / 6 + 1 / 2) / 2)
     assert metrics.top_ngram_char_share(sequence, 2) == pytest.approx(12 / 20)
-    assert metrics.duplicate_ngram_char_share(["a", "b", "c", "a", "b", "d"], 2) == pytest.approx(2 / 6)
+    assert metrics.duplicate_ngram_char_share(["a", "b", "c", "a", "b", "d"], 2) == pytest.approx(
+        2 / 6
+    )
     assert metrics.duplicate_share(["a", "b", "a"]) == pytest.approx(1 / 3)
     assert metrics.duplicate_char_share(["aa", "b", "aa"]) == pytest.approx(2 / 5)
     numbers = metrics.repetition_metrics("他来了。她走了。他来了。\n他来了！\n\n他来了！\n")
     assert numbers["duplicate_sentences"] == pytest.approx(3 / 5)
     assert numbers["duplicate_lines"] == pytest.approx(1 / 3)
-    names = metrics.repetition_metrics("Mr. Holmes paid 3.14 to Mr. Watson of the U.S. bank. It rose to 3.50 in the U.S. later.")
+    names = metrics.repetition_metrics(
+        "Mr. Holmes paid 3.14 to Mr. Watson of the U.S. bank. It rose to 3.50 in the U.S. later."
+    )
     assert names["duplicate_sentences"] == 0
     assert metrics.compression_ratio("abc " * 500) > 20
 
@@ -77,6 +85,9 @@ def test_self_bleu_is_the_mean_of_nltks_bleu() -> None:
     texts = ["the cat sat on the mat", "the cat sat on the rug", "nobody remembered such a flood"]
     split = [units(text) for text in texts]
     smooth = SmoothingFunction().method1
-    scores = [sentence_bleu([split[j] for j in range(3) if j != i], split[i], smoothing_function=smooth) for i in range(3)]
+    scores = [
+        sentence_bleu([split[j] for j in range(3) if j != i], split[i], smoothing_function=smooth)
+        for i in range(3)
+    ]
     assert metrics.self_bleu(texts) == pytest.approx(sum(scores) / 3)
     assert metrics.self_bleu(texts[:1]) == 0

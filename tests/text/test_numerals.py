@@ -18,6 +18,8 @@ def test_a_number_word_has_its_value(word: str, number: int) -> None:
     assert number_in_words(word, word.casefold()) == number
 
 
-@pytest.mark.parametrize("word", ["river", "viii", "XL", "IIII", "VX", "firstly", "水", "第一章", ""])
+@pytest.mark.parametrize(
+    "word", ["river", "viii", "XL", "IIII", "VX", "firstly", "水", "第一章", ""]
+)
 def test_other_words_are_no_numbers(word: str) -> None:
     assert number_in_words(word, word.casefold()) == -1

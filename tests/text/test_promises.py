@@ -41,10 +41,12 @@ SENTENCES = [
     "- The river had risen in the night and taken the",
 ]
 SEPARATORS = ["", " ", " ", " ", "\n", "\n", "\n\n", "\n    ", "，"]
-pieces = st.one_of(st.sampled_from(SENTENCES), st.text(max_size=12), st.text("ab .。\n-|`1", max_size=20))
-repetitive = st.lists(st.tuples(pieces, st.sampled_from(SEPARATORS), st.integers(1, 6)), max_size=14).map(
-    lambda parts: "".join((piece + separator) * times for piece, separator, times in parts)
+pieces = st.one_of(
+    st.sampled_from(SENTENCES), st.text(max_size=12), st.text("ab .。\n-|`1", max_size=20)
 )
+repetitive = st.lists(
+    st.tuples(pieces, st.sampled_from(SEPARATORS), st.integers(1, 6)), max_size=14
+).map(lambda parts: "".join((piece + separator) * times for piece, separator, times in parts))
 WORDS = (
     "the river had risen in night and taken bridge so mail did not come nobody village remembered such flood though old Marten "
     "swore that his father seen one by noon water stood at church door baker carried flour loft while two boys rowed along street"
@@ -84,7 +86,10 @@ def counted(draw: st.DrawFn) -> str:
     """A unit with a number in it, which stays, advances or jumps."""
     before, after, number = draw(sentences), draw(sentences), draw(st.sampled_from(COUNTERS))
     first, step = draw(st.integers(0, 300)), draw(st.sampled_from([0, 1, -1, 7, 7919]))
-    return "".join(f"{before[:-2]} {number.format(first + step * i % 10_007)} {after}" for i in range(draw(st.integers(1, 24))))
+    return "".join(
+        f"{before[:-2]} {number.format(first + step * i % 10_007)} {after}"
+        for i in range(draw(st.integers(1, 24)))
+    )
 
 
 @st.composite
@@ -93,8 +98,13 @@ def drifting(draw: st.DrawFn) -> str:
     said = draw(st.lists(sentences, min_size=2, max_size=5))
     if draw(st.booleans()):
         frame = draw(st.lists(st.sampled_from(WORDS), min_size=4, max_size=12))
-        said = [sentence_of([*frame[:place], draw(st.sampled_from(WORDS)), *frame[place + 1 :]]) for place in range(4)]
-    return "".join(said[turn % len(said)] for turn in draw(st.lists(st.integers(0, 4), max_size=40)))
+        said = [
+            sentence_of([*frame[:place], draw(st.sampled_from(WORDS)), *frame[place + 1 :]])
+            for place in range(4)
+        ]
+    return "".join(
+        said[turn % len(said)] for turn in draw(st.lists(st.integers(0, 4), max_size=40))
+    )
 
 
 @st.composite
@@ -124,14 +134,18 @@ def long_units(draw: st.DrawFn) -> str:
     return (unit * copies)[: draw(st.integers(1, len(unit) * copies))]
 
 
-hard = st.lists(counted() | drifting() | listed() | flooding() | long_units() | repetitive, min_size=1, max_size=4).map(
-    lambda parts: "".join(parts)
-)
+hard = st.lists(
+    counted() | drifting() | listed() | flooding() | long_units() | repetitive,
+    min_size=1,
+    max_size=4,
+).map(lambda parts: "".join(parts))
 prompts = st.sampled_from(PROMPTS)
 editing = st.sampled_from(["loops", "balanced", "strict"])
 on_loops = st.sampled_from(["cut", "skip"])
 thorough = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 
 
@@ -149,8 +163,17 @@ def filtered(
 
 
 @thorough
-@given(hard, st.lists(st.integers(1, 40), min_size=1, max_size=6), st.sampled_from(POLICIES), on_loops, prompts, st.booleans())
-def test_1_deltas_do_not_matter(text: str, sizes: list[int], policy: str, on_loop: str, prompt: str | None, edit: bool) -> None:
+@given(
+    hard,
+    st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    st.sampled_from(POLICIES),
+    on_loops,
+    prompts,
+    st.booleans(),
+)
+def test_1_deltas_do_not_matter(
+    text: str, sizes: list[int], policy: str, on_loop: str, prompt: str | None, edit: bool
+) -> None:
     config = {"prompt": prompt, "policy": policy, "on_loop": on_loop, "edit": edit}
     whole, one = filtered(text, **config)
     parts, many = filtered(text, sizes, **config)
@@ -160,7 +183,9 @@ def test_1_deltas_do_not_matter(text: str, sizes: list[int], policy: str, on_loo
 
 @thorough
 @given(hard, editing, on_loops)
-def test_2_the_output_is_the_input_less_the_removed_spans(text: str, policy: str, on_loop: str) -> None:
+def test_2_the_output_is_the_input_less_the_removed_spans(
+    text: str, policy: str, on_loop: str
+) -> None:
     out, done = filtered(text, policy=policy, on_loop=on_loop)
     rest, at = [], 0
     for removal in done.removed:
@@ -180,14 +205,22 @@ def test_2_every_distinct_sentence_before_the_onset_survives(text: str) -> None:
 
 
 @thorough
-@given(st.permutations(SENTENCES[:7]), st.lists(st.integers(1, 40), min_size=1, max_size=6), editing)
-def test_3_text_in_which_nothing_repeats_comes_out_as_it_went_in(sentences: list[str], sizes: list[int], policy: str) -> None:
+@given(
+    st.permutations(SENTENCES[:7]), st.lists(st.integers(1, 40), min_size=1, max_size=6), editing
+)
+def test_3_text_in_which_nothing_repeats_comes_out_as_it_went_in(
+    sentences: list[str], sizes: list[int], policy: str
+) -> None:
     text = "\n".join(sentences)
     assert filtered(text, sizes, policy=policy)[0] == text
 
 
 @thorough
-@given(repetitive, st.lists(st.integers(1, 40), min_size=1, max_size=6), st.sampled_from(["off", "watch"]))
+@given(
+    repetitive,
+    st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    st.sampled_from(["off", "watch"]),
+)
 def test_3_off_and_watch_are_the_identity_at_once(text: str, sizes: list[int], policy: str) -> None:
     identity = RepetitionFilter(FilterConfig(policy=policy))  # type: ignore[arg-type]
     for at in range(0, len(text), sizes[0]):
@@ -220,7 +253,10 @@ def test_5_memory_is_bounded(unit: str, policy: str) -> None:
 
 
 @thorough
-@given(st.text(max_size=200) | st.text(st.characters(exclude_categories=[]), max_size=100), st.sampled_from(POLICIES))
+@given(
+    st.text(max_size=200) | st.text(st.characters(exclude_categories=[]), max_size=100),
+    st.sampled_from(POLICIES),
+)
 def test_5_no_text_raises(text: str, policy: str) -> None:
     filtered(text * 3, policy=policy)
 
@@ -229,13 +265,21 @@ def test_5_no_text_raises(text: str, policy: str) -> None:
 @given(
     st.sampled_from(["```python\n{}\n```", "| a | b |\n|---|---|\n{}\n", "~~~\n{}\n~~~"]),
     st.lists(
-        st.sampled_from(["x = compute(first, second)", "y = compute(second, third)", "| 10 | 20 |"]), min_size=1, max_size=12
+        st.sampled_from(
+            ["x = compute(first, second)", "y = compute(second, third)", "| 10 | 20 |"]
+        ),
+        min_size=1,
+        max_size=12,
     ),
     editing,
 )
 def test_6_code_and_tables_are_not_edited(frame: str, lines: list[str], policy: str) -> None:
     rows = [line if "|" in line or "|" not in frame else f"| {line} |" for line in lines]
-    text = "See below what came out of it.\n\n" + frame.format("\n".join(rows)) + "\nThat is all there is to say."
+    text = (
+        "See below what came out of it.\n\n"
+        + frame.format("\n".join(rows))
+        + "\nThat is all there is to say."
+    )
     out, done = filtered(text, policy=policy)
     assert out == text if done.loop is None else text.startswith(out)
 
@@ -244,7 +288,17 @@ def test_6_code_and_tables_are_not_edited(frame: str, lines: list[str], policy: 
 @given(
     st.lists(
         st.sampled_from(
-            ['"replicas": 3,', '"a long name of nothing in particular, said again",', "{", "}", "},", "[", "],", "null,", "0,"]
+            [
+                '"replicas": 3,',
+                '"a long name of nothing in particular, said again",',
+                "{",
+                "}",
+                "},",
+                "[",
+                "],",
+                "null,",
+                "0,",
+            ]
         ),
         max_size=14,
     ),
@@ -271,11 +325,19 @@ def test_8_flush_twice_gives_nothing_and_feed_after_flush_raises(text: str, poli
         done.feed("more")
 
 
-novel = st.permutations(SENTENCES[:3]).map(" ".join) | st.permutations(SENTENCES[4:7]).map("".join) | st.just("")
+novel = (
+    st.permutations(SENTENCES[:3]).map(" ".join)
+    | st.permutations(SENTENCES[4:7]).map("".join)
+    | st.just("")
+)
 
 
 @thorough
-@given(novel, st.lists(english, min_size=1, max_size=8) | st.lists(chinese, min_size=1, max_size=8), editing)
+@given(
+    novel,
+    st.lists(english, min_size=1, max_size=8) | st.lists(chinese, min_size=1, max_size=8),
+    editing,
+)
 def test_9_a_cycle_is_stopped_while_it_runs(before: str, unit: list[str], policy: str) -> None:
     """After two copies and a bit of a long unit; after more of a short one."""
     period = "".join(unit)
@@ -286,7 +348,15 @@ def test_9_a_cycle_is_stopped_while_it_runs(before: str, unit: list[str], policy
 
 
 @thorough
-@given(novel, english, english, st.sampled_from(COUNTERS), st.integers(0, 3000), st.sampled_from([1, -1, 7]), editing)
+@given(
+    novel,
+    english,
+    english,
+    st.sampled_from(COUNTERS),
+    st.integers(0, 3000),
+    st.sampled_from([1, -1, 7]),
+    editing,
+)
 def test_9_a_cycle_with_a_counter_is_stopped_while_it_runs(
     before: str, first: str, second: str, number: str, start: int, step: int, policy: str
 ) -> None:
@@ -298,10 +368,17 @@ def test_9_a_cycle_with_a_counter_is_stopped_while_it_runs(
 
 @thorough
 @given(
-    st.lists(st.lists(st.sampled_from(WORDS), min_size=6, max_size=12).map(sentence_of), min_size=2, max_size=4, unique=True),
+    st.lists(
+        st.lists(st.sampled_from(WORDS), min_size=6, max_size=12).map(sentence_of),
+        min_size=2,
+        max_size=4,
+        unique=True,
+    ),
     st.randoms(use_true_random=False),
 )
-def test_9_sentences_in_changing_order_are_stopped_while_they_run(said: list[str], order: random.Random) -> None:
+def test_9_sentences_in_changing_order_are_stopped_while_they_run(
+    said: list[str], order: random.Random
+) -> None:
     text = "".join(order.choice(said) for _ in range(80))
     _, done = filtered(text, policy="loops")
     assert done.loop is not None
@@ -319,21 +396,28 @@ def structured(draw: st.DrawFn) -> str:
 
 
 def json_array(draw: st.DrawFn) -> str:
-    literal = draw(st.sampled_from(["0", "0.0", "null", "true", "false", '"none"', "[0, 0, 0]", "-1", '"n/a"']))
+    literal = draw(
+        st.sampled_from(["0", "0.0", "null", "true", "false", '"none"', "[0, 0, 0]", "-1", '"n/a"'])
+    )
     separator = draw(st.sampled_from([", ", ",", ",\n  ", ",\n    "]))
     return '{"values": [' + separator.join([literal] * draw(st.integers(1, 64))) + "]}\n"
 
 
 def json_objects(draw: st.DrawFn) -> str:
     first, second = draw(words), draw(words)
-    rows = [f'{{"id": {i}, "{first}": "{second}", "ok": true}}' for i in range(draw(st.integers(1, 30)))]
+    rows = [
+        f'{{"id": {i}, "{first}": "{second}", "ok": true}}' for i in range(draw(st.integers(1, 30)))
+    ]
     return "[" + draw(st.sampled_from([", ", ",\n "])).join(rows) + "]\n"
 
 
 def base64_of_zeros(draw: st.DrawFn) -> str:
     head = draw(
         st.sampled_from(
-            ["iVBORw0KGgoAAAANSUhEUgAAAAUAAAAFCAYAAACNbyblAAAAHElEQVQI12P4", "data:image/png;base64,R0lGODlhAQABAIAA"]
+            [
+                "iVBORw0KGgoAAAANSUhEUgAAAAUAAAAFCAYAAACNbyblAAAAHElEQVQI12P4",
+                "data:image/png;base64,R0lGODlhAQABAIAA",
+            ]
         )
     )
     return head + "A" * draw(st.integers(1, 600)) + "TXL0Y4OHwAAAABJRU5ErkJggg==\n"
@@ -347,7 +431,9 @@ def table(draw: st.DrawFn) -> str:
 
 def blank_form(draw: st.DrawFn) -> str:
     labels = draw(st.lists(words, min_size=1, max_size=3, unique=True))
-    return ("".join(f"{label.capitalize()}: {'_' * 24}\n" for label in labels) + "\n") * draw(st.integers(1, 12))
+    return ("".join(f"{label.capitalize()}: {'_' * 24}\n" for label in labels) + "\n") * draw(
+        st.integers(1, 12)
+    )
 
 
 def verse(draw: st.DrawFn) -> str:
@@ -364,23 +450,41 @@ def code(draw: st.DrawFn) -> str:
     end = draw(st.sampled_from([";", ""]))
     body = "".join(f"    {call}{end}\n" for _ in range(draw(st.integers(1, 12))))
     return draw(
-        st.sampled_from(["def run():\n{}    return None\n", "```python\ndef run():\n{}```\n", "void run() {{\n{}}}\n"])
+        st.sampled_from(
+            [
+                "def run():\n{}    return None\n",
+                "```python\ndef run():\n{}```\n",
+                "void run() {{\n{}}}\n",
+            ]
+        )
     ).format(body)
 
 
 def unrolled(draw: st.DrawFn) -> str:
     target = draw(words)
-    return "```c\n" + "".join(f"    {target}[{i}] = left[{i}] + right[{i}];\n" for i in range(draw(st.integers(1, 32)))) + "```\n"
+    return (
+        "```c\n"
+        + "".join(
+            f"    {target}[{i}] = left[{i}] + right[{i}];\n"
+            for i in range(draw(st.integers(1, 32)))
+        )
+        + "```\n"
+    )
 
 
 def log(draw: st.DrawFn) -> str:
     message = " ".join(draw(st.lists(words, min_size=2, max_size=6)))
-    return "".join(f"2026-03-01 09:{i:02}:00 WARN {message}\n" for i in range(draw(st.integers(1, 25))))
+    return "".join(
+        f"2026-03-01 09:{i:02}:00 WARN {message}\n" for i in range(draw(st.integers(1, 25)))
+    )
 
 
 def inserts(draw: st.DrawFn) -> str:
     value = draw(words)
-    return "".join(f"INSERT INTO stock (sku, qty) VALUES ('{value}-{i}', 10);\n" for i in range(draw(st.integers(1, 40))))
+    return "".join(
+        f"INSERT INTO stock (sku, qty) VALUES ('{value}-{i}', 10);\n"
+        for i in range(draw(st.integers(1, 40)))
+    )
 
 
 def matrix(draw: st.DrawFn) -> str:
@@ -391,12 +495,18 @@ def matrix(draw: st.DrawFn) -> str:
 def stack_trace(draw: st.DrawFn) -> str:
     name = draw(words)
     frame = f'  File "tree.py", line 31, in {name}\n    return {name}(node.left)\n'
-    return "Traceback (most recent call last):\n" + frame * draw(st.integers(1, 4)) + "RecursionError: too deep\n"
+    return (
+        "Traceback (most recent call last):\n"
+        + frame * draw(st.integers(1, 4))
+        + "RecursionError: too deep\n"
+    )
 
 
 def yaml(draw: st.DrawFn) -> str:
     names = draw(st.lists(words, min_size=1, max_size=8, unique=True))
-    return "services:\n" + "".join(f"  {name}:\n    image: nginx\n    restart: always\n    replicas: 1\n" for name in names)
+    return "services:\n" + "".join(
+        f"  {name}:\n    image: nginx\n    restart: always\n    replicas: 1\n" for name in names
+    )
 
 
 STRUCTURES = [
@@ -405,7 +515,11 @@ STRUCTURES = [
 
 
 @thorough
-@given(structured(), st.sampled_from(["", "Here is what you asked for:\n\n", "\n".join(SENTENCES[:4]) + "\n\n"]), editing)
+@given(
+    structured(),
+    st.sampled_from(["", "Here is what you asked for:\n\n", "\n".join(SENTENCES[:4]) + "\n\n"]),
+    editing,
+)
 def test_10_structured_output_is_not_cut(text: str, before: str, policy: str) -> None:
     _, done = filtered(before + text, policy=policy)
     assert done.loop is None
@@ -422,7 +536,10 @@ FRAME = '  File "tree.py", line 31, in the\n    return the(node.left)\n'
         (" ".join(["0"] * 16) + "\n") * 16,
         '{"values": [' + ",\n    ".join(['""'] * 64) + "]}\n",
         "def run():\n" + "    the_the(the, the)\n" * 12,
-        "\n".join(SENTENCES[:4]) + "\n\nTraceback (most recent call last):\n" + FRAME * 8 + "RecursionError: too deep\n",
+        "\n".join(SENTENCES[:4])
+        + "\n\nTraceback (most recent call last):\n"
+        + FRAME * 8
+        + "RecursionError: too deep\n",
     ],
     ids=["counting", "matrix", "empty strings", "last token cut off", "stack trace"],
 )
@@ -434,4 +551,6 @@ def test_10_forms_that_were_cut(text: str) -> None:
 def test_a_key_begins_with_the_key_of_what_the_text_begins_with(first: str, second: str) -> None:
     from dedup.text.words import key_prefix
 
-    assert not sentence_key(first + second) or sentence_key(first + second).startswith(key_prefix(first))
+    assert not sentence_key(first + second) or sentence_key(first + second).startswith(
+        key_prefix(first)
+    )

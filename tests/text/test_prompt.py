@@ -306,7 +306,11 @@ def test_no_text_raises(prompt: str, period: str) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.lists(st.sampled_from("write repeat 'ha' 5 times 一百 遍 : ` \" ( ; \n . not 「 」 \ue000 \ud800".split(" "))),
+    st.lists(
+        st.sampled_from(
+            "write repeat 'ha' 5 times 一百 遍 : ` \" ( ; \n . not 「 」 \ue000 \ud800".split(" ")
+        )
+    ),
     st.text("ha \n1."),
 )
 def test_no_mixture_raises(parts: list[str], period: str) -> None:

@@ -23,11 +23,23 @@ def segments(text: str, size: int | None = None) -> list[Segment]:
 @pytest.mark.parametrize(
     ("text", "sentences"),
     [
-        ("Mr. Holmes lit his pipe. He said nothing.", ["Mr. Holmes lit his pipe.", "He said nothing."]),
-        ("It costs 3.50 at example.org today. Cheap!", ["It costs 3.50 at example.org today.", "Cheap!"]),
-        ("He lives in the U.S. and works there. Good.", ["He lives in the U.S. and works there.", "Good."]),
+        (
+            "Mr. Holmes lit his pipe. He said nothing.",
+            ["Mr. Holmes lit his pipe.", "He said nothing."],
+        ),
+        (
+            "It costs 3.50 at example.org today. Cheap!",
+            ["It costs 3.50 at example.org today.", "Cheap!"],
+        ),
+        (
+            "He lives in the U.S. and works there. Good.",
+            ["He lives in the U.S. and works there.", "Good."],
+        ),
         ('"Is it you?" she asked. "Yes."', ['"Is it you?"', "she asked.", '"Yes."']),
-        ("J. R. Smith came at 10 a.m. on Monday. We left.", ["J. R. Smith came at 10 a.m. on Monday.", "We left."]),
+        (
+            "J. R. Smith came at 10 a.m. on Monday. We left.",
+            ["J. R. Smith came at 10 a.m. on Monday.", "We left."],
+        ),
         ("Wait... what? Really?! Yes.", ["Wait...", "what?", "Really?!", "Yes."]),
         ("他来了。“你是谁？”她问。走吧！", ["他来了。", "“你是谁？”", "她问。", "走吧！"]),
         ("橋が流れた。誰も見ていない。", ["橋が流れた。", "誰も見ていない。"]),
@@ -63,13 +75,17 @@ def test_kinds() -> None:
 
 
 def test_items_of_one_list_share_a_scope_and_those_of_another_do_not() -> None:
-    first, second, inner, other = (s for s in segments("- one\n- two\n  - one\n\nAnother list:\n\n- one\n") if s.kind == "item")
+    first, second, inner, other = (
+        s for s in segments("- one\n- two\n  - one\n\nAnother list:\n\n- one\n") if s.kind == "item"
+    )
     assert first.scope == second.scope
     assert len({first.scope, inner.scope, other.scope}) == 3
 
 
 @given(
-    st.lists(st.sampled_from([*'ab .。!?\n-`|1…"”“e.g#> \t', "\n    ", "\n- "]), max_size=80).map("".join),
+    st.lists(st.sampled_from([*'ab .。!?\n-`|1…"”“e.g#> \t', "\n    ", "\n- "]), max_size=80).map(
+        "".join
+    ),
     st.integers(1, 5),
 )
 @example("The bridge.\n    . - Boil the water for five minutes", 1)
@@ -103,7 +119,18 @@ def test_what_goes_on_over_a_lines_end_is_wrapped(text: str, wrapped: list[bool]
 
 
 @pytest.mark.parametrize(
-    "line", [">>> print(1. )", "{'a': 1. }", "[1., 2.]", "<b>Yes. No.</b>", "\\frac{1.}{2.}", "    indented. code"]
+    "line",
+    [
+        ">>> print(1. )",
+        "{'a': 1. }",
+        "[1., 2.]",
+        "<b>Yes. No.</b>",
+        "\\frac{1.}{2.}",
+        "    indented. code",
+    ],
 )
 def test_lines_of_code_are_whole(line: str) -> None:
-    assert [(segment.kind, segment.text) for segment in segments(f"Text.\n{line}\nText.\n")][1] == ("code", line.strip())
+    assert [(segment.kind, segment.text) for segment in segments(f"Text.\n{line}\nText.\n")][1] == (
+        "code",
+        line.strip(),
+    )

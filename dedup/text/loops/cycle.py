@@ -12,9 +12,7 @@ _NEEDED_OF_SYMBOLS: Final = 45.0  # rules, leaders, padding; and at least _SYMBO
 _SYMBOL_COPIES: Final = 8
 # In code, tables, JSON and other data, where a wrong cut breaks what follows.
 _LETTERS_IN_STRUCTURE: Final = 450.0
-_LETTERS_IN_BLOCKS: Final = (
-    200.0  # of at least _BLOCK_LINES different lines: equal rows and literals are common, equal blocks are not
-)
+_LETTERS_IN_BLOCKS: Final = 200.0  # of at least _BLOCK_LINES different lines: equal rows and literals are common, equal blocks are not
 _BLOCK_LINES: Final = 3
 QUOTES: Final = re.compile("[\"']")  # of empty strings
 _BLANK: Final = "____"  # of a form, to be filled in with something new
@@ -74,7 +72,10 @@ class Cycle(NamedTuple):
         if not any(map(str.isalnum, self.unit)):
             return copies >= _SYMBOL_COPIES and self.weight >= self._needed_of_symbols(is_fenced)
         is_statement = "=" in self.unit and copies >= _STATEMENT_COPIES
-        if not (self.has_letters or self.unit.isdigit() or is_statement) and self.weight < _ROWS_OF_DIGITS:
+        if (
+            not (self.has_letters or self.unit.isdigit() or is_statement)
+            and self.weight < _ROWS_OF_DIGITS
+        ):
             return False
         if form in ("code", "data"):
             return copies >= 3 + begun and self.weight >= self._needed_in_structure()

@@ -41,15 +41,25 @@ LoopKind = Literal["exact", "near", "flood"]
 
 _LONGEST_TOKEN: Final = 16  # characters
 _REACH: Final = 128  # characters back in which an echo is heard
-_HELD_DISTANCE: Final = 4096  # characters: a copy from further back is not held, a stream must not stall for a page
+_HELD_DISTANCE: Final = (
+    4096  # characters: a copy from further back is not held, a stream must not stall for a page
+)
 _MAX_MISSED: Final = 3  # tokens after which a passage is lost
 _LOOK_AGAIN: Final = 1.15  # growth of a cycle or a sum until its form is looked at again
 _FORM_TOKENS: Final = 600  # looked at to tell a form
 _CONTEXT_TOKENS: Final = 120
 # Bits missing that are a loop, by form: what repeats legitimately and what a wrong cut breaks decide.
-_LIMITS: Final[dict[Form, float]] = {"prose": 110.0, "verse": 200.0, "notation": 250.0, "code": 900.0, "data": 1200.0}
+_LIMITS: Final[dict[Form, float]] = {
+    "prose": 110.0,
+    "verse": 200.0,
+    "notation": 250.0,
+    "code": 900.0,
+    "data": 1200.0,
+}
 _LIMIT_IN_FENCE: Final = 350.0  # at least: output of programs repeats its lines
-_LIMIT_OF_FENCED_CODE: Final = 400.0  # a snippet in an answer, where a wrong cut breaks less than in a file
+_LIMIT_OF_FENCED_CODE: Final = (
+    400.0  # a snippet in an answer, where a wrong cut breaks less than in a file
+)
 _LIMIT: Final = 110.0  # the least of them
 _STEP: Final = 32  # tokens between two looks for a flood or a short cycle
 _LEAST_SHORT: Final = 4  # tokens
@@ -190,7 +200,9 @@ class LoopDetector:
         allowed_copies: given one copy of a cycle, return how many are legitimate, 0 for no more than usual.
     """
 
-    def __init__(self, config: LoopConfig | None = None, allowed_copies: Callable[[str], int] | None = None) -> None:
+    def __init__(
+        self, config: LoopConfig | None = None, allowed_copies: Callable[[str], int] | None = None
+    ) -> None:
         self.config = config or LoopConfig()
         self.event: LoopEvent | None = None  # the loop that the text is in
         self._allowed_copies = allowed_copies
@@ -218,7 +230,13 @@ class LoopDetector:
         token = history.tokens[index]
         size = len(token)
         held = fed
-        if size <= _REACH and history.tail.find(token, max(0, len(history.tail) - size - _REACH), len(history.tail) - 1) >= 0:
+        if (
+            size <= _REACH
+            and history.tail.find(
+                token, max(0, len(history.tail) - size - _REACH), len(history.tail) - 1
+            )
+            >= 0
+        ):
             held = self._echo(index)
         if not copy.distance and self._is_near(history.found):
             held = min(held, history.end)
@@ -464,7 +482,9 @@ class LoopDetector:
         size = history.end - history.ends[index - copy.distance]
         if history.end - start < size + least_begun(size):
             return
-        weight = self._weight_of(index + 1 - num_tokens, index + 1, 0 if is_exact else copy.distance)
+        weight = self._weight_of(
+            index + 1 - num_tokens, index + 1, 0 if is_exact else copy.distance
+        )
         if weight < LEAST_WEIGHT:
             return
         copy.looked_at = copy.num_same
@@ -479,7 +499,9 @@ class LoopDetector:
             start -= self._same_before(start, period, len(unit) + _LONGEST_TOKEN)
         start -= period
         phase = (history.ends[last] - start) % period
-        unit = unit[-phase:] + unit[: len(unit) - phase] if phase else unit  # one copy as the first was
+        unit = (
+            unit[-phase:] + unit[: len(unit) - phase] if phase else unit
+        )  # one copy as the first was
         cycle = Cycle(start, history.end, period, unit[:period], weight, is_exact)
         if not cycle.could_be_loop:
             return
@@ -527,7 +549,9 @@ class LoopDetector:
         """Return the offset of the first copy of what the text says again: where the passage that `deficit` began with was said first."""
         tokens, ends = self._history.tokens, self._history.ends
         index = bisect.bisect_left(ends, deficit.origin + 1)
-        step = max(_REACH, 2 * (deficit.since - deficit.origin))  # offsets between two copies, at most
+        step = max(
+            _REACH, 2 * (deficit.since - deficit.origin)
+        )  # offsets between two copies, at most
         earlier = index - 1
         while earlier >= 0 and ends[index] - ends[earlier] <= step:
             if tokens[earlier : earlier + _SAME_TOKENS] == tokens[index : index + _SAME_TOKENS]:
@@ -605,7 +629,11 @@ class LoopDetector:
         weight = 0.0
         for index in range(max(0, start), end):
             token = token_of(tokens[index])
-            if not distance or index < distance or token.key == token_of(tokens[index - distance]).key:
+            if (
+                not distance
+                or index < distance
+                or token.key == token_of(tokens[index - distance]).key
+            ):
                 weight += token.weight
         return weight
 
@@ -636,7 +664,11 @@ class LoopDetector:
             if size > _REACH:
                 break
             if not text:
-                text = self._history.tail if last == len(ends) - 1 else self._history.text_until(ends[last], 0, 2 * _REACH)
+                text = (
+                    self._history.tail
+                    if last == len(ends) - 1
+                    else self._history.text_until(ends[last], 0, 2 * _REACH)
+                )
             if text.find(text[-size:], max(0, len(text) - size - _REACH), len(text) - 1) < 0:
                 break
             since = ends[index]
@@ -654,4 +686,7 @@ class LoopDetector:
 
 
 def _common_prefix(one: str, other: str) -> int:
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return next(
+        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+        min(len(one), len(other)),
+    )

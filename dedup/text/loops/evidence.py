@@ -11,12 +11,16 @@ from typing import Final
 
 from dedup.text.loops.tokens import Token
 
-EXPECTED_BITS: Final = 0.5  # a letter; English carries about 1 to a reader, a language model knows half of it
+EXPECTED_BITS: Final = (
+    0.5  # a letter; English carries about 1 to a reader, a language model knows half of it
+)
 
 # Bits of a token that goes on as the passage that it copies did, by the number of tokens copied before it.
 _COPIED_BITS: Final[tuple[float, ...]] = (2.0, 0.5, 0.15, 0.05)
 SWITCH_BITS: Final = 4.0  # goes on as another passage did
-FRAME_BITS: Final = 3.0  # a word that fills the same gap as before: it stood two words after the same one
+FRAME_BITS: Final = (
+    3.0  # a word that fills the same gap as before: it stood two words after the same one
+)
 ADVANCE_BITS: Final = 0.1  # a number that advances
 _KNOWN_BITS: Final = 1.0  # stands in the text, but not after what it follows here; and for each doubling of the vocabulary
 _KNOWN_SLOPE: Final = 0.9
@@ -31,10 +35,14 @@ _DIGIT_BITS: Final = 2.2  # of a number that neither stays nor advances
 _MAX_DIGITS: Final = 4
 # What a copied token counts, by how often its passage was copied: a second version, a refrain, a parallel section are no loop yet.
 _COPY_COUNTS: Final[tuple[float, ...]] = (0.0, 0.85, 1.0)
-_NEAR: Final = 300  # characters: what comes back from further away comes back for a reason more often
+_NEAR: Final = (
+    300  # characters: what comes back from further away comes back for a reason more often
+)
 _FIRST_UNSPACED: Final = "\u3040"
 
-LEAST_SURPRISE: Final = _KNOWN_BITS + _KNOWN_SLOPE * math.log2(_VOCABULARY)  # bits of a word that was not expected
+LEAST_SURPRISE: Final = _KNOWN_BITS + _KNOWN_SLOPE * math.log2(
+    _VOCABULARY
+)  # bits of a word that was not expected
 
 
 def copied_bits(num_copied: int) -> float:

@@ -35,7 +35,9 @@ class History:
         self.tail = ""
         self._ids: dict[str, int] = {}  # token -> its number when it stood first
         self._pairs = PairTable()
-        self._folded_at: dict[int, int] = {}  # ids of a pair with numbers folded -> number of its second token
+        self._folded_at: dict[
+            int, int
+        ] = {}  # ids of a pair with numbers folded -> number of its second token
         self._last_id = -1  # of the last token; -1 if the next one follows nothing
         self._last_folded = 0  # id of the last token with its numbers folded; 0 if it has none
         self._frames: set[int] = set()  # ids of two tokens with one between them
@@ -87,7 +89,9 @@ class History:
         last = self._last_folded or last
         self._last_folded = 0
         if token[0].isdigit():
-            this = self._last_folded = self._ids.setdefault(_FOLDED + token_of(token).folded, number)
+            this = self._last_folded = self._ids.setdefault(
+                _FOLDED + token_of(token).folded, number
+            )
         if last < 0:
             return -1
         pair = last << _ID_BITS | this
@@ -135,7 +139,11 @@ class History:
         if last == len(self.ends):
             last -= 1
         excess = self.ends[last] - offset if self.ends else 0
-        first = last + 1 - num_tokens if num_tokens else bisect.bisect_left(self.ends, offset - num_chars)
+        first = (
+            last + 1 - num_tokens
+            if num_tokens
+            else bisect.bisect_left(self.ends, offset - num_chars)
+        )
         text = self.text(first, last + 1)
         return text[: len(text) - excess] if excess > 0 else text
 
@@ -155,9 +163,17 @@ class History:
         self._num_fences += num_fences(self.text(0, num_tokens))
         self.base += num_tokens
         del self.tokens[:num_tokens], self.ends[:num_tokens]
-        self.copies = {number: copies for number, copies in self.copies.items() if number >= self.base}
+        self.copies = {
+            number: copies for number, copies in self.copies.items() if number >= self.base
+        }
         kept = set(self.tokens)
-        self._ids = {token: first for token, first in self._ids.items() if token in kept or token[0] == _FOLDED}
-        self._folded_at = {pair: number for pair, number in self._folded_at.items() if number > self.base}
+        self._ids = {
+            token: first
+            for token, first in self._ids.items()
+            if token in kept or token[0] == _FOLDED
+        }
+        self._folded_at = {
+            pair: number for pair, number in self._folded_at.items() if number > self.base
+        }
         self._pairs.forget(self.tokens, self.base, self._ids)
         self._frames.clear()

@@ -6,7 +6,9 @@ A dict of pairs takes about twice the memory, and each text that is being writte
 from typing import Final
 
 _LEAST_SLOTS: Final = 128  # a power of 2
-_MARK_BITS: Final = 12  # of the hash, kept beside the number: they tell most other pairs without a look at the text
+_MARK_BITS: Final = (
+    12  # of the hash, kept beside the number: they tell most other pairs without a look at the text
+)
 _MARK: Final = (1 << _MARK_BITS) - 1
 
 
@@ -21,7 +23,9 @@ class PairTable:
         self._slots = [0] * _LEAST_SLOTS
         self._num_pairs = 0
 
-    def move(self, tokens: list[str], base: int, ids: dict[str, int], first: int, second: int) -> int:
+    def move(
+        self, tokens: list[str], base: int, ids: dict[str, int], first: int, second: int
+    ) -> int:
         """Record where the pair that `tokens` ends with stands now, and return where it stood before.
 
         Args:

@@ -20,7 +20,13 @@ _NEWLINE: Final = 2
 _OTHER: Final = 3
 _KINDS: Final = bytes(
     [
-        _LOWER if symbol.islower() or symbol.isdigit() else _UPPER if symbol.isupper() else _NEWLINE if symbol == "\n" else _OTHER
+        _LOWER
+        if symbol.islower() or symbol.isdigit()
+        else _UPPER
+        if symbol.isupper()
+        else _NEWLINE
+        if symbol == "\n"
+        else _OTHER
         for symbol in map(chr, range(256))
     ]
 )
@@ -28,7 +34,9 @@ _NUMBER: Final = re.compile(r"\d+")
 _DIGITS_COMPARED: Final = 15
 _IN_WORDS: Final = "0 in words"
 _FIRST_UNSPACED: Final = "\u3040"
-_FEW_LETTERS: Final = 6  # a word with fewer weighs all of them, "aaaaaaaaaaaa" and "hahahahahaha" weigh less
+_FEW_LETTERS: Final = (
+    6  # a word with fewer weighs all of them, "aaaaaaaaaaaa" and "hahahahahaha" weigh less
+)
 
 # Weights: how much a character is expected to say, in letters of a spaced script.
 _IDEOGRAPH_WEIGHT: Final = 2.6
@@ -86,7 +94,9 @@ def _weight(text: str, word: str) -> float:
     if num_symbols and not text.isascii():
         num_wide = sum(1 for char in text if char > "\x7f" and not char.isalnum())
         weight += num_wide * (_WIDE_SYMBOL_WEIGHT - _SYMBOL_WEIGHT)
-        weight += sum(1 - _WIDE_SYMBOL_WEIGHT for char in text if char >= _FIRST_EMOJI and not char.isalnum())
+        weight += sum(
+            1 - _WIDE_SYMBOL_WEIGHT for char in text if char >= _FIRST_EMOJI and not char.isalnum()
+        )
     num_digits = sum(map(str.isdigit, word))
     if num_digits:
         weight += num_digits * (_SAME_DIGIT_WEIGHT if len(set(word)) == 1 else _DIGIT_WEIGHT)

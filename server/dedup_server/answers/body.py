@@ -28,10 +28,18 @@ def asked(messages: object) -> str:
 
 
 def _texts(messages: object, role: str) -> list[list[str]]:
-    by_role = [m for m in messages if isinstance(m, dict) and m.get("role") == role] if isinstance(messages, list) else []
+    by_role = (
+        [m for m in messages if isinstance(m, dict) and m.get("role") == role]
+        if isinstance(messages, list)
+        else []
+    )
     return [texts for message in by_role if (texts := _parts(message.get("content")))]
 
 
 def _parts(content: object) -> list[str]:
-    parts = [part.get("text") for part in content if isinstance(part, dict)] if isinstance(content, list) else [content]
+    parts = (
+        [part.get("text") for part in content if isinstance(part, dict)]
+        if isinstance(content, list)
+        else [content]
+    )
     return [text for text in parts if isinstance(text, str) and text]

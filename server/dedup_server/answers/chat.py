@@ -28,7 +28,9 @@ Chunk = dict[str, Any]
 _Key = tuple[str, int]  # the field of a delta, and which tool call
 
 
-_MAX_FRAMES: Final = 16  # learnt; where each chunk has another, learning them costs more than it saves
+_MAX_FRAMES: Final = (
+    16  # learnt; where each chunk has another, learning them costs more than it saves
+)
 
 _text: Final = msgspec.json.Decoder(str).decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -58,14 +60,18 @@ class _Fed:
 class _ChoiceState:
     """One choice of an answer: its channels, and how it ends."""
 
-    def __init__(self, index: int, is_chat: bool, editing: Editing, heals: bool, keeps: bool) -> None:
+    def __init__(
+        self, index: int, is_chat: bool, editing: Editing, heals: bool, keeps: bool
+    ) -> None:
         self.ended = False
         self.waits = False  # cut at a loop, and may yet go on
         self._heals = heals
         self._keeps = keeps
         self._begins_with = ""  # goes before the next text
         self.channels: list[Channel] = []
-        self.last: tuple[str, Channel] | None = None  # the field and the channel that text went to last
+        self.last: tuple[str, Channel] | None = (
+            None  # the field and the channel that text went to last
+        )
         self._open: dict[_Key, Channel] = {}
         self._index = index
         self._is_chat = is_chat
@@ -84,7 +90,9 @@ class _ChoiceState:
         """Return whether there is more to say behind a cut: in content alone, and not in JSON that is complete."""
         if {channel.name for channel in self.channels} != {"content"}:
             return False
-        return not (self._editing.wants_json and all(channel.is_whole_json for channel in self.channels))
+        return not (
+            self._editing.wants_json and all(channel.is_whole_json for channel in self.channels)
+        )
 
     def filter(self, choice: Choice, fed: _Fed | None = None) -> _Filtered:
         """Takes the choice's part of a chunk, edits it in place and says what becomes of it.
@@ -127,7 +135,12 @@ class _ChoiceState:
             choice["repetition"] = summary(self._editing.policy, self.channels)
         self.ended = last or self.cut
         filtered.changed = bool(
-            edited or not filtered.kept or filtered.before or filtered.after or self.cut or "repetition" in choice
+            edited
+            or not filtered.kept
+            or filtered.before
+            or filtered.after
+            or self.cut
+            or "repetition" in choice
         )
         return filtered
 
@@ -135,8 +148,19 @@ class _ChoiceState:
         """Flushes the channels (of one name) and gives what they held."""
         held = []
         for key, channel in self._open.items():
-            if not channel.flushed and (name is None or channel.name == name) and (text := channel.flush()):
-                held.append({"index": self._index, **_delta(key, text), "logprobs": None, "finish_reason": None})
+            if (
+                not channel.flushed
+                and (name is None or channel.name == name)
+                and (text := channel.flush())
+            ):
+                held.append(
+                    {
+                        "index": self._index,
+                        **_delta(key, text),
+                        "logprobs": None,
+                        "finish_reason": None,
+                    }
+                )
         return held
 
     def end_short(self) -> list[Choice]:
@@ -147,7 +171,12 @@ class _ChoiceState:
     @property
     def said(self) -> str:
         """The content that the reader got."""
-        return "".join(part for channel in self.channels if channel.name == "content" for part in channel.given or ())
+        return "".join(
+            part
+            for channel in self.channels
+            if channel.name == "content"
+            for part in channel.given or ()
+        )
 
     def resume(self, begins_with: str) -> None:
         """Goes on behind a cut."""
@@ -205,13 +234,21 @@ def _frame_of(data: bytes, fed: _Fed) -> _Frame | None:
     """The frame of the next chunks, if they are like `data`."""
     text = _encode(fed.text)
     before, found, after = data.partition(text)
-    if not found or text in after or not before.endswith((b'"content":', b'"content": ', b'"text":', b'"text": ')):
+    if (
+        not found
+        or text in after
+        or not before.endswith((b'"content":', b'"content": ', b'"text":', b'"text": '))
+    ):
         return None
     chunk = read_object(data)
     choice = chunk["choices"][0]
     holder = choice if "text" in choice else choice["delta"]
     holder["text" if "text" in choice else "content"] = ""
-    return None if _carries(choice) or choice.get("logprobs") else _Frame(fed.state, fed.channel, before, after)
+    return (
+        None
+        if _carries(choice) or choice.get("logprobs")
+        else _Frame(fed.state, fed.channel, before, after)
+    )
 
 
 def _texts(choice: Choice) -> Iterator[tuple[ChannelName, _Key, dict[str, Any], str]]:
@@ -233,11 +270,24 @@ def _texts(choice: Choice) -> Iterator[tuple[ChannelName, _Key, dict[str, Any], 
     calls = body.get("tool_calls")
     for position, call in enumerate(calls if isinstance(calls, list) else []):
         function = call.get("function") if isinstance(call, dict) else None
-        if isinstance(function, dict) and isinstance(function.get("arguments"), str) and function["arguments"]:
+        if (
+            isinstance(function, dict)
+            and isinstance(function.get("arguments"), str)
+            and function["arguments"]
+        ):
             index = call.get("index")
-            yield "tool_arguments", ("tool_calls", index if isinstance(index, int) else position), function, "arguments"
+            yield (
+                "tool_arguments",
+                ("tool_calls", index if isinstance(index, int) else position),
+                function,
+                "arguments",
+            )
     function = body.get("function_call")
-    if isinstance(function, dict) and isinstance(function.get("arguments"), str) and function["arguments"]:
+    if (
+        isinstance(function, dict)
+        and isinstance(function.get("arguments"), str)
+        and function["arguments"]
+    ):
         yield "tool_arguments", ("function_call", 0), function, "arguments"
 
 
@@ -258,10 +308,18 @@ def _carries(choice: Choice) -> bool:
     delta = choice.get("delta")
     if not isinstance(delta, dict):
         return False
-    calls = delta.get("tool_calls") or ([{"function": delta["function_call"]}] if delta.get("function_call") else [])
-    if any(call.get("id") or any((call.get("function") or {}).values()) for call in calls if isinstance(call, dict)):
+    calls = delta.get("tool_calls") or (
+        [{"function": delta["function_call"]}] if delta.get("function_call") else []
+    )
+    if any(
+        call.get("id") or any((call.get("function") or {}).values())
+        for call in calls
+        if isinstance(call, dict)
+    ):
         return True
-    return any(value for name, value in delta.items() if name not in ("tool_calls", "function_call"))
+    return any(
+        value for name, value in delta.items() if name not in ("tool_calls", "function_call")
+    )
 
 
 class ChatAnswer:
@@ -330,7 +388,10 @@ class ChatAnswer:
         for state in self._choices.values():
             if state.waits:
                 state.resume(begins_with)
-        self._used_before, self._estimated_before = self.num_tokens, self._estimated_before or self.output_tokens is None
+        self._used_before, self._estimated_before = (
+            self.num_tokens,
+            self._estimated_before or self.output_tokens is None,
+        )
         self.input_tokens = self._prompt_tokens if self.input_tokens is None else self.input_tokens
         self.over = self._done = False
         self._resumed = True
@@ -345,7 +406,9 @@ class ChatAnswer:
 
     @property
     def complete(self) -> bool:
-        return self._done or (bool(self._choices) and all(state.ended for state in self._choices.values()))
+        return self._done or (
+            bool(self._choices) and all(state.ended for state in self._choices.values())
+        )
 
     def feed(self, event: Event) -> bytes:
         data = event.data
@@ -421,7 +484,9 @@ class ChatAnswer:
             return [], True
         chunk = read_object(event.data)
         if error := chunk.get("error") or (chunk if chunk.get("object") == "error" else None):
-            raise UpstreamRefusalError(502, error if isinstance(error, dict) else {"message": str(error)})
+            raise UpstreamRefusalError(
+                502, error if isinstance(error, dict) else {"message": str(error)}
+            )
         choices = _choices(chunk, "the upstream sent a chunk without choices")
         if self._resumed:
             chunk.update({name: value for name, value in self._head.items() if name in chunk})
@@ -443,7 +508,12 @@ class ChatAnswer:
 
     def last_chunks(self) -> list[Chunk]:
         """Held text of choices that never finished; after a cut the usage, if it was asked for and can no longer come."""
-        waiting = [choice for state in self._choices.values() if state.waits for choice in state.end_short()]
+        waiting = [
+            choice
+            for state in self._choices.values()
+            if state.waits
+            for choice in state.end_short()
+        ]
         last = [{**self._head, "choices": [choice]} for choice in waiting] + self._release()
         if self.cut and self._wants_usage and not self._usage_given:
             last.append({**self._head, "choices": [], "usage": self.usage()})
@@ -477,17 +547,24 @@ class ChatAnswer:
             if self._estimated_before:
                 reported["estimated"] = True
         self._usage = reported
-        self.input_tokens, self.output_tokens = _count(reported, "prompt_tokens"), _count(reported, "completion_tokens")
+        self.input_tokens, self.output_tokens = (
+            _count(reported, "prompt_tokens"),
+            _count(reported, "completion_tokens"),
+        )
 
     def _state(self, choice: Choice, position: int) -> _ChoiceState:
         index = choice.get("index")
         index = index if isinstance(index, int) else position
         state = self._choices.get(index)
         if state is None:
-            state = self._choices[index] = _ChoiceState(index, self._is_chat, self._editing, self._heals, self._keeps)
+            state = self._choices[index] = _ChoiceState(
+                index, self._is_chat, self._editing, self._heals, self._keeps
+            )
         return state
 
-    def _filter(self, chunk: Chunk, choices: list[Choice], fed: _Fed | None) -> tuple[list[Chunk], bool]:
+    def _filter(
+        self, chunk: Chunk, choices: list[Choice], fed: _Fed | None
+    ) -> tuple[list[Chunk], bool]:
         """What the reader gets for `chunk`: nothing, it, or it between others; and whether it is anything but `chunk`."""
         before: list[Choice] = []
         kept: list[Choice] = []
@@ -502,7 +579,9 @@ class ChatAnswer:
         if fed is None:
             self._frame = None  # other text came between
         states = self._choices.values()
-        self.over = len(states) >= self._num_choices and all(state.ended for state in states) and self.cut
+        self.over = (
+            len(states) >= self._num_choices and all(state.ended for state in states) and self.cut
+        )
         given = [{**self._head, "choices": [choice]} for choice in before]
         if kept:
             chunk["choices"] = kept
@@ -522,7 +601,9 @@ def _goes_on(choice: Choice) -> bool:
     """Whether a choice's part of a chunk is more than the role with which a stream begins: the reader has that already."""
     delta = choice.get("delta")
     return (
-        bool(choice.get("finish_reason")) or not isinstance(delta, dict) or any(delta[name] for name in delta if name != "role")
+        bool(choice.get("finish_reason"))
+        or not isinstance(delta, dict)
+        or any(delta[name] for name in delta if name != "role")
     )
 
 
@@ -530,7 +611,11 @@ def _choices(chunk: Chunk, otherwise: str) -> list[Choice]:
     choices = chunk.get("choices")
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise upstream_failed(otherwise)
-    if any(not isinstance(choice.get(name), dict | None) for choice in choices for name in ("delta", "message")):
+    if any(
+        not isinstance(choice.get(name), dict | None)
+        for choice in choices
+        for name in ("delta", "message")
+    ):
         raise upstream_failed(otherwise)
     return choices
 

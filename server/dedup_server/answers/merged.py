@@ -31,7 +31,9 @@ class Merged:
         return {**self._response, "object": kind, "choices": choices}
 
     def _empty(self, index: int) -> dict[str, Any]:
-        text: dict[str, Any] = {"message": {"role": "assistant", "content": None}} if self._chat else {"text": ""}
+        text: dict[str, Any] = (
+            {"message": {"role": "assistant", "content": None}} if self._chat else {"text": ""}
+        )
         return {"index": index, **text, "logprobs": None, "finish_reason": None}
 
     def _add_choice(self, merged: dict[str, Any], choice: dict[str, Any]) -> None:
@@ -68,7 +70,13 @@ def _add_call(calls: list[dict[str, Any]], call: dict[str, Any]) -> None:
     function = call.get("function") or {}
     merged["function"]["name"] += function.get("name") or ""
     merged["function"]["arguments"] += function.get("arguments") or ""
-    merged.update({name: value for name, value in call.items() if name not in ("index", "function") and value is not None})
+    merged.update(
+        {
+            name: value
+            for name, value in call.items()
+            if name not in ("index", "function") and value is not None
+        }
+    )
 
 
 def _joined(merged: Any, more: Any) -> Any:

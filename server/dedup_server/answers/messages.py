@@ -26,7 +26,13 @@ _DELTAS: dict[str, tuple[ChannelName, str]] = {
     "thinking_delta": ("reasoning", "thinking"),
     _INPUT: ("tool_arguments", "partial_json"),
 }
-_ERRORS = ("invalid_request_error", "authentication_error", "permission_error", "not_found_error", "rate_limit_error")
+_ERRORS = (
+    "invalid_request_error",
+    "authentication_error",
+    "permission_error",
+    "not_found_error",
+    "rate_limit_error",
+)
 
 
 def messages_editing(body: Message, policy: Policy) -> Editing:
@@ -82,7 +88,9 @@ class MessagesAnswer:
                 return self._stop(event, message)
             case "message_start":
                 started = message.get("message")
-                self._count(started.get("usage") if isinstance(started, dict) else None, "input_tokens")
+                self._count(
+                    started.get("usage") if isinstance(started, dict) else None, "input_tokens"
+                )
             case "message_delta":
                 return self._ending(event, message)
             case "message_stop":
@@ -101,7 +109,9 @@ class MessagesAnswer:
         if self.over:
             return b""
         kind = error.type if error.type in _ERRORS else "api_error"
-        return self._release_all() + _made({"type": "error", "error": {"type": kind, "message": error.message}})
+        return self._release_all() + _made(
+            {"type": "error", "error": {"type": kind, "message": error.message}}
+        )
 
     def whole(self, body: bytes) -> bytes:
         message = read_object(body)
@@ -157,7 +167,9 @@ class MessagesAnswer:
         if self.cut:
             return sent + self._close()
         delta = message.get("delta")
-        if not isinstance(delta, dict) or not any(channel.filter.removed for channel in self.channels):
+        if not isinstance(delta, dict) or not any(
+            channel.filter.removed for channel in self.channels
+        ):
             return sent + event.encode()
         delta["repetition"] = self._summary()
         return sent + encode(write_json(message), event.name)
@@ -172,14 +184,20 @@ class MessagesAnswer:
             "repetition": self._summary(),
         }
         if self.output_tokens is None:
-            usage: Message = {"output_tokens": estimate_tokens(sum(channel.bytes_in for channel in self.channels))}
+            usage: Message = {
+                "output_tokens": estimate_tokens(sum(channel.bytes_in for channel in self.channels))
+            }
             usage["estimated"] = True
         else:
             usage = {"output_tokens": self.output_tokens}
         for block in self._open.values():
             sent += _made({"type": "content_block_stop", "index": block.index})
         self.complete = self.over = True
-        return sent + _made({"type": "message_delta", "delta": delta, "usage": usage}) + _made({"type": "message_stop"})
+        return (
+            sent
+            + _made({"type": "message_delta", "delta": delta, "usage": usage})
+            + _made({"type": "message_stop"})
+        )
 
     def _edit_block(self, block: Message) -> bool:
         """Edits a block that came whole, and says whether it changed. The input of a tool is an object: it is left alone."""
@@ -187,7 +205,9 @@ class MessagesAnswer:
         if kind not in ("text", "thinking") or not isinstance(block.get(kind), str):
             return False
         # What is signed is only measured.
-        channel = self._channel("content" if kind == "text" else "reasoning", signed=bool(block.get("signature")))
+        channel = self._channel(
+            "content" if kind == "text" else "reasoning", signed=bool(block.get("signature"))
+        )
         given = channel.feed(block[kind]) + channel.flush()
         if given == block[kind]:
             return False
@@ -221,7 +241,9 @@ class MessagesAnswer:
 
     def _stop_reason(self, given: object) -> object:
         """`max_tokens` where what was cut is unusable, so that no client takes it for complete."""
-        open_calls = [block.texts[_INPUT].channel for block in self._open.values() if _INPUT in block.texts]
+        open_calls = [
+            block.texts[_INPUT].channel for block in self._open.values() if _INPUT in block.texts
+        ]
         if report.is_unusable(self.channels, self._editing, open_calls):
             return "max_tokens"
         return given or ("tool_use" if report.has_calls(self.channels) else "end_turn")

@@ -7,7 +7,9 @@ from typing import Any
 from dedup_server.channel import Channel, Editing
 
 
-def is_unusable(channels: Sequence[Channel], editing: Editing, open_calls: Iterable[Channel]) -> bool:
+def is_unusable(
+    channels: Sequence[Channel], editing: Editing, open_calls: Iterable[Channel]
+) -> bool:
     """Return whether a cut left something that no client may take for complete: half a tool call, half of JSON, thoughts and no answer.
 
     open_calls: the arguments of the tool calls that the engine had not ended.
@@ -16,7 +18,9 @@ def is_unusable(channels: Sequence[Channel], editing: Editing, open_calls: Itera
     calls = [channel for channel in cut if channel.name == "tool_arguments"]
     if not all(channel.is_whole_json for channel in (*calls, *open_calls)):
         return True
-    if editing.wants_json and not all(channel.is_whole_json for channel in cut if channel.name == "content"):
+    if editing.wants_json and not all(
+        channel.is_whole_json for channel in cut if channel.name == "content"
+    ):
         return True
     return bool(cut) and all(channel.name == "reasoning" for channel in channels)
 
@@ -39,6 +43,8 @@ def summary(policy: str, channels: Sequence[Channel]) -> dict[str, Any]:
         "policy": policy,
         **allowed,
         "loop": loop,
-        "removed_chars": sum(int(channel.filter.metrics()["removed_chars"]) for channel in measured),
+        "removed_chars": sum(
+            int(channel.filter.metrics()["removed_chars"]) for channel in measured
+        ),
         "removed_sentences": sum(channel.filter.sentences_removed for channel in measured),
     }

@@ -53,10 +53,13 @@ _BY_PART = {kind.part: kind for kind in _KINDS if kind.part}
 _BY_ITEM = dict(zip(("function_call", "mcp_call", "custom_tool_call"), _KINDS[4:], strict=True))
 # By the event that says a part begins: the one that says it is done. vLLM has the last.
 _PARTS = {
-    f"response.{part}.added": f"response.{part}.done" for part in ("content_part", "reasoning_summary_part", "reasoning_part")
+    f"response.{part}.added": f"response.{part}.done"
+    for part in ("content_part", "reasoning_summary_part", "reasoning_part")
 }
 _PARTS_DONE = frozenset(_PARTS.values())
-_LAST = frozenset(f"response.{status}" for status in ("completed", "incomplete", "failed", "cancelled"))
+_LAST = frozenset(
+    f"response.{status}" for status in ("completed", "incomplete", "failed", "cancelled")
+)
 
 
 def responses_editing(body: Message, policy: Policy) -> Editing:
@@ -106,15 +109,25 @@ class _Text:
         if self.edited and holder.get("logprobs"):
             holder["logprobs"] = []
         if self.edited and isinstance(holder.get("annotations"), list):
-            holder["annotations"] = [annotation for annotation in holder["annotations"] if self.fits(annotation)]
+            holder["annotations"] = [
+                annotation for annotation in holder["annotations"] if self.fits(annotation)
+            ]
 
     def fits(self, annotation: object) -> bool:
         """Whether the annotation is about a place before all that was removed."""
         if not isinstance(annotation, dict):
             return True
-        places = ("start_index", "end_index") if annotation.get("type") == "file_path" else ("start_index", "end_index", "index")
+        places = (
+            ("start_index", "end_index")
+            if annotation.get("type") == "file_path"
+            else ("start_index", "end_index", "index")
+        )
         removed = self.channel.filter.removed
-        return not removed or all(annotation[name] <= removed[0].start for name in places if type(annotation.get(name)) is int)
+        return not removed or all(
+            annotation[name] <= removed[0].start
+            for name in places
+            if type(annotation.get(name)) is int
+        )
 
     def _give(self, text: str) -> str:
         self._num_out += len(text)
@@ -139,7 +152,9 @@ class _Item:
     item: Message | None = None
     done: bool = False
     texts: dict[tuple[_Kind, int], _Text] = field(default_factory=dict)
-    parts: dict[tuple[str, int], _Part] = field(default_factory=dict)  # by the list they are in and their place there
+    parts: dict[tuple[str, int], _Part] = field(
+        default_factory=dict
+    )  # by the list they are in and their place there
 
     def filled(self, status: str) -> Message:
         """The item with the texts that the reader got."""
@@ -168,7 +183,9 @@ class ResponsesAnswer:
         self._response: Message = {}  # as the engine announced it
         self._items: dict[ItemKey, _Item] = {}
         self._keys: dict[str, ItemKey] = {}  # by an item's id
-        self._last_number: int | None = None  # the last sequence number that the reader got; None where events have none
+        self._last_number: int | None = (
+            None  # the last sequence number that the reader got; None where events have none
+        )
         self._shift = 0  # events added less events dropped
 
     @property
@@ -206,7 +223,13 @@ class ResponsesAnswer:
     def fail(self, error: ApiError) -> bytes:
         if self.over:
             return b""
-        last = {"type": "error", "code": error.code, "message": error.message, "param": error.param, "sequence_number": 0}
+        last = {
+            "type": "error",
+            "code": error.code,
+            "message": error.message,
+            "param": error.param,
+            "sequence_number": 0,
+        }
         return self._release_all() + self._made(last)
 
     def whole(self, body: bytes) -> bytes:
@@ -230,7 +253,11 @@ class ResponsesAnswer:
         cut = text.channel.cut and not text.done
         if given == delta and not cut:
             return self._pass(event, message)
-        sent = self._pass(event, _with_delta(message, given), changed=True) if given else self._drop(message)
+        sent = (
+            self._pass(event, _with_delta(message, given), changed=True)
+            if given
+            else self._drop(message)
+        )
         return sent + (self._close() if cut else b"")
 
     def _done(self, event: Event, message: Message, kind: str) -> bytes:
@@ -269,9 +296,16 @@ class ResponsesAnswer:
     def _close(self) -> bytes:
         """The rest of a response that ends at a loop."""
         status = "incomplete" if self._is_unusable() else "completed"
-        sent = b"".join(self._close_item(item, status) for item in self._items.values() if not item.done)
+        sent = b"".join(
+            self._close_item(item, status) for item in self._items.values() if not item.done
+        )
         output = [item.item for item in self._items.values() if item.item is not None]
-        response = {**self._response, "status": status, "output": output, "usage": self._estimated_usage()}
+        response = {
+            **self._response,
+            "status": status,
+            "output": output,
+            "usage": self._estimated_usage(),
+        }
         self._report(response)
         self.complete = self.over = True
         return sent + self._made({"type": f"response.{status}", "response": response})
@@ -283,13 +317,20 @@ class ResponsesAnswer:
                 text.done = True
                 sent += self._release(text)
                 logprobs: Message = {"logprobs": []} if text.kind.name == "output_text" else {}
-                done = {"type": f"response.{text.kind.name}.done", **text.head, text.kind.field: text.given, **logprobs}
+                done = {
+                    "type": f"response.{text.kind.name}.done",
+                    **text.head,
+                    text.kind.field: text.given,
+                    **logprobs,
+                }
                 sent += self._made(done)
         filled = item.filled(status)
         for part in item.parts.values():
             if not part.done:
                 part.done = True
-                sent += self._made({**part.begun, "type": _PARTS[part.begun["type"]], "part": part.part})
+                sent += self._made(
+                    {**part.begun, "type": _PARTS[part.begun["type"]], "part": part.part}
+                )
         item.done = True
         if item.item is not None:
             item.item = filled
@@ -302,14 +343,20 @@ class ResponsesAnswer:
         if not self.cut and not any(text.edited for text in texts):
             return False
         if isinstance(response.get("output_text"), str):
-            response["output_text"] = "".join(text.given for text in texts if text.kind.name == "output_text")
+            response["output_text"] = "".join(
+                text.given for text in texts if text.kind.name == "output_text"
+            )
         if self.cut:
             response["stop_reason"] = STOP_REASON
             if self._is_unusable():
                 response["status"] = "incomplete"
                 response["incomplete_details"] = {"reason": "max_output_tokens"}
                 for item in self._items.values():
-                    if item.item and "status" in item.item and any(text.channel.cut for text in item.texts.values()):
+                    if (
+                        item.item
+                        and "status" in item.item
+                        and any(text.channel.cut for text in item.texts.values())
+                    ):
                         item.item["status"] = "incomplete"
         response["repetition"] = report.summary(self._editing.policy, self.channels)
         return True
@@ -317,7 +364,11 @@ class ResponsesAnswer:
     def _is_unusable(self) -> bool:
         """Whether the cut left something that no client may take for complete."""
         texts = [text for item in self._items.values() for text in item.texts.values()]
-        open_calls = [text.channel for text in texts if text.kind.channel == "tool_arguments" and not text.done]
+        open_calls = [
+            text.channel
+            for text in texts
+            if text.kind.channel == "tool_arguments" and not text.done
+        ]
         return report.is_unusable(self.channels, self._editing, open_calls)
 
     # Where a text is said again
@@ -325,7 +376,9 @@ class ResponsesAnswer:
     def _in_done(self, item: _Item, message: Message, kind: str) -> Iterator[tuple[_Text, Message]]:
         """The texts of an event that ends one, each with what has all of it."""
         if kind in _BY_DONE:
-            yield from self._find(item, _BY_DONE[kind], _index(message, _BY_DONE[kind].place), message, message)
+            yield from self._find(
+                item, _BY_DONE[kind], _index(message, _BY_DONE[kind].place), message, message
+            )
         elif kind in _PARTS_DONE and isinstance(message.get("part"), dict):
             place = _part_place(message)
             if place in item.parts:
@@ -339,10 +392,18 @@ class ResponsesAnswer:
         output = response.get("output")
         for position, whole in enumerate(output if isinstance(output, list) else []):
             if isinstance(whole, dict):
-                key = self._keys.get(whole["id"], position) if isinstance(whole.get("id"), str) else position
-                yield from self._in_item(self._items.setdefault(key, _Item()), whole, {"output_index": position})
+                key = (
+                    self._keys.get(whole["id"], position)
+                    if isinstance(whole.get("id"), str)
+                    else position
+                )
+                yield from self._in_item(
+                    self._items.setdefault(key, _Item()), whole, {"output_index": position}
+                )
 
-    def _in_item(self, item: _Item, whole: Message, head: Message) -> Iterator[tuple[_Text, Message]]:
+    def _in_item(
+        self, item: _Item, whole: Message, head: Message
+    ) -> Iterator[tuple[_Text, Message]]:
         item.item = whole
         head = {**head, "item_id": whole["id"]} if isinstance(whole.get("id"), str) else head
         for name in ("summary", "content"):
@@ -354,12 +415,16 @@ class ResponsesAnswer:
         if isinstance(kind, str) and kind in _BY_ITEM:
             yield from self._find(item, _BY_ITEM[kind], 0, whole, head)
 
-    def _in_part(self, item: _Item, part: Message, index: int, head: Message) -> Iterator[tuple[_Text, Message]]:
+    def _in_part(
+        self, item: _Item, part: Message, index: int, head: Message
+    ) -> Iterator[tuple[_Text, Message]]:
         kind = part.get("type")
         if isinstance(kind, str) and kind in _BY_PART:
             yield from self._find(item, _BY_PART[kind], index, part, head)
 
-    def _find(self, item: _Item, kind: _Kind, index: int, holder: Message, head: Message) -> Iterator[tuple[_Text, Message]]:
+    def _find(
+        self, item: _Item, kind: _Kind, index: int, holder: Message, head: Message
+    ) -> Iterator[tuple[_Text, Message]]:
         text = item.texts.get((kind, index))
         whole = holder.get(kind.field)
         if text is None and isinstance(whole, str) and whole:  # it came without deltas
@@ -390,8 +455,15 @@ class ResponsesAnswer:
 
     def _annotates(self, message: Message) -> bool:
         """Whether an annotation is about what the reader got."""
-        item, index, annotation = self._item(message), _index(message, "content_index"), message.get("annotation")
-        text, part = item.texts.get((_BY_PART["output_text"], index)), item.parts.get(("content", index))
+        item, index, annotation = (
+            self._item(message),
+            _index(message, "content_index"),
+            message.get("annotation"),
+        )
+        text, part = (
+            item.texts.get((_BY_PART["output_text"], index)),
+            item.parts.get(("content", index)),
+        )
         if text and not text.fits(annotation):
             return False
         if part and isinstance(part.part.get("annotations"), list):
@@ -414,7 +486,11 @@ class ResponsesAnswer:
     def _begin(self, item: _Item, kind: _Kind, index: int, message: Message) -> _Text:
         channel = self._editing.channel(kind.channel)
         self.channels.append(channel)
-        head = {name: message[name] for name in ("item_id", "output_index", kind.place) if name in message}
+        head = {
+            name: message[name]
+            for name in ("item_id", "output_index", kind.place)
+            if name in message
+        }
         text = item.texts[kind, index] = _Text(kind, channel, head)
         return text
 
@@ -426,10 +502,14 @@ class ResponsesAnswer:
 
     def _estimated_usage(self) -> Message:
         """The engine will report none."""
-        reasoning = sum(channel.bytes_in for channel in self.channels if channel.name == "reasoning")
+        reasoning = sum(
+            channel.bytes_in for channel in self.channels if channel.name == "reasoning"
+        )
         output_tokens = estimate_tokens(sum(channel.bytes_in for channel in self.channels))
         conversation = "".join((*self._editing.history, self._editing.prompt))
-        input_tokens = self.input_tokens or estimate_tokens(len(conversation.encode("utf-8", "replace")))
+        input_tokens = self.input_tokens or estimate_tokens(
+            len(conversation.encode("utf-8", "replace"))
+        )
         return {
             "input_tokens": input_tokens,
             "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -470,7 +550,9 @@ class ResponsesAnswer:
         return self._made(_with_delta(dict(text.last), given)) if given else b""
 
     def _release_all(self) -> bytes:
-        return b"".join(self._release(text) for item in self._items.values() for text in item.texts.values())
+        return b"".join(
+            self._release(text) for item in self._items.values() for text in item.texts.values()
+        )
 
 
 def _with_delta(message: Message, delta: str) -> Message:
@@ -482,7 +564,11 @@ def _with_delta(message: Message, delta: str) -> Message:
 
 
 def _new_part(kind: _Kind) -> Message:
-    return {"type": kind.part, "annotations": []} if kind.name == "output_text" else {"type": kind.part}
+    return (
+        {"type": kind.part, "annotations": []}
+        if kind.name == "output_text"
+        else {"type": kind.part}
+    )
 
 
 def _index(message: Message, name: str) -> int:

@@ -28,7 +28,9 @@ class ChoiceView(msgspec.Struct):
         if delta.refusal or delta.tool_calls or delta.function_call or self.text:
             return None
         if delta.content:
-            return None if delta.reasoning or delta.reasoning_content else ("content", delta.content)
+            return (
+                None if delta.reasoning or delta.reasoning_content else ("content", delta.content)
+            )
         if delta.reasoning_content:
             return None if delta.reasoning else ("reasoning_content", delta.reasoning_content)
         return ("reasoning", delta.reasoning) if delta.reasoning else None

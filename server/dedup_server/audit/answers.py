@@ -16,7 +16,13 @@ from tqdm import tqdm
 
 from dedup_server.engines.base import USED, Events
 from dedup_server.engines.checkpoint import is_local, require_checkpoint
-from dedup_server.engines.http_client import BrokenError, ConnectError, Headers, HttpClient, Timeouts
+from dedup_server.engines.http_client import (
+    BrokenError,
+    ConnectError,
+    Headers,
+    HttpClient,
+    Timeouts,
+)
 from dedup_server.engines.upstream import read_whole
 from dedup_server.errors import ApiError, StartupError
 from dedup_server.schema import SAMPLED, parse
@@ -44,8 +50,16 @@ class Parameters:
     raw: bool = False
 
     def body(self, prompt: str, seed: int) -> dict[str, Any]:
-        asked = {"prompt": prompt} if self.raw else {"messages": [{"role": "user", "content": prompt}]}
-        return {**asked, "max_tokens": self.max_tokens, "temperature": self.temperature, "top_p": 1.0, "seed": seed}
+        asked = (
+            {"prompt": prompt} if self.raw else {"messages": [{"role": "user", "content": prompt}]}
+        )
+        return {
+            **asked,
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "top_p": 1.0,
+            "seed": seed,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +107,11 @@ class LocalModel:
 
     async def ask(self, question: Question, parameters: Parameters) -> Answer:
         body = parameters.body(question.prompt, question.seed)
-        request = parse(SAMPLED, "completions" if parameters.raw else "chat", {**body, **_NEUTRAL, "stream": True})
+        request = parse(
+            SAMPLED,
+            "completions" if parameters.raw else "chat",
+            {**body, **_NEUTRAL, "stream": True},
+        )
         try:
             self._engine.validate(request)
         except ApiError as error:
@@ -130,15 +148,22 @@ class ServedModel:
         self._root = f"{parts.scheme}://{parts.netloc}"
         self._name = name
         self._api_key = api_key
-        self._headers: Headers = [(b"content-type", b"application/json"), (b"accept", b"application/json")]
+        self._headers: Headers = [
+            (b"content-type", b"application/json"),
+            (b"accept", b"application/json"),
+        ]
         if api_key:
-            self._headers.append((b"authorization", b"Bearer " + api_key.encode("utf-8", "replace")))
+            self._headers.append(
+                (b"authorization", b"Bearer " + api_key.encode("utf-8", "replace"))
+            )
         self._extra: dict[str, Any] = {}
         self._client: HttpClient | None = None
 
     async def start(self) -> None:
         """Looks whether the server is there and has the model."""
-        self._client = HttpClient(self._url, Timeouts(_CONNECT_SECONDS, _ANSWER_SECONDS, _ANSWER_SECONDS))
+        self._client = HttpClient(
+            self._url, Timeouts(_CONNECT_SECONDS, _ANSWER_SECONDS, _ANSWER_SECONDS)
+        )
         try:
             status, listed = await self._exchange(self._client, "GET", "/models")
         except (ConnectError, BrokenError, TimeoutError) as error:
@@ -146,20 +171,32 @@ class ServedModel:
         except ApiError as error:
             raise StartupError(f"{self._url}: {error}") from None
         if status in (401, 403):
-            raise StartupError(f"{self._url}: wants a key ({status}): name the variable that holds it with --api-key-env")
+            raise StartupError(
+                f"{self._url}: wants a key ({status}): name the variable that holds it with --api-key-env"
+            )
         names = _ids(listed) if status == 200 else []
         if names and self._name and self._name not in names:
-            raise StartupError(f"{self._url}: there is no model {self._name!r}; there is: {', '.join(names)}")
+            raise StartupError(
+                f"{self._url}: there is no model {self._name!r}; there is: {', '.join(names)}"
+            )
         if not self._name:
             if len(names) != 1:
-                there = f"there is: {', '.join(names)}" if names else f"/models answered {status} and told of none"
+                there = (
+                    f"there is: {', '.join(names)}"
+                    if names
+                    else f"/models answered {status} and told of none"
+                )
                 raise StartupError(f"{self._url}: name the model, {self._url}#NAME; {there}")
             self._name = names[0]
         self._extra = _OFF if await self._is_ours() else {}
 
     async def ask(self, question: Question, parameters: Parameters) -> Answer:
         assert self._client is not None
-        body = {**parameters.body(question.prompt, question.seed), "model": self._name, **self._extra}
+        body = {
+            **parameters.body(question.prompt, question.seed),
+            "model": self._name,
+            **self._extra,
+        }
         path = "/completions" if parameters.raw else "/chat/completions"
         for pause in (*_PAUSES_SECONDS, None):
             try:
@@ -171,7 +208,9 @@ class ServedModel:
             await asyncio.sleep(pause)
         if status != 200:
             reason = _reason(status, answer)
-            raise ApiError(status, reason.replace(self._api_key, "***") if self._api_key else reason)
+            raise ApiError(
+                status, reason.replace(self._api_key, "***") if self._api_key else reason
+            )
         try:
             choice = answer["choices"][0]
             return Answer(_text_of(choice, "message"), choice.get("finish_reason"))
@@ -183,7 +222,9 @@ class ServedModel:
             self._client.close()
 
     async def _is_ours(self) -> bool:
-        root = HttpClient(self._root, Timeouts(_CONNECT_SECONDS, _CONNECT_SECONDS, _CONNECT_SECONDS))
+        root = HttpClient(
+            self._root, Timeouts(_CONNECT_SECONDS, _CONNECT_SECONDS, _CONNECT_SECONDS)
+        )
         try:
             status, told = await self._exchange(root, "GET", "/")
         except (ConnectError, BrokenError, TimeoutError, ApiError):
@@ -192,7 +233,9 @@ class ServedModel:
             root.close()
         return status == 200 and isinstance(told, dict) and told.get("name") == "dedup"
 
-    async def _exchange(self, client: HttpClient, method: str, path: str, body: bytes = b"") -> tuple[int, Any]:
+    async def _exchange(
+        self, client: HttpClient, method: str, path: str, body: bytes = b""
+    ) -> tuple[int, Any]:
         """Status and body; None for one that is no JSON."""
         response = await client.request(method, path, self._headers, body)
         received = await read_whole(response)
@@ -208,12 +251,22 @@ def model_of(given: str, device: str | None, api_key: str | None) -> Model:
     url, _, name = given.partition("#")
     try:
         parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and url.isprintable() and " " not in url
+        valid = (
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and parts.port != 0
+            and url.isprintable()
+            and " " not in url
+        )
     except ValueError:
         valid = False
     if not valid or parts.query or parts.username or parts.password:
-        raise StartupError(f"{given!r} is no URL of a server; it looks like http://127.0.0.1:8001/v1#model-name")
-    return ServedModel(url if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}/v1", name, api_key)
+        raise StartupError(
+            f"{given!r} is no URL of a server; it looks like http://127.0.0.1:8001/v1#model-name"
+        )
+    return ServedModel(
+        url if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}/v1", name, api_key
+    )
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -235,7 +288,9 @@ def read_prompts(path: Path) -> list[str]:
                 raise StartupError(f"{path}: line {number}: invalid JSON") from None
             prompt = row.get("prompt") if isinstance(row, dict) else None
             if not isinstance(prompt, str) or not prompt.strip():
-                raise StartupError(f'{path}: line {number}: must be an object with a string "prompt"')
+                raise StartupError(
+                    f'{path}: line {number}: must be an object with a string "prompt"'
+                )
         else:
             prompt = line.strip()
         prompts.append(prompt)
@@ -266,7 +321,11 @@ class AnswersFile:
         for number, line in enumerate(written[:whole].splitlines(), 1):
             try:
                 row = json.loads(line)
-                key = _key(row["model"], Question(row["prompt"], row["seed"]), Parameters(**row["parameters"]))
+                key = _key(
+                    row["model"],
+                    Question(row["prompt"], row["seed"]),
+                    Parameters(**row["parameters"]),
+                )
                 self._known[key] = Answer(row["text"], row["finish_reason"])
             except (ValueError, KeyError, TypeError):
                 raise StartupError(f"{path}: line {number}: is no answer of an audit") from None
@@ -277,7 +336,12 @@ class AnswersFile:
     def add(self, model: str, question: Question, parameters: Parameters, answer: Answer) -> None:
         self._known[_key(model, question, parameters)] = answer
         if self._path is not None:
-            row = {"model": model, **asdict(question), "parameters": asdict(parameters), **asdict(answer)}
+            row = {
+                "model": model,
+                **asdict(question),
+                "parameters": asdict(parameters),
+                **asdict(answer),
+            }
             try:
                 with self._path.open("ab") as file:
                     file.write(json.dumps(row).encode() + b"\n")
@@ -299,19 +363,31 @@ async def answer_all(
     concurrency: questions at once to a URL. show: progress, on standard error. Raises `StartupError`.
     """
     missing = {
-        model.key: [question for question in questions if file.get(model.key, question, parameters) is None] for model in models
+        model.key: [
+            question for question in questions if file.get(model.key, question, parameters) is None
+        ]
+        for model in models
     }
     num_missing = sum(map(len, missing.values()))
-    with tqdm(total=num_missing, unit=" answers", disable=not show or not num_missing, desc="dedup audit") as progress:
+    with tqdm(
+        total=num_missing, unit=" answers", disable=not show or not num_missing, desc="dedup audit"
+    ) as progress:
         for model in models:
             if left := missing.pop(model.key, []):
                 await _ask_all(model, left, parameters, file, concurrency, progress)
-    known = [[file.get(model.key, question, parameters) for question in questions] for model in models]
+    known = [
+        [file.get(model.key, question, parameters) for question in questions] for model in models
+    ]
     return [[answer for answer in row if answer is not None] for row in known]
 
 
 async def _ask_all(
-    model: Model, questions: Sequence[Question], parameters: Parameters, file: AnswersFile, concurrency: int, progress: Any
+    model: Model,
+    questions: Sequence[Question],
+    parameters: Parameters,
+    file: AnswersFile,
+    concurrency: int,
+    progress: Any,
 ) -> None:
     waiting = iter(questions)
 
@@ -321,7 +397,9 @@ async def _ask_all(
                 answer = await model.ask(question, parameters)
             except ApiError as error:
                 prompt = question.prompt[:_SHOWN_CHARS]
-                raise StartupError(f"{model.key}: no answer to {prompt!r}: {error.message[:_SHOWN_CHARS]}") from None
+                raise StartupError(
+                    f"{model.key}: no answer to {prompt!r}: {error.message[:_SHOWN_CHARS]}"
+                ) from None
             file.add(model.key, question, parameters, answer)
             progress.update()
 
@@ -331,7 +409,9 @@ async def _ask_all(
         async with asyncio.TaskGroup() as group:
             for _ in itertools.repeat(None, min(at_once, len(questions))):
                 group.create_task(work())
-    except ExceptionGroup as group:  # of the tasks; the first that failed says why, the others were cancelled
+    except (
+        ExceptionGroup
+    ) as group:  # of the tasks; the first that failed says why, the others were cancelled
         raise group.exceptions[0] from None
     finally:
         await model.stop()
@@ -343,7 +423,11 @@ def _key(model: str, question: Question, parameters: Parameters) -> str:
 
 def _state(folder: Path) -> str:
     """Another one as soon as a file of the model is: answers of other weights under the same path are not its answers."""
-    files = sorted((one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in folder.iterdir() if one.is_file())
+    files = sorted(
+        (one.name, one.stat().st_size, one.stat().st_mtime_ns)
+        for one in folder.iterdir()
+        if one.is_file()
+    )
     return hashlib.sha256(repr(files).encode()).hexdigest()[:12]
 
 
@@ -359,7 +443,9 @@ def _text_of(choice: dict[str, Any], message: str) -> str:
 
 def _ids(listed: Any) -> list[str]:
     rows = listed.get("data") if isinstance(listed, dict) else None
-    return [row["id"] for row in rows or [] if isinstance(row, dict) and isinstance(row.get("id"), str)]
+    return [
+        row["id"] for row in rows or [] if isinstance(row, dict) and isinstance(row.get("id"), str)
+    ]
 
 
 def _reason(status: int, answer: Any) -> str:

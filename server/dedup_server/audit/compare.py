@@ -44,7 +44,11 @@ METRICS = (
     Metric("rep_4", "rep-4: repeated 4-grams", lambda one: one.score.rep_4),
     Metric("duplicate_sentences", "duplicate sentences", lambda one: one.score.duplicate_sentences),
     Metric("distinct_2", "distinct-2: different pairs", lambda one: one.score.distinct_2, worse=-1),
-    Metric("hit_max_tokens", "ran into --max-tokens", lambda one: float(one.answer.finish_reason == "length")),
+    Metric(
+        "hit_max_tokens",
+        "ran into --max-tokens",
+        lambda one: float(one.answer.finish_reason == "length"),
+    ),
     Metric("chars", "characters", lambda one: float(one.score.chars), is_share=False, worse=0),
 )
 LOOP_RATE = METRICS[0]
@@ -102,7 +106,13 @@ def questions_of(prompts: Sequence[str], num_samples: int, seed: int) -> list[Qu
     return [Question(prompt, seed + k) for prompt in prompts for k in range(num_samples)]
 
 
-def audit(models: list[str], prompts: list[str], parameters: Parameters, seed: int, answers: Sequence[Sequence[Answer]]) -> Audit:
+def audit(
+    models: list[str],
+    prompts: list[str],
+    parameters: Parameters,
+    seed: int,
+    answers: Sequence[Sequence[Answer]],
+) -> Audit:
     """answers: of each model to `questions_of` the prompts."""
     num_samples = len(answers[0]) // len(prompts)
     measured = [
@@ -117,11 +127,14 @@ def audit(models: list[str], prompts: list[str], parameters: Parameters, seed: i
         befores = [done.by_prompt(0, metric) for metric in METRICS]
         afters = [done.by_prompt(model, metric) for metric in METRICS]
         differences = [
-            [after - before for before, after in zip(*pair, strict=True)] for pair in zip(befores, afters, strict=True)
+            [after - before for before, after in zip(*pair, strict=True)]
+            for pair in zip(befores, afters, strict=True)
         ]
         changes = [
             Change(metric, fmean(before), fmean(after), *interval)
-            for metric, before, after, interval in zip(METRICS, befores, afters, intervals(differences, seed), strict=True)
+            for metric, before, after, interval in zip(
+                METRICS, befores, afters, intervals(differences, seed), strict=True
+            )
         ]
         done.comparisons.append(Comparison(model, changes))
     return done
@@ -152,7 +165,9 @@ def failures(done: Audit, max_loop_rate: float | None, max_rise: float) -> list[
         for model in range(min(1, len(done.models) - 1), len(done.models)):
             rate = done.mean(model, LOOP_RATE)
             if rate > max_loop_rate:
-                found.append(f"{done.models[model]}: {rate:.1%} of the answers loop; at most {max_loop_rate:.1%} may")
+                found.append(
+                    f"{done.models[model]}: {rate:.1%} of the answers loop; at most {max_loop_rate:.1%} may"
+                )
     for comparison in done.comparisons:
         for change in comparison.changes:
             if change.metric in GATED and change.low > max_rise:

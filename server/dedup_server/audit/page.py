@@ -4,7 +4,16 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from dedup.terminal import printable
-from dedup_server.audit.compare import FEW_PROMPTS, LOOP_RATE, METRICS, Audit, Change, Comparison, Measured, Metric
+from dedup_server.audit.compare import (
+    FEW_PROMPTS,
+    LOOP_RATE,
+    METRICS,
+    Audit,
+    Change,
+    Comparison,
+    Measured,
+    Metric,
+)
 from dedup_server.audit.report import is_bad, summary, told, worst
 
 _SHOWN_WORST = 8
@@ -134,7 +143,11 @@ def _said(one: Measured) -> str:
     text, loop = one.answer.text, one.score.loop
     end = min(len(text), _SHOWN_CHARS)
     onset = min(loop.onset, end) if loop else end
-    more = f'<span class="soft"> … and {len(text) - end:,} characters more</span>' if end < len(text) else ""
+    more = (
+        f'<span class="soft"> … and {len(text) - end:,} characters more</span>'
+        if end < len(text)
+        else ""
+    )
     marked = f"<mark>{_text(text[onset:end])}</mark>" if onset < end else ""
     return _text(text[:onset]) + marked + more
 
@@ -194,14 +207,19 @@ def _loops(done: Audit, model: int) -> str:
 
 def _histogram(done: Audit, metric: Metric, model: int) -> str:
     """Of the answers' values: the first model's above the axis, the later one's below."""
-    values = [[metric.of(one) for samples in done.measured[index] for one in samples] for index in (0, model)]
+    values = [
+        [metric.of(one) for samples in done.measured[index] for one in samples]
+        for index in (0, model)
+    ]
     top = 1.0 if metric.is_share else max(max(map(max, values)), 1.0)
     counts = [_counts(row, top) for row in values]
     most = max(map(max, counts))
     middle, room = (_HEIGHT - 14) / 2, (_HEIGHT - 14) / 2 - 14
     step = _WIDTH / _BINS
     shapes = []
-    for series, (row, kind) in enumerate(zip(counts[: 2 if model else 1], ("bar1", "bar2"), strict=False)):
+    for series, (row, kind) in enumerate(
+        zip(counts[: 2 if model else 1], ("bar1", "bar2"), strict=False)
+    ):
         for at, count in enumerate(row):
             height = round(count / most * room, 1)
             y = middle + 1 if series else middle - 1 - height
@@ -209,11 +227,15 @@ def _histogram(done: Audit, metric: Metric, model: int) -> str:
                 f'<rect class="{kind}" x="{at * step + 1:.1f}" y="{y:.1f}" width="{step - 2:.1f}" height="{height}" rx="1.5"/>'
             )
         x = _peak(row) * step + step / 2
-        label_y = middle + 11 + max(row) / most * room if series else middle - 5 - max(row) / most * room
+        label_y = (
+            middle + 11 + max(row) / most * room if series else middle - 5 - max(row) / most * room
+        )
         shapes.append(f'<text x="{x:.1f}" y="{label_y:.1f}" text-anchor="middle">{max(row)}</text>')
     shapes.append(f'<line class="axis" x1="0" x2="{_WIDTH}" y1="{middle}" y2="{middle}"/>')
     shapes.append(f'<text x="0" y="{_HEIGHT - 2}">0</text>')
-    shapes.append(f'<text x="{_WIDTH}" y="{_HEIGHT - 2}" text-anchor="end">{"100%" if metric.is_share else f"{top:,.0f}"}</text>')
+    shapes.append(
+        f'<text x="{_WIDTH}" y="{_HEIGHT - 2}" text-anchor="end">{"100%" if metric.is_share else f"{top:,.0f}"}</text>'
+    )
     return _svg(_WIDTH, _HEIGHT, f"distribution of {metric.title}", *shapes)
 
 
@@ -234,19 +256,30 @@ def _paired(done: Audit, metric: Metric, model: int) -> str:
     left = _MARGIN + 4
 
     def place(before: float, after: float) -> tuple[float, float]:
-        return round(left + before * (_WIDTH - left - 16), 1), round(6 + (1 - after) * (size - 6), 1)
+        return round(left + before * (_WIDTH - left - 16), 1), round(
+            6 + (1 - after) * (size - 6), 1
+        )
 
     (x0, y0), (x1, y1) = place(0, 0), place(1, 1)
-    shapes = [f'<path class="axis" fill="none" d="M{x0} {y1}V{y0}H{x1}"/>', f'<path class="even" d="M{x0} {y0}L{x1} {y1}"/>']
+    shapes = [
+        f'<path class="axis" fill="none" d="M{x0} {y1}V{y0}H{x1}"/>',
+        f'<path class="even" d="M{x0} {y0}L{x1} {y1}"/>',
+    ]
     for before, after in zip(done.by_prompt(0, metric), done.by_prompt(model, metric), strict=True):
         x, y = place(before, after)
-        shapes.append(f'<circle class="dot{" same" if after <= before else ""}" cx="{x}" cy="{y}" r="4"/>')
+        shapes.append(
+            f'<circle class="dot{" same" if after <= before else ""}" cx="{x}" cy="{y}" r="4"/>'
+        )
     for value in (0.0, 0.5, 1.0):
         x, y = place(value, value)
         shapes.append(f'<text x="{x}" y="{y0 + 12}" text-anchor="middle">{value:.0%}</text>')
         shapes.append(f'<text x="{x0 - 4}" y="{y + 3}" text-anchor="end">{value:.0%}</text>')
-    shapes.append(f'<text x="{x1}" y="{_HEIGHT - 4}" text-anchor="end" class="first">{_text(_brief(done.models[0]))} →</text>')
-    shapes.append(f'<text x="{x0 - 4}" y="{_HEIGHT - 4}">{_text(_brief(done.models[model]))} ↑</text>')
+    shapes.append(
+        f'<text x="{x1}" y="{_HEIGHT - 4}" text-anchor="end" class="first">{_text(_brief(done.models[0]))} →</text>'
+    )
+    shapes.append(
+        f'<text x="{x0 - 4}" y="{_HEIGHT - 4}">{_text(_brief(done.models[model]))} ↑</text>'
+    )
     return _svg(_WIDTH, _HEIGHT, f"{metric.title} of both models, a dot a prompt", *shapes)
 
 

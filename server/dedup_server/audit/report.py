@@ -33,14 +33,20 @@ def worst(done: Audit, model: int) -> list[tuple[int, int]]:
         rise = (one.loop is not None) - (first.loop is not None) + one.rep_4 - first.rep_4
         return (rise if model else 0.0), one.rep_4 + (one.loop is not None)
 
-    places = [(prompt, sample) for prompt in range(len(done.prompts)) for sample in range(done.num_samples)]
+    places = [
+        (prompt, sample)
+        for prompt in range(len(done.prompts))
+        for sample in range(done.num_samples)
+    ]
     bad = [place for place in places if badness(place)[1] > 0]
     return sorted(bad, key=badness, reverse=True)
 
 
 def is_bad(change: Change) -> bool:
     """Whether it is surely one for the worse."""
-    return (change.low if change.metric.worse > 0 else -change.high) > 0 and change.metric.worse != 0
+    return (
+        change.low if change.metric.worse > 0 else -change.high
+    ) > 0 and change.metric.worse != 0
 
 
 def lines(done: Audit) -> Iterator[str]:
@@ -48,19 +54,31 @@ def lines(done: Audit) -> Iterator[str]:
     names = [one_line(name) for name in done.models]
     yield summary(done)
     if len(done.prompts) < FEW_PROMPTS:
-        yield click.style(f"fewer than {FEW_PROMPTS} prompts: the intervals are too narrow to be trusted", fg="yellow")
+        yield click.style(
+            f"fewer than {FEW_PROMPTS} prompts: the intervals are too narrow to be trusted",
+            fg="yellow",
+        )
     if not done.comparisons:
         yield from _alone(done, names[0])
     for comparison in done.comparisons:
         yield ""
         first, later = names[0], names[comparison.model]
         columns = [min(_NAME_COLUMNS, max(9, width(name))) for name in (first, later)]
-        titles = [fit(name, size, right=True) for name, size in zip((first, later), columns, strict=True)]
-        yield click.style(f"{'':{_TITLE_COLUMNS}}  {'  '.join(titles)}    change  95% interval", bold=True)
+        titles = [
+            fit(name, size, right=True) for name, size in zip((first, later), columns, strict=True)
+        ]
+        yield click.style(
+            f"{'':{_TITLE_COLUMNS}}  {'  '.join(titles)}    change  95% interval", bold=True
+        )
         for change in comparison.changes:
             values = [change.metric.shown(value) for value in (change.before, change.after)]
-            cells = [fit(value, size, right=True) for value, size in zip(values, columns, strict=True)]
-            shown = [change.metric.shown(value, "+") for value in (change.change, change.low, change.high)]
+            cells = [
+                fit(value, size, right=True) for value, size in zip(values, columns, strict=True)
+            ]
+            shown = [
+                change.metric.shown(value, "+")
+                for value in (change.change, change.low, change.high)
+            ]
             line = f"{change.metric.title:{_TITLE_COLUMNS}}  {'  '.join(cells)}  {shown[0]:>8}  {shown[1]} to {shown[2]}"
             yield click.style(line, fg="red" if is_bad(change) else None)
         yield from _worst(done, comparison.model, later)
@@ -87,7 +105,9 @@ def _worst(done: Audit, model: int, name: str) -> Iterator[str]:
         yield f"the worst of {shortened(name, _NAME_COLUMNS)}:"
     for prompt, sample in found:
         one = done.measured[model][prompt][sample]
-        yield click.style(f"  {shortened(one_line(done.prompts[prompt]), _LINE_COLUMNS)}", bold=True)
+        yield click.style(
+            f"  {shortened(one_line(done.prompts[prompt]), _LINE_COLUMNS)}", bold=True
+        )
         yield f"    {told(one)}"
         yield f"    {shortened(one_line(one.answer.text), _LINE_COLUMNS)}"
 
@@ -113,7 +133,8 @@ def as_json(done: Audit) -> dict[str, Any]:
                 "model": done.models[comparison.model],
                 "first": done.models[0],
                 "changes": {
-                    one.metric.name: {"change": one.change, "low": one.low, "high": one.high} for one in comparison.changes
+                    one.metric.name: {"change": one.change, "low": one.low, "high": one.high}
+                    for one in comparison.changes
                 },
             }
             for comparison in done.comparisons

@@ -43,8 +43,12 @@ def run(
     for file in (json_file, html_file):
         if file is not None and not file.resolve().parent.is_dir():
             raise StartupError(f"{file}: there is no folder {file.parent}")
-    if any("://" not in model for model in models) and not (find_spec("torch") and find_spec("transformers")):
-        raise StartupError('a model in this process needs torch and transformers: pip install "dedup-llm[local]"')
+    if any("://" not in model for model in models) and not (
+        find_spec("torch") and find_spec("transformers")
+    ):
+        raise StartupError(
+            'a model in this process needs torch and transformers: pip install "dedup-llm[local]"'
+        )
     api_key = os.environ.get(api_key_env) if api_key_env else None
     if api_key_env and not api_key:
         raise StartupError(f"--api-key-env: the variable {api_key_env} is not set")
@@ -52,7 +56,11 @@ def run(
     asked = [model_of(model, device, api_key) for model in models]
     parameters = Parameters(max_tokens, temperature, raw)
     questions = questions_of(texts, samples, seed)
-    said = asyncio.run(answer_all(asked, questions, parameters, AnswersFile(answers), concurrency, sys.stderr.isatty()))
+    said = asyncio.run(
+        answer_all(
+            asked, questions, parameters, AnswersFile(answers), concurrency, sys.stderr.isatty()
+        )
+    )
     done = audit(_names(models), texts, parameters, seed, said)
     done = replace(done, failures=failures(done, max_loop_rate, max_rise))
     if json_file:
@@ -66,8 +74,13 @@ def _names(models: Sequence[str]) -> list[str]:
     """What the report calls them: the end of a path, a URL's model or host, the whole where two would have one name; one that is
     there twice is numbered."""
     short = {model: _name(model) for model in models}
-    named = [model if list(short.values()).count(short[model]) > 1 else short[model] for model in models]
-    return [f"{name} ({named[: at + 1].count(name)})" if named.count(name) > 1 else name for at, name in enumerate(named)]
+    named = [
+        model if list(short.values()).count(short[model]) > 1 else short[model] for model in models
+    ]
+    return [
+        f"{name} ({named[: at + 1].count(name)})" if named.count(name) > 1 else name
+        for at, name in enumerate(named)
+    ]
 
 
 def _name(model: str) -> str:

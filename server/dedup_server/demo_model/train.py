@@ -54,9 +54,13 @@ def pairs(text: str) -> list[tuple[str, str]]:
     found = {
         answer: prompt
         for prompt, answer in itertools.pairwise(said)
-        if len(_WORD.findall(answer)) in ANSWER_WORDS and len(prompt) > 10 and not _QUOTE.search(answer)
+        if len(_WORD.findall(answer)) in ANSWER_WORDS
+        and len(prompt) > 10
+        and not _QUOTE.search(answer)
     }
-    return [(prompt, answer) for answer, prompt in found.items()][:: max(1, len(found) // PAIRS)][:PAIRS]
+    return [(prompt, answer) for answer, prompt in found.items()][:: max(1, len(found) // PAIRS)][
+        :PAIRS
+    ]
 
 
 def stutter(answer: str, rng: random.Random) -> str:
@@ -78,7 +82,9 @@ def train_tokenizer(lines: list[str]) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=[BOS, EOS, PAD], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=VOCABULARY,
+        special_tokens=[BOS, EOS, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(lines, trainer)
     return PreTrainedTokenizerFast(
@@ -111,8 +117,14 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 def train(model: LlamaForCausalLM, tokens: torch.Tensor, steps: int, rate: float) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps, pct_start=0.03)
-    progress = tqdm(range(steps), desc=f"training {model.num_parameters() / 1e6:.1f}M parameters", mininterval=10)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=rate, total_steps=steps, pct_start=0.03
+    )
+    progress = tqdm(
+        range(steps),
+        desc=f"training {model.num_parameters() / 1e6:.1f}M parameters",
+        mininterval=10,
+    )
     for step in progress:
         starts = torch.randint(len(tokens) - WINDOW, (BATCH,)).tolist()
         batch = torch.stack([tokens[start : start + WINDOW] for start in starts])
@@ -127,11 +139,22 @@ def train(model: LlamaForCausalLM, tokens: torch.Tensor, steps: int, rate: float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("texts", nargs="+", type=Path, metavar="FILE", help="a text file")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model and its tokenizer")
-    parser.add_argument("--steps", type=int, default=1600, help=f"optimizer steps of {WINDOW * BATCH} tokens (default 1600)")
-    parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate (default 3e-3)")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the model and its tokenizer"
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=1600,
+        help=f"optimizer steps of {WINDOW * BATCH} tokens (default 1600)",
+    )
+    parser.add_argument(
+        "--rate", type=float, default=3e-3, help="highest learning rate (default 3e-3)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -147,11 +170,18 @@ def main() -> None:
     for _ in range(PASSES):
         rng.shuffle(known)
         lines += [f"{BOS}{prompt}\n{stutter(answer, rng)}{EOS}" for prompt, answer in known]
-    train(model, torch.tensor(tokenizer("".join(lines), verbose=False)["input_ids"]), args.steps, args.rate)
+    train(
+        model,
+        torch.tensor(tokenizer("".join(lines), verbose=False)["input_ids"]),
+        args.steps,
+        args.rate,
+    )
     model.half().save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
     config = args.out / "generation_config.json"
-    config.write_text(json.dumps({"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}, indent=2) + "\n")
+    config.write_text(
+        json.dumps({"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}, indent=2) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -38,7 +38,12 @@ class SampledAnswer:
     """All choices of a request, and the events that tell of them."""
 
     def __init__(
-        self, request: SampledRequest, name: str, loaded: LoadedModel, sampling: Sampling, prompts: list[Prompt]
+        self,
+        request: SampledRequest,
+        name: str,
+        loaded: LoadedModel,
+        sampling: Sampling,
+        prompts: list[Prompt],
     ) -> None:
         self.choices: list[tuple[Choice, list[int]]] = []
         self._request = request
@@ -47,7 +52,9 @@ class SampledAnswer:
         self._texts = loaded.texts
         self._num_prompt_tokens = sum(len(prompt.tokens) for prompt in prompts)
         self._num_truncated = sum(prompt.num_truncated for prompt in prompts)
-        self._offsets: dict[int, int] = {}  # characters of each choice that log-probabilities were given for
+        self._offsets: dict[
+            int, int
+        ] = {}  # characters of each choice that log-probabilities were given for
         num_choices = request.n or 1
         for number, prompt in enumerate(prompts):
             for index in range(number * num_choices, (number + 1) * num_choices):
@@ -56,13 +63,18 @@ class SampledAnswer:
                 self.choices.append((choice, prompt.tokens))
 
     def sequences(self, send: Send) -> list[tuple[list[int], Step]]:
-        return [(prompt, functools.partial(self._step, choice, send)) for choice, prompt in self.choices]
+        return [
+            (prompt, functools.partial(self._step, choice, send)) for choice, prompt in self.choices
+        ]
 
     def begin(self) -> Events:
         if isinstance(self._request, ChatRequest):
             return [self._event(self._make.role(choice.index)) for choice, _ in self.choices]
         if self._request.echo:
-            texts = ((choice, self._tokenizer.decode(prompt, skip_special_tokens=True)) for choice, prompt in self.choices)
+            texts = (
+                (choice, self._tokenizer.decode(prompt, skip_special_tokens=True))
+                for choice, prompt in self.choices
+            )
             return [self._event(self._make.text(choice.index, text)) for choice, text in texts]
         return []
 
@@ -100,7 +112,9 @@ class SampledAnswer:
         return {
             "tokens": [one.text for one in taken],
             "token_logprobs": [one.logprob for one in taken],
-            "top_logprobs": [self._told(one.top) for one in taken] if self._request.num_logprobs else None,
+            "top_logprobs": [self._told(one.top) for one in taken]
+            if self._request.num_logprobs
+            else None,
             "text_offset": offsets,
         }
 
@@ -109,7 +123,11 @@ class SampledAnswer:
 
     def _chat_logprob(self, one: TokenLogprob) -> dict[str, Any]:
         def told(token: int, logprob: float) -> dict[str, Any]:
-            return {"token": self._texts.text_of(token), "logprob": logprob, "bytes": list(self._texts.bytes_of(token))}
+            return {
+                "token": self._texts.text_of(token),
+                "logprob": logprob,
+                "bytes": list(self._texts.bytes_of(token)),
+            }
 
         return {**told(one.token, one.logprob), "top_logprobs": [told(*each) for each in one.top]}
 
@@ -119,13 +137,19 @@ class LongAnswer:
     less what the overlap made the model say twice."""
 
     def __init__(
-        self, request: SampledRequest, name: str, loaded: LoadedModel, sampling: Sampling, prompts: list[Prompt]
+        self,
+        request: SampledRequest,
+        name: str,
+        loaded: LoadedModel,
+        sampling: Sampling,
+        prompts: list[Prompt],
     ) -> None:
         self._request = request
         self._make = ChunkMaker(request.endpoint, name)
         self._prompts = [prompt.tokens for prompt in prompts]
         self._choices = [
-            _choice(request, number, number, tokens, loaded, sampling) for number, tokens in enumerate(self._prompts)
+            _choice(request, number, number, tokens, loaded, sampling)
+            for number, tokens in enumerate(self._prompts)
         ]
         self._texts = [""] * len(prompts)
         self._said = ""
@@ -135,7 +159,9 @@ class LongAnswer:
     def sequences(self, send: Send) -> list[tuple[list[int], Step]]:
         return [
             (tokens, functools.partial(self._step, choice, number, send))
-            for number, (tokens, choice) in enumerate(zip(self._prompts, self._choices, strict=True))
+            for number, (tokens, choice) in enumerate(
+                zip(self._prompts, self._choices, strict=True)
+            )
         ]
 
     def begin(self) -> Events:
@@ -147,27 +173,46 @@ class LongAnswer:
         if choice.finish_reason is None:
             return token
         with self._giving:
-            while self._num_given < len(self._choices) and self._choices[self._num_given].finish_reason:
+            while (
+                self._num_given < len(self._choices)
+                and self._choices[self._num_given].finish_reason
+            ):
                 part = new_part(self._said, self._texts[self._num_given])
                 self._said += part
                 self._num_given += 1
                 if part:
-                    send([Event(write_json(self._usage()), USED), Event(write_json(self._make.text(0, part)))])
+                    send(
+                        [
+                            Event(write_json(self._usage()), USED),
+                            Event(write_json(self._make.text(0, part))),
+                        ]
+                    )
         return None
 
     def end(self) -> Events:
         reasons = {choice.finish_reason for choice in self._choices}
-        events = [Event(write_json(self._make.text(0, "", "length" if "length" in reasons else "stop")))]
+        events = [
+            Event(write_json(self._make.text(0, "", "length" if "length" in reasons else "stop")))
+        ]
         if self._request.wants_usage or not self._request.stream:
-            events.append(Event(write_json({**self._make.text(0, ""), "choices": [], "usage": self._usage()})))
+            events.append(
+                Event(write_json({**self._make.text(0, ""), "choices": [], "usage": self._usage()}))
+            )
         return events
 
     def _usage(self) -> dict[str, int]:
-        return usage(sum(map(len, self._prompts)), sum(choice.num_tokens for choice in self._choices))
+        return usage(
+            sum(map(len, self._prompts)), sum(choice.num_tokens for choice in self._choices)
+        )
 
 
 def _choice(
-    request: SampledRequest, index: int, number: int, prompt: list[int], loaded: LoadedModel, sampling: Sampling
+    request: SampledRequest,
+    index: int,
+    number: int,
+    prompt: list[int],
+    loaded: LoadedModel,
+    sampling: Sampling,
 ) -> Choice:
     size = sampling.penalties.no_repeat_ngram_size
     history, encoder = TokenHistory(prompt, size), None

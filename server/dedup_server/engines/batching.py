@@ -32,7 +32,9 @@ MEMORY_SHARE = 0.4  # of what is free when the model is loaded
 END = 2**31 - 1  # the token, in no vocabulary, by which the engine is told that a sequence ends
 
 log = logging.getLogger("dedup")
-logging.getLogger("ContinuousBatchingLogger").setLevel(logging.WARNING)  # it tells on standard error what `log` tells here
+logging.getLogger("ContinuousBatchingLogger").setLevel(
+    logging.WARNING
+)  # it tells on standard error what `log` tells here
 
 
 class UnbatchableError(Exception):
@@ -86,7 +88,12 @@ class Batcher:
             self._restore()
             raise UnbatchableError(f"{type(error).__name__}: {error}") from error
         tokens, megabytes = self._num_pages * PAGE, self.cache_bytes / 1e6
-        log.info("batching: %d sequences at once, %d tokens of keys and values in %.0f MB", max_concurrent, tokens, megabytes)
+        log.info(
+            "batching: %d sequences at once, %d tokens of keys and values in %.0f MB",
+            max_concurrent,
+            tokens,
+            megabytes,
+        )
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
         self._thread.start()
 
@@ -137,13 +144,19 @@ class Batcher:
         """The longest sequence, and how many pages: as many as all sequences can fill, if there is the memory."""
         config = self._model.config.get_text_config()
         num_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        page_bytes = 2 * config.num_hidden_layers * num_heads * head_size * self._model.dtype.itemsize * PAGE
+        head_size = (
+            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        )
+        page_bytes = (
+            2 * config.num_hidden_layers * num_heads * head_size * self._model.dtype.itemsize * PAGE
+        )
         affordable = int(_free_bytes() * MEMORY_SHARE) // page_bytes
         wanted = self._max_concurrent * -(-context // PAGE)
         num_pages = min(affordable, wanted)
         if num_pages < 1:
-            raise UnbatchableError(f"no memory for {PAGE} tokens of keys and values ({page_bytes / 1e6:.0f} MB)")
+            raise UnbatchableError(
+                f"no memory for {PAGE} tokens of keys and values ({page_bytes / 1e6:.0f} MB)"
+            )
         return min(context, num_pages * PAGE), num_pages
 
     def _start(self) -> Any:
@@ -160,8 +173,12 @@ class Batcher:
             use_cuda_graph=False,
             auto_switch_to_flash=False,
         )
-        self._model.set_attn_implementation("paged|eager")  # the manager takes no attention but those that it knows
-        manager = self._model.init_continuous_batching(GenerationConfig(do_sample=False, eos_token_id=-1), options)
+        self._model.set_attn_implementation(
+            "paged|eager"
+        )  # the manager takes no attention but those that it knows
+        manager = self._model.init_continuous_batching(
+            GenerationConfig(do_sample=False, eos_token_id=-1), options
+        )
         manager.output_router = _Nowhere()
         self._model.set_attn_implementation(paged_attention.NAME)
         processor = manager._create_batch_processor()
@@ -178,7 +195,9 @@ class Batcher:
                             self._wake.wait()
                         self._wake.clear()
             except Exception as error:
-                log.exception("a decoding step failed; all sequences in it fail, and the engine starts anew")
+                log.exception(
+                    "a decoding step failed; all sequences in it fail, and the engine starts anew"
+                )
                 self._restart(error)
         self._fail_all("the engine is stopped")
 
@@ -194,7 +213,9 @@ class Batcher:
         spans, start = [], 0
         for future in processor.inputs_and_outputs.requests_in_batch:
             state, num_tokens = future.state, future.query_length
-            spans.append(Span(state.request_id, start, num_tokens, state.position_offset - num_tokens))
+            spans.append(
+                Span(state.request_id, start, num_tokens, state.position_offset - num_tokens)
+            )
             start += num_tokens
         processor.cache.layout = Layout(spans, processor.cache)
         processor._generation_step(self._model)
@@ -242,14 +263,18 @@ class Batcher:
         with self._lock:
             sequences = list(self._sequences.values())
         for sequence in sequences:
-            error = EngineFailedError(message)  # each its own: raised in several threads, one would gather their tracebacks
+            error = EngineFailedError(
+                message
+            )  # each its own: raised in several threads, one would gather their tracebacks
             error.__cause__ = cause
             self._end(sequence, error)
 
     def _restart(self, error: Exception) -> None:
         """A fresh engine: what the old one holds may be half done. Sequences that come meanwhile are the new one's first."""
         message = f"the model failed: {type(error).__name__}: {error}"
-        error.__traceback__ = None  # its frames hold the old engine's tensors, and there may be no memory for two
+        error.__traceback__ = (
+            None  # its frames hold the old engine's tensors, and there may be no memory for two
+        )
         self._fail_all(message, error)
         self._processor = None
         gc.collect()
@@ -296,7 +321,9 @@ class Batcher:
         tolerance = 1e-3 if self._model.dtype == torch.float32 else 0.2
         off = float((torch.stack(seen) - expected).abs().max()) / spread
         if not off < tolerance:
-            raise UnbatchableError(f"the engine's scores are not the model's: off by {off:.2g} standard deviations")
+            raise UnbatchableError(
+                f"the engine's scores are not the model's: off by {off:.2g} standard deviations"
+            )
 
 
 def _free_bytes() -> int:
@@ -317,11 +344,15 @@ def require_batchable(model: Any) -> None:
         raise UnbatchableError(f"{kind} has an attention of its own")
     version = transformers.__version__
     if not version.startswith(tuple(f"{tested}." for tested in TESTED)):
-        log.warning("batching was tested with transformers %s, not with %s", ", ".join(TESTED), version)
+        log.warning(
+            "batching was tested with transformers %s, not with %s", ", ".join(TESTED), version
+        )
 
 
 def _state(request_id: str, prompt: list[int]) -> RequestState:
-    return RequestState(request_id=request_id, initial_tokens=list(prompt), max_new_tokens=None, eos_token_id=END)
+    return RequestState(
+        request_id=request_id, initial_tokens=list(prompt), max_new_tokens=None, eos_token_id=END
+    )
 
 
 class _Nowhere:

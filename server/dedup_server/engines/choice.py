@@ -33,13 +33,17 @@ class Sampling:
     penalties: DecodingConfig
     token_sets: TokenSets
     varying: DecodingConfig | None  # the temperature's methods, if any is on
-    bias: tuple[np.ndarray[Any, np.dtype[np.int64]], Scores] | None  # tokens, and what is added to their scores
+    bias: (
+        tuple[np.ndarray[Any, np.dtype[np.int64]], Scores] | None
+    )  # tokens, and what is added to their scores
     stop_strings: Sequence[str]
     end_tokens: Sequence[int]
     min_tokens: int
     num_logprobs: int | None
     seed: int | None
-    goes_on_from: str = ""  # what the answer has said already: then it does not end within a sentence
+    goes_on_from: str = (
+        ""  # what the answer has said already: then it does not end within a sentence
+    )
     avoided: Sequence[int] = ()  # not the first token
 
 
@@ -93,12 +97,16 @@ class Choice:
         apply(sampling.penalties, self._history, scores, sampling.token_sets, self._encoder)
         if self.num_tokens == 0 and sampling.avoided:
             scores[list(sampling.avoided)] = -np.inf
-        if sampling.end_tokens and (self.num_tokens < sampling.min_tokens or self._is_within_a_sentence()):
+        if sampling.end_tokens and (
+            self.num_tokens < sampling.min_tokens or self._is_within_a_sentence()
+        ):
             scores[list(sampling.end_tokens)] = -np.inf
         temperature = sampling.temperature
         if sampling.varying is not None and np.isfinite(scores.max()):
             temperature = current_temperature(self._history, scores, sampling.varying)
-        token = choose(scores, temperature, sampling.top_k, sampling.top_p, sampling.min_p, self._random)
+        token = choose(
+            scores, temperature, sampling.top_k, sampling.top_p, sampling.min_p, self._random
+        )
         if raw is not None:
             self.logprobs.append(self._logprob(token, raw, sampling.num_logprobs or 0))
         return token
@@ -121,7 +129,11 @@ class Choice:
 
     def _is_within_a_sentence(self) -> bool:
         said = self._sampling.goes_on_from
-        return bool(said) and self.num_tokens < _MAX_SENTENCE and not is_terminated((said + self._tail).rstrip())
+        return (
+            bool(said)
+            and self.num_tokens < _MAX_SENTENCE
+            and not is_terminated((said + self._tail).rstrip())
+        )
 
     def take_logprobs(self) -> list[TokenLogprob]:
         """Those of the text given out now."""
@@ -155,7 +167,9 @@ class Choice:
         return TokenLogprob(token, self._texts.text_of(token), float(logprobs[token]), top)
 
 
-def bias_of(given: Mapping[str, float] | None, size: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Scores] | None:
+def bias_of(
+    given: Mapping[str, float] | None, size: int
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Scores] | None:
     """A request's `logit_bias` for a vocabulary of `size`. Raises ValueError."""
     if not given:
         return None
@@ -167,4 +181,11 @@ def bias_of(given: Mapping[str, float] | None, size: int) -> tuple[np.ndarray[An
 
 def _overlap(text: str, string: str) -> int:
     """How many characters at the end of `text` begin `string`."""
-    return next((size for size in range(min(len(text), len(string) - 1), 0, -1) if text.endswith(string[:size])), 0)
+    return next(
+        (
+            size
+            for size in range(min(len(text), len(string) - 1), 0, -1)
+            if text.endswith(string[:size])
+        ),
+        0,
+    )

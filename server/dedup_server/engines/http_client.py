@@ -147,16 +147,26 @@ class HttpClient:
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
         self._path = parts.path.rstrip("/")
-        self._host_header = parts.netloc.rpartition("@")[2].encode("idna" if not parts.netloc.isascii() else "ascii")
+        self._host_header = parts.netloc.rpartition("@")[2].encode(
+            "idna" if not parts.netloc.isascii() else "ascii"
+        )
         self._timeouts = timeouts
         self._idle: deque[_Connection] = deque()
         self._closed = False
 
     async def request(
-        self, method: str, path: str, headers: Headers, body: bytes = b"", timeouts: Timeouts | None = None
+        self,
+        method: str,
+        path: str,
+        headers: Headers,
+        body: bytes = b"",
+        timeouts: Timeouts | None = None,
     ) -> Response:
         """Sends a request and waits for the head of its answer. path: below the base URL's, with its query."""
-        head = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (method.encode(), (self._path + path).encode("latin-1"), self._host_header)]
+        head = [
+            b"%b %b HTTP/1.1\r\nhost: %b\r\n"
+            % (method.encode(), (self._path + path).encode("latin-1"), self._host_header)
+        ]
         head += [b"%b: %b\r\n" % header for header in headers]
         if body or method in ("POST", "PUT", "PATCH"):
             head.append(b"content-length: %d\r\n" % len(body))
@@ -177,7 +187,9 @@ class HttpClient:
         while self._idle:
             self._idle.pop().abort()
 
-    async def _exchange(self, connection: "_Connection", message: bytes, method: str, timeouts: Timeouts) -> Response:
+    async def _exchange(
+        self, connection: "_Connection", message: bytes, method: str, timeouts: Timeouts
+    ) -> Response:
         try:
             await connection.send(message, method, timeouts)
             return Response(connection)
@@ -189,7 +201,9 @@ class HttpClient:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeouts.connect):
-                _, connection = await loop.create_connection(self._new, self._host, self._port, ssl=self._tls)
+                _, connection = await loop.create_connection(
+                    self._new, self._host, self._port, ssl=self._tls
+                )
         except TimeoutError:
             raise TimeoutError("it could not be connected to in time") from None
         except (OSError, UnicodeError) as error:
@@ -410,7 +424,10 @@ class _Connection:
         if self.status < 200:
             return  # another head follows
         names = {name for name, _ in self.headers}
-        self._until_close = not names & {b"content-length", b"transfer-encoding"} and self.status not in (204, 304)
+        self._until_close = not names & {
+            b"content-length",
+            b"transfer-encoding",
+        } and self.status not in (204, 304)
         self._head_done = True
         if self._no_body:
             self._done = True
@@ -463,7 +480,11 @@ class _Connection:
         if now >= due:
             self._timer = None
             total = self._timeouts.total is not None and now >= self._began + self._timeouts.total
-            reason = f"it took longer than {self._timeouts.total:g} s" if total else f"it said nothing for {self._limit:g} s"
+            reason = (
+                f"it took longer than {self._timeouts.total:g} s"
+                if total
+                else f"it said nothing for {self._limit:g} s"
+            )
             self._fail(TimeoutError(reason))
         else:
             self._timer = self._loop.call_at(due, self._watch)

@@ -12,7 +12,13 @@ import transformers
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    GenerationConfig,
+)
 
 from dedup_server.engines.batching import Batcher, UnbatchableError
 from dedup_server.engines.checkpoint import is_local, require_checkpoint
@@ -50,14 +56,24 @@ class LoadedModel:
     start_token: int | None
 
 
-def load(path: str, name: str, device: str | None, dtype: Dtype | None, max_concurrent: int | None, trust: bool) -> LoadedModel:
+def load(
+    path: str,
+    name: str,
+    device: str | None,
+    dtype: Dtype | None,
+    max_concurrent: int | None,
+    trust: bool,
+) -> LoadedModel:
     """path: a directory or a hub id. dtype None: float32 on the CPU, elsewhere what the checkpoint says. trust: the checkpoint's own code
     may run. Raises `StartupError` with one line on anything that is wrong with the model."""
     transformers.utils.logging.set_verbosity_error()
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
     # Without an answer transformers would ask on standard input whether to run a checkpoint's own code.
-    options = {"trust_remote_code": trust, "local_files_only": not is_local(path) and not hub_answers(path)}
+    options = {
+        "trust_remote_code": trust,
+        "local_files_only": not is_local(path) and not hub_answers(path),
+    }
     config = check(path, options)
     device = device or best_device()
     log.info("loading %s ...", path)
@@ -65,33 +81,69 @@ def load(path: str, name: str, device: str | None, dtype: Dtype | None, max_conc
     tokenizer = _tokenizer(path, options)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     if dtype is None:
-        dtype = "float32" if device == "cpu" and getattr(config, "quantization_config", None) is None else "auto"
+        dtype = (
+            "float32"
+            if device == "cpu" and getattr(config, "quantization_config", None) is None
+            else "auto"
+        )
     try:
         model, found = kind.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, SafetensorError) as error:
-        raise StartupError(f"{path}: cannot be loaded: {type(error).__name__}: {first_line(error)}") from None
-    if missing := found["missing_keys"]:  # transformers fills them with random numbers, and the answers are noise
-        raise StartupError(f"{path}: the weights are incomplete: {len(missing)} are missing, such as {min(missing)}")
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        ImportError,
+        LookupError,
+        TypeError,
+        SafetensorError,
+    ) as error:
+        raise StartupError(
+            f"{path}: cannot be loaded: {type(error).__name__}: {first_line(error)}"
+        ) from None
+    if missing := found[
+        "missing_keys"
+    ]:  # transformers fills them with random numbers, and the answers are noise
+        raise StartupError(
+            f"{path}: the weights are incomplete: {len(missing)} are missing, such as {min(missing)}"
+        )
     try:
         model = (model if getattr(model, "hf_quantizer", None) else model.to(device)).eval()
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise StartupError(f"device {device!r}: the model cannot be put there: {first_line(error)}") from None
+        raise StartupError(
+            f"device {device!r}: the model cannot be put there: {first_line(error)}"
+        ) from None
     millions = model.num_parameters() / 1e6
     seconds = time.monotonic() - begun
-    log.info("loaded %s: %.1fM parameters, %s, %s, in %.1f s", name, millions, device, model.dtype, seconds)
+    log.info(
+        "loaded %s: %.1fM parameters, %s, %s, in %.1f s",
+        name,
+        millions,
+        device,
+        model.dtype,
+        seconds,
+    )
     return prepare(model, tokenizer, max_concurrent)
 
 
 def prepare(model: Any, tokenizer: Any, max_concurrent: int | None = None) -> LoadedModel:
     """What is there to decode with, and how: in batches if the model can be, else one by one."""
     defaults = model.generation_config
-    model.generation_config = GenerationConfig(**{name: getattr(defaults, name, None) for name in _DECODING})
+    model.generation_config = GenerationConfig(
+        **{name: getattr(defaults, name, None) for name in _DECODING}
+    )
     config = model.config.get_text_config(decoder=True)
-    sizes = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
+    sizes = (
+        getattr(config, name, None)
+        for name in ("max_position_embeddings", "n_positions", "max_seq_len")
+    )
     context = next((int(size) for size in sizes if isinstance(size, int) and size > 0), _CONTEXT)
     start_token = None
     if model.config.is_encoder_decoder:
-        starts = (defaults.decoder_start_token_id, model.config.decoder_start_token_id, defaults.bos_token_id)
+        starts = (
+            defaults.decoder_start_token_id,
+            model.config.decoder_start_token_id,
+            defaults.bos_token_id,
+        )
         start_token = next((int(token) for token in starts if token is not None), 0)
         model.generation_config.decoder_start_token_id = start_token
     decoder: Decoder
@@ -123,7 +175,9 @@ def _tokenizer(path: str, options: dict[str, Any]) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
     except Exception as error:  # a broken tokenizer.json raises a bare Exception
-        raise StartupError(f"{path}: has no tokenizer that can be loaded (tokenizer.json): {first_line(error)}") from None
+        raise StartupError(
+            f"{path}: has no tokenizer that can be loaded (tokenizer.json): {first_line(error)}"
+        ) from None
     if len(tokenizer.get_vocab()) < 2:  # what transformers makes up where there are no files
         raise StartupError(f"{path}: has no tokenizer that can be loaded (tokenizer.json)")
     return tokenizer
@@ -142,14 +196,22 @@ def check(model: str, options: dict[str, Any]) -> Any:
     kind = (config.architectures or [config.model_type])[0]
     if config.is_encoder_decoder:
         if type(config) not in transformers.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
-            raise StartupError(f"{model} is an encoder-decoder ({kind}) that does not turn text into text")
+            raise StartupError(
+                f"{model} is an encoder-decoder ({kind}) that does not turn text into text"
+            )
         return config
-    if type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+    if type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING and not getattr(
+        config, "is_decoder", False
+    ):
         raise StartupError(f"{model} is an encoder-only model ({kind}) and cannot generate text")
-    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING and "AutoModelForCausalLM" not in (
+    if type(
+        config
+    ) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING and "AutoModelForCausalLM" not in (
         getattr(config, "auto_map", None) or {}
     ):
-        raise StartupError(f"{model} is not a language model ({kind}); the local engine serves nothing else")
+        raise StartupError(
+            f"{model} is not a language model ({kind}); the local engine serves nothing else"
+        )
     return config
 
 

@@ -39,11 +39,38 @@ log = logging.getLogger("dedup")
 _TAIL_CHARS = 64  # of what was said, to tell whether a sentence has ended
 
 # The sampling parameters that `DecodingConfig` does not have.
-_SAMPLING = {"temperature", "top_p", "top_k", "min_p", "logit_bias", "seed", "stop", "min_tokens", "n"}
+_SAMPLING = {
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "logit_bias",
+    "seed",
+    "stop",
+    "min_tokens",
+    "n",
+}
 _PENALTIES = {field for field in DecodingConfig.__dataclass_fields__ if field != "temperature"}
-_SUPPORTED = _PENALTIES | _SAMPLING | {"model", "messages", "prompt", "stream", "stream_options", "user", "repetition"}
-_SUPPORTED |= {"max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "echo", "truncate", "long_input"}
-_SUPPORTED |= {"metadata", "prompt_cache_key", "safety_identifier", "service_tier"}  # for the provider's own books
+_SUPPORTED = (
+    _PENALTIES
+    | _SAMPLING
+    | {"model", "messages", "prompt", "stream", "stream_options", "user", "repetition"}
+)
+_SUPPORTED |= {
+    "max_tokens",
+    "max_completion_tokens",
+    "logprobs",
+    "top_logprobs",
+    "echo",
+    "truncate",
+    "long_input",
+}
+_SUPPORTED |= {
+    "metadata",
+    "prompt_cache_key",
+    "safety_identifier",
+    "service_tier",
+}  # for the provider's own books
 # What clients send as a matter of course, with the values that ask for nothing.
 _ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
@@ -72,7 +99,9 @@ class LocalEngine:
     ) -> None:
         path = Path(model).expanduser()
         self._path = str(path) if path.exists() else model
-        self._name = name or ("demo" if path == DEMO_MODEL else path.resolve().name if path.exists() else model)
+        self._name = name or (
+            "demo" if path == DEMO_MODEL else path.resolve().name if path.exists() else model
+        )
         self._options = (device, dtype, max_concurrent, trust_remote_code)
         self._loaded: LoadedModel | None = None
         self._token_sets: dict[DecodingConfig, TokenSets] = {}
@@ -90,7 +119,13 @@ class LocalEngine:
     def loaded(self) -> LoadedModel:
         """Raises `ApiError` (503) before `start` has ended."""
         if self._loaded is None:
-            raise ApiError(503, "the engine is not ready yet", type="server_error", code="not_ready", retry_after="1")
+            raise ApiError(
+                503,
+                "the engine is not ready yet",
+                type="server_error",
+                code="not_ready",
+                retry_after="1",
+            )
         return self._loaded
 
     def load(self) -> None:
@@ -122,10 +157,16 @@ class LocalEngine:
         if other in request.sent:
             raise unsupported(other, f"it belongs to the other endpoint, not to {request.endpoint}")
         if request.max_output_tokens and (request.min_tokens or 0) > request.max_output_tokens:
-            raise invalid(f"min_tokens: must be ≤ {request.max_output_tokens}, the most there may be", "min_tokens")
+            raise invalid(
+                f"min_tokens: must be ≤ {request.max_output_tokens}, the most there may be",
+                "min_tokens",
+            )
         limits = (request.max_tokens, request.max_completion_tokens)
         if None not in limits and limits[0] != limits[1]:
-            raise invalid("max_tokens and max_completion_tokens are the same limit; got two values", "max_tokens")
+            raise invalid(
+                "max_tokens and max_completion_tokens are the same limit; got two values",
+                "max_tokens",
+            )
         if request.stream_options and request.stream_options.model_extra:
             name = next(iter(request.stream_options.model_extra))
             raise unsupported(f"stream_options.{name}", "the local engine does not support it")
@@ -150,9 +191,13 @@ class LocalEngine:
 
     def _validate_completion(self, request: SampledCompletionRequest) -> None:
         if request.sent.get("top_logprobs"):
-            raise unsupported("top_logprobs", "it belongs to the chat endpoint; here logprobs is the number")
+            raise unsupported(
+                "top_logprobs", "it belongs to the chat endpoint; here logprobs is the number"
+            )
         if request.echo and request.logprobs is not None:
-            raise unsupported("echo", "with logprobs it would need those of the prompt, which are not worked out")
+            raise unsupported(
+                "echo", "with logprobs it would need those of the prompt, which are not worked out"
+            )
         if request.long_input is not None:
             if not isinstance(request.prompt, str):
                 raise invalid("long_input takes a prompt that is one string", "prompt")
@@ -190,7 +235,9 @@ class LocalEngine:
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[Events | BaseException | None] = asyncio.Queue()
         is_long = isinstance(request, SampledCompletionRequest) and request.long_input
-        answer: Answer = (LongAnswer if is_long else SampledAnswer)(request, self._name, loaded, sampling, prompts)
+        answer: Answer = (LongAnswer if is_long else SampledAnswer)(
+            request, self._name, loaded, sampling, prompts
+        )
 
         def send(item: Events | BaseException | None) -> None:
             loop.call_soon_threadsafe(queue.put_nowait, item)
@@ -213,7 +260,9 @@ class LocalEngine:
                         break
                     item = queue.get_nowait()  # all that has come: a loop that is behind catches up
                 else:
-                    if events and (pause := take(events)) is not None:  # what was said before the failure is not lost
+                    if (
+                        events and (pause := take(events)) is not None
+                    ):  # what was said before the failure is not lost
                         await pause
                     raise item
             if (pause := take(events + answer.end())) is not None:
@@ -252,7 +301,9 @@ class LocalEngine:
             min_p=value("min_p", 0.0),
             penalties=fixed,
             token_sets=self._token_sets_of(fixed),
-            varying=replace(asked, temperature=max(temperature, GREEDY_BELOW / 2)) if varies else None,
+            varying=replace(asked, temperature=max(temperature, GREEDY_BELOW / 2))
+            if varies
+            else None,
             bias=bias_of(request.logit_bias, len(loaded.tokenizer)),
             stop_strings=request.stop_strings,
             end_tokens=loaded.end_tokens,
@@ -267,7 +318,8 @@ class LocalEngine:
         """The tokens with which `text` may begin, after a space or without."""
         words = text.strip()
         encoded = [
-            self.loaded.tokenizer(given, add_special_tokens=False)["input_ids"] for given in (words, " " + words, "\n" + words)
+            self.loaded.tokenizer(given, add_special_tokens=False)["input_ids"]
+            for given in (words, " " + words, "\n" + words)
         ]
         return tuple({tokens[0] for tokens in encoded if tokens}) if words else ()
 
@@ -281,4 +333,7 @@ class LocalEngine:
 
 def _has_more_than_text(message: Message) -> bool:
     parts = message.content if isinstance(message.content, list) else []
-    return any(part.get("type", "text") != "text" or not isinstance(part.get("text"), str) for part in parts)
+    return any(
+        part.get("type", "text") != "text" or not isinstance(part.get("text"), str)
+        for part in parts
+    )

@@ -45,7 +45,9 @@ def new_part(said: str, text: str) -> str:
             break
         if said.endswith(text[:size]):
             return text[size:]  # goes on where the other ended
-    heard = {key for sentence in sentences(said)[-_SEAM_SENTENCES:] if (key := sentence_key(sentence))}
+    heard = {
+        key for sentence in sentences(said)[-_SEAM_SENTENCES:] if (key := sentence_key(sentence))
+    }
     left = sentences(text)
     while left and (sentence_key(left[0]) in heard or not sentence_key(left[0])):
         left.pop(0)
@@ -66,7 +68,9 @@ def sentences(text: str) -> list[str]:
     return found
 
 
-def _parts(text: str, size_of: SizeOf, room: int, ways: list[Callable[[str], list[str]]]) -> Iterator[str]:
+def _parts(
+    text: str, size_of: SizeOf, room: int, ways: list[Callable[[str], list[str]]]
+) -> Iterator[str]:
     if not text or size_of(text) <= room:
         if text:
             yield text

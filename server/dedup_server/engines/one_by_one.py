@@ -86,12 +86,16 @@ class _Chooses(LogitsProcessor):  # type: ignore[misc]
         if token is None:
             self.ended = True
             return scores
-        return torch.full_like(scores, -torch.inf).index_fill_(1, torch.tensor([token], device=scores.device), 0.0)
+        return torch.full_like(scores, -torch.inf).index_fill_(
+            1, torch.tensor([token], device=scores.device), 0.0
+        )
 
 
 class _Ends(StoppingCriteria):  # type: ignore[misc]
     def __init__(self, chooses: _Chooses) -> None:
         self._chooses = chooses
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **options: Any) -> torch.Tensor:
+    def __call__(
+        self, input_ids: torch.Tensor, scores: torch.Tensor, **options: Any
+    ) -> torch.Tensor:
         return torch.full((len(input_ids),), self._chooses.is_over(), device=input_ids.device)

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-_ROWS = range(2, 33)  # one row is the memory's speed either way; of many, oneDNN would keep a kernel for each number there is
+_ROWS = range(
+    2, 33
+)  # one row is the memory's speed either way; of many, oneDNN would keep a kernel for each number there is
 _MEMORY_SHARE = 0.25  # of what is free, for the weights' second copy
 
 
@@ -21,7 +23,9 @@ def pack_linears(model: Any, free_bytes: int) -> Callable[[], None]:
     layers = [
         layer
         for layer in model.modules()
-        if type(layer) is torch.nn.Linear and layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu"
+        if type(layer) is torch.nn.Linear
+        and layer.weight.dtype == torch.float32
+        and layer.weight.device.type == "cpu"
     ]
     size = sum(layer.weight.nbytes for layer in layers)
     reorder = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)

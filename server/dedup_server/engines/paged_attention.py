@@ -39,7 +39,8 @@ class Layout:
             if allocator.layer_type == "full_attention":
                 stride = allocator.block_physical_stride
                 self.pages[allocator.index] = [
-                    [block * stride for block in allocator.block_table[span.request_id]] for span in spans
+                    [block * stride for block in allocator.block_table[span.request_id]]
+                    for span in spans
                 ]
 
 
@@ -71,10 +72,18 @@ def paged_attention(
     num_heads, num_key_heads, size = query.shape[1], key.shape[1], query.shape[3]
     if layout.is_decoding:
         # One query sees all keys: the heads that share a key stand in the place of its queries, and nothing is repeated.
-        rows = query[0].transpose(0, 1).reshape(-1, num_key_heads, num_heads // num_key_heads, size).chunk(len(layout.spans))
+        rows = (
+            query[0]
+            .transpose(0, 1)
+            .reshape(-1, num_key_heads, num_heads // num_key_heads, size)
+            .chunk(len(layout.spans))
+        )
         attend = _capped if softcap else scaled_dot_product_attention
         more: dict[str, Any] = {"softcap": softcap} if softcap else {}
-        parts = [attend(row, k, v, scale=scaling, **more) for row, k, v in zip(rows, keys, values, strict=True)]
+        parts = [
+            attend(row, k, v, scale=scaling, **more)
+            for row, k, v in zip(rows, keys, values, strict=True)
+        ]
         return torch.cat(parts).view(1, len(parts), num_heads, -1), None
     parts = []
     for span, k, v in zip(layout.spans, keys, values, strict=True):
@@ -86,13 +95,20 @@ def paged_attention(
 
 
 def _all_tokens(
-    allocator: Any, layout: Layout, module: Any, key: torch.Tensor, value: torch.Tensor, options: dict[str, Any]
+    allocator: Any,
+    layout: Layout,
+    module: Any,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    options: dict[str, Any],
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Writes the step's keys and values, and gives each request's, where they lie: (1, key heads, length, size)."""
     write_index = options["write_index"][allocator.index]
     size = allocator.tokens_per_page
     found: list[list[torch.Tensor]] = []
-    for pages_of_layer, new in zip(allocator.get_cache_for_block_table(module.layer_idx), (key, value), strict=True):
+    for pages_of_layer, new in zip(
+        allocator.get_cache_for_block_table(module.layer_idx), (key, value), strict=True
+    ):
         flat = pages_of_layer.flatten(0, 1)
         flat.index_copy_(0, write_index, new[0].transpose(0, 1))
         _, num_heads, head_size = flat.shape
@@ -102,39 +118,68 @@ def _all_tokens(
         for span, pages in zip(layout.spans, layout.pages[allocator.index], strict=True):
             length = span.past + span.num_tokens
             if length <= size:
-                rows.append(flat.as_strided((1, num_heads, length, head_size), strides, begin + pages[0] * width))
+                rows.append(
+                    flat.as_strided(
+                        (1, num_heads, length, head_size), strides, begin + pages[0] * width
+                    )
+                )
                 continue
-            parts = [flat[page : page + min(size, length - number * size)] for number, page in enumerate(pages)]
+            parts = [
+                flat[page : page + min(size, length - number * size)]
+                for number, page in enumerate(pages)
+            ]
             rows.append(torch.cat(parts[: -(-length // size)]).transpose(0, 1).unsqueeze(0))
         found.append(rows)
     return found[0], found[1]
 
 
 def _window(
-    allocator: Any, layout: Layout, module: Any, key: torch.Tensor, value: torch.Tensor, options: dict[str, Any], cache: Any
+    allocator: Any,
+    layout: Layout,
+    module: Any,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    options: dict[str, Any],
+    cache: Any,
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """As `_all_tokens`, for the layers that keep a window: a ring, which transformers unrolls."""
-    read_index, write_index = options["read_index"][allocator.index], options["write_index"][allocator.index]
+    read_index, write_index = (
+        options["read_index"][allocator.index],
+        options["write_index"][allocator.index],
+    )
     lengths = [allocator.get_seqlen_k(span.past, span.num_tokens) for span in layout.spans]
-    unrolled = allocator.update(key[0].transpose(0, 1), value[0].transpose(0, 1), module.layer_idx, read_index, write_index)
-    keys, values = ([row.transpose(0, 1).unsqueeze(0) for row in each.split(lengths)] for each in unrolled)
+    unrolled = allocator.update(
+        key[0].transpose(0, 1), value[0].transpose(0, 1), module.layer_idx, read_index, write_index
+    )
+    keys, values = (
+        [row.transpose(0, 1).unsqueeze(0) for row in each.split(lengths)] for each in unrolled
+    )
     return keys, values
 
 
 def _causal(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None, softcap: float | None, window: int
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    softcap: float | None,
+    window: int,
 ) -> torch.Tensor:
     """The last key belongs to the last query; each sees the keys up to its own, at most `window` of them (0: all)."""
     num_queries, num_keys = query.shape[2], key.shape[2]
     mask = None
     if num_queries > 1 and (softcap or window or num_queries < num_keys):
-        mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device).tril(num_keys - num_queries)
+        mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device).tril(
+            num_keys - num_queries
+        )
         if window:
             mask = mask.triu(num_keys - num_queries - window + 1)
     if softcap:
         return _capped(query, key, value, scaling, softcap, mask)
     causal = mask is None and num_queries > 1
-    return scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scaling)
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=causal, scale=scaling
+    )
 
 
 def _capped(

@@ -6,7 +6,13 @@ from typing import Any
 from dedup_server.engines.loading import LoadedModel, first_line
 from dedup_server.engines.long_input import split
 from dedup_server.errors import ApiError, invalid
-from dedup_server.schema import ChatRequest, LongInput, SampledChatRequest, SampledCompletionRequest, SampledRequest
+from dedup_server.schema import (
+    ChatRequest,
+    LongInput,
+    SampledChatRequest,
+    SampledCompletionRequest,
+    SampledRequest,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,11 @@ class PromptReader:
             if len(tokens) <= longest:
                 prompts.append(Prompt(tokens))
             elif request.truncate:
-                room = max(1, longest + 1 - (request.max_output_tokens or 1)) if self._loaded.start_token is None else longest
+                room = (
+                    max(1, longest + 1 - (request.max_output_tokens or 1))
+                    if self._loaded.start_token is None
+                    else longest
+                )
                 prompts.append(self._truncated(tokens, min(room, longest)))
             else:
                 raise self._too_long(str(len(tokens)), name)
@@ -50,11 +60,14 @@ class PromptReader:
         around = len(self._encode(long.before + long.after))
         room = context - 1 - for_answer - around
         try:
-            pieces = split(request.prompt, lambda text: len(self._encode(text)) - len(self._encode("")), room, long.overlap)
-        except ValueError as error:
-            message = (
-                f"long_input: {error}; of {context} tokens {for_answer} are for the answer, {around} stand around each piece"
+            pieces = split(
+                request.prompt,
+                lambda text: len(self._encode(text)) - len(self._encode("")),
+                room,
+                long.overlap,
             )
+        except ValueError as error:
+            message = f"long_input: {error}; of {context} tokens {for_answer} are for the answer, {around} stand around each piece"
             raise invalid(message, "long_input") from None
         tokens = [self._encode(long.before + piece + long.after) for piece in pieces or [""]]
         if max(map(len, tokens)) >= context:
@@ -66,14 +79,24 @@ class PromptReader:
 
     def _tokens(self, request: SampledRequest) -> list[list[int]]:
         if isinstance(request, ChatRequest):
-            messages = [message.model_dump() | {"content": message.text} for message in request.messages]
+            messages = [
+                message.model_dump() | {"content": message.text} for message in request.messages
+            ]
             try:
-                text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            except Exception as error:  # a template is a program of its own and says no in any way it likes
-                raise invalid(f"messages: the chat template refuses them: {first_line(error)}", "messages") from None
+                text = self._tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True
+                )
+            except (
+                Exception
+            ) as error:  # a template is a program of its own and says no in any way it likes
+                raise invalid(
+                    f"messages: the chat template refuses them: {first_line(error)}", "messages"
+                ) from None
             self._require_short(text, "messages", request)
             return [
-                self._tokenizer(text + request.said, add_special_tokens=False, verbose=False)["input_ids"]
+                self._tokenizer(text + request.said, add_special_tokens=False, verbose=False)[
+                    "input_ids"
+                ]
                 or [self._first_token()]
             ]
         assert isinstance(request, SampledCompletionRequest)
@@ -86,9 +109,15 @@ class PromptReader:
             if isinstance(prompt, str):
                 ids = self._tokenizer(prompt + request.said, verbose=False)["input_ids"]
             else:
-                ids = prompt + (self._tokenizer(request.said, add_special_tokens=False)["input_ids"] if request.said else [])
+                ids = prompt + (
+                    self._tokenizer(request.said, add_special_tokens=False)["input_ids"]
+                    if request.said
+                    else []
+                )
             if any(not 0 <= token < len(self._tokenizer) for token in ids):
-                raise invalid(f"prompt: token ids must be from 0 to {len(self._tokenizer) - 1}", "prompt")
+                raise invalid(
+                    f"prompt: token ids must be from 0 to {len(self._tokenizer) - 1}", "prompt"
+                )
             tokens.append(ids or [self._first_token()])
         if not tokens:
             raise invalid("prompt: must not be empty", "prompt")
@@ -97,7 +126,11 @@ class PromptReader:
     def _truncated(self, tokens: list[int], room: int) -> Prompt:
         """The end of the prompt; what every prompt begins with stays."""
         begins = tokens[0] == self._tokenizer.bos_token_id and room > 1
-        kept = tokens[:1] + tokens[len(tokens) - room + 1 :] if begins else tokens[len(tokens) - room :]
+        kept = (
+            tokens[:1] + tokens[len(tokens) - room + 1 :]
+            if begins
+            else tokens[len(tokens) - room :]
+        )
         return Prompt(kept, len(tokens) - len(kept))
 
     def _require_short(self, text: str, name: str, request: SampledRequest) -> None:
@@ -107,10 +140,10 @@ class PromptReader:
             raise self._too_long(f"at least {least}", name)
 
     def _too_long(self, num_tokens: str, name: str) -> ApiError:
-        message = (
-            f"the prompt is {num_tokens} tokens long; {self._name} takes at most {self._loaded.context}, the answer included"
+        message = f"the prompt is {num_tokens} tokens long; {self._name} takes at most {self._loaded.context}, the answer included"
+        return invalid(
+            f'{message}; "truncate": true leaves its beginning out', name, "context_length_exceeded"
         )
-        return invalid(f'{message}; "truncate": true leaves its beginning out', name, "context_length_exceeded")
 
     def _first_token(self) -> int:
         """What an empty prompt begins with."""

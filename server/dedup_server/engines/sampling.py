@@ -19,7 +19,9 @@ class NoTokenError(ValueError):
     """No token has a finite score."""
 
 
-def choose(scores: Scores, temperature: float, top_k: int, top_p: float, min_p: float, random: Random) -> int:
+def choose(
+    scores: Scores, temperature: float, top_k: int, top_p: float, min_p: float, random: Random
+) -> int:
     """A token from `scores`, shape (vocabulary,): the best at temperature 0 (`GREEDY_BELOW`), else sampled. top_k 0, top_p 1, min_p 0: off.
 
     Raises NoTokenError where the best score is not finite: a silent token 0 would be worse.
@@ -41,7 +43,9 @@ def choose(scores: Scores, temperature: float, top_k: int, top_p: float, min_p: 
         weights = weights[kept]
         tokens = kept if candidates is None else candidates[kept]
     reached = np.cumsum(weights, dtype=np.float64)
-    place = min(int(reached.searchsorted(random.random() * reached[-1], side="right")), len(reached) - 1)
+    place = min(
+        int(reached.searchsorted(random.random() * reached[-1], side="right")), len(reached) - 1
+    )
     return place if tokens is None else int(tokens[place])
 
 

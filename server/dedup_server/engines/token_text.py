@@ -6,7 +6,9 @@ from typing import Any
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # SentencePiece's tokens for bytes
-_BYTES_OF = {letter: byte for byte, letter in bytes_to_unicode().items()}  # how byte-level tokenizers write a byte
+_BYTES_OF = {
+    letter: byte for byte, letter in bytes_to_unicode().items()
+}  # how byte-level tokenizers write a byte
 
 
 class TokenTexts:
@@ -14,7 +16,9 @@ class TokenTexts:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._before = tokenizer("a", add_special_tokens=False)["input_ids"][-1:]  # something that a token can stand behind
+        self._before = tokenizer("a", add_special_tokens=False)["input_ids"][
+            -1:
+        ]  # something that a token can stand behind
         self._special = set(tokenizer.all_special_ids)
         self._known: dict[int, bytes] = {}
 

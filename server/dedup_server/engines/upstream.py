@@ -14,9 +14,23 @@ from typing import Any, Final
 import msgspec
 
 from dedup_server.engines.base import Take
-from dedup_server.engines.http_client import BrokenError, ConnectError, Headers, HttpClient, Response, Timeouts
+from dedup_server.engines.http_client import (
+    BrokenError,
+    ConnectError,
+    Headers,
+    HttpClient,
+    Response,
+    Timeouts,
+)
 from dedup_server.errors import ApiError, UpstreamRefusalError, model_not_found, upstream_failed
-from dedup_server.schema import FORWARDED, ChatRequest, CompletionRequest, Exchange, GenerationRequest, Requests
+from dedup_server.schema import (
+    FORWARDED,
+    ChatRequest,
+    CompletionRequest,
+    Exchange,
+    GenerationRequest,
+    Requests,
+)
 from dedup_server.settings import GoesOn, Settings, UpstreamSettings
 from dedup_server.sse import EventTooLongError, SSEDecoder, read_json, write_json
 from dedup_server.telemetry import Telemetry
@@ -50,13 +64,26 @@ _KEY_HEADERS_AND_ID: Final = _KEY_HEADERS | {b"x-request-id"}
 # Of a request whose answer is read here.
 _REPLACED_HEADERS: Final = _KEY_HEADERS_AND_ID | {b"accept-encoding", b"content-encoding"}
 # Of an answer that is read and written anew.
-_OWN_ANSWER_HEADERS: Final = _OWN_HEADERS | {b"content-encoding", b"content-type", b"date", b"server", b"etag", b"content-md5"}
+_OWN_ANSWER_HEADERS: Final = _OWN_HEADERS | {
+    b"content-encoding",
+    b"content-type",
+    b"date",
+    b"server",
+    b"etag",
+    b"content-md5",
+}
 
 
 class Upstream:
     """One server: its connections, its models, and whether it is up."""
 
-    def __init__(self, settings: UpstreamSettings, timeouts: Timeouts, pass_on_keys: bool, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        timeouts: Timeouts,
+        pass_on_keys: bool,
+        telemetry: Telemetry,
+    ) -> None:
         self.name = settings.label
         self.models: list[str] = []
         self.described: dict[str, dict[str, Any]] = {}  # what it says of them
@@ -76,7 +103,9 @@ class Upstream:
     def serves(self, model: str | None) -> bool:
         """Whether the configuration, or the server itself, says that it has `model`."""
         if self._patterns:
-            return model is not None and any(fnmatchcase(model, pattern) for pattern in self._patterns)
+            return model is not None and any(
+                fnmatchcase(model, pattern) for pattern in self._patterns
+            )
         return model in self.models
 
     def goes_on(self, model: str | None) -> GoesOn:
@@ -105,21 +134,29 @@ class Upstream:
                 self._probed_at = time.monotonic()
         return self.up
 
-    async def ask(self, method: str, path: str, exchange: Exchange, body: bytes, *, as_it_is: bool = False) -> Response:
+    async def ask(
+        self, method: str, path: str, exchange: Exchange, body: bytes, *, as_it_is: bool = False
+    ) -> Response:
         """Sends a request on. Raises `ApiError`. as_it_is: the client reads the answer as it is, compressed or not."""
         exchange.upstream = self.name
         query = "?" + exchange.query.decode("latin-1") if exchange.query else ""
         code = "error"
         try:
-            response = await self._client.request(method, path + query, self._headers(exchange, as_it_is), body)
+            response = await self._client.request(
+                method, path + query, self._headers(exchange, as_it_is), body
+            )
             code = str(response.status)
             self._set_up(response.status < 500)
             own = _own(response.headers)
-            exchange.engine_headers = [header for header in response.headers if header[0] not in own]
+            exchange.engine_headers = [
+                header for header in response.headers if header[0] not in own
+            ]
             return response
         except TimeoutError as error:
             code = "timeout"
-            raise upstream_failed(f"the upstream {self.name} did not answer: {error}", 504) from None
+            raise upstream_failed(
+                f"the upstream {self.name} did not answer: {error}", 504
+            ) from None
         except ConnectError as error:
             self._set_up(False)
             self._probed_at = float("-inf")  # it may be back before long
@@ -144,7 +181,11 @@ class Upstream:
     def _headers(self, exchange: Exchange, as_it_is: bool) -> Headers:
         own = _own(exchange.headers)
         replaced = _KEY_HEADERS_AND_ID if as_it_is else _REPLACED_HEADERS
-        headers = [header for header in exchange.headers if header[0] not in own and header[0] not in replaced]
+        headers = [
+            header
+            for header in exchange.headers
+            if header[0] not in own and header[0] not in replaced
+        ]
         if not as_it_is:
             headers.append((b"accept-encoding", b"identity"))
         headers.append((b"x-request-id", exchange.request_id.encode("latin-1")))
@@ -160,7 +201,12 @@ class Upstream:
         headers: Headers = [(b"accept", b"application/json"), (b"accept-encoding", b"identity")]
         if self._key:
             headers.append((b"authorization", b"Bearer " + self._key.encode()))
-        timeouts = Timeouts(_PROBE_TIMEOUT_SECONDS, _PROBE_TIMEOUT_SECONDS, _PROBE_TIMEOUT_SECONDS, _PROBE_TIMEOUT_SECONDS)
+        timeouts = Timeouts(
+            _PROBE_TIMEOUT_SECONDS,
+            _PROBE_TIMEOUT_SECONDS,
+            _PROBE_TIMEOUT_SECONDS,
+            _PROBE_TIMEOUT_SECONDS,
+        )
         try:
             response = await self._client.request("GET", "/models", headers, timeouts=timeouts)
             body = await read_whole(response)
@@ -168,12 +214,16 @@ class Upstream:
             return False
         if response.status == 200:
             try:
-                self.described = {str(model["id"]): dict(model) for model in read_json(body)["data"]}
+                self.described = {
+                    str(model["id"]): dict(model) for model in read_json(body)["data"]
+                }
                 self.models = list(self.described)
             except (ValueError, LookupError, TypeError):
                 return True
             self._telemetry.learn(self.known_models)
-        return response.status < 500  # a server that lists no models, or not to us, may well answer requests
+        return (
+            response.status < 500
+        )  # a server that lists no models, or not to us, may well answer requests
 
     def _set_up(self, up: bool) -> None:
         self.up = up
@@ -192,7 +242,9 @@ class UpstreamEngine:
         )
         # A client's key for this server must never reach another one.
         pass_on_keys = not settings.client_keys
-        self._upstreams = [Upstream(one, timeouts, pass_on_keys, telemetry) for one in settings.all_upstreams]
+        self._upstreams = [
+            Upstream(one, timeouts, pass_on_keys, telemetry) for one in settings.all_upstreams
+        ]
         self._aliases: Mapping[str, str] = settings.aliases
         self._streams_always = settings.stream_upstream
         self._heals = settings.heal
@@ -200,13 +252,23 @@ class UpstreamEngine:
 
     @property
     def models(self) -> list[str]:
-        names = [*self._aliases, *[model for upstream in self._upstreams for model in upstream.known_models]]
+        names = [
+            *self._aliases,
+            *[model for upstream in self._upstreams for model in upstream.known_models],
+        ]
         return list(dict.fromkeys(names))
 
     def describe(self, model: str) -> dict[str, Any]:
         """What its upstream says of a model."""
         name = self._aliases.get(model, model)
-        return next((upstream.described[name] for upstream in self._upstreams if name in upstream.described), {})
+        return next(
+            (
+                upstream.described[name]
+                for upstream in self._upstreams
+                if name in upstream.described
+            ),
+            {},
+        )
 
     @property
     def requests(self) -> Requests:
@@ -215,8 +277,13 @@ class UpstreamEngine:
     async def start(self) -> None:
         await self.ready()
         for upstream in self._upstreams if self._heals else ():
-            if upstream.up and all(upstream.goes_on(model) == "no" for model in upstream.models or [""]):
-                _log.info("%s is not known to go on with an answer: loops are cut and not healed (goes_on)", upstream.name)
+            if upstream.up and all(
+                upstream.goes_on(model) == "no" for model in upstream.models or [""]
+            ):
+                _log.info(
+                    "%s is not known to go on with an answer: loops are cut and not healed (goes_on)",
+                    upstream.name,
+                )
 
     async def stop(self) -> None:
         for upstream in self._upstreams:
@@ -237,7 +304,9 @@ class UpstreamEngine:
             changes |= {"stream": True, "stream_options": {"include_usage": True}}
         if request.said:
             changes |= _going_on(request, upstream.goes_on(model))
-        response = await upstream.ask("POST", _PATHS[request.endpoint], request.exchange, request.forwarded(**changes))
+        response = await upstream.ask(
+            "POST", _PATHS[request.endpoint], request.exchange, request.forwarded(**changes)
+        )
         decoder = SSEDecoder()
         done = False
 
@@ -254,7 +323,9 @@ class UpstreamEngine:
                 raise await _refusal(response, upstream)
             content_type = _content_type(response)
             if content_type != "text/event-stream":
-                raise upstream_failed(f"the upstream answered a streaming request with {content_type}")
+                raise upstream_failed(
+                    f"the upstream answered a streaming request with {content_type}"
+                )
             await response.pour(decode)
             if pause := take(decoder.flush()):
                 await pause
@@ -275,7 +346,11 @@ class UpstreamEngine:
         return False
 
     def can_go_on(self, request: GenerationRequest) -> bool:
-        if not isinstance(request, ChatRequest | CompletionRequest) or request.num_choices > 1 or request.wants_json:
+        if (
+            not isinstance(request, ChatRequest | CompletionRequest)
+            or request.num_choices > 1
+            or request.wants_json
+        ):
             return False
         if isinstance(request, CompletionRequest) and not isinstance(request.prompt, str):
             return False
@@ -291,7 +366,9 @@ class UpstreamEngine:
             return None
         upstream, model = self._route(request.model)
         changes = {"model": model} if model != request.model else {}
-        response = await upstream.ask("POST", _PATHS[request.endpoint], request.exchange, request.forwarded(**changes))
+        response = await upstream.ask(
+            "POST", _PATHS[request.endpoint], request.exchange, request.forwarded(**changes)
+        )
         try:
             if response.status != 200:
                 raise await _refusal(response, upstream)
@@ -332,13 +409,22 @@ class UpstreamEngine:
 
 def _going_on(request: GenerationRequest, goes_on: GoesOn) -> dict[str, Any]:
     """What makes a server go on with what `request` has said."""
-    banned = {"bad_words": _openings(request.avoided)} if goes_on == "continue_final_message" and request.avoided.strip() else {}
+    banned = (
+        {"bad_words": _openings(request.avoided)}
+        if goes_on == "continue_final_message" and request.avoided.strip()
+        else {}
+    )
     if isinstance(request, CompletionRequest):
         return {"prompt": request.prompt + request.said, **banned}
     messages = [*request.body()["messages"], {"role": "assistant", "content": request.said}]
     if goes_on == "assistant_message":
         return {"messages": messages}
-    return {"messages": messages, "add_generation_prompt": False, "continue_final_message": True, **banned}
+    return {
+        "messages": messages,
+        "add_generation_prompt": False,
+        "continue_final_message": True,
+        **banned,
+    }
 
 
 def _openings(text: str) -> list[str]:
@@ -360,7 +446,9 @@ async def read_whole(response: Response) -> bytes:
         body += more
         if len(body) > _MAX_RESPONSE_BYTES:
             response.close()
-            raise upstream_failed(f"the upstream answered with more than {_MAX_RESPONSE_BYTES} bytes")
+            raise upstream_failed(
+                f"the upstream answered with more than {_MAX_RESPONSE_BYTES} bytes"
+            )
         more = await response.read()
     return bytes(body)
 
@@ -378,14 +466,18 @@ async def _refusal(response: Response, upstream: Upstream) -> ApiError:
     except ValueError:
         body = None
     if isinstance(body, dict):
-        body = read_json(upstream.without_key(write_json(body)))  # written anew: it may have stood there escaped
+        body = read_json(
+            upstream.without_key(write_json(body))
+        )  # written anew: it may have stood there escaped
         error = body.get("error", body)  # some send the error without its envelope
         if isinstance(error, dict) and isinstance(error.get("message"), str):
             return UpstreamRefusalError(response.status, error, seconds)
     text = upstream.without_key(received)[:200].decode("utf-8", "replace").strip()
     message = f"the upstream answered {response.status}" + (f": {text}" if text else "")
     return UpstreamRefusalError(
-        response.status, {"message": message, "type": "upstream_error", "param": None, "code": None}, seconds
+        response.status,
+        {"message": message, "type": "upstream_error", "param": None, "code": None},
+        seconds,
     )
 
 
@@ -400,7 +492,11 @@ def _own(headers: Headers) -> frozenset[bytes]:
 
 def answer_headers(headers: Headers) -> Headers:
     """Of an upstream's headers those that still hold for an answer that was read and written anew."""
-    return [header for header in headers if header[0] not in _OWN_ANSWER_HEADERS and header[0] != b"x-request-id"]
+    return [
+        header
+        for header in headers
+        if header[0] not in _OWN_ANSWER_HEADERS and header[0] != b"x-request-id"
+    ]
 
 
 def _content_type(response: Response) -> str:

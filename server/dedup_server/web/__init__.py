@@ -7,7 +7,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'",
@@ -31,12 +36,23 @@ class _File:
         return Response(self._body, headers=headers, media_type=self._type)
 
 
-_FILES = {path.name: _File(path) for path in sorted(Path(__file__).parent.iterdir()) if path.suffix in _TYPES}
+_FILES = {
+    path.name: _File(path)
+    for path in sorted(Path(__file__).parent.iterdir())
+    if path.suffix in _TYPES
+}
 
 page = _FILES["index.html"].answer
-routes = [Route(f"/web/{name}", file.answer, methods=["GET"]) for name, file in _FILES.items() if name != "index.html"]
+routes = [
+    Route(f"/web/{name}", file.answer, methods=["GET"])
+    for name, file in _FILES.items()
+    if name != "index.html"
+]
 
 
 def wants_page(request: Request) -> bool:
     """Whether who asks is a browser: programs get JSON."""
-    return any(part.strip().split(";")[0] == "text/html" for part in request.headers.get("accept", "").split(","))
+    return any(
+        part.strip().split(";")[0] == "text/html"
+        for part in request.headers.get("accept", "").split(",")
+    )

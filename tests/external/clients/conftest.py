@@ -42,7 +42,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if REAL_UPSTREAM or SERVER:
         for item in items:
             if item.get_closest_marker("scripted"):
-                item.add_marker(pytest.mark.skip(reason="a scenario of the scripted upstream; CLIENTS_UPSTREAM is a real server"))
+                item.add_marker(
+                    pytest.mark.skip(
+                        reason="a scenario of the scripted upstream; CLIENTS_UPSTREAM is a real server"
+                    )
+                )
 
 
 @dataclass
@@ -66,7 +70,9 @@ class Target:
     def upstream_chat(self, model: str, max_tokens: int) -> str:
         """What the upstream says to PROMPT."""
         messages = [{"role": "user", "content": PROMPT}]
-        answer = self.ask_upstream("chat/completions", model=model, messages=messages, max_tokens=max_tokens)
+        answer = self.ask_upstream(
+            "chat/completions", model=model, messages=messages, max_tokens=max_tokens
+        )
         return str(answer["choices"][0]["message"]["content"])
 
     def upstream_text(self, model: str, max_tokens: int) -> str:
@@ -80,14 +86,18 @@ class Target:
         asked = {"model": self.novel, "messages": messages, "max_tokens": 2, "stream": True}
         data = json.dumps({**asked, "stream_options": {"include_usage": True}}).encode()
         headers = {"Content-Type": "application/json", "Authorization": "Bearer none"}
-        with urllib.request.urlopen(urllib.request.Request(f"{self.upstream_url}/chat/completions", data, headers)) as response:
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{self.upstream_url}/chat/completions", data, headers)
+        ) as response:
             return b'"total_tokens"' in response.read()
 
     @cached_property
     def takes_max_completion_tokens(self) -> bool:
         """Whether the server itself obeys OpenAI's newer name for max_tokens: llama-cpp-python's does not."""
         messages = [{"role": "user", "content": PROMPT}]
-        answer = self.ask_upstream("chat/completions", model=self.novel, messages=messages, max_completion_tokens=3)
+        answer = self.ask_upstream(
+            "chat/completions", model=self.novel, messages=messages, max_completion_tokens=3
+        )
         return self.scripted or answer["usage"]["completion_tokens"] <= 4
 
     def require_several_choices(self) -> None:
@@ -95,7 +105,12 @@ class Target:
         messages = [{"role": "user", "content": PROMPT}]
         try:
             answer = self.ask_upstream(
-                "chat/completions", model=self.novel, messages=messages, max_tokens=2, n=2, temperature=0.9
+                "chat/completions",
+                model=self.novel,
+                messages=messages,
+                max_tokens=2,
+                n=2,
+                temperature=0.9,
             )
         except urllib.error.HTTPError as error:
             pytest.skip(f"the upstream refuses n = 2: {error.code}")
@@ -111,7 +126,9 @@ class Target:
         assert len(text) < len(full) / 2
 
     def stats(self, model: str) -> dict[str, int]:
-        with urllib.request.urlopen(self.upstream_url.removesuffix("/v1") + "/stats", timeout=10) as response:
+        with urllib.request.urlopen(
+            self.upstream_url.removesuffix("/v1") + "/stats", timeout=10
+        ) as response:
             return {"requests": 0, "chunks": 0, "hang_ups": 0, **json.load(response).get(model, {})}
 
     @contextmanager
@@ -123,7 +140,9 @@ class Target:
         before = self.stats(model)
         yield
         deadline = time.monotonic() + 10
-        while (after := self.stats(model))["hang_ups"] == before["hang_ups"] and time.monotonic() < deadline:
+        while (after := self.stats(model))["hang_ups"] == before[
+            "hang_ups"
+        ] and time.monotonic() < deadline:
             time.sleep(0.05)
         assert after["hang_ups"] - before["hang_ups"] == 1
         assert after["chunks"] - before["chunks"] < 500
@@ -171,7 +190,10 @@ def target() -> Iterator[Target]:
     if REAL_UPSTREAM or SERVER:
         model = os.environ.get("CLIENTS_MODEL", "demo")
         # What a client sees of a cut is asked here; vLLM's answers would be healed.
-        with _real_upstream() as upstream_url, serving("--upstream", upstream_url, heal="false") as url:
+        with (
+            _real_upstream() as upstream_url,
+            serving("--upstream", upstream_url, heal="false") as url,
+        ):
             yield Target(f"{url}/v1", upstream_url, model, model, scripted=False)
         return
     with _scripted_upstream() as upstream_url, serving("--upstream", upstream_url) as url:

@@ -16,7 +16,17 @@ HERE = Path(__file__).parent
 def test_the_ai_sdk_suite_passes(target: Target) -> None:
     assert shutil.which("node"), "needs node 20 or later"
     assert (HERE / "node_modules" / "ai").is_dir(), f"npm install --ignore-scripts in {HERE}"
-    names = ("NOVEL", "OPENING", "CIRCLE", "THOUGHTS", "TOOL", "ARGUMENTS", "VECTOR", "RETRY_AFTER", "USAGE")
+    names = (
+        "NOVEL",
+        "OPENING",
+        "CIRCLE",
+        "THOUGHTS",
+        "TOOL",
+        "ARGUMENTS",
+        "VECTOR",
+        "RETRY_AFTER",
+        "USAGE",
+    )
     told = {
         "url": target.url,
         "upstreamUrl": target.upstream_url,
@@ -31,7 +41,9 @@ def test_the_ai_sdk_suite_passes(target: Target) -> None:
     }
     command = ["node", "--test", "--test-reporter=tap", "ai_sdk.test.mjs"]
     env = {**os.environ, "CLIENTS_TARGET": json.dumps(told)}
-    run = subprocess.run(command, cwd=HERE, env=env, capture_output=True, text=True, timeout=600, check=False)
+    run = subprocess.run(
+        command, cwd=HERE, env=env, capture_output=True, text=True, timeout=600, check=False
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     counts = dict(re.findall(r"^# (pass|fail|skipped) (\d+)$", run.stdout, re.MULTILINE))
     print("AI SDK:", counts)

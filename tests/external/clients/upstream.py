@@ -48,7 +48,11 @@ def text_of(model: str) -> str:
 
 
 def arguments_of(model: str) -> str:
-    return '{"city": "' + "Delft, or the town " + "next to it, " * COPIES if model == "tools-loop" else ARGUMENTS
+    return (
+        '{"city": "' + "Delft, or the town " + "next to it, " * COPIES
+        if model == "tools-loop"
+        else ARGUMENTS
+    )
 
 
 def thoughts_of(model: str) -> str:
@@ -65,7 +69,9 @@ def deltas(model: str) -> Iterator[Delta]:
     yield {"role": "assistant", "content": None if model.startswith("tools") else ""}
     if model.startswith("tools"):
         function = {"name": TOOL, "arguments": ""}
-        yield {"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]}
+        yield {
+            "tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]
+        }
         for piece in pieces(arguments_of(model)):
             yield {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
         return
@@ -80,7 +86,11 @@ def message(model: str) -> dict[str, Any]:
     """A whole chat answer."""
     if model.startswith("tools"):
         function = {"name": TOOL, "arguments": arguments_of(model)}
-        return {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1", "type": "function", "function": function}]}
+        return {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
+        }
     thoughts = {"reasoning_content": thoughts_of(model)} if model.startswith("reasoning") else {}
     return {"role": "assistant", "content": text_of(model), **thoughts}
 
@@ -99,11 +109,23 @@ def sse(data: dict[str, Any]) -> bytes:
 
 def refusal(model: str) -> web.Response | None:
     if model == "busy":
-        error = {"message": "Rate limit reached.", "type": "rate_limit_error", "param": None, "code": "rate_limit_exceeded"}
-        return web.json_response({"error": error}, status=429, headers={"Retry-After": str(RETRY_AFTER)})
+        error = {
+            "message": "Rate limit reached.",
+            "type": "rate_limit_error",
+            "param": None,
+            "code": "rate_limit_exceeded",
+        }
+        return web.json_response(
+            {"error": error}, status=429, headers={"Retry-After": str(RETRY_AFTER)}
+        )
     if model not in MODELS:
         text = f"The model `{model}` does not exist."
-        error = {"message": text, "type": "invalid_request_error", "param": "model", "code": "model_not_found"}
+        error = {
+            "message": text,
+            "type": "invalid_request_error",
+            "param": "model",
+            "code": "model_not_found",
+        }
         return web.json_response({"error": error}, status=404)
     return None
 
@@ -153,7 +175,11 @@ def completion_events(body: dict[str, Any], model: str, chat: bool) -> Iterator[
         choices = [{"index": choice, **part, "logprobs": None, "finish_reason": reason}]
         return sse({**head, "choices": choices, **rest})
 
-    parts = ({"delta": delta} for delta in deltas(model)) if chat else ({"text": piece} for piece in pieces(text_of(model)))
+    parts = (
+        ({"delta": delta} for delta in deltas(model))
+        if chat
+        else ({"text": piece} for piece in pieces(text_of(model)))
+    )
     for part, choice in itertools.product(parts if len(choices) == 1 else list(parts), choices):
         yield chunk(choice, part)
     for choice in choices:
@@ -172,7 +198,8 @@ async def completions(request: web.Request, body: dict[str, Any], model: str) ->
         reset(request)
     answer = {"message": message(model)} if chat else {"text": text_of(model)}
     choices = [
-        {"index": index, **answer, "logprobs": None, "finish_reason": finish_reason(model)} for index in range(body.get("n") or 1)
+        {"index": index, **answer, "logprobs": None, "finish_reason": finish_reason(model)}
+        for index in range(body.get("n") or 1)
     ]
     kind = "chat.completion" if chat else "text_completion"
     head = {"id": "u-1", "object": kind, "created": int(time.time()), "model": model}
@@ -180,11 +207,23 @@ async def completions(request: web.Request, body: dict[str, Any], model: str) ->
 
 
 def output(text: str, status: str = "completed") -> dict[str, Any]:
-    content = [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}] if status == "completed" else []
-    return {"type": "message", "id": "msg_1", "status": status, "role": "assistant", "content": content}
+    content = (
+        [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]
+        if status == "completed"
+        else []
+    )
+    return {
+        "type": "message",
+        "id": "msg_1",
+        "status": status,
+        "role": "assistant",
+        "content": content,
+    }
 
 
-def response_object(model: str, outputs: list[dict[str, Any]], status: str = "completed") -> dict[str, Any]:
+def response_object(
+    model: str, outputs: list[dict[str, Any]], status: str = "completed"
+) -> dict[str, Any]:
     return {
         "id": "resp_1",
         "object": "response",
@@ -221,7 +260,11 @@ def response_events(model: str) -> Iterator[bytes]:
     yield event("created", response=response_object(model, [], "in_progress"))
     yield event("in_progress", response=response_object(model, [], "in_progress"))
     yield event("output_item.added", output_index=0, item=output("", "in_progress"))
-    yield event("content_part.added", **place, part={"type": "output_text", "text": "", "annotations": [], "logprobs": []})
+    yield event(
+        "content_part.added",
+        **place,
+        part={"type": "output_text", "text": "", "annotations": [], "logprobs": []},
+    )
     for piece in pieces(text):
         yield event("output_text.delta", **place, delta=piece, logprobs=[])
     yield event("output_text.done", **place, text=text, logprobs=[])
@@ -244,8 +287,17 @@ async def embeddings(request: web.Request, body: dict[str, Any], model: str) -> 
     asked = body["input"] if isinstance(body["input"], list) else [body["input"]]
     packed = base64.b64encode(struct.pack(f"<{len(VECTOR)}f", *VECTOR)).decode()
     vector = packed if body.get("encoding_format") == "base64" else VECTOR
-    data = [{"object": "embedding", "index": index, "embedding": vector} for index in range(len(asked))]
-    return web.json_response({"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": 4, "total_tokens": 4}})
+    data = [
+        {"object": "embedding", "index": index, "embedding": vector} for index in range(len(asked))
+    ]
+    return web.json_response(
+        {
+            "object": "list",
+            "data": data,
+            "model": model,
+            "usage": {"prompt_tokens": 4, "total_tokens": 4},
+        }
+    )
 
 
 async def models(request: web.Request) -> web.Response:

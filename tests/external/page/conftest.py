@@ -9,7 +9,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.demo_server import serving
 from tests.external.page.hostile_upstream import hostile_upstream
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +43,12 @@ class Watched:
         self.allowed = ""  # a console line with this in it is expected
         page.on("console", lambda message: self.note(message.type, message.text))
         page.on("pageerror", lambda error: self.note("error", str(error)))
-        page.on("request", lambda request: request.url.startswith((home, "blob:")) or self.note("request", request.url))
+        page.on(
+            "request",
+            lambda request: (
+                request.url.startswith((home, "blob:")) or self.note("request", request.url)
+            ),
+        )
         page.on("dialog", lambda dialog: self.note("dialog", dialog.message))
 
     def note(self, kind: str, text: str) -> None:
@@ -55,7 +62,9 @@ def open_page(browser: Browser) -> Iterator[object]:
     opened: list[tuple[Page, Watched]] = []
 
     def open_page(url: str, view: str = "try", **options: object) -> tuple[Page, Watched]:
-        context = browser.new_context(**{"locale": "en-GB", "viewport": {"width": 1280, "height": 860}, **options})  # type: ignore[arg-type]
+        context = browser.new_context(
+            **{"locale": "en-GB", "viewport": {"width": 1280, "height": 860}, **options}
+        )  # type: ignore[arg-type]
         page = context.new_page()
         watched = Watched(page, url)
         opened.append((page, watched))

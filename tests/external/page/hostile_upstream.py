@@ -8,9 +8,7 @@ from aiohttp import web
 
 from tests.server.mock_upstream import served
 
-MARKUP = (
-    "<img src=x onerror=alert(1)><script>alert(2)</script><b>bold</b> &amp; \u202egnp.exe\u202c \u2066x\u2069 \0 \ud83d\ude00"
-)
+MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script><b>bold</b> &amp; \u202egnp.exe\u202c \u2066x\u2069 \0 \ud83d\ude00"
 LONG_LINE = "x" * 1_000_000
 ANSWERS = {
     "<b>markup</b>": MARKUP,
@@ -33,7 +31,13 @@ async def _chat(request: web.Request) -> web.StreamResponse:
 
     async def say(text: str, finish_reason: str | None = None) -> None:
         choices = [{"index": 0, "delta": {"content": text}, "finish_reason": finish_reason}]
-        chunk = {"id": "h", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": choices}
+        chunk = {
+            "id": "h",
+            "object": "chat.completion.chunk",
+            "created": 1,
+            "model": model,
+            "choices": choices,
+        }
         await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
 
     text = ANSWERS[model]

@@ -25,7 +25,9 @@ Open = Callable[..., tuple[Page, Watched]]
 EN = "She had not slept since the night when her brother disappeared."
 ZH = "夜深了，屋里只点着一盏灯。"
 HOSTILE = MARKUP.replace("\0", "")  # a text field keeps no NUL
-SENTENCE = "The outer door would not open to our knock, and nothing more was to be heard behind it. "
+SENTENCE = (
+    "The outer door would not open to our knock, and nothing more was to be heard behind it. "
+)
 REFUSED = "Failed to load resource"  # what a browser says on the console of any status from 400 on
 SECONDS = 1000
 
@@ -45,10 +47,14 @@ def done(page: Page) -> None:
 
 def check(page: Page, text: str) -> None:
     # Not `fill`, which types: that takes Chromium half a minute for 200 KB, a paste (and this) a fifth of a second.
-    page.locator("#text").evaluate("(field, text) => { field.value = text; field.dispatchEvent(new Event('input')); }", text)
+    page.locator("#text").evaluate(
+        "(field, text) => { field.value = text; field.dispatchEvent(new Event('input')); }", text
+    )
     page.click("#check")
     expect(page.locator("#found")).to_be_visible(timeout=20 * SECONDS)
-    expect(page.locator("#verdict")).not_to_have_text(re.compile("^(Checking…|检查中…|)$"), timeout=20 * SECONDS)
+    expect(page.locator("#verdict")).not_to_have_text(
+        re.compile("^(Checking…|检查中…|)$"), timeout=20 * SECONDS
+    )
 
 
 def fact(page: Page, name: str) -> str:
@@ -56,7 +62,9 @@ def fact(page: Page, name: str) -> str:
 
 
 @pytest.mark.parametrize(("locale", "prompt"), [("en-GB", EN), ("zh-CN", ZH)])
-def test_raw_and_filtered_side_by_side(open_page: Open, demo: str, locale: str, prompt: str) -> None:
+def test_raw_and_filtered_side_by_side(
+    open_page: Open, demo: str, locale: str, prompt: str
+) -> None:
     page, _ = open_page(demo, locale=locale)
     expect(page.locator("#model")).to_have_value("demo")
     page.uncheck("#heal")
@@ -66,7 +74,9 @@ def test_raw_and_filtered_side_by_side(open_page: Open, demo: str, locale: str, 
     given = filtered.text_content() or ""
     expect(page.locator("#filtered-state")).to_have_attribute("data-state", "cut")
     struck = "".join(raw.locator("del").all_text_contents())
-    assert (raw.text_content() or "") == given + struck  # what is struck through in the raw answer is what its reader never gets
+    assert (
+        raw.text_content() or ""
+    ) == given + struck  # what is struck through in the raw answer is what its reader never gets
     assert fact(page, "saved") == str(len(struck))
     assert fact(page, "loop") not in ("", "–")
     assert re.fullmatch(r"0\.[4-9]\d → 0\.0\d", fact(page, "rep4"))
@@ -117,11 +127,25 @@ def test_arrow_keys_go_from_repeat_to_repeat(open_page: Open, demo: str) -> None
 def test_parameters_are_sent(open_page: Open, demo: str) -> None:
     page, _ = open_page(demo)
     sent: list[dict[str, Any]] = []
-    page.on("request", lambda request: sent.append(json.loads(request.post_data or "{}")) if "chat" in request.url else None)
+    page.on(
+        "request",
+        lambda request: (
+            sent.append(json.loads(request.post_data or "{}")) if "chat" in request.url else None
+        ),
+    )
     page.select_option("#try-policy", "loops")
     page.uncheck("#heal")
     page.locator("summary").click()
-    ask(page, EN, temperature="0.5", max_tokens="20", seed="7", repetition_penalty="1.1", dry_multiplier="0.8", top_p="0.9")
+    ask(
+        page,
+        EN,
+        temperature="0.5",
+        max_tokens="20",
+        seed="7",
+        repetition_penalty="1.1",
+        dry_multiplier="0.8",
+        top_p="0.9",
+    )
     done(page)
     common = {
         "model": "demo",
@@ -157,11 +181,15 @@ def test_the_copied_code_runs(open_page: Open, demo: str, kind: str) -> None:
     assert code == page.locator("#code").text_content()
     assert "\u202e" not in code
     if kind == "curl":
-        said = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+        said = subprocess.run(
+            ["bash", "-c", code], capture_output=True, text=True, timeout=60, check=True
+        ).stdout
         assert "data: [DONE]" in said
     else:
         compile(code, "copied", "exec")
-        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+        said = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        ).stdout
         assert said
 
 
@@ -193,7 +221,10 @@ def test_a_key_is_asked_for_and_kept_for_the_tab_alone(open_page: Open, hostile:
     expect(page.locator("#try-error")).to_be_hidden()
     page.reload()
     expect(page.locator("#model option")).to_have_count(4)
-    assert page.evaluate("[localStorage.getItem('key'), sessionStorage.getItem('key')]") == [None, "sesame"]
+    assert page.evaluate("[localStorage.getItem('key'), sessionStorage.getItem('key')]") == [
+        None,
+        "sesame",
+    ]
     page.goto(f"{hostile}/#/check")
     check(page, SENTENCE * 3)
     page.goto(f"{hostile}/#/try")
@@ -220,7 +251,9 @@ def test_hostile_answers_are_text(open_page: Open, hostile: str) -> None:
     page.select_option("#model", "<b>markup</b>")
     ask(page, HOSTILE)
     done(page)
-    assert page.locator("#raw").text_content() == MARKUP.encode("utf-16", "surrogatepass").decode("utf-16")
+    assert page.locator("#raw").text_content() == MARKUP.encode("utf-16", "surrogatepass").decode(
+        "utf-16"
+    )
     assert page.locator("#filtered").text_content() == page.locator("#raw").text_content()
     page.select_option("#model", "long")
     ask(page, HOSTILE)
@@ -261,7 +294,9 @@ def test_a_text_of_200_kb(open_page: Open, demo: str) -> None:
     expect(page.locator("#marked")).to_contain_text(SENTENCE.strip(), timeout=20 * SECONDS)
     took = time.perf_counter() - began
     page.select_option("#level", "words")
-    print(f"200 KB: {took:.2f} s until it is shown; page busy for {page.evaluate('longest'):.0f} ms at most")
+    print(
+        f"200 KB: {took:.2f} s until it is shown; page busy for {page.evaluate('longest'):.0f} ms at most"
+    )
     assert page.locator("#marked").text_content() == text
     assert page.locator("#marked [role=link]").count() > 100
     assert page.locator("#dots").evaluate("canvas => canvas.width") == 320
@@ -292,11 +327,17 @@ def test_live_follows_the_server(open_page: Open, demo: str) -> None:
     expect(page.locator("#live-state")).to_have_attribute("data-state", "on")
     answer(demo)
     for name in ("ratio", "loops", "removed", "overhead", "requests"):
-        expect(page.locator(f"[data-chart={name}] b")).not_to_have_text(re.compile("^(–|0)$"), timeout=10 * SECONDS)
-        expect(page.locator(f"[data-chart={name}] svg")).to_have_attribute("aria-label", re.compile("now .*highest"))
+        expect(page.locator(f"[data-chart={name}] b")).not_to_have_text(
+            re.compile("^(–|0)$"), timeout=10 * SECONDS
+        )
+        expect(page.locator(f"[data-chart={name}] svg")).to_have_attribute(
+            "aria-label", re.compile("now .*highest")
+        )
     expect(page.locator("#live-table tbody tr").first).to_contain_text("demo")
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if "/metrics" in request.url else None)
+    page.on(
+        "request", lambda request: asked.append(request.url) if "/metrics" in request.url else None
+    )
     page.click("#tab-check")
     expect(page.locator("#live-state")).to_have_attribute("data-state", "paused")
     page.wait_for_timeout(3 * SECONDS)
@@ -306,17 +347,32 @@ def test_live_follows_the_server(open_page: Open, demo: str) -> None:
 
 
 def answer(url: str) -> None:
-    body = json.dumps({"messages": [{"role": "user", "content": EN}], "temperature": 0, "max_tokens": 200}).encode()
-    request = urllib.request.Request(f"{url}/v1/chat/completions", body, {"Content-Type": "application/json"})
+    body = json.dumps(
+        {"messages": [{"role": "user", "content": EN}], "temperature": 0, "max_tokens": 200}
+    ).encode()
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions", body, {"Content-Type": "application/json"}
+    )
     urllib.request.urlopen(request, timeout=60).close()
 
 
 def test_live_says_that_the_server_is_gone(open_page: Open) -> None:
     port = free_port()
-    command = [sys.executable, "-m", "dedup.cli", "serve", "--port", str(port), "--upstream", "http://127.0.0.1:9/v1"]
+    command = [
+        sys.executable,
+        "-m",
+        "dedup.cli",
+        "serve",
+        "--port",
+        str(port),
+        "--upstream",
+        "http://127.0.0.1:9/v1",
+    ]
 
     def start() -> subprocess.Popen[bytes]:
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment())
+        server = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment()
+        )
         for _ in range(200):
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health/live", timeout=1).close()
@@ -400,7 +456,9 @@ def test_reduced_motion(open_page: Open, demo: str) -> None:
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
-def test_axe_finds_nothing(open_page: Open, demo: str, scheme: str, width: int, locale: str) -> None:
+def test_axe_finds_nothing(
+    open_page: Open, demo: str, scheme: str, width: int, locale: str
+) -> None:
     size = {"width": width, "height": 860}
     page, _ = open_page(demo, color_scheme=scheme, locale=locale, viewport=size, bypass_csp=True)
     ask(page, EN)
@@ -422,4 +480,8 @@ def test_axe_finds_nothing(open_page: Open, demo: str, scheme: str, width: int, 
 
 def violations(page: Page) -> list[str]:
     found = Axe().run(page).response["violations"]
-    return [f"{one['id']}: {node['html']} {node.get('failureSummary')}" for one in found for node in one["nodes"]]
+    return [
+        f"{one['id']}: {node['html']} {node.get('failureSummary')}"
+        for one in found
+        for node in one["nodes"]
+    ]

@@ -8,7 +8,9 @@ from dedup.text.loops.cycle import Cycle, least_begun, needed_weight, period_of
 SENTENCE = "The mail did not come that day. "
 
 
-def cycle(unit: str, copies: float, *, is_exact: bool = True, letters: float | None = None) -> Cycle:
+def cycle(
+    unit: str, copies: float, *, is_exact: bool = True, letters: float | None = None
+) -> Cycle:
     """`unit` said so often; by default, its letters said again."""
     if letters is None:
         letters = (copies - 1) * sum(map(str.isalpha, unit))
@@ -18,7 +20,9 @@ def cycle(unit: str, copies: float, *, is_exact: bool = True, letters: float | N
 def least_copies(unit: str, form: Form, *, is_exact: bool = True, is_fenced: bool = False) -> float:
     """Return how many copies of `unit` are a loop in text of that form."""
     tenths = range(10, 10_000)
-    return next(n / 10 for n in tenths if cycle(unit, n / 10, is_exact=is_exact).is_loop(form, is_fenced))
+    return next(
+        n / 10 for n in tenths if cycle(unit, n / 10, is_exact=is_exact).is_loop(form, is_fenced)
+    )
 
 
 def test_more_copies_need_fewer_letters() -> None:
@@ -47,7 +51,9 @@ def test_two_copies_of_a_sentence_are_none() -> None:
 
 
 def test_forms_that_repeat_by_nature_need_more() -> None:
-    prose, verse, notation, code, data = (least_copies(SENTENCE, form) for form in ("prose", "verse", "notation", "code", "data"))
+    prose, verse, notation, code, data = (
+        least_copies(SENTENCE, form) for form in ("prose", "verse", "notation", "code", "data")
+    )
     assert prose < verse == notation < code == data
 
 
@@ -89,12 +95,16 @@ def test_an_array_of_zeros_is_no_loop_before_a_long_row_of_digits_is() -> None:
     assert cycle(row, 110, letters=255).is_loop("data", False)
 
 
-@pytest.mark.parametrize(("unit", "period"), [("abab", 2), ("aba", 3), ("a", 1), ("aaa", 1), ("是的是的", 2)])
+@pytest.mark.parametrize(
+    ("unit", "period"), [("abab", 2), ("aba", 3), ("a", 1), ("aaa", 1), ("是的是的", 2)]
+)
 def test_a_period_is_the_shortest(unit: str, period: int) -> None:
     assert period_of(unit) == period
 
 
-@pytest.mark.parametrize(("unit", "has_letters"), [("a1", True), ("水", True), ("12, ", False), ("😅", False)])
+@pytest.mark.parametrize(
+    ("unit", "has_letters"), [("a1", True), ("水", True), ("12, ", False), ("😅", False)]
+)
 def test_letters_are_those_of_any_script(unit: str, has_letters: bool) -> None:
     assert cycle(unit, 3).has_letters == has_letters
 

@@ -29,7 +29,11 @@ def test_a_known_word_says_less_than_a_new_one() -> None:
     known = surprise_bits(token_of("river"), True, 50)
     assert known < surprise_bits(token_of("river"), False, 50)
     assert known < surprise_bits(token_of("河水"), False, 50)
-    assert surprise_bits(token_of("    "), False, 50) < surprise_bits(token_of("--"), False, 50) < known
+    assert (
+        surprise_bits(token_of("    "), False, 50)
+        < surprise_bits(token_of("--"), False, 50)
+        < known
+    )
 
 
 def test_of_more_words_each_says_more() -> None:
@@ -39,7 +43,9 @@ def test_of_more_words_each_says_more() -> None:
 
 
 @pytest.mark.parametrize("distance", [10, 400, 4000])
-def test_a_first_statement_counts_nothing_and_each_copy_more_than_the_one_before(distance: int) -> None:
+def test_a_first_statement_counts_nothing_and_each_copy_more_than_the_one_before(
+    distance: int,
+) -> None:
     counts = [expected_bits(10, copies, distance) for copies in range(5)]
     assert counts[0] == 0
     assert counts[0] < counts[1] < counts[2] <= counts[3] == counts[4]

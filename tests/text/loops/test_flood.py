@@ -34,7 +34,17 @@ def shuffled(symbols: str, size: int) -> str:
         (" \n" * 120, False),
         ("", False),
     ],
-    ids=["three", "few-of-three", "six", "few-of-six", "ten", "letters", "blank", "few-blank", "nothing"],
+    ids=[
+        "three",
+        "few-of-three",
+        "six",
+        "few-of-six",
+        "ten",
+        "letters",
+        "blank",
+        "few-blank",
+        "nothing",
+    ],
 )
 def test_the_fewer_the_symbols_the_sooner_it_is_a_flood(text: str, begins: bool) -> None:
     assert Flood().begins(history_of(text)) == begins

@@ -45,14 +45,22 @@ def test_case_width_and_punctuation_do_not_count(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "number", "num_digits", "folded"),
-    [("42 ", 42, 2, "0"), ("v007.", 7, 3, "v0"), ("3x4", 3, 1, "0x0"), ("river", -1, 0, "river"), ("...", -1, 0, "...")],
+    [
+        ("42 ", 42, 2, "0"),
+        ("v007.", 7, 3, "v0"),
+        ("3x4", 3, 1, "0x0"),
+        ("river", -1, 0, "river"),
+        ("...", -1, 0, "..."),
+    ],
 )
 def test_numbers_are_folded(text: str, number: int, num_digits: int, folded: str) -> None:
     token = token_of(text)
     assert (token.number, token.num_digits, token.folded) == (number, num_digits, folded)
 
 
-@pytest.mark.parametrize(("text", "number"), [("Ninth ", 9), ("VIII\n\n", 8), ("第三", 3), ("river", -1)])
+@pytest.mark.parametrize(
+    ("text", "number"), [("Ninth ", 9), ("VIII\n\n", 8), ("第三", 3), ("river", -1)]
+)
 def test_numbers_in_words_are_counters_of_their_own(text: str, number: int) -> None:
     """They advance as digits do, but "ninth" does not go on where "8" stood."""
     assert token_of(text).number == number
