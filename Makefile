@@ -34,10 +34,10 @@ $(READY): pyproject.toml constraints.txt
 		&& $(BIN)/python -m pip install -qq -c constraints.txt -e '.[local,dev]'
 	@touch $@ && touch $(COMPILED)
 
-$(COMPILED): $(READY) setup.py $(wildcard dedup/*.py dedup/text/*.py dedup/text/loops/*.py server/dedup_server/*.py server/dedup_server/answers/*.py server/dedup_server/engines/*.py)
+$(COMPILED): $(READY) setup.py $(shell find dedup server -name "*.py")
 	@[ -f $@ ] && [ -z "$$(find setup.py dedup server -name '*.py' -newer $@)" ] || { \
 		echo "==> compiling what streams go through (a minute)"; \
-		rm -rf build dedup/*.so dedup/text/*.so dedup/text/loops/*.so server/dedup_server/*.so server/dedup_server/*/*.so; $(BIN)/python setup.py -q build_ext --inplace; }
+		rm -rf build; find dedup server -name "*.so" -delete; $(BIN)/python setup.py -q build_ext --inplace; }
 	@touch $@
 
 serve: $(COMPILED)  ## serve the bundled demo model on http://127.0.0.1:8000
@@ -149,4 +149,5 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(PAGE) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info dedup/*.so dedup/text/*.so dedup/text/loops/*.so server/dedup_server/*.so server/dedup_server/*/*.so
+	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(PAGE) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	find dedup server -name "*.so" -delete

@@ -38,15 +38,16 @@ TEXT = [
     "loops/tokens",
 ]
 SERVER = [
-    "sse",
-    "chunked",
     "channel",
-    "answers/chat",
     "completion",
-    "engines/http_client",
-    "engines/upstream",
+    "http/chunked",
+    "http/client",
+    "wire/chat",
+    "wire/sse",
+    "engines/upstream/engine",
 ]
-COMPILED = [f"dedup/text/{name}.py" for name in TEXT] + [
+COMPILED = ["dedup/lenient_json.py"]
+COMPILED += [f"dedup/text/{name}.py" for name in TEXT] + [
     f"server/dedup_server/{name}.py" for name in SERVER
 ]
 

@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from dedup.text.metrics import distinct_n, rep_n
 from dedup.text.segmenter import is_terminated
 from dedup.text.words import units
-from dedup_server.engines.local import DEMO_MODEL
+from dedup_server.engines.local.engine import DEMO_MODEL
 
 HERE = Path(__file__).parent
 GREEDY: dict[str, Any] = {"temperature": 0}

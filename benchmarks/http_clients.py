@@ -18,7 +18,7 @@ import aiohttp
 import uvloop
 from tqdm import tqdm
 
-from dedup_server.engines.http_client import HttpClient, Timeouts
+from dedup_server.http.client import HttpClient, Timeouts
 
 STREAMS, PIECES, EVERY_SECONDS = 128, 100, 0.02
 _PIECE = (

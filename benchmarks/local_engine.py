@@ -42,7 +42,7 @@ from transformers import (
 )
 
 from dedup_server.engines.base import Events
-from dedup_server.engines.local import DEMO_MODEL, LocalEngine
+from dedup_server.engines.local.engine import DEMO_MODEL, LocalEngine
 from dedup_server.schema import SAMPLED, parse
 
 LEVELS = (1, 4, 16)

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dedup_server.engines.local import DEMO_MODEL
+from dedup_server.engines.local.engine import DEMO_MODEL
 
 TEXTS = [
     (

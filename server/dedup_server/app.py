@@ -22,10 +22,10 @@ from dedup_server.auth import Keys
 from dedup_server.checking import answer, read_check
 from dedup_server.completion import Completion
 from dedup_server.engines.base import Engine
-from dedup_server.engines.http_client import BrokenError
-from dedup_server.engines.upstream import UpstreamEngine, answer_headers
+from dedup_server.engines.upstream.engine import UpstreamEngine, answer_headers
 from dedup_server.errors import ApiError, invalid, model_not_found, shutting_down
-from dedup_server.http_protocol import IN_PARTS
+from dedup_server.http.client import BrokenError
+from dedup_server.http.protocol import IN_PARTS
 from dedup_server.incidents import IncidentLog
 from dedup_server.limits import RateLimit, StreamLimit
 from dedup_server.logs import log_request
@@ -338,7 +338,7 @@ class Generation:
 
 
 class _InParts:
-    """`dedup_server.http_protocol.InParts` where another server runs the application."""
+    """`dedup_server.http.protocol.InParts` where another server runs the application."""
 
     def __init__(self, send: Send) -> None:
         self._send = send

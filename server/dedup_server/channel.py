@@ -9,10 +9,10 @@ from time import perf_counter
 from typing import Final
 
 from dedup.config import FilterConfig, Policy
+from dedup.lenient_json import read_json
 from dedup.text.filter import RepetitionFilter
 from dedup.text.loops.detector import LoopEvent
 from dedup.text.prompt import asks_again
-from dedup_server.sse import read_json
 from dedup_server.telemetry import ChannelName, Telemetry
 
 _now: Final = perf_counter  # asked twice a piece, and compiled code would look `time` and its function up each time

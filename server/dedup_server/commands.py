@@ -101,7 +101,7 @@ def serve(config: Path | None, check_config: bool, **flags: Any) -> None:
     """
     _require("server")
     from dedup_server.errors import StartupError
-    from dedup_server.serve import run
+    from dedup_server.process.serve import run
     from dedup_server.settings import load
 
     try:

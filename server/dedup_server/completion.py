@@ -12,19 +12,19 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from dedup.config import Policy
-from dedup_server.answers.base import Answer
-from dedup_server.answers.chat import ChatAnswer
-from dedup_server.answers.merged import Merged
-from dedup_server.answers.messages import MessagesAnswer, messages_editing
-from dedup_server.answers.responses import ResponsesAnswer, responses_editing
+from dedup.lenient_json import write_json
 from dedup_server.channel import Editing
 from dedup_server.engines.base import Engine, EnoughError, Events, Take
 from dedup_server.errors import ApiError, shutting_down, upstream_failed
 from dedup_server.healing import Healer
 from dedup_server.incidents import IncidentLog
 from dedup_server.schema import ChatRequest, CompletionRequest, GenerationRequest, estimate_tokens
-from dedup_server.sse import write_json
 from dedup_server.telemetry import Outcome, Telemetry
+from dedup_server.wire.base import Answer
+from dedup_server.wire.chat import ChatAnswer
+from dedup_server.wire.merged import Merged
+from dedup_server.wire.messages import MessagesAnswer, messages_editing
+from dedup_server.wire.responses import ResponsesAnswer, responses_editing
 
 _log: Final = logging.getLogger("dedup.server")
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from dedup.config import FilterConfig, Policy
+from dedup.lenient_json import read_json
 from dedup.text.filter import RepetitionFilter
 from dedup_server.engines.base import USED, EnoughError, Events
-from dedup_server.engines.local import LocalEngine
+from dedup_server.engines.local.engine import LocalEngine
 from dedup_server.schema import SAMPLED, parse
-from dedup_server.sse import read_json
 
 
 def generate(

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dedup_server.sse import write_json
+from dedup.lenient_json import write_json
 
 _log = logging.getLogger("dedup.server")
 

@@ -5,7 +5,7 @@ import sys
 import time
 from typing import Any, Literal
 
-from dedup_server.sse import write_json
+from dedup.lenient_json import write_json
 
 _log = logging.getLogger("dedup.requests")
 

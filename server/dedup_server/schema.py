@@ -55,9 +55,8 @@ def _prompt(value: object) -> object:
         return value
     kinds = {type(item) for item in value} if isinstance(value, list) else set()
     if kinds == {list}:
-        kinds = (
-            {list} if all(type(token) is int for tokens in value for token in tokens) else {object}
-        )  # type: ignore[attr-defined]
+        tokens = [token for tokens in value for token in tokens]  # type: ignore[attr-defined]
+        kinds = {list} if all(type(token) is int for token in tokens) else {object}
     if kinds not in ({str}, {int}, {list}):
         raise PydanticCustomError(
             "prompt",

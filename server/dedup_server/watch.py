@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from prometheus_client.parser import text_string_to_metric_families
 
 from dedup.terminal import fit, one_line, shortened, width
-from dedup_server.engines.http_client import BrokenError, ConnectError, HttpClient, Timeouts
-from dedup_server.engines.upstream import read_whole
+from dedup_server.engines.upstream.engine import read_whole
 from dedup_server.errors import ApiError
+from dedup_server.http.client import BrokenError, ConnectError, HttpClient, Timeouts
 
 _TIMEOUT_SECONDS = 10.0
 _NAME_COLUMNS = 32

@@ -36,8 +36,8 @@ FEW_PAGES = 6
 SERVER = """
 import gc, json, os, signal, sys, threading
 from collections import Counter
-from dedup_server.engines.batching import PAGE, Batcher
-from dedup_server.engines.local import LocalEngine
+from dedup_server.engines.local.batching import PAGE, Batcher
+from dedup_server.engines.local.engine import LocalEngine
 
 engines, armed = [], []
 load = LocalEngine.load

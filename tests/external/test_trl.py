@@ -12,7 +12,7 @@ from datasets import Dataset, load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
-from dedup_server.engines.local import DEMO_MODEL
+from dedup_server.engines.local.engine import DEMO_MODEL
 from tests.demo_server import serving
 
 PROMPTS = [

@@ -13,8 +13,8 @@ from aiohttp import web
 from fastapi import FastAPI
 
 from dedup_server.app import create_app
-from dedup_server.engines.upstream import UpstreamEngine
-from dedup_server.http_protocol import guarded_by
+from dedup_server.engines.upstream.engine import UpstreamEngine
+from dedup_server.http.protocol import guarded_by
 from dedup_server.settings import load
 from dedup_server.telemetry import Telemetry
 

@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from dedup_server.answers.base import Answer
 from dedup_server.errors import ApiError
-from dedup_server.sse import Event, SSEDecoder, encode
+from dedup_server.wire.base import Answer
+from dedup_server.wire.sse import Event, SSEDecoder, encode
 
 Message = dict[str, Any]
 

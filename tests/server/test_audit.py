@@ -14,7 +14,7 @@ from dedup_server.audit.answers import Answer, AnswersFile, Parameters, Question
 from dedup_server.audit.compare import METRICS, Audit, audit, failures, intervals
 from dedup_server.audit.page import html as page
 from dedup_server.audit.report import as_json, lines
-from dedup_server.engines.local import DEMO_MODEL
+from dedup_server.engines.local.engine import DEMO_MODEL
 from dedup_server.errors import StartupError
 from tests.demo_server import free_port
 from tests.server.mock_upstream import LOOP, NOVEL, proxy, upstream

@@ -36,9 +36,9 @@ from dedup.config import DecodingConfig
 from dedup.logits.hf import logits_processors
 from dedup.logits.history import TokenHistory
 from dedup.logits.processors import apply
-from dedup_server.engines import batching
-from dedup_server.engines.batching import Batcher, EngineFailedError, Scores, UnbatchableError
-from dedup_server.engines.sampling import choose
+from dedup_server.engines.local import batching
+from dedup_server.engines.local.batching import Batcher, EngineFailedError, Scores, UnbatchableError
+from dedup_server.engines.local.sampling import choose
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

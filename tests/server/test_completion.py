@@ -8,14 +8,14 @@ import msgspec
 import pytest
 from nltk.tokenize.punkt import PunktSentenceTokenizer
 
-from dedup_server.answers.chat import ChatAnswer
 from dedup_server.channel import Editing
 from dedup_server.completion import Completion
 from dedup_server.engines.base import Take
 from dedup_server.errors import ApiError, upstream_failed
 from dedup_server.schema import FORWARDED, GenerationRequest, Requests, parse
-from dedup_server.sse import Event, SSEDecoder
 from dedup_server.telemetry import Telemetry
+from dedup_server.wire.chat import ChatAnswer
+from dedup_server.wire.sse import Event, SSEDecoder
 
 Chunk = dict[str, Any]
 LOOP = "I am going round and round in circles here. "

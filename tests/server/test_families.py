@@ -34,10 +34,10 @@ from transformers import (
 from dedup.config import DecodingConfig
 from dedup.logits.hf import TextStream, logits_processors
 from dedup_server.engines.base import USED, Events
-from dedup_server.engines.batching import Batcher
-from dedup_server.engines.loading import Dtype
-from dedup_server.engines.local import LocalEngine
-from dedup_server.engines.one_by_one import OneByOne
+from dedup_server.engines.local.batching import Batcher
+from dedup_server.engines.local.engine import LocalEngine
+from dedup_server.engines.local.loading import Dtype
+from dedup_server.engines.local.one_by_one import OneByOne
 from dedup_server.errors import ApiError, StartupError
 from dedup_server.schema import SAMPLED, parse
 from tests.server.tiny_model import said_by, tiny_config, tiny_tokenizer

@@ -18,8 +18,8 @@ from dedup_server.errors import invalid
 from dedup_server.healing import MAX_ATTEMPTS, Healer
 from dedup_server.incidents import IncidentLog
 from dedup_server.schema import FORWARDED, ChatRequest, GenerationRequest, Requests, parse
-from dedup_server.sse import Event
 from dedup_server.telemetry import Telemetry
+from dedup_server.wire.sse import Event
 from tests.server.mock_upstream import LOOP, proxy, upstream
 from tests.server.test_completion import NOVEL, Played, chunk, count
 

@@ -4,7 +4,7 @@ import httptools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dedup_server.engines.http_client import whole_chunks
+from dedup_server.http.client import whole_chunks
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 SIZES = st.sampled_from(

@@ -22,9 +22,9 @@ from transformers import PreTrainedTokenizerFast, T5Config
 from dedup.config import DecodingConfig
 from dedup_server.completion import Completion
 from dedup_server.engines.base import USED, Events
-from dedup_server.engines.decoding import OnEnd, Scores, Step
-from dedup_server.engines.local import _ASKS_NOTHING, _SUPPORTED, LocalEngine
-from dedup_server.engines.token_text import TokenTexts
+from dedup_server.engines.local.decoding import OnEnd, Scores, Step
+from dedup_server.engines.local.engine import _ASKS_NOTHING, _SUPPORTED, LocalEngine
+from dedup_server.engines.local.token_text import TokenTexts
 from dedup_server.errors import ApiError
 from dedup_server.schema import (
     SAMPLED,

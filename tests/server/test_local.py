@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, MambaConfig
 
 from dedup_server.engines.base import USED, Events
-from dedup_server.engines.loading import hub_answers
-from dedup_server.engines.local import DEMO_MODEL, LocalEngine
+from dedup_server.engines.local.engine import DEMO_MODEL, LocalEngine
+from dedup_server.engines.local.loading import hub_answers
 from dedup_server.errors import ApiError, StartupError
 from dedup_server.schema import SAMPLED, GenerationRequest, parse
 from tests.demo_server import serving

@@ -24,17 +24,17 @@ from transformers import BloomConfig
 
 from dedup.logits.history import TokenHistory
 from dedup_server.app import create_app
-from dedup_server.engines import batching
-from dedup_server.engines.answering import SampledAnswer
 from dedup_server.engines.base import USED, Events
-from dedup_server.engines.batching import Batcher
-from dedup_server.engines.choice import Choice
-from dedup_server.engines.decoding import OnEnd, Scores, Step
-from dedup_server.engines.local import DEMO_MODEL, LocalEngine
-from dedup_server.engines.one_by_one import OneByOne
-from dedup_server.engines.one_by_one import Sequence as OneSequence
+from dedup_server.engines.local import batching
+from dedup_server.engines.local.answering import SampledAnswer
+from dedup_server.engines.local.batching import Batcher
+from dedup_server.engines.local.choice import Choice
+from dedup_server.engines.local.decoding import OnEnd, Scores, Step
+from dedup_server.engines.local.engine import DEMO_MODEL, LocalEngine
+from dedup_server.engines.local.one_by_one import OneByOne
+from dedup_server.engines.local.one_by_one import Sequence as OneSequence
 from dedup_server.errors import ApiError
-from dedup_server.http_protocol import guarded_by
+from dedup_server.http.protocol import guarded_by
 from dedup_server.schema import SAMPLED, parse
 from dedup_server.settings import Settings
 from tests.demo_server import free_port

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dedup_server.engines.base import USED, Events
-from dedup_server.engines.local import LocalEngine
-from dedup_server.engines.long_input import new_part, split
+from dedup_server.engines.local.engine import LocalEngine
+from dedup_server.engines.local.long_input import new_part, split
 from dedup_server.errors import ApiError
 from dedup_server.schema import SAMPLED, parse
 from tests.server.tiny_model import CONTEXT, save_tiny_model

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dedup.config import Policy
-from dedup_server.answers.messages import MessagesAnswer, messages_editing
 from dedup_server.channel import Editing
 from dedup_server.errors import ApiError, shutting_down, upstream_failed
-from dedup_server.sse import Event, encode
+from dedup_server.wire.messages import MessagesAnswer, messages_editing
+from dedup_server.wire.sse import Event, encode
 from tests.server.played import PlayedEvents, event
 
 LOOP = "I am going round and round in circles here. "

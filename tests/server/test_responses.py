@@ -11,10 +11,10 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from dedup.config import Policy
-from dedup_server.answers.responses import ResponsesAnswer, responses_editing
 from dedup_server.channel import Editing
 from dedup_server.errors import ApiError, upstream_failed
-from dedup_server.sse import Event, encode
+from dedup_server.wire.responses import ResponsesAnswer, responses_editing
+from dedup_server.wire.sse import Event, encode
 from tests.server.played import PlayedEvents, event
 
 LOOP = "I am going round and round in circles here. "

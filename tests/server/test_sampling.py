@@ -5,7 +5,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from dedup_server.engines.sampling import NoTokenError, Scores, choose
+from dedup_server.engines.local.sampling import NoTokenError, Scores, choose
 
 
 def row(size: int, scale: float, seed: int = 0) -> Scores:

@@ -11,7 +11,7 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from dedup_server.serve import run
+from dedup_server.process.serve import run
 from dedup_server.settings import StartupError, load
 from tests.server.mock_upstream import LOOP, NOVEL, USAGE, Upstream, proxy
 

@@ -14,9 +14,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from dedup_server.engines.choice import Choice
-from dedup_server.engines.decoding import OnEnd, Scores, Step
-from dedup_server.engines.local import LocalEngine
+from dedup_server.engines.local.choice import Choice
+from dedup_server.engines.local.decoding import OnEnd, Scores, Step
+from dedup_server.engines.local.engine import LocalEngine
 
 CONTEXT = 64
 TEXT = [

@@ -14,19 +14,19 @@ from urllib.parse import urlsplit
 import msgspec
 from tqdm import tqdm
 
+from dedup.lenient_json import read_json, write_json
 from dedup_server.engines.base import USED, Events
-from dedup_server.engines.checkpoint import is_local, require_checkpoint
-from dedup_server.engines.http_client import (
+from dedup_server.engines.local.checkpoint import is_local, require_checkpoint
+from dedup_server.engines.upstream.engine import read_whole
+from dedup_server.errors import ApiError, StartupError
+from dedup_server.http.client import (
     BrokenError,
     ConnectError,
     Headers,
     HttpClient,
     Timeouts,
 )
-from dedup_server.engines.upstream import read_whole
-from dedup_server.errors import ApiError, StartupError
 from dedup_server.schema import SAMPLED, parse
-from dedup_server.sse import read_json, write_json
 
 _LOCAL_AT_ONCE = 16
 _CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 600.0
@@ -96,7 +96,7 @@ class LocalModel:
     def __init__(self, model: str, device: str | None) -> None:
         """Raises `StartupError` for a path with no model in it."""
         require_checkpoint(model)
-        from dedup_server.engines.local import LocalEngine
+        from dedup_server.engines.local.engine import LocalEngine
 
         self.key = f"{model} {_state(Path(model).expanduser())}" if is_local(model) else model
         self._model = model

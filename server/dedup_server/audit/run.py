@@ -14,7 +14,7 @@ from dedup_server.audit import page
 from dedup_server.audit.answers import AnswersFile, Parameters, answer_all, model_of, read_prompts
 from dedup_server.audit.compare import Audit, audit, failures, questions_of
 from dedup_server.audit.report import as_json
-from dedup_server.engines.checkpoint import is_local
+from dedup_server.engines.local.checkpoint import is_local
 from dedup_server.errors import StartupError
 
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from dedup_server.schema import GenerationRequest, Requests
-from dedup_server.sse import Event
+from dedup_server.wire.sse import Event
 
 Events = list[Event]  # that came at once, in order
 Take = Callable[[Events], Awaitable[None] | None]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from dedup.lenient_json import read_json
 from dedup_server.errors import upstream_failed
-from dedup_server.sse import read_json
 
 
 def read_object(data: bytes) -> dict[str, Any]:

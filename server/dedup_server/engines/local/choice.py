@@ -14,9 +14,9 @@ from dedup.logits.processors import apply
 from dedup.logits.temperature import current_temperature
 from dedup.logits.tokens import TokenSets
 from dedup.text.segmenter import is_terminated
-from dedup_server.engines.decoding import Scores
-from dedup_server.engines.sampling import choose
-from dedup_server.engines.token_text import TokenTexts
+from dedup_server.engines.local.decoding import Scores
+from dedup_server.engines.local.sampling import choose
+from dedup_server.engines.local.token_text import TokenTexts
 
 _MAX_SENTENCE = 128  # tokens for which an answer that goes on must not end within a sentence
 _TAIL = 24  # characters that tell whether a sentence has ended

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dedup.config import Policy
-from dedup_server.answers import report
-from dedup_server.answers.body import asked, read_object, said
+from dedup.lenient_json import write_json
 from dedup_server.channel import Channel, Editing
 from dedup_server.errors import ApiError, upstream_failed
 from dedup_server.schema import estimate_tokens
-from dedup_server.sse import Event, encode, write_json
 from dedup_server.telemetry import ChannelName
+from dedup_server.wire import report
+from dedup_server.wire.body import asked, read_object, said
+from dedup_server.wire.sse import Event, encode
 
 STOP_REASON = "repetition_detected"
 

@@ -14,13 +14,13 @@ from typing import Any
 
 from dedup.config import DecodingConfig
 from dedup.logits.tokens import TokenSets, token_sets
-from dedup_server.engines.answering import Answer, LongAnswer, SampledAnswer
 from dedup_server.engines.base import Events, Take
-from dedup_server.engines.choice import Sampling, bias_of
-from dedup_server.engines.decoding import EngineFailedError
-from dedup_server.engines.loading import Dtype, LoadedModel, load
-from dedup_server.engines.prompts import PromptReader
-from dedup_server.engines.sampling import GREEDY_BELOW, NoTokenError
+from dedup_server.engines.local.answering import Answer, LongAnswer, SampledAnswer
+from dedup_server.engines.local.choice import Sampling, bias_of
+from dedup_server.engines.local.decoding import EngineFailedError
+from dedup_server.engines.local.loading import Dtype, LoadedModel, load
+from dedup_server.engines.local.prompts import PromptReader
+from dedup_server.engines.local.sampling import GREEDY_BELOW, NoTokenError
 from dedup_server.errors import ApiError, invalid, model_not_found, shutting_down, unsupported
 from dedup_server.schema import (
     SAMPLED,
@@ -32,7 +32,7 @@ from dedup_server.schema import (
     SampledRequest,
 )
 
-DEMO_MODEL = Path(__file__).parent.parent / "demo_model"
+DEMO_MODEL = Path(__file__).parents[2] / "demo_model"
 
 log = logging.getLogger("dedup")
 

@@ -3,11 +3,8 @@
 Lines end at CR, LF or CRLF and nowhere else: U+2028 inside JSON is text.
 """
 
-import json
 import re
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 DONE: Final = b"data: [DONE]\n\n"
 
@@ -15,8 +12,6 @@ _BOM: Final = b"\xef\xbb\xbf"
 _LF: Final = 10
 _CR: Final = 13
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
-_decode: Final = msgspec.json.Decoder().decode
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class Event:
@@ -118,37 +113,3 @@ def encode(data: bytes, name: bytes = b"") -> bytes:
     if b"\n" in data:
         data = data.replace(b"\n", b"\ndata: ")
     return b"event: %b\ndata: %b\n\n" % (name, data) if name else b"data: %b\n\n" % data
-
-
-def read_json(data: bytes) -> Any:
-    """What an event says. Bytes that are no UTF-8 become U+FFFD; half of a surrogate pair, which some servers send, stays.
-
-    Raises ValueError.
-    """
-    try:
-        return _decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        pass
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    try:
-        return json.loads(data.decode("utf-8", "replace"))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def as_text(data: bytes) -> bytes:
-    """`data`, with U+FFFD for bytes that are no UTF-8: clients give up on those."""
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return data.decode("utf-8", "replace").encode()
-    return data
-
-
-def write_json(value: Any) -> bytes:
-    """JSON on one line."""
-    try:
-        return _encode(value)
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return json.dumps(value, separators=(",", ":")).encode()

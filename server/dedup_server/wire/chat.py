@@ -10,15 +10,16 @@ from typing import Any, Final
 
 import msgspec
 
-from dedup_server.answers.body import read_object
-from dedup_server.answers.report import is_unusable, summary
-from dedup_server.answers.view import ChunkView, read_view
+from dedup.lenient_json import as_text, read_json, write_json
 from dedup_server.channel import Channel, Editing
 from dedup_server.engines.base import USED
 from dedup_server.errors import ApiError, UpstreamRefusalError, upstream_failed
 from dedup_server.schema import Endpoint, estimate_tokens, usage
-from dedup_server.sse import DONE, Event, as_text, encode, read_json, write_json
 from dedup_server.telemetry import ChannelName
+from dedup_server.wire.body import read_object
+from dedup_server.wire.report import is_unusable, summary
+from dedup_server.wire.sse import DONE, Event, encode
+from dedup_server.wire.view import ChunkView, read_view
 
 # What every chunk of an answer carries, those that are made here too.
 _HEAD: Final = ("id", "object", "created", "model", "system_fingerprint")
@@ -323,7 +324,7 @@ def _carries(choice: Choice) -> bool:
 
 
 class ChatAnswer:
-    """See `dedup_server.answers.base`. wants_usage: a streamed answer ends with its usage. prompt_tokens: an estimate, used after a cut.
+    """See `dedup_server.wire.base`. wants_usage: a streamed answer ends with its usage. prompt_tokens: an estimate, used after a cut.
     heals: at a loop in its content it `waits`: to be resumed with what an engine says in the loop's stead, or to end.
     keeps: `said` and `looped` are wanted in any case.
     """

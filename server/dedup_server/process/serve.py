@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from dedup.version import build_form, version
-from dedup_server.engines.checkpoint import require_checkpoint
+from dedup_server.engines.local.checkpoint import require_checkpoint
 from dedup_server.errors import StartupError
 from dedup_server.logs import configure
 from dedup_server.settings import Settings, SettingsError
@@ -71,7 +71,7 @@ def _work(
     import uvicorn
 
     from dedup_server.app import create_app
-    from dedup_server.http_protocol import guarded_by
+    from dedup_server.http.protocol import guarded_by
     from dedup_server.telemetry import Telemetry
 
     telemetry = Telemetry()
@@ -215,7 +215,7 @@ class Reloader:
 
     async def _reload(self) -> None:
         from dedup_server.app import Service
-        from dedup_server.engines.upstream import UpstreamEngine
+        from dedup_server.engines.upstream.engine import UpstreamEngine
 
         old: Service = self._app.state.service
         try:
@@ -302,8 +302,8 @@ def _supervise(settings: Settings, load: Load, listeners: list[socket.socket]) -
 def _preload() -> None:
     """What every worker needs, once: they start at once and share its memory."""
     import dedup_server.app
-    import dedup_server.engines.upstream
-    import dedup_server.http_protocol  # noqa: F401
+    import dedup_server.engines.upstream.engine
+    import dedup_server.http.protocol  # noqa: F401
     from dedup.text.segmenter import load_punkt
 
     load_punkt()
@@ -337,11 +337,11 @@ def _forget(directory: str, pid: int) -> None:
 
 def _engine(settings: Settings, telemetry: "Telemetry") -> "Engine":
     if settings.all_upstreams:
-        from dedup_server.engines.upstream import UpstreamEngine
+        from dedup_server.engines.upstream.engine import UpstreamEngine
 
         return UpstreamEngine(settings, telemetry)
     try:
-        from dedup_server.engines.local import DEMO_MODEL, LocalEngine
+        from dedup_server.engines.local.engine import DEMO_MODEL, LocalEngine
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] in ("torch", "transformers", "accelerate"):
             raise StartupError(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
-from dedup_server.engines.decoding import EngineFailedError, OnEnd, Step
+from dedup_server.engines.local.decoding import EngineFailedError, OnEnd, Step
 
 
 class Sequence:
@@ -20,7 +20,7 @@ class Sequence:
 
 
 class OneByOne:
-    """Decodes up to `max_concurrent` sequences of `model` at once; more wait their turn. See `dedup_server.engines.decoding.Decoder`."""
+    """A decoder (`decoding.Decoder`) that runs up to `max_concurrent` sequences of `model` side by side; more wait their turn."""
 
     def __init__(self, model: Any, max_concurrent: int, context: int) -> None:
         """context: the longest sequence the model takes."""

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from dedup_server.engines.loading import LoadedModel, first_line
-from dedup_server.engines.long_input import split
+from dedup_server.engines.local.loading import LoadedModel, first_line
+from dedup_server.engines.local.long_input import split
 from dedup_server.errors import ApiError, invalid
 from dedup_server.schema import (
     ChatRequest,

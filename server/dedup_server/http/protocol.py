@@ -13,9 +13,9 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from dedup_server.chunked import body_writer, chunk
+from dedup.lenient_json import write_json
 from dedup_server.errors import ApiError
-from dedup_server.sse import write_json
+from dedup_server.http.chunked import body_writer, chunk
 
 # The name of an ASGI extension: an `InParts`.
 IN_PARTS = "dedup.in_parts"

@@ -19,10 +19,10 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.generation.continuous_batching.requests import RequestState
 from transformers.generation.continuous_batching.utils import get_device_and_memory_breakdown
 
-from dedup_server.engines import paged_attention
-from dedup_server.engines.decoding import EngineFailedError, OnEnd, Scores, Step
-from dedup_server.engines.packed import pack_linears
-from dedup_server.engines.paged_attention import Layout, Span
+from dedup_server.engines.local import paged_attention
+from dedup_server.engines.local.decoding import EngineFailedError, OnEnd, Scores, Step
+from dedup_server.engines.local.packed import pack_linears
+from dedup_server.engines.local.paged_attention import Layout, Span
 
 TESTED = ("5.23",)  # transformers' versions: what is used here is nobody's promise
 

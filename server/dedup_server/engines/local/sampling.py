@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from dedup_server.engines.decoding import Scores
+from dedup_server.engines.local.decoding import Scores
 
 _COLUMNS = 512
 GREEDY_BELOW = 1e-5  # a temperature so low leaves only the best token, and dividing by it overflows

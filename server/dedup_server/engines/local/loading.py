@@ -20,11 +20,11 @@ from transformers import (
     GenerationConfig,
 )
 
-from dedup_server.engines.batching import Batcher, UnbatchableError
-from dedup_server.engines.checkpoint import is_local, require_checkpoint
-from dedup_server.engines.decoding import Decoder
-from dedup_server.engines.one_by_one import OneByOne
-from dedup_server.engines.token_text import TokenTexts
+from dedup_server.engines.local.batching import Batcher, UnbatchableError
+from dedup_server.engines.local.checkpoint import is_local, require_checkpoint
+from dedup_server.engines.local.decoding import Decoder
+from dedup_server.engines.local.one_by_one import OneByOne
+from dedup_server.engines.local.token_text import TokenTexts
 from dedup_server.errors import StartupError
 
 HUB_TIMEOUT_SECONDS = 5.0

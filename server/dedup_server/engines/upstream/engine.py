@@ -13,8 +13,10 @@ from typing import Any, Final
 
 import msgspec
 
+from dedup.lenient_json import read_json, write_json
 from dedup_server.engines.base import Take
-from dedup_server.engines.http_client import (
+from dedup_server.errors import ApiError, UpstreamRefusalError, model_not_found, upstream_failed
+from dedup_server.http.client import (
     BrokenError,
     ConnectError,
     Headers,
@@ -22,7 +24,6 @@ from dedup_server.engines.http_client import (
     Response,
     Timeouts,
 )
-from dedup_server.errors import ApiError, UpstreamRefusalError, model_not_found, upstream_failed
 from dedup_server.schema import (
     FORWARDED,
     ChatRequest,
@@ -32,8 +33,8 @@ from dedup_server.schema import (
     Requests,
 )
 from dedup_server.settings import GoesOn, Settings, UpstreamSettings
-from dedup_server.sse import EventTooLongError, SSEDecoder, read_json, write_json
 from dedup_server.telemetry import Telemetry
+from dedup_server.wire.sse import EventTooLongError, SSEDecoder
 
 _log: Final = logging.getLogger("dedup.server")
 

@@ -5,15 +5,16 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from dedup.lenient_json import write_json
 from dedup.logits.history import TokenHistory
 from dedup_server.engines.base import USED, Events
-from dedup_server.engines.choice import Choice, Sampling, TokenLogprob
-from dedup_server.engines.decoding import Scores, Step
-from dedup_server.engines.loading import LoadedModel
-from dedup_server.engines.long_input import new_part
-from dedup_server.engines.prompts import Prompt
+from dedup_server.engines.local.choice import Choice, Sampling, TokenLogprob
+from dedup_server.engines.local.decoding import Scores, Step
+from dedup_server.engines.local.loading import LoadedModel
+from dedup_server.engines.local.long_input import new_part
+from dedup_server.engines.local.prompts import Prompt
 from dedup_server.schema import ChatRequest, ChunkMaker, SampledRequest, usage
-from dedup_server.sse import Event, write_json
+from dedup_server.wire.sse import Event
 
 Send = Callable[[Events], None]
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from dedup_server.channel import Channel
 from dedup_server.errors import ApiError
-from dedup_server.sse import Event
+from dedup_server.wire.sse import Event
 
 
 class Answer(Protocol):
