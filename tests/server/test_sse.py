@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dedup.lenient_json import read_json, write_json
-from dedup_server.wire.sse import Event, EventTooLongError, SSEDecoder
+from dedup_server.wire.sse import Event, EventTooLongError, SSEDecoder, encode
 
 
 def all_of(*parts: bytes) -> list[Event]:
@@ -43,7 +43,7 @@ def test_any_chunking_gives_the_same_events(pieces: list[bytes], data: st.DataOb
     events = all_of(*parts)
     assert events == all_of(stream)
     assert [event.encode() for event in events] == [
-        sse.encode(event.data, event.name) for event in events
+        encode(event.data, event.name) for event in events
     ]
 
 
@@ -65,7 +65,7 @@ def test_a_last_event_may_lack_its_blank_line() -> None:
     "event", [Event(b'{"a":1}'), Event(b"a\nb", b"named"), Event(b"", b": note")]
 )
 def test_encode_is_undone(event: Event) -> None:
-    assert all_of(sse.encode(event.data, event.name)) == [event]
+    assert all_of(encode(event.data, event.name)) == [event]
 
 
 @pytest.mark.parametrize("data", [b"{", b"[" * 100_000, b"\xff"])
