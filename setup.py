@@ -37,19 +37,20 @@ TEXT = [
     "loops/pairs",
     "loops/tokens",
 ]
+ANSWER = ["answer", "channel", "frame", "report"]
 SERVER = [
-    "channel",
     "completion",
     "http/chunked",
     "http/client",
+    "wire/base",
     "wire/chat",
     "wire/sse",
     "engines/upstream/engine",
 ]
 COMPILED = ["dedup/lenient_json.py"]
-COMPILED += [f"dedup/text/{name}.py" for name in TEXT] + [
-    f"server/dedup_server/{name}.py" for name in SERVER
-]
+COMPILED += [f"dedup/text/{name}.py" for name in TEXT]
+COMPILED += [f"dedup/answer/{name}.py" for name in ANSWER]
+COMPILED += [f"server/dedup_server/{name}.py" for name in SERVER]
 
 PROBE = "#include <Python.h>\nint probe(void) { return (int) Py_GetVersion()[0]; }\n"
 

@@ -43,7 +43,7 @@ from transformers import (
 
 from dedup_server.engines.base import Events
 from dedup_server.engines.local.engine import DEMO_MODEL, LocalEngine
-from dedup_server.schema import SAMPLED, parse
+from tests.server.wired import sampled
 
 LEVELS = (1, 4, 16)
 NUM_TOKENS = 40  # of each answer
@@ -205,7 +205,7 @@ def by_batching(path: str) -> tuple[Ask, Any]:
 async def answer(engine: LocalEngine, prompt: str, settings: dict[str, Any]) -> tuple[str, int]:
     """Text and tokens."""
     body = {"prompt": prompt, "max_tokens": NUM_TOKENS, "min_tokens": NUM_TOKENS, **settings}
-    request, told = parse(SAMPLED, "completions", body), Events()
+    request, told = sampled("completions", body), Events()
     engine.validate(request)
     await engine.generate(request, told.extend)
     chunks = [json.loads(event.data) for event in told if not event.name]

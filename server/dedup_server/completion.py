@@ -1,63 +1,75 @@
-"""A request's life: what an engine sends goes through the API's own answer to the reader, and what became of it is counted.
+"""A request's life: what an engine generates goes through the answer and its codec to the reader.
 
-engine -> events -> Answer -> bytes -> reader, all in the engine's own call of `take`: no task is woken for a chunk.
+    engine -> frames -> Answer -> Writer -> bytes -> reader
+
+All of it happens in the engine's own call of `take`: no task is woken for a chunk.
 """
 
 import asyncio
 import contextlib
-import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from dedup.answer.answer import Answer
+from dedup.answer.channel import Editing
+from dedup.answer.continuation import Healing
+from dedup.answer.frame import UNCHANGED
+from dedup.answer.usage import estimate_tokens
 from dedup.config import Policy
-from dedup.lenient_json import write_json
-from dedup_server.channel import Editing
-from dedup_server.engines.base import Engine, EnoughError, Events, Take
-from dedup_server.errors import ApiError, shutting_down, upstream_failed
-from dedup_server.healing import Healer
+from dedup_server.endpoints import CHAT, ENDPOINTS
+from dedup_server.engines.base import Call, Engine, Frames, StopGeneration, Take
+from dedup_server.errors import ApiError, shutting_down, unsupported, upstream_failed
 from dedup_server.incidents import IncidentLog
-from dedup_server.schema import ChatRequest, CompletionRequest, GenerationRequest, estimate_tokens
+from dedup_server.requests.base import GenerationRequest, UntranslatableError, parse
 from dedup_server.telemetry import Outcome, Telemetry
-from dedup_server.wire.base import Answer
-from dedup_server.wire.chat import ChatAnswer
-from dedup_server.wire.merged import Merged
-from dedup_server.wire.messages import MessagesAnswer, messages_editing
-from dedup_server.wire.responses import ResponsesAnswer, responses_editing
 
 _log: Final = logging.getLogger("dedup.server")
 
-# Sends bytes to the reader; what it returns is to be awaited before more is sent: the reader is slow.
+# Sends bytes to the reader. What it returns is to be awaited before more is sent: the reader is slow.
 Write = Callable[[bytes], Awaitable[None] | None]
 
 
-def answer_for(
-    request: GenerationRequest, policy: Policy, heals: bool = False, keeps: bool = False
-) -> Answer:
-    """The answer in the form that the request's endpoint has."""
-    if isinstance(request, ChatRequest | CompletionRequest):
-        return ChatAnswer(
-            request.endpoint,
-            Editing(
-                policy,
-                request.prompt_text,
-                request.earlier_answers if policy == "strict" else (),
-                request.wants_json,
-            ),
-            num_choices=request.num_choices,
-            wants_usage=request.wants_usage or not request.stream,
-            prompt_tokens=request.estimated_prompt_tokens,
-            heals=heals,
-            keeps=keeps,
-        )
-    if request.endpoint == "messages":
-        return MessagesAnswer(messages_editing(request.body(), policy))
-    return ResponsesAnswer(responses_editing(request.body(), policy))
+def translated(request: GenerationRequest, engine: Engine) -> GenerationRequest | None:
+    """Return the request that asks for the same answer in the words of chat.
+
+    A request for chat or text completions is returned as it is. None is returned where chat cannot
+    ask for the answer, and an upstream that the request goes to as it is may be able to.
+
+    Raises:
+        ApiError: (400) The engine answers chat requests only, and chat cannot ask for the answer.
+    """
+    if request.endpoint in ("chat", "completions"):
+        return request
+    try:
+        body = request.as_chat()
+        if not engine.is_local:
+            return parse(CHAT.forwarded, body, request.exchange)
+        return parse(CHAT.sampled, body, request.exchange)
+    except UntranslatableError as error:
+        if engine.is_local:
+            raise unsupported(error.param, error.reason) from None
+    except ApiError:
+        if engine.is_local:
+            raise
+    return None
 
 
 class Completion:
-    """One request on its way. `stream` or `collect` once; cancelling either stops the engine at once."""
+    """One request on its way. `stream` or `collect` once; cancelling either stops the engine.
+
+    Args:
+        request: The request, validated.
+        engine: What generates the answer.
+        policy: The filter's, unless the request says otherwise.
+        telemetry: Counts what becomes of the request.
+        heal: Continue answers that loop, unless the request says otherwise.
+        incidents: The log of loops.
+
+    Raises:
+        ApiError: The engine cannot do what the request asks for.
+    """
 
     def __init__(
         self,
@@ -69,286 +81,309 @@ class Completion:
         heal: bool = False,
         incidents: IncidentLog | None = None,
     ) -> None:
-        """heal: unless the request says otherwise. incidents: where loops are told of."""
         self.outcome: Outcome = "client_gone"  # unless something better becomes of it
         self.started_at = time.perf_counter()
         self.first_text_at: float | None = None
         self._request = request
+        self._endpoint = ENDPOINTS[request.endpoint]
         self._engine = engine
         self._telemetry = telemetry
-        chosen = request.repetition.policy if request.repetition else None
-        heals = Healer.heals(request, engine, heal)
-        self.answer = answer_for(request, chosen or policy, heals, incidents is not None)
-        self._healer = Healer(request, engine) if heals else None
         self._incidents = incidents
-        self._first_loop: tuple[str, str] | None = None  # what had been said, what was thrown away
+        self._chat = self._validated()
+        self._healing = self._healing_of(heal)
+        self.answer = Answer(
+            self._editing(policy),
+            num_choices=request.num_choices,
+            heals=self._healing is not None,
+            keeps=incidents is not None,
+            clock=time.perf_counter,
+        )
+        self._writer = self._endpoint.writer(self.answer, request)
+        self._first_loop: tuple[str, str] | None = None  # the text before it, and the loop
         self._looped_at: float | None = None  # when a loop was found, until there is new text
         self._heal_seconds = 0.0
         self._label = self._model_label()
-        self._gone = False
-        self._delivered = True  # what was said; not where an error stands in the place of an answer that was not streamed
-
-    def _model_label(self) -> str:
-        """Return the model's label as far as it is known now: an upstream may say only later which models it has."""
-        engine = self._engine
-        return self._telemetry.model_label(
-            self._request.model or (engine.models[0] if engine.models else None)
-        )
+        self._is_left = False
+        self._is_delivered = True  # not where an error stands in the place of a whole answer
 
     def leave(self) -> None:
-        """The reader is gone. Being cancelled without that means that the server stops, and ends the answer as a failure does: with
-        what was held, and an error."""
-        self._gone = True
+        """Note that the reader is gone.
+
+        Being cancelled without that means that the server stops, and ends the answer as a failure
+        does: with what was held, and an error.
+        """
+        self._is_left = True
 
     async def stream(self, begin: Write, write: Write) -> bytes:
-        """Writes the answer as server-sent events, the first of them with `begin`, and gives the last, which are to go with the end.
-        Raises `ApiError` only before `begin`; later errors are events.
+        """Write the answer as server-sent events, the first of them with `begin`.
 
         `begin` may get nothing: the answer has begun, while its text is still held.
+
+        Returns:
+            The last events, which are to go with the end of the response.
+
+        Raises:
+            ApiError: Only before `begin`; later errors are events.
         """
-        answer = self.answer
-        begun = False
+        answer, writer = self.answer, self._writer
+        has_begun = False
         unwritten = b""  # it goes with what comes next
 
-        def take(events: Events) -> Awaitable[None] | None:  # one read, one decode, one write
-            nonlocal begun, unwritten
-            given, failure = self._feed(events)
-            given, unwritten = unwritten + given, b""
-            if failure is not None or answer.over:
+        def take(frames: Frames) -> Awaitable[None] | None:  # one read, one decode, one write
+            nonlocal has_begun, unwritten
+            given, unwritten = unwritten, b""
+            failure: Exception | None = None
+            for frame in frames:
+                failure = frame.error
+                if failure is not None:
+                    break
+                decision = answer.feed(frame)
+                given += writer.write(frame, decision)
+                if decision is not UNCHANGED and answer.is_over:
+                    failure = StopGeneration()
+                    break
+            if self.first_text_at is None or self._looped_at is not None:
+                self._note_text(has_text=bool(given))
+            if failure is not None:
                 unwritten = given
-                raise failure or EnoughError
-            if not begun:
-                begun = True
+                raise failure
+            if not has_begun:
+                has_begun = True
                 return begin(given)
             return write(given) if given else None
 
         self._telemetry.add("streams_in_progress", 1, self._label)
         try:
             await self._generate(take)
-            last = unwritten + answer.end()
+            last = unwritten + writer.end()
             self._note_text()
             self.outcome = self._outcome()
         except (Exception, asyncio.CancelledError) as failure:
-            error = self._explain(failure, begun or bool(unwritten))
-            if not (begun or unwritten):
+            error = self._explain(failure, has_begun or bool(unwritten))
+            if not (has_begun or unwritten):
                 raise error from None
-            last = unwritten + answer.fail(error)
+            last = unwritten + writer.fail(error)
             self._note_text()
         finally:
             self._telemetry.add("streams_in_progress", -1, self._label)
             self._push()
-        if begun:
+        if has_begun:
             return last
         if (pause := begin(last)) is not None:
             await pause
         return b""
 
     async def collect(self) -> bytes:
-        """The answer as one response. Raises `ApiError`."""
+        """Return the answer as one body. Raises `ApiError`."""
+        answer, writer = self.answer, self._writer
+        is_whole = False
+
+        def take(frames: Frames) -> None:
+            nonlocal is_whole
+            for frame in frames:
+                if frame.error is not None:
+                    raise frame.error
+                writer.add(frame, answer.feed(frame))
+                is_whole = is_whole or frame.is_whole
+                if answer.is_over:
+                    break
+            if not is_whole:  # of a whole answer nobody knows when its first text came
+                self._note_text(has_text=any(frame.deltas for frame in frames))
+            if answer.is_over:
+                raise StopGeneration
+
         self._telemetry.add("streams_in_progress", 1, self._label)
         try:
-            body = await self._engine.whole(self._request)
-            response = await self._merged() if body is None else self.answer.whole(body)
+            await self._generate(take)
+            body = writer.whole()
             self.outcome = self._outcome()
-            return response
+            return body
         except (Exception, asyncio.CancelledError) as failure:
-            self._delivered = False
-            raise self._explain(failure, begun=False) from None
+            self._is_delivered = False
+            raise self._explain(failure, has_begun=False) from None
         finally:
             self._telemetry.add("streams_in_progress", -1, self._label)
             self._push()
 
     def report(self) -> dict[str, Any]:
-        """What the log says of it: numbers, and no word of its text."""
+        """Return what the log tells of the request: numbers, and no word of its text."""
         channels = self.answer.channels
-        loop = next(
-            ((channel.name, channel.filter.loop) for channel in channels if channel.filter.loop),
-            None,
-        )
-        first = self.first_text_at
+        loop: str | None = None
+        for channel in channels:
+            if channel.filter.loop and loop is None:
+                loop = f"{channel.name}/{channel.filter.loop.kind}"
+        ttft_ms: float | None = None
+        if self.first_text_at is not None:
+            ttft_ms = round((self.first_text_at - self.started_at) * 1000, 1)
+        removed = [channel.filter.chars_in - channel.filter.chars_out for channel in channels]
         return {
             "outcome": self.outcome,
-            "ttft_ms": round((first - self.started_at) * 1000, 1) if first is not None else None,
+            "ttft_ms": ttft_ms,
             "input_tokens": self.answer.input_tokens,
             "output_tokens": self.answer.output_tokens,
-            "output_chars": sum(channel.chars_out for channel in channels),
-            "removed_chars": sum(
-                int(channel.filter.chars_in - channel.filter.chars_out) for channel in channels
-            )
-            or None,
-            "loop": f"{loop[0]}/{loop[1].kind}" if loop and loop[1] else None,
+            "output_chars": sum([channel.chars_out for channel in channels]),
+            "removed_chars": int(sum(removed)) or None,
+            "loop": loop,
         }
 
-    async def _merged(self) -> bytes:
-        answer = self.answer
-        assert isinstance(answer, ChatAnswer)
-        merged = Merged(self._request.endpoint)
-
-        def take(events: Events) -> None:
-            for event in events:
-                if event.data:
-                    for chunk in answer.chunks(event):
-                        merged.add(chunk)
-                        if self._looped_at is not None:
-                            self._note_healing(self._looped_at)
-            self._note_text()
-            if answer.over:
-                raise EnoughError
-
-        await self._generate(take)
-        for chunk in answer.last_chunks():
-            merged.add(chunk)
-        response = merged.response()
-        response["usage"] = response.get("usage") or answer.usage()
-        return write_json(response)
-
     async def _generate(self, take: Take) -> None:
-        """The answer, to its end; one that loops goes on differently where it can."""
-        answer, healer = self.answer, self._healer
-        request: GenerationRequest | None = self._request
-        resume: Callable[[], None] | None = None  # before the first that comes of an attempt
+        """Generate the answer, to its end; one that loops is continued where it can be."""
+        answer, healing = self.answer, self._healing
+        endpoint = self._endpoint
+        chat = self._chat
+        request = chat if chat is not None and self._engine.is_local else self._request
+        call = Call(request, endpoint.path, endpoint.reader())
+        prefix: str | None = None  # what the next attempt continues, until its first frame
 
-        def take_resumed(events: Events) -> Awaitable[None] | None:
-            nonlocal resume
-            if resume is not None:
-                resume()
-                resume = None
-            return take(events)
+        def take_continued(frames: Frames) -> Awaitable[None] | None:
+            nonlocal prefix
+            if prefix is not None:
+                answer.resume(prefix, self._request.prompt_tokens)
+                self._writer.resume()
+                prefix = None
+            return take(frames)
 
-        while request is not None:
+        while True:
             try:
-                with contextlib.suppress(EnoughError):
-                    await self._engine.generate(request, take if resume is None else take_resumed)
+                with contextlib.suppress(StopGeneration):
+                    continues = call.continuation is not None
+                    await self._engine.generate(call, take_continued if continues else take)
             except ApiError as refused:
-                if resume is None:
+                if prefix is None:
                     raise
-                _log.warning("an answer that looped could not go on: %s", refused)
+                _log.warning("an answer that looped could not be continued: %s", refused)
                 return  # it ends at the cut
-            if not answer.complete and not answer.over:
+            if not answer.is_complete:
                 raise upstream_failed("the upstream's stream ended before the answer did")
-            if healer is None or not isinstance(answer, ChatAnswer) or not answer.waits:
+            if healing is None or chat is None or not answer.is_waiting:
                 return
-            said = self._said_before(answer)
-            request = healer.next(said, answer.looped, answer.num_tokens)
-            if request is not None:
-                self._looped_at = self._looped_at or time.perf_counter()
-                resume = functools.partial(answer.resume, request.said[len(said) :])
+            given = answer.given
+            if self._first_loop is None:
+                self._first_loop = (given, answer.looped)
+            continuation = healing.next(given, answer.looped, answer.num_tokens)
+            if continuation is None:
+                return
+            self._looped_at = self._looped_at or time.perf_counter()
+            prefix = continuation.prefix[len(given) :]
+            endpoint = ENDPOINTS[chat.endpoint]
+            call = Call(chat, endpoint.path, endpoint.reader(), continuation)
 
-    def _said_before(self, answer: ChatAnswer) -> str:
-        """What the reader got until a loop; the first one is noted."""
-        said = answer.said
-        if self._first_loop is None:
-            self._first_loop = (said, answer.looped)
-        return said
+    def _validated(self) -> GenerationRequest | None:
+        """Return the request in the words of chat, which the engine agrees to."""
+        request, engine = self._request, self._engine
+        try:
+            chat = translated(request, engine)
+            engine.validate(chat if engine.is_local and chat is not None else request)
+        except ApiError as error:
+            raise error.renamed(request.chat_names) from None
+        return chat
 
-    def _feed(self, events: Events) -> tuple[bytes, ApiError | None]:
-        """What the reader gets for what came at once: what stands before a failure is not lost by it."""
-        answer = self.answer
-        given = b""
-        for event in events:
-            if not event.data:  # a comment keeps the connection alive
-                given += event.encode()
-                continue
-            try:
-                given += answer.feed(event)
-            except ApiError as error:
-                self._note_text()
-                return given, error
-            if answer.over:
-                break
-        if self.first_text_at is None:
-            self._note_text()
-        if given and self._looped_at is not None:
-            self._note_healing(self._looped_at)
-        return given, None
+    def _healing_of(self, heal: bool) -> Healing | None:
+        """Return how the answer is healed; None if it cannot or should not be."""
+        options, chat = self._request.repetition, self._chat
+        if options is not None and options.heal is not None:
+            heal = options.heal
+        if not heal or chat is None or self._request.num_choices > 1:
+            return None
+        support = self._engine.support(chat)
+        return Healing(chat.sent, chat.last_prompt, support) if support is not None else None
+
+    def _editing(self, policy: Policy) -> Editing:
+        """Return how the answer is filtered."""
+        options = self._request.repetition
+        if options is not None and options.policy is not None:
+            policy = options.policy
+        return self._request.editing(policy, locks_reasoning=self._endpoint.locks_reasoning)
+
+    def _model_label(self) -> str:
+        """Return the model's label as far as it is known now.
+
+        An upstream may list only later which models it has.
+        """
+        model = self._request.model
+        if not model and self._engine.models:
+            model = self._engine.models[0]
+        return self._telemetry.model_label(model)
 
     def _outcome(self) -> Outcome:
-        if self.answer.cut:
+        if self.answer.is_cut:
             return "cut"
-        if self.answer.failed:
+        if self.answer.has_failed:
             return "upstream_error"
-        return "healed" if self._healer and self._healer.attempts else "ok"
+        return "healed" if self._healing and self._healing.attempts else "ok"
 
-    def _explain(self, failure: BaseException, begun: bool) -> ApiError:
-        """The error that the reader gets; raises `failure` itself where nobody reads on."""
+    def _explain(self, failure: BaseException, has_begun: bool) -> ApiError:
+        """Return the error that the reader gets; raise `failure` itself where nobody reads on."""
         if isinstance(failure, asyncio.CancelledError):
-            if self._gone:
+            if self._is_left:
                 raise failure
             failure = shutting_down()
         elif not isinstance(failure, ApiError):
             _log.error("the engine failed", exc_info=failure)
             failure = ApiError(500, "the engine failed", type="server_error", code="engine_failed")
         # A refusal is the client's doing; what comes later, or from 500 on, the engine's.
-        self.outcome = "rejected" if not begun and failure.status < 500 else "upstream_error"
+        is_refusal = not has_begun and failure.status < 500
+        self.outcome = "rejected" if is_refusal else "upstream_error"
         return failure
 
-    def _tell_of_loop(self) -> None:
-        """Writes the answer's first loop into the incident log."""
-        answer, request = self.answer, self._request
-        if self._incidents is None or not isinstance(answer, ChatAnswer):
-            return
-        if self._first_loop is None and not answer.cut:
-            return
-        kept, looped = self._first_loop or (answer.said, answer.looped)
-        self._incidents.write(
-            {
-                "request_id": request.exchange.request_id,
-                "endpoint": request.endpoint,
-                "outcome": self.outcome,
-                "attempts": self._healer.attempts if self._healer else 0,
-                "request": request.body(),
-                "kept": kept,
-                "looped": looped,
-                "healed": answer.said[len(kept) :] if self.outcome == "healed" else None,
-            }
-        )
-
-    def _note_text(self) -> None:
+    def _note_text(self, *, has_text: bool = False) -> None:
+        """Note when text came: the first, and the first behind a loop."""
         if self.first_text_at is None and any(
             channel.chars_out for channel in self.answer.channels
         ):
             self.first_text_at = time.perf_counter()
-
-    def _note_healing(self, looped_at: float) -> None:
-        """There is text again."""
-        self._heal_seconds += time.perf_counter() - looped_at
-        self._looped_at = None
+        if self._looped_at is not None and has_text:
+            self._heal_seconds += time.perf_counter() - self._looped_at
+            self._looped_at = None
 
     def _push(self) -> None:
-        """Counts what became of the request."""
+        """Count what became of the request."""
         telemetry, label, answer = self._telemetry, self._model_label(), self.answer
+        seconds = time.perf_counter() - self.started_at
         telemetry.count("requests", 1, label, self._request.endpoint, self.outcome)
-        telemetry.observe("request_duration_seconds", time.perf_counter() - self.started_at, label)
-        if self.first_text_at is not None and self._delivered:
-            telemetry.observe(
-                "time_to_first_token_seconds", self.first_text_at - self.started_at, label
-            )
-        if self._healer and self._healer.attempts:
-            telemetry.count("heal_attempts", self._healer.attempts, label)
-            telemetry.count(
-                "heal_discarded_chars",
-                sum(channel.discarded_chars for channel in answer.channels),
-                label,
-            )
+        telemetry.observe("request_duration_seconds", seconds, label)
+        if self.first_text_at is not None and self._is_delivered:
+            seconds = self.first_text_at - self.started_at
+            telemetry.observe("time_to_first_token_seconds", seconds, label)
+        channels = answer.channels
+        if self._healing and self._healing.attempts:
+            telemetry.count("heal_attempts", self._healing.attempts, label)
+            discarded = sum([channel.discarded_chars for channel in channels])
+            telemetry.count("heal_discarded_chars", discarded, label)
             if self._heal_seconds:
                 telemetry.observe("heal_seconds", self._heal_seconds, label)
-        self._tell_of_loop()
-        channels = answer.channels
+        if self._incidents is not None and (self._first_loop or answer.is_cut):
+            self._log_loop(self._incidents)
         input_tokens, output_tokens = answer.input_tokens, answer.output_tokens
         if not channels and output_tokens is None:
             return  # nothing was generated
         if input_tokens is None:
-            input_tokens = self._request.estimated_prompt_tokens
+            input_tokens = self._request.prompt_tokens
         if output_tokens is None:
-            output_tokens = estimate_tokens(sum(channel.bytes_in for channel in channels))
+            output_tokens = estimate_tokens(sum([channel.bytes_in for channel in channels]))
         telemetry.count("tokens", input_tokens, label, "input")
         telemetry.count("tokens", output_tokens, label, "output")
         for channel in channels:
-            channel.push(telemetry, label, delivered=self._delivered)
+            telemetry.count_channel(channel, label, is_delivered=self._is_delivered)
         if channels:
-            telemetry.observe(
-                "hold_seconds", max(channel.longest_hold for channel in channels), label
-            )
-            telemetry.observe(
-                "overhead_seconds", sum(channel.overhead for channel in channels), label
-            )
+            hold = max([channel.longest_hold_seconds for channel in channels])
+            overhead = sum([channel.overhead_seconds for channel in channels])
+            telemetry.observe("hold_seconds", hold, label)
+            telemetry.observe("overhead_seconds", overhead, label)
+
+    def _log_loop(self, incidents: IncidentLog) -> None:
+        """Write the answer's first loop into the incident log."""
+        answer, request = self.answer, self._request
+        kept, looped = self._first_loop or (answer.given, answer.looped)
+        incidents.write(
+            {
+                "request_id": request.exchange.request_id,
+                "endpoint": request.endpoint,
+                "outcome": self.outcome,
+                "attempts": self._healing.attempts if self._healing else 0,
+                "request": request.body,
+                "kept": kept,
+                "looped": looped,
+                "healed": answer.given[len(kept) :] if self.outcome == "healed" else None,
+            }
+        )

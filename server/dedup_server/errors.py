@@ -1,14 +1,24 @@
-"""What goes wrong, in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
+"""What goes wrong, and how HTTP says so. The shape of an error's body belongs to each API."""
 
+from collections.abc import Mapping
 from typing import Any
 
 
 class StartupError(Exception):
-    """Something the operator asked for cannot be; the message is one line that says what and what to do."""
+    """Something the operator asked for cannot be; one line says what, and what to do."""
 
 
 class ApiError(Exception):
-    """An answer other than 200."""
+    """A request that is refused, or fails.
+
+    Args:
+        status: The HTTP status.
+        message: What is wrong.
+        type: The kind of error, in OpenAI's words.
+        param: The field of the request that is wrong.
+        code: What is wrong, for programs.
+        retry_after: Seconds after which to try again.
+    """
 
     def __init__(
         self,
@@ -29,14 +39,17 @@ class ApiError(Exception):
         self.retry_after = retry_after
 
     def body(self) -> dict[str, Any]:
-        return {
-            "error": {
-                "message": self.message,
-                "type": self.type,
-                "param": self.param,
-                "code": self.code,
-            }
-        }
+        """Return the body in OpenAI's shape."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def renamed(self, names: Mapping[str, str]) -> "ApiError":
+        """Return the error with the field that is wrong under another name."""
+        param = self.param
+        if param is not None and param in names:
+            self.param = names[param]
+            self.message = self.message.replace(param, self.param, 1)
+        return self
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
@@ -48,21 +61,21 @@ def unsupported(param: str, reason: str) -> ApiError:
 
 
 def model_not_found(model: str, known: list[str]) -> ApiError:
-    names = ", ".join(known)
-    return ApiError(
-        404,
-        f"the model {model!r} does not exist; there is: {names}",
-        param="model",
-        code="model_not_found",
-    )
+    message = f"the model {model!r} does not exist; there is: {', '.join(known)}"
+    return ApiError(404, message, param="model", code="model_not_found")
 
 
 def upstream_failed(message: str, status: int = 502) -> ApiError:
     return ApiError(status, message, type="upstream_error", code="upstream_error")
 
 
+def not_ready(message: str) -> ApiError:
+    return ApiError(503, message, type="server_error", code="not_ready", retry_after="1")
+
+
 def shutting_down() -> ApiError:
-    return ApiError(503, "the server is shutting down", type="server_error", code="shutting_down")
+    message = "the server is shutting down"
+    return ApiError(503, message, type="server_error", code="shutting_down")
 
 
 class UpstreamRefusalError(ApiError):
@@ -70,19 +83,12 @@ class UpstreamRefusalError(ApiError):
 
     def __init__(self, status: int, error: dict[str, Any], retry_after: str | None = None) -> None:
         message, kind = error.get("message"), error.get("type")
-        super().__init__(
-            status,
-            message if isinstance(message, str) else f"the upstream answered {status}",
-            type=kind if isinstance(kind, str) else "upstream_error",
-            retry_after=retry_after,
-        )
-        self._error = {
-            "message": self.message,
-            "type": self.type,
-            "param": None,
-            "code": None,
-            **error,
-        }
+        if not isinstance(message, str):
+            message = f"the upstream answered {status}"
+        if not isinstance(kind, str):
+            kind = "upstream_error"
+        super().__init__(status, message, type=kind, retry_after=retry_after)
+        self._error = {"message": message, "type": kind, "param": None, "code": None, **error}
 
     def body(self) -> dict[str, Any]:
         return {"error": self._error}

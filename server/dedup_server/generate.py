@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from dedup.config import FilterConfig, Policy
-from dedup.lenient_json import read_json
 from dedup.text.filter import RepetitionFilter
-from dedup_server.engines.base import USED, EnoughError, Events
+from dedup_server.endpoints import COMPLETIONS
+from dedup_server.engines.base import Call, Frames, StopGeneration
 from dedup_server.engines.local.engine import LocalEngine
-from dedup_server.schema import SAMPLED, parse
+from dedup_server.requests.base import parse
 
 
 def generate(
@@ -21,34 +21,43 @@ def generate(
     parameters: dict[str, Any],
     write: Callable[[str], None],
 ) -> None:
-    """Writes the answer to `text` as it comes, filtered. parameters: `LongInput`'s, and a completion request's; None is not given.
+    """Write the completion of `text` as it comes, filtered.
 
-    Raises `StartupError` for a model that cannot be loaded, `ApiError` for parameters that are wrong.
+    Args:
+        model: A path or a hub id.
+        device: Where it runs; None chooses.
+        policy: The filter's.
+        text: The prompt.
+        parameters: Those of `LongInput` and of a completion request; None is not given.
+        write: Called with each piece.
+
+    Raises:
+        StartupError: The model cannot be loaded.
+        ApiError: A parameter is wrong.
     """
     given = {name: value for name, value in parameters.items() if value is not None}
     long_input = {name: given.pop(name) for name in ("before", "after", "overlap") if name in given}
-    request = parse(
-        SAMPLED, "completions", {"prompt": text, "stream": True, "long_input": long_input, **given}
-    )
+    body = {"prompt": text, "stream": True, "long_input": long_input, **given}
+    request = parse(COMPLETIONS.sampled, body)
     engine = LocalEngine(model, device=device)
-    said = RepetitionFilter(FilterConfig(policy=policy))
+    text_filter = RepetitionFilter(FilterConfig(policy=policy))
 
-    def take(events: Events) -> None:
-        for event in events:
-            if event.name != USED:
-                for choice in read_json(event.data)["choices"]:
-                    write(said.feed(choice["text"]))
-        if said.ended:
-            raise EnoughError
+    def take(frames: Frames) -> None:
+        for frame in frames:
+            for delta in frame.deltas:
+                write(text_filter.feed(delta.text))
+        if text_filter.ended:
+            raise StopGeneration
 
-    async def answer() -> None:
+    async def run() -> None:
         await engine.start()
         try:
             engine.validate(request)
-            with contextlib.suppress(EnoughError):
-                await engine.generate(request, take)
+            with contextlib.suppress(StopGeneration):
+                call = Call(request, COMPLETIONS.path, COMPLETIONS.reader())
+                await engine.generate(call, take)
         finally:
             await engine.stop()
 
-    asyncio.run(answer())
-    write(said.flush())
+    asyncio.run(run())
+    write(text_filter.flush())

@@ -1,20 +1,14 @@
 """The OpenAPI document, made from the very shapes that requests are checked against."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from dedup.version import version
 from dedup_server.checking import CheckRequest
-from dedup_server.schema import Endpoint, Requests
+from dedup_server.endpoints import ENDPOINTS, Endpoint
+from dedup_server.requests.base import GenerationRequest
 
-_SUMMARIES: Mapping[Endpoint, str] = {
-    "chat": "A chat completion, streamed or whole",
-    "completions": "A text completion, streamed or whole",
-    "responses": "A response (OpenAI's Responses API), streamed or whole",
-    "messages": "A message (Anthropic's Messages API), streamed or whole",
-}
 _ERROR = {"$ref": "#/components/schemas/Error"}
 _ERROR_SHAPE = {
     "type": "object",
@@ -23,11 +17,16 @@ _ERROR_SHAPE = {
 }
 
 
-def document(requests: Requests, paths: Mapping[str, Endpoint]) -> dict[str, Any]:
-    """OpenAPI 3.1 for the endpoints in `paths`, and for what the server says of itself."""
-    described: dict[str, Any] = {
-        path: {"post": _generation(requests, endpoint)} for path, endpoint in paths.items()
-    }
+def document(*, is_local: bool) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document.
+
+    Args:
+        is_local: Answers are sampled in this process: their requests are checked in full.
+    """
+    described: dict[str, Any] = {}
+    for endpoint in ENDPOINTS.values():
+        kind = endpoint.sampled if is_local else endpoint.forwarded
+        described["/v1" + endpoint.path] = {"post": _generation(endpoint, kind)}
     described["/check"] = {
         "post": _posted("Where a text repeats itself, and how much", "check", _check_shape())
     }
@@ -53,11 +52,10 @@ def document(requests: Requests, paths: Mapping[str, Endpoint]) -> dict[str, Any
     }
 
 
-def _generation(requests: Requests, endpoint: Endpoint) -> dict[str, Any]:
-    shape = requests[endpoint].model_json_schema(
-        ref_template="#/components/schemas/{model}", mode="validation"
-    )
-    return _posted(_SUMMARIES[endpoint], endpoint, _inlined(shape), {"text/event-stream": {}})
+def _generation(endpoint: Endpoint, kind: type[GenerationRequest]) -> dict[str, Any]:
+    template = "#/components/schemas/{model}"
+    shape = kind.model_json_schema(ref_template=template, mode="validation")
+    return _posted(endpoint.summary, endpoint.name, _inlined(shape), {"text/event-stream": {}})
 
 
 def _check_shape() -> dict[str, Any]:

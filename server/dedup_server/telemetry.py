@@ -11,10 +11,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from dedup.answer.channel import Channel
+from dedup.text.loops.detector import LoopEvent
 from dedup.version import build_form, version
 
 Outcome = Literal["ok", "cut", "healed", "upstream_error", "client_gone", "rejected"]
-ChannelName = Literal["content", "reasoning", "tool_arguments"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
@@ -101,6 +102,30 @@ class Telemetry:
     def add(self, name: str, amount: float, *labels: str) -> None:
         """Moves a gauge up or down."""
         self._child(name, labels).inc(amount)
+
+    def count_channel(self, channel: Channel, model: str, *, is_delivered: bool) -> None:
+        """Count what became of a text. `is_delivered`: a reader got it."""
+        name = channel.name
+        if is_delivered:
+            self.count("output_chars", channel.chars_out, model, name)
+        if channel.has_failed:
+            self.count("filter_failures", 1, model)
+            return
+        numbers = channel.filter.metrics()
+        for verdict in ("kept", "removed", "flagged"):
+            self.count("sentences", numbers[f"sentences_{verdict}"], model, name, verdict)
+        self.count("removed_chars", numbers["removed_chars"], model, name)
+        if channel.filter.config.policy != "off" and channel.filter.chars_in:
+            self.observe("repetition_ratio", numbers["rep_4"], model, name)
+        for loop in channel.healed:
+            self._count_loop(loop, model, name, "healed")
+        if channel.filter.loop:
+            action = "cut" if channel.is_cut else "flagged"
+            self._count_loop(channel.filter.loop, model, name, action)
+
+    def _count_loop(self, loop: LoopEvent, model: str, name: str, action: str) -> None:
+        self.count("loops", 1, model, name, loop.kind, action)
+        self.observe("loop_detection_chars", loop.detected_at - loop.onset, model)
 
     def _child(self, name: str, labels: tuple[str, ...]) -> Any:
         key = (name, *labels)

@@ -8,16 +8,10 @@ from typing import Any
 
 from dedup.version import version
 from dedup_server.completion import Completion
-from dedup_server.schema import GenerationRequest
+from dedup_server.requests.base import GenerationRequest
 
 _log = logging.getLogger("dedup.server")
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-_OPERATIONS = {
-    "chat": "chat",
-    "messages": "chat",
-    "responses": "chat",
-    "completions": "text_completion",
-}
 
 
 class Tracer:
@@ -28,7 +22,9 @@ class Tracer:
         self._tracer = self._provider.get_tracer("dedup", version()) if self._provider else None
 
     @contextlib.contextmanager
-    def span(self, request: GenerationRequest, completion: Completion) -> Iterator[None]:
+    def span(
+        self, request: GenerationRequest, operation: str, completion: Completion
+    ) -> Iterator[None]:
         """The span of a request; its trace goes on from the client's `traceparent` and to the upstream's."""
         if self._tracer is None:
             yield
@@ -42,7 +38,6 @@ class Tracer:
             for name, value in exchange.headers
             if name.startswith(b"trace")
         }
-        operation = _OPERATIONS[request.endpoint]
         attributes = {
             "gen_ai.operation.name": operation,
             "gen_ai.request.model": request.model or "",

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from prometheus_client.parser import text_string_to_metric_families
 
 from dedup.terminal import fit, one_line, shortened, width
-from dedup_server.engines.upstream.engine import read_whole
+from dedup_server.engines.upstream.server import read_body
 from dedup_server.errors import ApiError
 from dedup_server.http.client import BrokenError, ConnectError, HttpClient, Timeouts
 
@@ -243,7 +243,7 @@ async def look(client: HttpClient) -> Look:
     """Raises `NoMetricsError`."""
     try:
         response = await client.request("GET", "/metrics", [(b"accept", b"text/plain")])
-        body = await read_whole(response)
+        body = await read_body(response)
     except (ConnectError, BrokenError, TimeoutError) as error:
         raise NoMetricsError(f"cannot be reached: {error}") from None
     except ApiError as error:

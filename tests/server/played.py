@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from dedup_server.errors import ApiError
-from dedup_server.wire.base import Answer
 from dedup_server.wire.sse import Event, SSEDecoder, encode
+from tests.server.wired import Wired
 
 Message = dict[str, Any]
 
@@ -18,7 +18,7 @@ class PlayedEvents:
     """What the reader gets for what an engine sends."""
 
     def __init__(
-        self, answer: Answer, messages: list[Message], error: ApiError | None = None
+        self, answer: Wired, messages: list[Message], error: ApiError | None = None
     ) -> None:
         self.sent = b"".join(encode(one.data, one.name) for one in map(event, messages))
         self.bytes = b"".join(answer.feed(event(message)) for message in messages)

@@ -8,14 +8,15 @@ import msgspec
 import pytest
 from nltk.tokenize.punkt import PunktSentenceTokenizer
 
-from dedup_server.channel import Editing
+from dedup.answer.channel import Editing
+from dedup.answer.continuation import Support
 from dedup_server.completion import Completion
-from dedup_server.engines.base import Take
+from dedup_server.engines.base import Call, Take
 from dedup_server.errors import ApiError, upstream_failed
-from dedup_server.schema import FORWARDED, GenerationRequest, Requests, parse
+from dedup_server.requests.base import GenerationRequest
 from dedup_server.telemetry import Telemetry
-from dedup_server.wire.chat import ChatAnswer
-from dedup_server.wire.sse import Event, SSEDecoder
+from dedup_server.wire.sse import DONE, Event, SSEDecoder, encode
+from tests.server.wired import Wired, forwarded
 
 Chunk = dict[str, Any]
 LOOP = "I am going round and round in circles here. "
@@ -40,32 +41,28 @@ class ScriptedEngine:
 
     def validate(self, request: GenerationRequest) -> None: ...
 
-    requests: Requests = FORWARDED
-    has_all_methods = False
+    is_local = False
 
-    def can_avoid(self, request: GenerationRequest) -> bool:
-        return False
+    def describe(self, model: str) -> dict[str, Any]:
+        return {}
 
-    def can_go_on(self, request: GenerationRequest) -> bool:
-        return False
+    def support(self, request: GenerationRequest) -> Support | None:
+        return None
 
-    async def whole(self, request: GenerationRequest) -> bytes | None:
+    async def generate(self, call: Call, take: Take) -> None:
         first = self.script[0]
-        is_whole = isinstance(first, dict) and any(
-            "message" in choice for choice in first["choices"]
-        )
-        return msgspec.json.encode(first) if is_whole else None
-
-    async def generate(self, request: GenerationRequest, take: Take) -> None:
+        if isinstance(first, dict) and any("message" in choice for choice in first["choices"]):
+            take([call.reader.read_whole(msgspec.json.encode(first))])
+            return
         try:
             for item in self.script:
                 if isinstance(item, Exception):
                     raise item
                 self.yielded += 1
-                if pause := take([Event(msgspec.json.encode(item))]):
+                if pause := take(call.reader.feed(encode(msgspec.json.encode(item)))):
                     await pause
                 await asyncio.sleep(0)
-            if pause := take([Event(b"[DONE]")]):
+            if pause := take(call.reader.feed(DONE)):
                 await pause
         finally:
             self.closed = True
@@ -115,8 +112,7 @@ class Played:
 def completion(
     script: list[Chunk | Exception], **body: Any
 ) -> tuple[Completion, ScriptedEngine, Telemetry]:
-    request = parse(
-        FORWARDED,
+    request = forwarded(
         "chat",
         {"messages": [{"role": "user", "content": "Hello"}], "model": "m", "stream": True, **body},
     )
@@ -161,8 +157,7 @@ async def test_novel_text_comes_out_as_it_was() -> None:
 
 async def test_a_model_that_becomes_known_while_it_answers_is_counted_by_its_name() -> None:
     """The first request may come before the upstream has said which models it has."""
-    request = parse(
-        FORWARDED,
+    request = forwarded(
         "chat",
         {"messages": [{"role": "user", "content": "Hello"}], "model": "m", "stream": True},
     )
@@ -392,7 +387,7 @@ async def test_a_filter_that_raises_costs_the_reader_nothing(
 
 async def test_bytes_that_need_no_change_leave_as_they_came() -> None:
     odd = b'{ "id":"c1", "choices" : [ {"index":0,"delta":{"content":"\\u0041 new word"},"finish_reason":null} ], "x":1e400 }'
-    answer = ChatAnswer("chat", Editing("balanced"))
+    answer = Wired("chat", Editing("balanced"))
     for event in (odd, odd.replace(b"new", b"other"), odd.replace(b"new", b"third")):
         assert answer.feed(Event(event)) == b"data: " + event + b"\n\n"
 
@@ -403,8 +398,8 @@ async def test_framed_chunks_are_edited_like_any_other(size: int, escapes: bool)
     """Whether a chunk is read by its frame or in full, the reader gets the same text."""
     text = f'{LOOP}He said "no", and left <them> there.\n{LOOP}夜深了，屋里只点着一盏灯。 {LOOP * 3}And so on.'
     framed, full = (
-        ChatAnswer("chat", Editing("balanced")),
-        ChatAnswer("chat", Editing("balanced"), num_choices=2),
+        Wired("chat", Editing("balanced")),
+        Wired("chat", Editing("balanced"), num_choices=2),
     )
     got: list[list[bytes]] = [[], []]
     for piece in in_pieces(text, size):
@@ -469,7 +464,7 @@ async def test_a_whole_response_is_filtered_too() -> None:
 
 
 async def test_text_completions() -> None:
-    request = parse(FORWARDED, "completions", {"prompt": "Once", "stream": True})
+    request = forwarded("completions", {"prompt": "Once", "stream": True})
     texts = [NOVEL[:20], NOVEL[20:]]
     script: list[Chunk | Exception] = [
         {

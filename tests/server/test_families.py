@@ -33,14 +33,13 @@ from transformers import (
 
 from dedup.config import DecodingConfig
 from dedup.logits.hf import TextStream, logits_processors
-from dedup_server.engines.base import USED, Events
 from dedup_server.engines.local.batching import Batcher
 from dedup_server.engines.local.engine import LocalEngine
 from dedup_server.engines.local.loading import Dtype
 from dedup_server.engines.local.one_by_one import OneByOne
 from dedup_server.errors import ApiError, StartupError
-from dedup_server.schema import SAMPLED, parse
 from tests.server.tiny_model import said_by, tiny_config, tiny_tokenizer
+from tests.server.wired import generate_chunks, sampled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -193,16 +192,15 @@ async def answered(engine: LocalEngine, config: DecodingConfig) -> list[int]:
     changed = {name: getattr(config, name) for name in DecodingConfig.__dataclass_fields__}
     changed = {name: value for name, value in changed.items() if value != getattr(defaults, name)}
     body = {"prompt": PROMPT, "max_tokens": NUM_TOKENS, "temperature": 0, "stream": True, **changed}
-    request = parse(SAMPLED, "completions", json.loads(json.dumps(body)))
+    request = sampled("completions", json.loads(json.dumps(body)))
     engine.validate(request)
     streamed: list[str] = []
 
-    def take(events: Events) -> None:
-        for event in events:
-            if event.name != USED:
-                streamed.extend(choice["text"] for choice in json.loads(event.data)["choices"])
+    def take(events: list[dict[str, Any]]) -> None:
+        for chunk in events:
+            streamed.extend(choice["text"] for choice in chunk["choices"])
 
-    await engine.generate(request, take)
+    await generate_chunks(engine, request, take)
     # Tokens at random are bytes that make no character; see the test of those below.
     assert ascii_of("".join(streamed)) == ascii_of(
         tiny_tokenizer().decode(said, skip_special_tokens=True)

@@ -11,17 +11,18 @@ import msgspec
 import pytest
 
 from dedup import RepetitionFilter
+from dedup.answer.continuation import MAX_ATTEMPTS, Continuation, Healing, Support
 from dedup.pairs import preference_pair
 from dedup_server.completion import Completion
-from dedup_server.engines.base import Take
+from dedup_server.engines.base import Call, Take
 from dedup_server.errors import invalid
-from dedup_server.healing import MAX_ATTEMPTS, Healer
 from dedup_server.incidents import IncidentLog
-from dedup_server.schema import FORWARDED, ChatRequest, GenerationRequest, Requests, parse
+from dedup_server.requests.base import GenerationRequest
 from dedup_server.telemetry import Telemetry
-from dedup_server.wire.sse import Event
+from dedup_server.wire.sse import DONE, encode
 from tests.server.mock_upstream import LOOP, proxy, upstream
 from tests.server.test_completion import NOVEL, Played, chunk, count
+from tests.server.wired import forwarded
 
 SYLLABLES = "ba ke lo min ster ru tan vel gor shi ple dan wick ous ter mo fen ly cra bond".split()
 
@@ -51,29 +52,25 @@ def novel(random: Random) -> str:
 class LoopingEngine:
     """Says something new, and then the same for ever, as often as `num_loops` says; then it ends."""
 
-    requests: Requests = FORWARDED
-    has_all_methods = False
+    is_local = False
     models = ("m",)
 
     def __init__(self, seed: int, num_loops: int, can_go_on: bool = True) -> None:
         self.random = Random(seed)
         self.num_loops = num_loops
-        self.asked: list[GenerationRequest] = []
+        self.asked: list[Call] = []
         self._can_go_on = can_go_on
 
-    def can_avoid(self, request: GenerationRequest) -> bool:
-        return False
+    def validate(self, request: GenerationRequest) -> None: ...
 
-    def can_go_on(self, request: GenerationRequest) -> bool:
-        return self._can_go_on
+    def support(self, request: GenerationRequest) -> Support | None:
+        return Support(has_all_methods=False, can_avoid=False) if self._can_go_on else None
 
-    async def whole(self, request: GenerationRequest) -> bytes | None:
-        return None
-
-    async def generate(self, request: GenerationRequest, take: Take) -> None:
-        self.asked.append(request)
+    async def generate(self, call: Call, take: Take) -> None:
+        self.asked.append(call)
+        prefix = prefix_of(call)
         random = self.random
-        text = (" " if request.said and not request.said[-1].isspace() else "") + novel(random)
+        text = (" " if prefix and not prefix[-1].isspace() else "") + novel(random)
         unit = ""
         if len(self.asked) <= self.num_loops:
             unit = novel(random)[: random.choice([7, 30, 90, 200])] + random.choice(
@@ -82,22 +79,30 @@ class LoopingEngine:
         pieces = [text[at : at + 5] for at in range(0, len(text), 5)] + (
             [unit] * 400 if unit.strip() else []
         )
-        self._say(take, chunk(role="assistant", content=""))
+        self._say(call, take, chunk(role="assistant", content=""))
         for piece in pieces:
-            self._say(take, {**chunk(content=piece), "id": f"c{len(self.asked)}"})
+            self._say(call, take, {**chunk(content=piece), "id": f"c{len(self.asked)}"})
             await asyncio.sleep(0)
-        self._say(take, {**chunk(finish_reason="stop"), "id": f"c{len(self.asked)}"})
-        self._say(take, None)
+        self._say(call, take, {**chunk(finish_reason="stop"), "id": f"c{len(self.asked)}"})
+        self._say(call, take, None)
 
-    def _say(self, take: Take, said: dict[str, Any] | None) -> None:
-        take([Event(msgspec.json.encode(said) if said else b"[DONE]")])
+    def _say(self, call: Call, take: Take, said: dict[str, Any] | None) -> None:
+        take(call.reader.feed(encode(msgspec.json.encode(said)) if said else DONE))
+
+
+def prefix_of(call: Call) -> str:
+    return call.continuation.prefix if call.continuation else ""
+
+
+def body_of(call: Call) -> dict[str, Any]:
+    """The body of a request, with what a continuation puts in place of its own parameters."""
+    return {**call.request.body, **(call.continuation.parameters if call.continuation else {})}
 
 
 async def healed(
     engine: LoopingEngine, incidents: IncidentLog | None = None, **body: Any
 ) -> tuple[Played, list[bytes], Completion, Telemetry]:
-    request = parse(
-        FORWARDED,
+    request = forwarded(
         "chat",
         {"messages": [{"role": "user", "content": "Hello"}], "model": "m", "stream": True, **body},
     )
@@ -123,7 +128,7 @@ async def test_what_the_reader_sees_is_one_answer(block: int) -> None:
         assert sum("role" in one["delta"] for one in played.choices) == 1, seed
         assert len(engine.asked) <= MAX_ATTEMPTS + 1
         for request in engine.asked[1:]:
-            assert text.startswith(request.said.rstrip()), seed
+            assert text.startswith(prefix_of(request).rstrip()), seed
         again = RepetitionFilter()
         assert again.feed(text) + again.flush() == text, seed
         assert again.loop is None, seed
@@ -180,7 +185,7 @@ async def test_the_ladder_is_climbed_the_same_way_every_time() -> None:
     engines = [LoopingEngine(5, 9), LoopingEngine(5, 9)]
     for engine in engines:
         await healed(engine, temperature=0.1, max_tokens=4000)
-    bodies = [[request.body() for request in engine.asked] for engine in engines]
+    bodies = [[body_of(asked) for asked in engine.asked] for engine in engines]
     assert bodies[0] == bodies[1]
     temperatures = [body["temperature"] for body in bodies[0]]
     assert temperatures == sorted(temperatures)
@@ -188,7 +193,7 @@ async def test_the_ladder_is_climbed_the_same_way_every_time() -> None:
     limits = [body["max_tokens"] for body in bodies[0]]
     assert limits == sorted(limits, reverse=True)
     assert len({body.get("seed") for body in bodies[0]}) == len(bodies[0])
-    assert engines[0].asked[-1].said.endswith("\n\n")
+    assert prefix_of(engines[0].asked[-1]).endswith("\n\n")
 
 
 async def test_tokens_that_are_used_up_are_not_asked_for_again() -> None:
@@ -199,56 +204,48 @@ async def test_tokens_that_are_used_up_are_not_asked_for_again() -> None:
 
 
 def test_a_request_that_asks_for_more_keeps_it() -> None:
-    engine = LoopingEngine(1, 1)
-    engine.has_all_methods = True
     body = {
-        "messages": [{"role": "user", "content": NOVEL}],
         "temperature": 1.5,
         "frequency_penalty": 2.0,
         "dry_multiplier": 2.0,
         "no_repeat_ngram_size": 2,
     }
-    request = parse(FORWARDED, "chat", body)
-    assert isinstance(request, ChatRequest)
-    healer = Healer(request, engine)  # type: ignore[arg-type]
-    going_on = [healer.next("a", "b", 0) for _ in range(2)]
-    sent = [again.body() for again in going_on if again is not None]
-    assert [(body["temperature"], body["dry_multiplier"]) for body in sent] == [(1.5, 2.0)] * 2
+    rungs = ladder("a", Support(has_all_methods=True, can_avoid=False), **body)
+    sent = [{**body, **rung.parameters} for rung in rungs]
+    assert [(one["temperature"], one["dry_multiplier"]) for one in sent[:2]] == [(1.5, 2.0)] * 2
     assert sent[1]["no_repeat_ngram_size"] == 2
     assert sent[1]["frequency_penalty"] == 2.0
 
 
-def ladder(engine: LoopingEngine, said: str, **body: Any) -> list[ChatRequest]:
-    request = parse(FORWARDED, "chat", {"messages": [{"role": "user", "content": NOVEL}], **body})
-    healer = Healer(request, engine)  # type: ignore[arg-type]
-    return [
-        again
-        for _ in range(MAX_ATTEMPTS)
-        if isinstance(again := healer.next(said, "a loop", 0), ChatRequest)
-    ]
+ELSEWHERE = Support(has_all_methods=False, can_avoid=False)
+VLLM = Support(has_all_methods=False, can_avoid=True)
+LOCAL = Support(has_all_methods=True, can_avoid=True)
+
+
+def ladder(given: str, support: Support, **parameters: Any) -> list[Continuation]:
+    healing = Healing(parameters, NOVEL, support)
+    rungs = [healing.next(given, "a loop", 0) for _ in range(MAX_ATTEMPTS)]
+    assert healing.next(given, "a loop", 0) is None
+    return [rung for rung in rungs if rung is not None]
 
 
 def test_an_engine_that_can_keep_off_the_loop_need_not_begin_a_paragraph() -> None:
-    engine = LoopingEngine(1, 1)
-    assert [again.said for again in ladder(engine, "He left.")] == ["He left.\n\n"] * MAX_ATTEMPTS
-    engine.can_avoid = lambda request: True  # type: ignore[method-assign]
-    rungs = ladder(engine, "He left.\n", max_tokens=8)
-    assert [again.said for again in rungs] == ["He left.\n"] * (MAX_ATTEMPTS - 1) + ["He left.\n\n"]
-    assert {again.body()["min_tokens"] for again in rungs} == {8}
-    assert all("min_tokens" in again.body() for again in ladder(engine, "He left."))
+    prefixes = [rung.prefix for rung in ladder("He left.", ELSEWHERE)]
+    assert prefixes == ["He left.\n\n"] * MAX_ATTEMPTS
+    rungs = ladder("He left.\n", VLLM, max_tokens=8)
+    prefixes = [rung.prefix for rung in rungs]
+    assert prefixes == ["He left.\n"] * (MAX_ATTEMPTS - 1) + ["He left.\n\n"]
+    assert {rung.parameters["min_tokens"] for rung in rungs} == {8}
+    assert all("min_tokens" in rung.parameters for rung in ladder("He left.", VLLM))
 
 
 def test_thinking_that_loops_again_is_closed_so_that_the_model_answers() -> None:
-    engine = LoopingEngine(1, 1)
-    engine.has_all_methods = True
-    engine.can_avoid = lambda request: True  # type: ignore[method-assign]
-    said = [again.said for again in ladder(engine, "<think>Is it nine? Wait.")]
-    assert said[0] == "<think>Is it nine? Wait."
-    assert all(one.endswith("\n</think>\n\n") for one in said[1:])
+    prefixes = [rung.prefix for rung in ladder("<think>Is it nine? Wait.", LOCAL)]
+    assert prefixes[0] == "<think>Is it nine? Wait."
+    assert all(prefix.endswith("\n</think>\n\n") for prefix in prefixes[1:])
     answered = "<think>It is nine.</think>Nine."
-    assert [again.said for again in ladder(engine, answered)] == [answered] * (MAX_ATTEMPTS - 1) + [
-        answered + "\n\n"
-    ]
+    prefixes = [rung.prefix for rung in ladder(answered, LOCAL)]
+    assert prefixes == [answered] * (MAX_ATTEMPTS - 1) + [answered + "\n\n"]
 
 
 async def test_a_loop_is_told_of_and_becomes_a_preference_pair(tmp_path: Path) -> None:

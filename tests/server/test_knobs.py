@@ -21,24 +21,17 @@ from transformers import PreTrainedTokenizerFast, T5Config
 
 from dedup.config import DecodingConfig
 from dedup_server.completion import Completion
-from dedup_server.engines.base import USED, Events
 from dedup_server.engines.local.decoding import OnEnd, Scores, Step
 from dedup_server.engines.local.engine import _ASKS_NOTHING, _SUPPORTED, LocalEngine
 from dedup_server.engines.local.token_text import TokenTexts
 from dedup_server.errors import ApiError
-from dedup_server.schema import (
-    SAMPLED,
-    Endpoint,
-    GenerationRequest,
-    SampledChatRequest,
-    SampledCompletionRequest,
-    Sampling,
-    parse,
-)
+from dedup_server.requests.base import EndpointName, GenerationRequest
+from dedup_server.requests.chat import SampledChatRequest, SampledCompletionRequest, Sampling
 from dedup_server.telemetry import Telemetry
 from tests.server.test_completion import LOOP, Played, written
 from tests.server.test_families import STARTS, T5_SIZES, TOKENS, check_table, save
 from tests.server.tiny_model import save_tiny_model, tiny_config, tiny_tokenizer
+from tests.server.wired import generate_chunks, sampled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -166,27 +159,27 @@ def scored(engine: LocalEngine, rows: Rows | None, answer: Answer) -> Iterator[N
         decoder.submit = submit  # type: ignore[method-assign]
 
 
-def request_of(endpoint: Endpoint = "completions", **parameters: Any) -> GenerationRequest:
+def request_of(endpoint: EndpointName = "completions", **parameters: Any) -> GenerationRequest:
     """As it comes in JSON."""
     asked = {"messages": MESSAGES} if endpoint == "chat" else {"prompt": "the cat sat"}
-    return parse(SAMPLED, endpoint, json.loads(json.dumps(asked | parameters)))
+    return sampled(endpoint, json.loads(json.dumps(asked | parameters)))
 
 
 async def ask(
     engine: LocalEngine,
     rows: Rows | None = None,
-    endpoint: Endpoint = "completions",
+    endpoint: EndpointName = "completions",
     **parameters: Any,
 ) -> Answer:
     request = request_of(endpoint, **parameters)
     engine.validate(request)
     answer = Answer()
 
-    def take(events: Events) -> None:
-        answer.chunks.extend(json.loads(event.data) for event in events if event.name != USED)
+    def take(events: list[dict[str, Any]]) -> None:
+        answer.chunks.extend(events)
 
     with scored(engine, rows, answer):
-        await engine.generate(request, take)
+        await generate_chunks(engine, request, take)
     return answer
 
 
@@ -204,7 +197,9 @@ async def draw(engine: LocalEngine, favoured: dict[int, float], **parameters: An
     ).first
 
 
-def refused(engine: LocalEngine, endpoint: Endpoint = "completions", **parameters: Any) -> ApiError:
+def refused(
+    engine: LocalEngine, endpoint: EndpointName = "completions", **parameters: Any
+) -> ApiError:
     with pytest.raises(ApiError) as error:
         engine.validate(request_of(endpoint, **parameters))
     assert error.value.status == 400
@@ -282,18 +277,18 @@ async def _(engine: LocalEngine) -> None:
         requests = [request_of(seed=seed, max_tokens=30) for seed in (7, 8, 7)]
         texts = ["", "", ""]
 
-        def into(number: int) -> Callable[[Events], None]:
-            def take(events: Events) -> None:
-                for event in events:
-                    if event.name != USED:
-                        texts[number] += "".join(
-                            choice["text"] for choice in json.loads(event.data)["choices"]
-                        )
+        def into(number: int) -> Callable[[list[dict[str, Any]]], None]:
+            def take(events: list[dict[str, Any]]) -> None:
+                for chunk in events:
+                    texts[number] += "".join(choice["text"] for choice in chunk["choices"])
 
             return take
 
         await asyncio.gather(
-            *(engine.generate(request, into(number)) for number, request in enumerate(requests))
+            *(
+                generate_chunks(engine, request, into(number))
+                for number, request in enumerate(requests)
+            )
         )
     assert texts[0] == texts[2] == alone
     assert texts[1] != alone
@@ -824,7 +819,9 @@ async def _(engine: LocalEngine) -> None:
     assert refused(engine, "chat", prompt="the cat").param == "prompt"
 
 
-def completion(engine: LocalEngine, endpoint: Endpoint = "chat", **parameters: Any) -> Completion:
+def completion(
+    engine: LocalEngine, endpoint: EndpointName = "chat", **parameters: Any
+) -> Completion:
     request = request_of(endpoint, **parameters)
     engine.validate(request)
     return Completion(request, engine, "balanced", Telemetry(engine.models))

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import openai
 import pytest
 import torch
@@ -18,13 +17,13 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, MambaConfig
 
-from dedup_server.engines.base import USED, Events
 from dedup_server.engines.local.engine import DEMO_MODEL, LocalEngine
 from dedup_server.engines.local.loading import hub_answers
 from dedup_server.errors import ApiError, StartupError
-from dedup_server.schema import SAMPLED, GenerationRequest, parse
+from dedup_server.requests.base import GenerationRequest
 from tests.demo_server import serving
 from tests.server.tiny_model import CONTEXT, make_it_say, said_by, save_tiny_model, tiny_config
+from tests.server.wired import generate_chunks, sampled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -312,10 +311,8 @@ async def test_a_model_without_a_chat_template_says_how_to_give_one() -> None:
     await engine.start()
     engine.loaded.tokenizer.chat_template = None
     with pytest.raises(ApiError, match="chat template"):
-        engine.validate(
-            parse(SAMPLED, "chat", {"messages": [{"role": "user", "content": "Hello"}]})
-        )
-    engine.validate(parse(SAMPLED, "completions", {"prompt": "Hello"}))
+        engine.validate(sampled("chat", {"messages": [{"role": "user", "content": "Hello"}]}))
+    engine.validate(sampled("completions", {"prompt": "Hello"}))
     await asyncio.wait_for(engine.stop(), 10)
 
 
@@ -340,14 +337,10 @@ async def engine(tiny: Path) -> AsyncIterator[LocalEngine]:
 Chunk = dict[str, Any]
 
 
-def chunks_of(events: Events) -> list[dict[str, Any]]:
-    return [msgspec.json.decode(event.data) for event in events if event.name != USED]
-
-
 async def complete(
     engine: LocalEngine, prompt: Any = "the cat sat", **parameters: Any
 ) -> list[Chunk]:
-    request = parse(SAMPLED, "completions", {"prompt": prompt, **parameters})
+    request = sampled("completions", {"prompt": prompt, **parameters})
     engine.validate(request)
     chunks: list[Chunk] = []
     await generate(engine, request, chunks)
@@ -355,19 +348,19 @@ async def complete(
 
 
 async def generate(engine: LocalEngine, request: GenerationRequest, into: list[Chunk]) -> None:
-    await engine.generate(request, lambda events: into.extend(chunks_of(events)))
+    await generate_chunks(engine, request, lambda events: into.extend(events))
 
 
 async def begun(engine: LocalEngine, chunks: list[Chunk]) -> "asyncio.Task[None]":
     """A request whose first chunk has come."""
     first = asyncio.Event()
 
-    def take(events: Events) -> None:
-        chunks.extend(chunks_of(events))
+    def take(events: list[dict[str, Any]]) -> None:
+        chunks.extend(events)
         first.set()
 
     running = asyncio.create_task(
-        engine.generate(parse(SAMPLED, "completions", {"prompt": "the"}), take)
+        generate_chunks(engine, sampled("completions", {"prompt": "the"}), take)
     )
     await first.wait()
     return running
@@ -435,8 +428,7 @@ async def test_choices_of_several_prompts_are_numbered_prompt_by_prompt(
 
 async def test_chat_opens_each_choice_with_its_role(engine: LocalEngine) -> None:
     engine.loaded.tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    request = parse(
-        SAMPLED,
+    request = sampled(
         "chat",
         {"messages": [{"role": "user", "content": "the cat"}], "n": 2, "max_tokens": 3},
     )
@@ -547,8 +539,7 @@ async def test_a_temperature_next_to_nothing_is_greedy(engine: LocalEngine) -> N
 async def test_a_part_that_is_no_text_is_refused(engine: LocalEngine) -> None:
     engine.loaded.tokenizer.chat_template = "{{ messages[0].content }}"
     image = {"type": "image_url", "image_url": {"url": "data:,"}}
-    request = parse(
-        SAMPLED,
+    request = sampled(
         "chat",
         {
             "messages": [

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -24,9 +23,8 @@ from transformers import BloomConfig
 
 from dedup.logits.history import TokenHistory
 from dedup_server.app import create_app
-from dedup_server.engines.base import USED, Events
 from dedup_server.engines.local import batching
-from dedup_server.engines.local.answering import SampledAnswer
+from dedup_server.engines.local.answering import ChoicesGeneration
 from dedup_server.engines.local.batching import Batcher
 from dedup_server.engines.local.choice import Choice
 from dedup_server.engines.local.decoding import OnEnd, Scores, Step
@@ -35,11 +33,11 @@ from dedup_server.engines.local.one_by_one import OneByOne
 from dedup_server.engines.local.one_by_one import Sequence as OneSequence
 from dedup_server.errors import ApiError
 from dedup_server.http.protocol import guarded_by
-from dedup_server.schema import SAMPLED, parse
 from dedup_server.settings import Settings
 from tests.demo_server import free_port
 from tests.faults.proxy import Reading, Reply, http_request, read_reply
 from tests.server.tiny_model import save_tiny_model, tiny_config
+from tests.server.wired import generate_chunks, sampled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -146,15 +144,11 @@ async def any_engine(request: pytest.FixtureRequest, bloom: Path) -> AsyncIterat
 
 
 async def complete(engine: LocalEngine, **parameters: Any) -> Answer:
-    request = parse(SAMPLED, "completions", {"prompt": PROMPTS[0], **parameters})
+    request = sampled("completions", {"prompt": PROMPTS[0], **parameters})
     engine.validate(request)
     chunks: list[dict[str, Any]] = []
-    await engine.generate(request, lambda events: chunks.extend(chunks_of(events)))
+    await generate_chunks(engine, request, lambda events: chunks.extend(events))
     return answer_of(chunks)
-
-
-def chunks_of(events: Events) -> list[dict[str, Any]]:
-    return [msgspec.json.decode(event.data) for event in events if event.name != USED]
 
 
 class Streams:
@@ -165,13 +159,15 @@ class Streams:
         self._begun = [asyncio.Event() for _ in range(number)]
         self.tasks = []
         for one in range(number):
-            request = parse(SAMPLED, "completions", {**ENDLESS, "seed": one, **parameters})
+            request = sampled("completions", {**ENDLESS, "seed": one, **parameters})
             self.tasks.append(
-                asyncio.create_task(engine.generate(request, functools.partial(self._take, one)))
+                asyncio.create_task(
+                    generate_chunks(engine, request, functools.partial(self._take, one))
+                )
             )
 
-    def _take(self, one: int, events: Events) -> None:
-        self.chunks[one] += chunks_of(events)
+    def _take(self, one: int, events: list[dict[str, Any]]) -> None:
+        self.chunks[one] += events
         self._begun[one].set()
 
     async def begun(self) -> None:
@@ -313,12 +309,12 @@ async def test_a_slow_reader_keeps_nobody_waiting_and_loses_nothing(
     reads = asyncio.Event()
     chunks: list[dict[str, Any]] = []
 
-    def take(events: Events) -> asyncio.Future[bool]:
-        chunks.extend(chunks_of(events))
+    def take(events: list[dict[str, Any]]) -> asyncio.Future[bool]:
+        chunks.extend(events)
         return asyncio.ensure_future(reads.wait())
 
     slow = asyncio.create_task(
-        any_engine.generate(parse(SAMPLED, "completions", {"prompt": PROMPTS[0], **asked}), take)
+        generate_chunks(any_engine, sampled("completions", {"prompt": PROMPTS[0], **asked}), take)
     )
     others = await asyncio.wait_for(
         asyncio.gather(*(complete(any_engine, **asked) for _ in range(10))), 20
@@ -332,11 +328,11 @@ async def test_a_slow_reader_keeps_nobody_waiting_and_loses_nothing(
 
 
 async def test_a_slow_reader_that_leaves_frees_its_place(any_engine: LocalEngine) -> None:
-    def take(events: Events) -> asyncio.Future[None]:
+    def take(events: list[dict[str, Any]]) -> asyncio.Future[None]:
         return asyncio.get_running_loop().create_future()
 
     slow = [
-        asyncio.create_task(any_engine.generate(parse(SAMPLED, "completions", ENDLESS), take))
+        asyncio.create_task(generate_chunks(any_engine, sampled("completions", ENDLESS), take))
         for _ in range(16)
     ]
     await asyncio.sleep(0.1)
@@ -429,7 +425,7 @@ class Kept:
             batching.RequestState,
             Choice,
             TokenHistory,
-            SampledAnswer,
+            ChoicesGeneration,
             ApiError,
         )
         found = Counter(map(type, gc.get_objects()))

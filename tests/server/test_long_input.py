@@ -6,17 +6,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dedup_server.engines.base import USED, Events
 from dedup_server.engines.local.engine import LocalEngine
 from dedup_server.engines.local.long_input import new_part, split
 from dedup_server.errors import ApiError
-from dedup_server.schema import SAMPLED, parse
 from tests.server.tiny_model import CONTEXT, save_tiny_model
+from tests.server.wired import generate_chunks, sampled
 from tests.text.test_promises import SENTENCES, SEPARATORS
 
 texts = st.lists(
@@ -115,14 +113,14 @@ async def engine(tiny: Path) -> AsyncIterator[LocalEngine]:
 
 
 async def answer(engine: LocalEngine, **body: Any) -> list[dict[str, Any]]:
-    request = parse(SAMPLED, "completions", {"stream_options": {"include_usage": True}, **body})
+    request = sampled("completions", {"stream_options": {"include_usage": True}, **body})
     engine.validate(request)
     chunks: list[dict[str, Any]] = []
 
-    def take(events: Events) -> None:
-        chunks.extend(msgspec.json.decode(event.data) for event in events if event.name != USED)
+    def take(events: list[dict[str, Any]]) -> None:
+        chunks.extend(events)
 
-    await engine.generate(request, take)
+    await generate_chunks(engine, request, take)
     return chunks
 
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dedup.answer.channel import Editing
 from dedup.config import Policy
-from dedup_server.channel import Editing
 from dedup_server.errors import ApiError, shutting_down, upstream_failed
-from dedup_server.wire.messages import MessagesAnswer, messages_editing
 from dedup_server.wire.sse import Event, encode
 from tests.server.played import PlayedEvents, event
+from tests.server.wired import Wired, editing_of
 
 LOOP = "I am going round and round in circles here. "
 NOVEL = "The river rose in the night, and by morning the bridge was gone. Nobody in the village had heard it fall."
@@ -81,7 +81,7 @@ class Played(PlayedEvents):
     def __init__(
         self, messages: list[Message], editing: Editing | None = None, error: ApiError | None = None
     ) -> None:
-        self.answer = MessagesAnswer(editing or Editing("balanced"))
+        self.answer = Wired("messages", editing)
         super().__init__(self.answer, messages, error)
         assert [event.name.decode() for event in self.events] == [
             message["type"] for message in self.messages
@@ -149,9 +149,7 @@ def test_the_text_is_the_same_however_it_is_cut(sizes: list[int], text: str) -> 
         deltas.append(text[at : at + size])
         at += size
     whole = json.loads(
-        MessagesAnswer(Editing("balanced")).whole(
-            json.dumps({"content": [{"type": "text", "text": text}]}).encode()
-        )
+        Wired("messages").whole(json.dumps({"content": [{"type": "text", "text": text}]}).encode())
     )
     played = Played(stream(block("text_delta", deltas)))
     assert played.text() == whole["content"][0]["text"]
@@ -271,7 +269,7 @@ def test_text_that_comes_after_its_block_has_stopped_is_not_lost() -> None:
 
 
 def test_what_is_no_event_of_the_api_passes() -> None:
-    answer = MessagesAnswer(Editing("balanced"))
+    answer = Wired("messages")
     for strange in (
         Event(b"", b": ping"),
         Event(b"[DONE]"),
@@ -299,7 +297,7 @@ def test_what_is_no_event_of_the_api_passes() -> None:
 )
 def test_what_is_no_event_at_all_is_a_failure(data: bytes) -> None:
     with pytest.raises(ApiError) as caught:
-        MessagesAnswer(Editing("balanced")).feed(Event(data))
+        Wired("messages").feed(Event(data))
     assert caught.value.status == 502
 
 
@@ -336,8 +334,8 @@ def body(*content: Message, stop_reason: str = "end_turn") -> Message:
     }
 
 
-def whole(*content: Message, stop_reason: str = "end_turn") -> tuple[Message, MessagesAnswer]:
-    answer = MessagesAnswer(Editing("balanced"))
+def whole(*content: Message, stop_reason: str = "end_turn") -> tuple[Message, Wired]:
+    answer = Wired("messages")
     return json.loads(
         answer.whole(json.dumps(body(*content, stop_reason=stop_reason)).encode())
     ), answer
@@ -349,7 +347,7 @@ def test_a_whole_message_is_the_same_bytes_where_nothing_changes() -> None:
     sent = json.dumps(
         body(signed, {"type": "thinking", "thinking": AGAIN}, {"type": "text", "text": NOVEL}, call)
     ).encode()
-    answer = MessagesAnswer(Editing("balanced"))
+    answer = Wired("messages")
     assert answer.whole(sent) is sent
     assert (answer.input_tokens, answer.output_tokens, answer.complete, answer.cut) == (
         12,
@@ -394,7 +392,7 @@ def test_a_whole_message_with_a_loop_is_cut(
 @pytest.mark.parametrize("sent", [b"", b"[]", b"{}", b'{"content": "a"}', b"\xff"])
 def test_a_whole_body_that_is_no_message_is_a_failure(sent: bytes) -> None:
     with pytest.raises(ApiError):
-        MessagesAnswer(Editing("balanced")).whole(sent)
+        Wired("messages").whole(sent)
 
 
 def test_how_a_request_wants_its_answer_edited() -> None:
@@ -412,15 +410,15 @@ def test_how_a_request_wants_its_answer_edited() -> None:
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "x"}]},
         7,
     ]
-    assert messages_editing({"messages": messages}, "strict") == Editing(
-        "strict", "second", ["an answer"]
+    assert editing_of("messages", {"messages": messages}, "strict") == Editing(
+        "strict", "second", ["an answer"], locks_reasoning=True
     )
-    assert messages_editing({"messages": 3}, "off") == Editing("off", "", [])
+    assert editing_of("messages", {"messages": 3}, "off") == Editing("off", locks_reasoning=True)
 
 
 def test_a_reader_who_asks_for_repetition_gets_it() -> None:
-    editing = messages_editing(
-        {"messages": [{"role": "user", "content": "Write it 50 times."}]}, "balanced"
+    editing = editing_of(
+        "messages", {"messages": [{"role": "user", "content": "Write it 50 times."}]}, "balanced"
     )
     played = Played(stream(block("text_delta", pieces(LOOP * 50))), editing)
     assert played.text() == LOOP * 50
@@ -428,8 +426,8 @@ def test_a_reader_who_asks_for_repetition_gets_it() -> None:
 
 
 def test_a_reader_who_asks_for_repetition_gets_no_more_than_that() -> None:
-    editing = messages_editing(
-        {"messages": [{"role": "user", "content": "Write it 50 times."}]}, "balanced"
+    editing = editing_of(
+        "messages", {"messages": [{"role": "user", "content": "Write it 50 times."}]}, "balanced"
     )
     played = Played(stream(block("text_delta", pieces(LOOP * 200))), editing)
     assert 50 <= played.text().count(LOOP) < 70

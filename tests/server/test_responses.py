@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from dedup.answer.channel import Editing
 from dedup.config import Policy
-from dedup_server.channel import Editing
 from dedup_server.errors import ApiError, upstream_failed
-from dedup_server.wire.responses import ResponsesAnswer, responses_editing
 from dedup_server.wire.sse import Event, encode
 from tests.server.played import PlayedEvents, event
+from tests.server.wired import Wired, editing_of
 
 LOOP = "I am going round and round in circles here. "
 NOVEL = "The river rose in the night, and by morning the bridge was gone. Nobody in the village had heard it fall."
@@ -218,7 +218,7 @@ class Played(PlayedEvents):
     def __init__(
         self, messages: list[Message], editing: Editing | None = None, error: ApiError | None = None
     ) -> None:
-        self.answer = ResponsesAnswer(editing or Editing("balanced"))
+        self.answer = Wired("responses", editing)
         super().__init__(self.answer, messages, error)
 
     def deltas(self, kind: str = "output_text") -> str:
@@ -398,7 +398,8 @@ def test_a_loop_that_leaves_something_unusable_is_incomplete(
 def test_a_loop_in_json_is_incomplete() -> None:
     body = {"input": "go", "text": {"format": {"type": "json_schema"}}}
     played = Played(
-        stream(message_events(pieces('{"q": "' + LOOP * 60))), responses_editing(body, "balanced")
+        stream(message_events(pieces('{"q": "' + LOOP * 60))),
+        editing_of("responses", body, "balanced"),
     ).check()
     assert (played.last["status"], played.last["output"][0]["status"]) == (
         "incomplete",
@@ -584,7 +585,7 @@ def test_events_without_numbers_and_places() -> None:
 
 
 def test_what_is_no_event_of_the_api_passes() -> None:
-    answer = ResponsesAnswer(Editing("balanced"))
+    answer = Wired("responses")
     for strange in (
         Event(b"", b": ping"),
         Event(b"[DONE]"),
@@ -616,7 +617,7 @@ def test_what_is_no_event_of_the_api_passes() -> None:
 )
 def test_what_is_no_event_at_all_is_a_failure(data: bytes) -> None:
     with pytest.raises(ApiError) as caught:
-        ResponsesAnswer(Editing("balanced")).feed(Event(data))
+        Wired("responses").feed(Event(data))
     assert caught.value.status == 502
 
 
@@ -653,8 +654,8 @@ def test_nothing_but_api_errors_is_raised(messages: list[tuple[str, Message]]) -
     Played([{**message, "type": kind} for kind, message in messages])
 
 
-def whole(body: Message, editing: Editing | None = None) -> tuple[Message, ResponsesAnswer]:
-    answer = ResponsesAnswer(editing or Editing("balanced"))
+def whole(body: Message, editing: Editing | None = None) -> tuple[Message, Wired]:
+    answer = Wired("responses", editing)
     return json.loads(answer.whole(json.dumps(body).encode())), answer
 
 
@@ -662,7 +663,7 @@ def test_a_whole_response_is_the_same_bytes_where_nothing_changes() -> None:
     body = json.dumps(
         response([summary_item(NOVEL), message_item(NOVEL), call_item('{"a": 1}')])
     ).encode()
-    answer = ResponsesAnswer(Editing("strict"))
+    answer = Wired("responses", Editing("strict"))
     assert answer.whole(body) is body
     assert (answer.input_tokens, answer.output_tokens, answer.complete) == (12, 34, True)
 
@@ -699,7 +700,7 @@ def test_a_whole_response_with_a_loop_is_cut(output: list[Message], status: str)
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"output": {}}', b"\xff"])
 def test_a_whole_body_that_is_no_response_is_a_failure(body: bytes) -> None:
     with pytest.raises(ApiError):
-        ResponsesAnswer(Editing("balanced")).whole(body)
+        Wired("responses").whole(body)
 
 
 def test_how_a_request_wants_its_answer_edited() -> None:
@@ -717,26 +718,26 @@ def test_how_a_request_wants_its_answer_edited() -> None:
         {"type": "function_call_output", "output": "x"},
         7,
     ]
-    assert responses_editing({"input": conversation}, "strict") == Editing(
+    assert editing_of("responses", {"input": conversation}, "strict") == Editing(
         "strict", "second", ["an answer"]
     )
-    assert responses_editing(
-        {"input": "hello", "text": {"format": {"type": "json_object"}}}, "off"
-    ) == Editing("off", "hello", [], True)
-    assert responses_editing({"input": 3, "text": {"format": "json"}}, "balanced") == Editing(
+    assert editing_of(
+        "responses", {"input": "hello", "text": {"format": {"type": "json_object"}}}, "off"
+    ) == Editing("off", "hello", (), True)
+    assert editing_of("responses", {"input": 3, "text": {"format": "json"}}, "balanced") == Editing(
         "balanced", "", []
     )
 
 
 def test_a_reader_who_asks_for_repetition_gets_it() -> None:
-    editing = responses_editing({"input": "Write it 50 times."}, "balanced")
+    editing = editing_of("responses", {"input": "Write it 50 times."}, "balanced")
     played = Played(stream(message_events(pieces(LOOP * 50))), editing).check()
     assert played.deltas() == LOOP * 50
     assert "repetition" not in played.last
 
 
 def test_a_reader_who_asks_for_repetition_gets_no_more_than_that() -> None:
-    editing = responses_editing({"input": "Write it 50 times."}, "balanced")
+    editing = editing_of("responses", {"input": "Write it 50 times."}, "balanced")
     played = Played(stream(message_events(pieces(LOOP * 200))), editing).check()
     assert 50 <= played.deltas().count(LOOP) < 70
     assert played.last["repetition"]["requested"] == {"reason": "copies", "copies": 57}

@@ -3,16 +3,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from dedup.answer.frame import Delta, Finish, Frame, Start
 from dedup_server.errors import ApiError
-from dedup_server.schema import (
-    FORWARDED,
-    SAMPLED,
-    ChatRequest,
-    ChunkMaker,
-    CompletionRequest,
-    Exchange,
-    parse,
-)
+from dedup_server.requests.base import Exchange
+from dedup_server.requests.chat import ChatRequest, CompletionRequest
+from tests.server.wired import Chunks, forwarded, sampled
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
 
@@ -49,7 +44,7 @@ CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
 )
 def test_what_is_wrong_is_named_in_one_line(field: str, value: object, words: list[str]) -> None:
     with pytest.raises(ApiError) as raised:
-        parse(SAMPLED, "chat", {**CHAT, field: value})
+        sampled("chat", {**CHAT, field: value})
     error = raised.value
     assert error.status == 400
     assert all(word in error.message for word in words), error.message
@@ -60,14 +55,14 @@ def test_what_is_wrong_is_named_in_one_line(field: str, value: object, words: li
 @pytest.mark.parametrize("body", [None, [], "x", 1])
 def test_a_body_that_is_not_an_object_is_refused(body: object) -> None:
     with pytest.raises(ApiError, match="JSON object"):
-        parse(SAMPLED, "chat", body)
+        sampled("chat", body)
 
 
 def test_the_body_is_kept_as_it_came_less_what_is_ours() -> None:
-    request = parse(
-        SAMPLED, "chat", {**CHAT, "x_other": [1], "user": None, "repetition": {"policy": "off"}}
+    request = sampled(
+        "chat", {**CHAT, "x_other": [1], "user": None, "repetition": {"policy": "off"}}
     )
-    assert request.body() == {**CHAT, "x_other": [1], "user": None}
+    assert request.body == {**CHAT, "x_other": [1], "user": None}
     assert set(request.sent) == {"messages", "x_other", "repetition"}
 
 
@@ -78,9 +73,9 @@ def test_the_prompt_and_the_earlier_answers() -> None:
         {"role": "assistant", "content": "y"},
         {"role": "user", "content": parts},
     ]
-    request = parse(SAMPLED, "chat", {"messages": messages})
+    request = sampled("chat", {"messages": messages})
     assert isinstance(request, ChatRequest)
-    assert (request.prompt_text, request.earlier_answers) == ("A\nB", ["y"])
+    assert (request.last_prompt, request.earlier_answers) == ("A\nB", ["y"])
 
 
 @pytest.mark.parametrize(
@@ -88,23 +83,28 @@ def test_the_prompt_and_the_earlier_answers() -> None:
     [("four", 1, 1), (["a", "b"], 2, 2), ([1, 2], 1, 2), ([[1], [2, 3]], 2, 3)],
 )
 def test_prompts_of_every_shape(prompt: object, choices: int, tokens: int) -> None:
-    request = parse(SAMPLED, "completions", {"prompt": prompt})
+    request = sampled("completions", {"prompt": prompt})
     assert isinstance(request, CompletionRequest)
-    assert (request.num_choices, request.estimated_prompt_tokens) == (choices, tokens)
+    assert (request.num_choices, request.prompt_tokens) == (choices, tokens)
 
 
 def test_chunks_of_both_endpoints() -> None:
     chat, text = (
-        ChunkMaker("chat", "m").text(0, "x"),
-        ChunkMaker("completions", "m").text(1, "x", "stop"),
+        Chunks(sampled(endpoint, body)).of(
+            [
+                Frame([], start=Start("m", 1), input_tokens=1),
+                Frame([Delta(0, "content", "content", "x")], output_tokens=1),
+                Frame([], [Finish(0, "stop")], output_tokens=2),
+                Frame([], is_last=True),
+            ]
+        )
+        for endpoint, body in (("chat", CHAT), ("completions", {"prompt": ""}))
     )
-    assert chat["choices"][0]["delta"] == {"content": "x"}
-    assert (text["object"], text["choices"][0]["text"], text["choices"][0]["finish_reason"]) == (
-        "text_completion",
-        "x",
-        "stop",
-    )
-    assert ChunkMaker("chat", "m").usage(1, 2)["usage"]["total_tokens"] == 3
+    assert chat[1]["choices"][0]["delta"] == {"content": "x"}
+    assert [chunk["choices"][0]["text"] for chunk in text[:2]] == ["x", ""]
+    assert text[1]["choices"][0]["finish_reason"] == "stop"
+    assert {chunk["object"] for chunk in text} == {"text_completion"}
+    assert chat[-1]["usage"]["total_tokens"] == 3
 
 
 @pytest.mark.parametrize(
@@ -112,22 +112,22 @@ def test_chunks_of_both_endpoints() -> None:
 )
 def test_a_prompt_is_text_or_tokens_or_several_of_one_kind(prompt: object) -> None:
     with pytest.raises(ApiError, match=r"prompt: must be"):
-        parse(SAMPLED, "completions", {"prompt": prompt})
+        sampled("completions", {"prompt": prompt})
 
 
 @pytest.mark.parametrize("prompt", ["a", "", ["a", "b"], [1, 2], [[1], [2, 3]]])
 def test_every_form_of_prompt_is_taken(prompt: object) -> None:
-    assert parse(SAMPLED, "completions", {"prompt": prompt}).sent["prompt"] == prompt
+    assert sampled("completions", {"prompt": prompt}).sent["prompt"] == prompt
 
 
 def test_what_an_upstream_knows_best_is_not_checked() -> None:
     body = {**CHAT, "temperature": 9, "max_tokens": -1, "top_k": "all"}
-    assert parse(FORWARDED, "chat", body).body() == body
+    assert forwarded("chat", body).body == body
 
 
 def test_a_body_is_forwarded_as_it_came_unless_something_in_it_is_ours() -> None:
     raw = b'{ "messages": [{"role": "user", "content": "Hello"}], "seed": 1e2, "stream": true }'
     body = msgspec.json.decode(raw)
-    assert parse(FORWARDED, "chat", body, Exchange(raw=raw)).forwarded(stream=True) == raw
-    ours = parse(FORWARDED, "chat", {**body, "repetition": {"policy": "off"}}, Exchange(raw=raw))
+    assert forwarded("chat", body, Exchange(raw=raw)).forwarded(stream=True) == raw
+    ours = forwarded("chat", {**body, "repetition": {"policy": "off"}}, Exchange(raw=raw))
     assert msgspec.json.decode(ours.forwarded(model="m")) == {**body, "model": "m"}

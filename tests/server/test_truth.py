@@ -11,9 +11,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dedup import FilterConfig, RepetitionFilter, repetition_metrics
+from dedup.answer.channel import Editing
 from dedup.text.loops.detector import LoopEvent
-from dedup_server.channel import Editing
-from dedup_server.schema import FORWARDED, parse
 from dedup_server.telemetry import Telemetry
 from tests.faults.proxy import proxy
 from tests.server.mock_upstream import upstream
@@ -28,6 +27,7 @@ from tests.server.traffic import (
     send,
     settled,
 )
+from tests.server.wired import forwarded
 
 # Of times one can know how many there are and how they stand to each other, but not how long they were.
 TIMES = {
@@ -397,5 +397,5 @@ def test_text_that_passes_because_the_filter_failed_was_given_out() -> None:
 
 
 def test_the_prompt_of_a_cut_response_is_estimated() -> None:
-    request = parse(FORWARDED, "responses", {"model": "m", "input": "What happened to the bridge?"})
-    assert request.estimated_prompt_tokens == _quarter(["What happened to the bridge?"])
+    request = forwarded("responses", {"model": "m", "input": "What happened to the bridge?"})
+    assert request.prompt_tokens == _quarter(["What happened to the bridge?"])

@@ -15,9 +15,10 @@ import msgspec
 from tqdm import tqdm
 
 from dedup.lenient_json import read_json, write_json
-from dedup_server.engines.base import USED, Events
+from dedup_server.endpoints import CHAT, COMPLETIONS
+from dedup_server.engines.base import Call, Frames
 from dedup_server.engines.local.checkpoint import is_local, require_checkpoint
-from dedup_server.engines.upstream.engine import read_whole
+from dedup_server.engines.upstream.server import read_body
 from dedup_server.errors import ApiError, StartupError
 from dedup_server.http.client import (
     BrokenError,
@@ -26,7 +27,7 @@ from dedup_server.http.client import (
     HttpClient,
     Timeouts,
 )
-from dedup_server.schema import SAMPLED, parse
+from dedup_server.requests.base import parse
 
 _LOCAL_AT_ONCE = 16
 _CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 600.0
@@ -107,11 +108,8 @@ class LocalModel:
 
     async def ask(self, question: Question, parameters: Parameters) -> Answer:
         body = parameters.body(question.prompt, question.seed)
-        request = parse(
-            SAMPLED,
-            "completions" if parameters.raw else "chat",
-            {**body, **_NEUTRAL, "stream": True},
-        )
+        endpoint = COMPLETIONS if parameters.raw else CHAT
+        request = parse(endpoint.sampled, {**body, **_NEUTRAL, "stream": True})
         try:
             self._engine.validate(request)
         except ApiError as error:
@@ -123,15 +121,14 @@ class LocalModel:
         parts: list[str] = []
         finish_reason: str | None = None
 
-        def take(events: Events) -> None:
+        def take(frames: Frames) -> None:
             nonlocal finish_reason
-            for event in events:
-                if event.name != USED:
-                    for choice in read_json(event.data)["choices"]:
-                        parts.append(_text_of(choice, "delta"))
-                        finish_reason = choice["finish_reason"] or finish_reason
+            for frame in frames:
+                parts.extend([delta.text for delta in frame.deltas])
+                for finish in frame.finishes or ():
+                    finish_reason = finish.reason
 
-        await self._engine.generate(request, take)
+        await self._engine.generate(Call(request, endpoint.path, endpoint.reader()), take)
         return Answer("".join(parts), finish_reason)
 
     async def stop(self) -> None:
@@ -238,7 +235,7 @@ class ServedModel:
     ) -> tuple[int, Any]:
         """Status and body; None for one that is no JSON."""
         response = await client.request(method, path, self._headers, body)
-        received = await read_whole(response)
+        received = await read_body(response)
         with suppress(ValueError, RecursionError):
             return response.status, read_json(received)
         return response.status, None

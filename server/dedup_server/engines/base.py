@@ -1,20 +1,38 @@
-"""What an engine promises: it turns a request into an answer in the API's own form, streamed or whole."""
+"""What an engine is: it turns a request into the frames of an answer."""
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from dedup_server.schema import GenerationRequest, Requests
-from dedup_server.wire.sse import Event
+from dedup.answer.continuation import Continuation, Support
+from dedup.answer.frame import Frame
+from dedup_server.requests.base import GenerationRequest
+from dedup_server.wire.base import Reader
 
-Events = list[Event]  # that came at once, in order
-Take = Callable[[Events], Awaitable[None] | None]
-
-# The name of an event with which an engine that counts says what was used until then (`usage`); it does not reach the reader.
-USED = b"dedup.used"
+Frames = list[Frame]  # that came at once, in order
+Take = Callable[[Frames], Awaitable[None] | None]
 
 
-class EnoughError(Exception):
-    """Raised by the taker of an answer's events: what may still come is not wanted."""
+class StopGeneration(Exception):  # noqa: N818 - nothing is wrong
+    """Raised by the consumer of an answer's frames to stop generating."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What an engine is asked for.
+
+    Args:
+        request: The request.
+        path: The endpoint of an upstream that answers it, below its base URL.
+        reader: Reads the answer of that endpoint.
+        continuation: The answer has begun: what follows continues it. `request` is then one for
+            chat or text completions.
+    """
+
+    request: GenerationRequest
+    path: str
+    reader: Reader
+    continuation: Continuation | None = None
 
 
 class Engine(Protocol):
@@ -22,53 +40,54 @@ class Engine(Protocol):
 
     @property
     def models(self) -> list[str]:
-        """The names under which the engine's models are asked for."""
+        """Return the names under which the engine's models are asked for."""
         ...
 
     @property
-    def requests(self) -> Requests:
-        """The endpoints it answers at, each with the shape in which a request must come."""
+    def is_local(self) -> bool:
+        """Return whether it samples in this process: its requests are then checked in full."""
+        ...
+
+    def describe(self, model: str) -> dict[str, Any]:
+        """Return what more there is to tell of a model in `/v1/models`."""
         ...
 
     async def start(self) -> None:
-        """Gets ready to serve: loads weights, opens a connection pool."""
+        """Get ready to serve: load weights, open a connection pool."""
         ...
 
     async def ready(self) -> bool:
-        """Whether a request would be answered now."""
-        ...
-
-    def validate(self, request: GenerationRequest) -> None:
-        """Raises `dedup_server.errors.ApiError` that names what the engine cannot do of what the request asks for: an unknown model is
-        a 404, else it is a 400."""
-        ...
-
-    async def generate(self, request: GenerationRequest, take: Take) -> None:
-        """Gives `take` the answer's events as they come, up to its end. What `take` returns is awaited before more is given: the
-        reader is slow. Raises `dedup_server.errors.ApiError` before the first event, or later when the engine fails; and what
-        `take` raises.
-
-        Cancelling it, and whatever `take` raises, stops the generation at once and frees what it holds.
-        """
-        ...
-
-    @property
-    def has_all_methods(self) -> bool:
-        """Whether it obeys every parameter against repetition that this project has."""
-        ...
-
-    def can_go_on(self, request: GenerationRequest) -> bool:
-        """Whether it can go on with an answer that has said something already (`request.said`)."""
-        ...
-
-    def can_avoid(self, request: GenerationRequest) -> bool:
-        """Whether it can be kept from going on with `request.avoided`, and told not to end at once."""
-        ...
-
-    async def whole(self, request: GenerationRequest) -> bytes | None:
-        """The answer in one piece; None where the engine wants to be asked to `generate` it and its chunks be put together."""
+        """Return whether a request would be answered now."""
         ...
 
     async def stop(self) -> None:
-        """Ends what still runs and frees everything."""
+        """End what still runs, and free everything."""
+        ...
+
+    def validate(self, request: GenerationRequest) -> None:
+        """Check what a request asks for.
+
+        Raises:
+            ApiError: (404) The model is unknown. (400) The engine cannot do what is asked.
+        """
+        ...
+
+    def support(self, request: GenerationRequest) -> Support | None:
+        """Return what the engine offers to continue answers; None if it cannot continue any.
+
+        Args:
+            request: One for chat or text completions.
+        """
+        ...
+
+    async def generate(self, call: Call, take: Take) -> None:
+        """Give `take` the frames of the answer as they come, up to its end.
+
+        What `take` returns is awaited before more is given: the reader of the answer is slow.
+        Cancelling the generation, and whatever `take` raises, stops it at once and frees what it
+        holds.
+
+        Raises:
+            ApiError: Before the first frame, or later when the engine fails.
+        """
         ...

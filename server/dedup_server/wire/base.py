@@ -1,62 +1,94 @@
-"""What an API's answer promises: it turns what an engine sends into what the reader gets. Sans-IO, one object a request.
-
-Each API (chat and text completions, responses, messages) has its own way to carry text, to end at a cut and to say that something
-went wrong; all else about a request's life is the same and stands in `dedup_server.completion`.
-"""
+"""The two halves of an API's codec: bytes to frames, and frames to bytes. Sans-IO, one pair a request."""
 
 from typing import Protocol
 
-from dedup_server.channel import Channel
-from dedup_server.errors import ApiError
-from dedup_server.wire.sse import Event
+from dedup.answer.frame import Decision, Frame
+from dedup_server.errors import ApiError, upstream_failed
+from dedup_server.wire.sse import Event, EventTooLongError, SSEDecoder
 
 
-class Answer(Protocol):
-    """One answer, streamed (`feed` its events, then `end` or `fail` once) or whole (`whole` once)."""
+class Reader:
+    """Reads the answer that a server sends in an API's form: streamed, or a whole body.
 
-    input_tokens: int | None  # as the engine reports them; None until it does
-    output_tokens: int | None
+    A subclass for each API has `read` and `read_whole`.
+    """
 
-    @property
-    def channels(self) -> list[Channel]:
-        """Every text that the answer has had so far."""
-        ...
+    def __init__(self) -> None:
+        self._decoder = SSEDecoder()
 
-    @property
-    def cut(self) -> bool:
-        """Whether a text of the answer ended at a loop."""
-        ...
+    def feed(self, received: bytes) -> list[Frame]:
+        """Return the frames that the bytes complete. A failure is the last frame's `error`."""
+        try:
+            events = self._decoder.feed(received)
+        except EventTooLongError as error:
+            return [Frame([], error=upstream_failed(f"the upstream sent {error}"))]
+        if len(events) == 1:
+            return [self._frame(events[0])]
+        return self._frames(events)
 
-    @property
-    def failed(self) -> bool:
-        """Whether the engine has said itself, in the API's own way, that it failed."""
-        ...
+    def flush(self) -> list[Frame]:
+        """Return the frames that the end of the stream completes."""
+        return self._frames(self._decoder.flush())
 
-    @property
-    def complete(self) -> bool:
-        """Whether the engine has said that the answer is at its end. A stream that ends before has failed."""
-        ...
+    def read(self, event: Event) -> Frame:
+        """Return the frame that a server-sent event is.
 
-    @property
-    def over(self) -> bool:
-        """Whether nothing more can come that a reader gets: the engine is hung up on."""
-        ...
-
-    def feed(self, event: Event) -> bytes:
-        """The events that the reader gets for `event`: itself, unchanged, wherever nothing in it changes; none while text is held.
-
-        Raises `ApiError` where the event is an error, or nothing that this API has.
+        Raises:
+            ApiError: The event reports a failure, or is nothing that this API has.
         """
+        raise NotImplementedError
+
+    def read_whole(self, body: bytes) -> Frame:
+        """Return the frame that a body which was not streamed is.
+
+        Raises:
+            ApiError: It is no answer of this API.
+        """
+        raise NotImplementedError
+
+    def _frames(self, events: list[Event]) -> list[Frame]:
+        frames: list[Frame] = []
+        for event in events:
+            frame = self._frame(event)
+            frames.append(frame)
+            if frame.error is not None:
+                break
+        return frames
+
+    def _frame(self, event: Event) -> Frame:
+        try:
+            return self.read(event)
+        except ApiError as error:
+            return Frame([], error=error)
+
+
+class Writer(Protocol):
+    """Writes an answer in an API's form, streamed or whole.
+
+    Streamed: `write` each frame, then `end` or `fail` once. Whole: `add` each frame, then `whole`.
+    A frame that this API's reader read, and in which nothing changes, leaves as the bytes it came as.
+    """
+
+    def write(self, frame: Frame, decision: Decision) -> bytes:
+        """Return the events that the reader of the answer gets for a frame."""
         ...
 
     def end(self) -> bytes:
-        """The last events: what was held, how a cut ends, what closes the stream."""
+        """Return the last events: what was held, how a cut ends, what closes the stream."""
         ...
 
     def fail(self, error: ApiError) -> bytes:
-        """The last events where something failed: what was held, then the error, and no word of a normal ending."""
+        """Return the last events where something failed: what was held, then the error."""
         ...
 
-    def whole(self, body: bytes) -> bytes:
-        """The reader's body for the engine's; the same bytes where nothing changes. Raises `ApiError` where it is no answer."""
+    def add(self, frame: Frame, decision: Decision) -> None:
+        """Add a frame to the body that `whole` will return."""
+        ...
+
+    def whole(self) -> bytes:
+        """Return the body of an answer that is not streamed."""
+        ...
+
+    def resume(self) -> None:
+        """Note that what follows is another stream, which continues the answer."""
         ...

@@ -1,272 +1,479 @@
-"""Answers of Anthropic's Messages API.
+"""Anthropic's Messages API: one message of blocks, in events or whole.
 
-A thinking block is signed, and refused when it comes back changed: thinking is cut at a loop, but nothing in it is edited.
+A thinking block is signed, and refused when it comes back changed: thinking is cut at a loop, but
+nothing in it is edited (`Editing.locks_reasoning`).
 """
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+import uuid
+from typing import Any, Final
 
-from dedup.config import Policy
-from dedup.lenient_json import write_json
-from dedup_server.channel import Channel, Editing
+from dedup.answer.answer import Answer
+from dedup.answer.frame import ChannelName, Decision, Delta, Finish, Frame, Start
+from dedup.lenient_json import read_json, write_json
 from dedup_server.errors import ApiError, upstream_failed
-from dedup_server.schema import estimate_tokens
-from dedup_server.telemetry import ChannelName
-from dedup_server.wire import report
-from dedup_server.wire.body import asked, read_object, said
+from dedup_server.wire.base import Reader
+from dedup_server.wire.reading import count, read_object
 from dedup_server.wire.sse import Event, encode
 
-STOP_DETAILS = {"type": "repetition_detected"}
+Json = dict[str, Any]
 
-Message = dict[str, Any]
+STOP_DETAILS: Final = {"type": "repetition_detected"}
 
-_INPUT = "input_json_delta"
-# By the type of a delta: the channel of its text, and the field that has it.
-_DELTAS: dict[str, tuple[ChannelName, str]] = {
+# By the type of a delta: the channel of its text, and the field that holds it.
+_DELTAS: Final[dict[str, tuple[ChannelName, str]]] = {
     "text_delta": ("content", "text"),
     "thinking_delta": ("reasoning", "thinking"),
-    _INPUT: ("tool_arguments", "partial_json"),
+    "input_json_delta": ("tool_arguments", "partial_json"),
 }
-_ERRORS = (
-    "invalid_request_error",
-    "authentication_error",
-    "permission_error",
-    "not_found_error",
-    "rate_limit_error",
-)
+_DELTA_OF: Final[dict[str, str]] = {channel: kind for kind, (channel, _) in _DELTAS.items()}
+_STOP_REASONS: Final = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+_ERRORS: Final = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
 
 
-def messages_editing(body: Message, policy: Policy) -> Editing:
-    """How the answer to the request `body` is to be edited."""
-    messages = body.get("messages")
-    return Editing(policy, asked(messages), said(messages, "assistant"))
+class Source:
+    """An event as it came. `holders`: of each delta, the dict that holds its text."""
+
+    def __init__(self, event: Event, message: Json, holders: list[Json]) -> None:
+        self.event = event
+        self.message = message
+        self.holders = holders
 
 
-@dataclass(slots=True)
-class _Text:
-    """A text of a block, and its last delta: held text comes in a copy of it."""
+class MessagesReader(Reader):
+    """Reads events and bodies of the Messages API."""
 
-    channel: Channel
-    field: str
-    last: Message
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: dict[str, list[tuple[str, ChannelName]]] = {}  # of the blocks that are open
 
-
-@dataclass(slots=True)
-class _Block:
-    index: Any
-    texts: dict[str, _Text] = field(default_factory=dict)  # by the type of its deltas
-
-
-class MessagesAnswer:
-    """One message, streamed or whole."""
-
-    def __init__(self, editing: Editing) -> None:
-        self.channels: list[Channel] = []
-        self.input_tokens: int | None = None
-        self.output_tokens: int | None = None
-        self.complete = False
-        self.over = False
-        self.failed = False  # the engine has said so itself
-        self._editing = editing
-        self._open: dict[str, _Block] = {}  # the blocks that have begun and not stopped
-
-    @property
-    def cut(self) -> bool:
-        return any(channel.cut for channel in self.channels)
-
-    def feed(self, event: Event) -> bytes:
-        if self.over:
-            return b""
+    def read(self, event: Event) -> Frame:
         if not event.data or event.data == b"[DONE]":
-            return event.encode()
+            return Frame([], None, Source(event, {}, []))
         message = read_object(event.data)
-        match message.get("type"):
-            case "content_block_delta":
-                return self._delta(event, message)
-            case "content_block_start":
-                self._block(message)
-            case "content_block_stop":
-                return self._stop(event, message)
-            case "message_start":
-                started = message.get("message")
-                self._count(
-                    started.get("usage") if isinstance(started, dict) else None, "input_tokens"
-                )
-            case "message_delta":
-                return self._ending(event, message)
-            case "message_stop":
-                self.complete = True
-            case "error":
-                self.complete = self.failed = True
-                return self._release_all() + event.encode()
-            case None if message.get("error"):
-                raise upstream_failed("the upstream failed in the middle of its answer")
-        return event.encode()
+        kind = message.get("type")
+        if kind == "content_block_delta":
+            return self._read_delta(event, message)
+        source = Source(event, message, [])
+        if kind == "content_block_start":
+            return Frame(self._begin(message), None, source)
+        if kind == "content_block_stop":
+            ended = self._parts.pop(_block_of(message), [])
+            return Frame(_ends(ended), None, source)
+        if kind == "message_start":
+            started = message.get("message")
+            usage = started.get("usage") if isinstance(started, dict) else None
+            return Frame([], None, source, input_tokens=count(usage, "input_tokens"))
+        if kind == "message_delta":
+            delta, usage = message.get("delta"), message.get("usage")
+            reason = delta.get("stop_reason") if isinstance(delta, dict) else None
+            return Frame(
+                [],
+                [Finish(0, reason if isinstance(reason, str) else None)],
+                source,
+                input_tokens=count(usage, "input_tokens"),
+                output_tokens=count(usage, "output_tokens"),
+            )
+        if kind == "message_stop":
+            return Frame([], None, source, is_last=True)
+        if kind == "error":
+            return Frame([], None, source, is_last=True, has_failed=True)
+        if kind is None and message.get("error"):
+            raise upstream_failed("the upstream failed in the middle of its answer")
+        return Frame([], None, source)
 
-    def end(self) -> bytes:
-        return b"" if self.over else self._release_all()
-
-    def fail(self, error: ApiError) -> bytes:
-        if self.over:
-            return b""
-        kind = error.type if error.type in _ERRORS else "api_error"
-        return self._release_all() + _made(
-            {"type": "error", "error": {"type": kind, "message": error.message}}
-        )
-
-    def whole(self, body: bytes) -> bytes:
+    def read_whole(self, body: bytes) -> Frame:
         message = read_object(body)
         content = message.get("content")
         if not isinstance(content, list):
             raise upstream_failed("the upstream's answer has no content")
-        self.complete = True
-        self._count(message.get("usage"))
-        changed = [self._edit_block(block) for block in content if isinstance(block, dict)]
-        if not any(changed) and not self.cut:
-            return body
-        if self.cut:
-            message["stop_reason"] = self._stop_reason(message.get("stop_reason"))
-            message["stop_details"] = STOP_DETAILS
-        message["repetition"] = self._summary()
-        return write_json(message)
+        deltas: list[Delta] = []
+        holders: list[Json] = []
+        for position, block in enumerate(content):
+            kind = block.get("type") if isinstance(block, dict) else None
+            if kind not in ("text", "thinking") or not isinstance(block.get(kind), str):
+                continue  # the input of a tool is an object: it is left alone
+            if block[kind]:
+                channel: ChannelName = "content" if kind == "text" else "reasoning"
+                is_locked = bool(block.get("signature"))
+                part = f"{position}/{kind}_delta"
+                deltas.append(Delta(0, channel, part, block[kind], ends=True, is_locked=is_locked))
+                holders.append(block)
+        usage, reason = message.get("usage"), message.get("stop_reason")
+        return Frame(
+            deltas,
+            [Finish(0, reason if isinstance(reason, str) else None)],
+            Source(Event(body), message, holders),
+            input_tokens=count(usage, "input_tokens"),
+            output_tokens=count(usage, "output_tokens"),
+            is_last=True,
+            is_whole=True,
+        )
 
-    def _delta(self, event: Event, message: Message) -> bytes:
-        block = self._block(message)
+    def _read_delta(self, event: Event, message: Json) -> Frame:
+        block = _block_of(message)
+        open_parts = self._parts.setdefault(block, [])
         delta = message.get("delta")
         kind = delta.get("type") if isinstance(delta, dict) else None
         if kind == "signature_delta":  # the thinking that it signs has ended
-            sent = self._release(block)
-            return sent + (self._close() if self.cut else event.encode())
+            return Frame(_ends(open_parts), None, Source(event, message, []))
         if not isinstance(delta, dict) or not isinstance(kind, str) or kind not in _DELTAS:
-            return event.encode()
-        name, slot = _DELTAS[kind]
-        if not isinstance(delta.get(slot), str):
-            return event.encode()
-        text = block.texts.get(kind)
-        if text is None:
-            text = block.texts[kind] = _Text(self._channel(name), slot, message)
-        given = _feed(text.channel, delta[slot])
-        text.last = message
-        if given == delta[slot] and not text.channel.cut:
-            return event.encode()
-        delta[slot] = given
-        sent = encode(write_json(message), event.name) if given else b""
-        return sent + (self._close() if text.channel.cut else b"")
+            return Frame([], None, Source(event, message, []))
+        channel, field = _DELTAS[kind]
+        text = delta.get(field)
+        if not isinstance(text, str):
+            return Frame([], None, Source(event, message, []))
+        part = f"{block}/{kind}"
+        if (part, channel) not in open_parts:
+            open_parts.append((part, channel))
+        return Frame([Delta(0, channel, part, text)], None, Source(event, message, [delta]))
 
-    def _stop(self, event: Event, message: Message) -> bytes:
-        block = self._block(message)
-        sent = self._release(block)
-        if self.cut:
-            return sent + self._close()
-        del self._open[_key(message)]
-        return sent + event.encode()
+    def _begin(self, message: Json) -> list[Delta]:
+        """Return the piece that a new block has: the id and the name of a tool call."""
+        key, block = _block_of(message), message.get("content_block")
+        self._parts.setdefault(key, [])
+        if not isinstance(block, dict) or block.get("type") != "tool_use":
+            return []
+        tool = (str(block.get("id")), str(block.get("name")))
+        return [Delta(0, "tool_arguments", f"{key}/input_json_delta", "", tool=tool)]
 
-    def _ending(self, event: Event, message: Message) -> bytes:
-        """What closes the message, but for its last event: why it stopped, and what it took."""
-        self._count(message.get("usage"))
-        sent = self._release_all()
-        if self.cut:
-            return sent + self._close()
-        delta = message.get("delta")
-        if not isinstance(delta, dict) or not any(
-            channel.filter.removed for channel in self.channels
+
+class _Block:
+    """A block that the reader has begun to get. `last`: the last event of each of its texts."""
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+        self.last: dict[str, Json] = {}
+
+
+class MessagesWriter:
+    """Writes a message.
+
+    An answer of several choices, which the API does not know, is a message with a block for each.
+
+    Args:
+        answer: The answer that is written.
+        prompt_tokens: An estimate, for answers whose engine reports none.
+    """
+
+    def __init__(self, answer: Answer, *, prompt_tokens: int) -> None:
+        self._answer = answer
+        self._prompt_tokens = prompt_tokens
+        self._blocks: dict[str, _Block] = {}  # that are open
+        self._of_part: dict[str, str] = {}  # by choice and part: the block that has the text
+        self._num_blocks = 0
+        self._is_continued = False
+        self._is_closed = False
+        self._running: set[int] = set()
+        self._reasons: list[str] = []
+        self._message: Json = {}  # the body of an answer that is not streamed
+        self._raw = b""
+
+    def write(self, frame: Frame, decision: Decision) -> bytes:
+        source = frame.source
+        if self._is_closed:
+            return b""
+        if not isinstance(source, Source) or self._is_continued:
+            return self._make(frame, decision)
+        message = source.message
+        self._note(message)
+        written = self._held(decision.before)
+        is_edited = False
+        for delta, holder in zip(_with_text(frame.deltas), source.holders, strict=True):
+            self._blocks[_block_of(message)].last[delta.part] = message
+            if delta.given != delta.text:
+                is_edited = True
+                holder[_field_of(holder)] = delta.given
+        if _is_cut(frame, decision):
+            if _has_given(frame):
+                written += encode(write_json(message), source.event.name)
+            return written + self._held(decision.after) + self._close()
+        if message.get("type") == "content_block_stop":
+            del self._blocks[_block_of(message)]
+        if (
+            frame.finishes
+            and isinstance(message.get("delta"), dict)
+            and self._answer.has_removals(0)
         ):
-            return sent + event.encode()
-        delta["repetition"] = self._summary()
-        return sent + encode(write_json(message), event.name)
+            message["delta"]["repetition"] = self._answer.summary()
+            return written + encode(write_json(message), source.event.name)
+        if decision.dropped or (is_edited and not _has_given(frame)):
+            return written
+        if is_edited:
+            return written + encode(write_json(message), source.event.name)
+        return written + source.event.encode()
+
+    def end(self) -> bytes:
+        if self._is_closed:
+            return b""
+        pieces = self._answer.flush()
+        written = self._held(pieces)
+        if self._is_continued or any(isinstance(piece, Finish) for piece in pieces):
+            written += self._close()
+        return written
+
+    def fail(self, error: ApiError) -> bytes:
+        if self._is_closed:
+            return b""
+        return self._held(list(self._answer.release())) + _event(error_body(error))
+
+    def resume(self) -> None:
+        self._is_continued = True
+
+    def add(self, frame: Frame, decision: Decision) -> None:
+        source = frame.source
+        if frame.is_whole and isinstance(source, Source) and not self._is_continued:
+            if not decision.is_changed:
+                self._raw = source.event.data
+            self._message = source.message
+            for delta, holder in zip(_with_text(frame.deltas), source.holders, strict=True):
+                holder[str(holder["type"])] = delta.given
+                self._blocks[delta.part] = _Block(0)
+                self._of_part[_key(delta)] = delta.part
+                self._blocks[delta.part].last[delta.part] = holder
+            return
+        for delta in [*decision.before, *frame.deltas]:
+            self._add(delta)
+        for piece in decision.after:
+            if isinstance(piece, Delta):
+                self._add(piece)
+        if frame.start is not None:
+            self._message = self._started(frame.start)
+            self._message["content"] = []
+        for finish in frame.finishes or ():
+            self._reasons = [*self._reasons[1:], _stop_reason(finish.reason)]
+
+    def whole(self) -> bytes:
+        for piece in self._answer.flush():
+            if isinstance(piece, Delta):
+                self._add(piece)
+        answer, message = self._answer, self._message
+        if self._raw:
+            return self._raw
+        if self._reasons:
+            message["stop_reason"] = self._reasons[-1]
+        if answer.is_cut:
+            message["stop_reason"] = self._cut_reason(message.get("stop_reason"))
+            message["stop_details"] = STOP_DETAILS
+        if any(channel.filter.removed for channel in answer.channels):
+            message["repetition"] = answer.summary()
+        for block in message["content"]:
+            if isinstance(block, dict) and block.get("type") == "tool_use":
+                _parse_input(block)
+        if self._is_continued or not message.get("usage"):
+            message["usage"] = {"input_tokens": self._input_tokens(), **self._usage()}
+        return write_json(message)
+
+    # Events of another server, in which something changes
+
+    def _note(self, message: Json) -> None:
+        """Note the block that an event is about."""
+        kind = message.get("type")
+        if kind in ("content_block_start", "content_block_delta", "content_block_stop"):
+            key = _block_of(message)
+            if key not in self._blocks:
+                self._blocks[key] = _Block(message.get("index", 0))
+                self._num_blocks += 1
+
+    def _held(self, pieces: "list[Delta] | list[Delta | Finish]") -> bytes:
+        """Return the events of held text: copies of the last event of the same text."""
+        written = b""
+        for piece in pieces:
+            if not isinstance(piece, Delta):
+                continue
+            block = self._blocks.get(self._of_part.get(_key(piece), piece.part.rpartition("/")[0]))
+            last = block.last.get(piece.part) if block is not None else None
+            if last is None:
+                written += self._piece(piece)
+            else:
+                delta = {**last["delta"], _field_of(last["delta"]): piece.text}
+                written += _event({**last, "delta": delta})
+        return written
 
     def _close(self) -> bytes:
-        """The rest of a message that ends at a loop."""
-        sent = self._release_all()
-        delta = {
-            "stop_reason": self._stop_reason(None),
-            "stop_sequence": None,
-            "stop_details": STOP_DETAILS,
-            "repetition": self._summary(),
-        }
-        if self.output_tokens is None:
-            usage: Message = {
-                "output_tokens": estimate_tokens(sum(channel.bytes_in for channel in self.channels))
-            }
-            usage["estimated"] = True
-        else:
-            usage = {"output_tokens": self.output_tokens}
-        for block in self._open.values():
-            sent += _made({"type": "content_block_stop", "index": block.index})
-        self.complete = self.over = True
-        return (
-            sent
-            + _made({"type": "message_delta", "delta": delta, "usage": usage})
-            + _made({"type": "message_stop"})
-        )
+        """Return the rest of a message that ends here."""
+        answer = self._answer
+        reason: object = self._reasons[-1] if self._reasons else None
+        delta: Json = {"stop_reason": reason, "stop_sequence": None}
+        if answer.is_cut:
+            delta["stop_reason"] = self._cut_reason(reason)
+            delta["stop_details"] = STOP_DETAILS
+        if any(channel.filter.removed for channel in answer.channels):
+            delta["repetition"] = answer.summary()
+        written = b""
+        for block in self._blocks.values():
+            written += _event({"type": "content_block_stop", "index": block.index})
+        self._blocks.clear()
+        self._is_closed = True
+        written += _event({"type": "message_delta", "delta": delta, "usage": self._usage()})
+        return written + _event({"type": "message_stop"})
 
-    def _edit_block(self, block: Message) -> bool:
-        """Edits a block that came whole, and says whether it changed. The input of a tool is an object: it is left alone."""
-        kind = block.get("type")
-        if kind not in ("text", "thinking") or not isinstance(block.get(kind), str):
-            return False
-        # What is signed is only measured.
-        channel = self._channel(
-            "content" if kind == "text" else "reasoning", signed=bool(block.get("signature"))
-        )
-        given = channel.feed(block[kind]) + channel.flush()
-        if given == block[kind]:
-            return False
-        block[kind] = given
-        return True
-
-    def _block(self, message: Message) -> _Block:
-        key = _key(message)
-        if key not in self._open:
-            self._open[key] = _Block(message.get("index", 0))
-        return self._open[key]
-
-    def _channel(self, name: ChannelName, signed: bool = False) -> Channel:
-        editing = self._editing
-        if name == "reasoning" and editing.policy not in ("off", "watch"):
-            editing = replace(editing, policy="watch" if signed else "loops")
-        channel = editing.channel(name)
-        self.channels.append(channel)
-        return channel
-
-    def _release(self, block: _Block) -> bytes:
-        """What the block's texts held, which have ended."""
-        sent = b""
-        for text in block.texts.values():
-            if given := text.channel.flush():
-                sent += _made({**text.last, "delta": {**text.last["delta"], text.field: given}})
-        return sent
-
-    def _release_all(self) -> bytes:
-        return b"".join(self._release(block) for block in self._open.values())
-
-    def _stop_reason(self, given: object) -> object:
-        """`max_tokens` where what was cut is unusable, so that no client takes it for complete."""
-        open_calls = [
-            block.texts[_INPUT].channel for block in self._open.values() if _INPUT in block.texts
-        ]
-        if report.is_unusable(self.channels, self._editing, open_calls):
+    def _cut_reason(self, reason: object) -> object:
+        """Return `max_tokens` where what was cut is unusable, so that no client takes it for complete."""
+        answer = self._answer
+        if any(answer.is_unusable(index) for index in answer.choices):
             return "max_tokens"
-        return given or ("tool_use" if report.has_calls(self.channels) else "end_turn")
+        if reason:
+            return reason
+        has_calls = any(answer.has_calls(index) for index in answer.choices)
+        return "tool_use" if has_calls else "end_turn"
 
-    def _summary(self) -> Message:
-        return report.summary(self._editing.policy, self.channels)
+    def _usage(self) -> Json:
+        usage: Json = {"output_tokens": self._answer.num_tokens}
+        if self._answer.output_tokens is None or self._answer.is_estimated:
+            usage["estimated"] = True
+        return usage
 
-    def _count(self, usage: object, *names: str) -> None:
-        """Remembers what the engine says it took. The output's tokens that a message starts with are not yet its number."""
-        for name in names or ("input_tokens", "output_tokens"):
-            if isinstance(usage, dict) and type(usage.get(name)) is int:
-                setattr(self, name, usage[name])
+    def _input_tokens(self) -> int:
+        tokens = self._answer.input_tokens
+        return self._prompt_tokens if tokens is None else tokens
+
+    # Events that are made here: an engine in this process, or a stream that continues the answer
+
+    def _make(self, frame: Frame, decision: Decision) -> bytes:
+        written = b""
+        if frame.start is not None:
+            self._running = set(range(frame.start.num_choices))
+            written += _event({"type": "message_start", "message": self._started(frame.start)})
+        if not self._running:
+            self._running = {0}  # of the answer that is continued
+        written += self._held(decision.before)
+        for delta in frame.deltas:
+            if (delta.given or delta.tool) and delta.choice not in decision.dropped:
+                written += self._piece(delta)
+        written += self._held(decision.after)
+        for piece in [*(frame.finishes or ()), *decision.after]:
+            if isinstance(piece, Finish):
+                self._running.discard(piece.choice)
+                self._reasons.append(_stop_reason(piece.reason))
+        if not self._running or self._answer.is_over:
+            self._reasons.sort(key=lambda reason: reason == "max_tokens")
+            written += self._close()
+        return written
+
+    def _started(self, start: Start) -> Json:
+        return {
+            "id": f"msg_{uuid.uuid4().hex}",
+            "type": "message",
+            "role": "assistant",
+            "model": start.model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {"input_tokens": self._input_tokens(), "output_tokens": 0},
+            **start.extra,
+        }
+
+    def _piece(self, delta: Delta) -> bytes:
+        """Return the events of a piece of text, and of the block that begins with it."""
+        written = b""
+        key = self._of_part.get(_key(delta))
+        if key is None and delta.part.rpartition("/")[0] in self._blocks:
+            key = delta.part.rpartition("/")[0]  # of the answer that is continued
+        if key is None or key not in self._blocks:
+            key = f"made {self._num_blocks}"
+            self._of_part[_key(delta)] = key
+            self._blocks[key] = _Block(self._num_blocks)
+            begun = {"type": "content_block_start", "index": self._num_blocks}
+            written += _event({**begun, "content_block": _new_block(delta)})
+            self._num_blocks += 1
+        if not delta.given:
+            return written
+        kind = _DELTA_OF[delta.channel]
+        return written + _event(
+            {
+                "type": "content_block_delta",
+                "index": self._blocks[key].index,
+                "delta": {"type": kind, _DELTAS[kind][1]: delta.given},
+            }
+        )
+
+    def _add(self, delta: Delta) -> None:
+        """Add a piece to the body of an answer that is not streamed."""
+        if not delta.given and not delta.tool:
+            return
+        key = self._of_part.get(_key(delta), _key(delta))
+        self._of_part[_key(delta)] = key
+        if key not in self._blocks:
+            block = self._blocks[key] = _Block(len(self._blocks))
+            block.last[""] = _new_block(delta)
+            self._message["content"].append(block.last[""])
+        holder = next(iter(self._blocks[key].last.values()))
+        field = {"content": "text", "reasoning": "thinking"}.get(delta.channel, "input")
+        given = holder[field] if isinstance(holder[field], str) else ""
+        holder[field] = given + delta.given
 
 
-def _feed(channel: Channel, text: str) -> str:
-    """What comes for a text after its end passes as it is."""
-    return text if channel.flushed else channel.feed(text)
+def error_body(error: ApiError) -> Json:
+    """Return an error in the API's own shape."""
+    kind = error.type
+    if kind not in _ERRORS.values():
+        kind = "api_error" if error.status >= 500 else _ERRORS.get(error.status, "api_error")
+    return {"type": "error", "error": {"type": kind, "message": error.message}}
 
 
-def _key(message: Message) -> str:
+def _is_cut(frame: Frame, decision: Decision) -> bool:
+    """Return whether the message ends with the frame, at a loop."""
+    pieces = [*(frame.finishes or ()), *decision.after]
+    return any(isinstance(piece, Finish) and piece.is_cut for piece in pieces)
+
+
+def _has_given(frame: Frame) -> bool:
+    return any(delta.given for delta in frame.deltas)
+
+
+def _with_text(deltas: list[Delta]) -> list[Delta]:
+    """Return the deltas that have a place in their event."""
+    return [delta for delta in deltas if not delta.tool and (delta.text or not delta.ends)]
+
+
+def _ends(parts: list[tuple[str, ChannelName]]) -> list[Delta]:
+    return [Delta(0, channel, part, "", ends=True) for part, channel in parts]
+
+
+def _field_of(delta: Json) -> str:
+    return _DELTAS[delta["type"]][1]
+
+
+def _new_block(delta: Delta) -> Json:
+    """Return a block as it begins."""
+    if delta.channel == "content":
+        return {"type": "text", "text": ""}
+    if delta.channel == "reasoning":
+        return {"type": "thinking", "thinking": "", "signature": ""}
+    call, name = delta.tool or (f"toolu_{uuid.uuid4().hex}", "")
+    return {"type": "tool_use", "id": call, "name": name, "input": {}}
+
+
+def _parse_input(block: Json) -> None:
+    """Make the input of a tool the object that its JSON is; half of one stays text."""
+    if isinstance(block["input"], str):
+        try:
+            block["input"] = read_json(block["input"].encode("utf-8", "surrogatepass"))
+        except ValueError:
+            return
+
+
+def _stop_reason(reason: str | None) -> str:
+    """Return the API's own stop reason for that of another API."""
+    return _STOP_REASONS.get(reason or "stop", reason or "end_turn")
+
+
+def _key(delta: Delta) -> str:
+    return f"{delta.choice}/{delta.part}"
+
+
+def _block_of(message: Json) -> str:
     return repr(message.get("index", 0))  # whatever the engine may have put there
 
 
-def _made(message: Message) -> bytes:
+def _event(message: Json) -> bytes:
     return encode(write_json(message), message["type"].encode())

@@ -1,31 +1,40 @@
-"""Answers of OpenAI's Responses API.
+"""OpenAI's Responses API: a list of items with parts, in events or whole.
 
-An answer is a list of items, an item has parts, and each text is said many times over: in its deltas, when it is done, when its part,
-its item and the response are. Wherever it is said again it must be what the deltas said.
+Each text stands there many times over: in its deltas, when it is done, and when its part, its item
+and the response are. Wherever it stands again it must be what the deltas gave.
 """
 
+import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from dedup.config import Policy
+from dedup.answer.answer import Answer
+from dedup.answer.frame import ChannelName, Decision, Delta, Finish, Frame, Start
+from dedup.answer.usage import estimate_tokens
 from dedup.lenient_json import write_json
-from dedup_server.channel import Channel, Editing
 from dedup_server.errors import ApiError, upstream_failed
-from dedup_server.schema import estimate_tokens
-from dedup_server.telemetry import ChannelName
-from dedup_server.wire import report
-from dedup_server.wire.body import asked, read_object, said
+from dedup_server.wire.base import Reader
+from dedup_server.wire.reading import count, read_object
 from dedup_server.wire.sse import Event, encode
 
-STOP_REASON = "repetition_detected"
-
-Message = dict[str, Any]
+Json = dict[str, Any]
 ItemKey = int | str  # an item's place in the output; its id, where the engine does not say
 
+STOP_REASON: Final = "repetition_detected"
 
-class _Kind(NamedTuple):
-    """A kind of text. field: what has all of it. part: the type of the part that it is. parts: the list of its item that has it."""
+
+class Kind(NamedTuple):
+    """A kind of text.
+
+    Args:
+        name: Its name in the types of events.
+        channel: Its channel.
+        field: The field that holds all of it.
+        part: The type of the part that it is, if it is one.
+        parts: The list of its item that the part is in.
+    """
 
     name: str
     channel: ChannelName
@@ -35,548 +44,772 @@ class _Kind(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The field of an event that says which part it is about."""
+        """Return the field of an event that tells which part it is about."""
         return f"{self.parts}_index"
 
 
-_KINDS = (
-    _Kind("output_text", "content", "text", "output_text", "content"),
-    _Kind("refusal", "content", "refusal", "refusal", "content"),
-    _Kind("reasoning_text", "reasoning", "text", "reasoning_text", "content"),
-    _Kind("reasoning_summary_text", "reasoning", "text", "summary_text", "summary"),
-    _Kind("function_call_arguments", "tool_arguments", "arguments"),
-    _Kind("mcp_call_arguments", "tool_arguments", "arguments"),
-    _Kind("custom_tool_call_input", "tool_arguments", "input"),
+_KINDS: Final = (
+    Kind("output_text", "content", "text", "output_text", "content"),
+    Kind("refusal", "content", "refusal", "refusal", "content"),
+    Kind("reasoning_text", "reasoning", "text", "reasoning_text", "content"),
+    Kind("reasoning_summary_text", "reasoning", "text", "summary_text", "summary"),
+    Kind("function_call_arguments", "tool_arguments", "arguments"),
+    Kind("mcp_call_arguments", "tool_arguments", "arguments"),
+    Kind("custom_tool_call_input", "tool_arguments", "input"),
 )
-_BY_DELTA = {f"response.{kind.name}.delta": kind for kind in _KINDS}
-_BY_DONE = {f"response.{kind.name}.done": kind for kind in _KINDS}
-_BY_PART = {kind.part: kind for kind in _KINDS if kind.part}
-_BY_ITEM = dict(zip(("function_call", "mcp_call", "custom_tool_call"), _KINDS[4:], strict=True))
-# By the event that says a part begins: the one that says it is done. vLLM has the last.
-_PARTS = {
-    f"response.{part}.added": f"response.{part}.done"
-    for part in ("content_part", "reasoning_summary_part", "reasoning_part")
-}
-_PARTS_DONE = frozenset(_PARTS.values())
-_LAST = frozenset(
-    f"response.{status}" for status in ("completed", "incomplete", "failed", "cancelled")
+_OUTPUT_TEXT: Final = _KINDS[0]
+_BY_CHANNEL: Final = {"content": _KINDS[0], "reasoning": _KINDS[2], "tool_arguments": _KINDS[4]}
+_BY_DELTA: Final = {f"response.{kind.name}.delta": kind for kind in _KINDS}
+_BY_DONE: Final = {f"response.{kind.name}.done": kind for kind in _KINDS}
+_BY_PART: Final = {kind.part: kind for kind in _KINDS if kind.part}
+_BY_ITEM: Final = dict(
+    zip(("function_call", "mcp_call", "custom_tool_call"), _KINDS[4:], strict=True)
 )
+_BEGUN: Final = ("content_part", "reasoning_summary_part", "reasoning_part")  # vLLM has the last
+# By the event that says a part begins: the one that says it is done.
+_PARTS: Final = {f"response.{part}.added": f"response.{part}.done" for part in _BEGUN}
+_PARTS_DONE: Final = frozenset(_PARTS.values())
+_ENDINGS: Final = ("completed", "incomplete", "failed", "cancelled")
+_LAST: Final = frozenset(f"response.{status}" for status in _ENDINGS)
+_ANNOTATION: Final = "response.output_text.annotation.added"
 
 
-def responses_editing(body: Message, policy: Policy) -> Editing:
-    """How the answer to the request `body` is to be edited."""
-    given, text = body.get("input"), body.get("text")
-    prompt = given if isinstance(given, str) else asked(given)
-    form = text.get("format") if isinstance(text, dict) else None
-    wants_json = isinstance(form, dict) and str(form.get("type", "")).startswith("json")
-    return Editing(policy, prompt, said(given, "assistant"), wants_json)
+class Place(NamedTuple):
+    """Where a text stands in an event: its name, its item, and the dict that holds it.
+
+    `head`: the fields of an event that tell which text it is about.
+    """
+
+    part: str
+    kind: Kind
+    number: int
+    item: ItemKey
+    holder: Json
+    head: Json
 
 
-@dataclass(slots=True)
-class _Text:
-    """A text on its way. head: what its events say of its place. last: its last delta; held text comes in a copy of it."""
+class Source:
+    """An event as it came, the item that it is about, and the texts that stand in it."""
 
-    kind: _Kind
-    channel: Channel
-    head: Message
-    last: Message = field(default_factory=dict)
-    done: bool = False  # the reader was told
-    _given: list[str] = field(default_factory=list)
-    _num_in: int = 0
-    _num_out: int = 0
-
-    def feed(self, text: str) -> str:
-        self._num_in += len(text)
-        return self._give(text if self.channel.flushed else self.channel.feed(text))
-
-    def flush(self) -> str:
-        return self._give(self.channel.flush())
-
-    @property
-    def given(self) -> str:
-        return "".join(self._given)
-
-    @property
-    def edited(self) -> bool:
-        """Whether the reader got less than came. Only at its end: until then some may be held."""
-        return self._num_in != self._num_out
-
-    def put(self, holder: Message) -> None:
-        """Makes `holder`, a part, an item or an event, say what the reader got.
-
-        Logprobs go with the text that they belong to, and so do annotations of places behind the first that was removed.
-        """
-        holder[self.kind.field] = self.given
-        if self.edited and holder.get("logprobs"):
-            holder["logprobs"] = []
-        if self.edited and isinstance(holder.get("annotations"), list):
-            holder["annotations"] = [
-                annotation for annotation in holder["annotations"] if self.fits(annotation)
-            ]
-
-    def fits(self, annotation: object) -> bool:
-        """Whether the annotation is about a place before all that was removed."""
-        if not isinstance(annotation, dict):
-            return True
-        places = (
-            ("start_index", "end_index")
-            if annotation.get("type") == "file_path"
-            else ("start_index", "end_index", "index")
-        )
-        removed = self.channel.filter.removed
-        return not removed or all(
-            annotation[name] <= removed[0].start
-            for name in places
-            if type(annotation.get(name)) is int
-        )
-
-    def _give(self, text: str) -> str:
-        self._num_out += len(text)
-        self._given.append(text)
-        return text
+    def __init__(
+        self, event: Event, message: Json, item: ItemKey = 0, places: list[Place] | None = None
+    ) -> None:
+        self.event = event
+        self.message = message
+        self.item = item
+        self.places: list[Place] = places or []
 
 
-@dataclass(slots=True)
-class _Part:
-    """A part of an item. begun: the event that began it."""
+class ResponsesReader(Reader):
+    """Reads events and bodies of the Responses API."""
 
-    begun: Message
-    part: Message
-    done: bool = False
-
-
-@dataclass(slots=True)
-class _Item:
-    """An item of the output, as far as it has come. begun: the event that began it. item: None until it is known."""
-
-    begun: Message = field(default_factory=dict)
-    item: Message | None = None
-    done: bool = False
-    texts: dict[tuple[_Kind, int], _Text] = field(default_factory=dict)
-    parts: dict[tuple[str, int], _Part] = field(
-        default_factory=dict
-    )  # by the list they are in and their place there
-
-    def filled(self, status: str) -> Message:
-        """The item with the texts that the reader got."""
-        item = dict(self.item or {})
-        parts = {place: part.part for place, part in self.parts.items()}
-        for (kind, index), text in self.texts.items():
-            text.put(parts.setdefault((kind.parts, index), _new_part(kind)) if kind.part else item)
-        for name in {name for name, _ in parts}:
-            item[name] = [parts[place] for place in sorted(parts) if place[0] == name]
-        if "status" in item:
-            item["status"] = status
-        return item
-
-
-class ResponsesAnswer:
-    """One response, streamed or whole."""
-
-    def __init__(self, editing: Editing) -> None:
-        self.channels: list[Channel] = []
-        self.input_tokens: int | None = None
-        self.output_tokens: int | None = None
-        self.complete = False
-        self.over = False
-        self.failed = False  # the engine has said so itself
-        self._editing = editing
-        self._response: Message = {}  # as the engine announced it
-        self._items: dict[ItemKey, _Item] = {}
+    def __init__(self) -> None:
+        super().__init__()
         self._keys: dict[str, ItemKey] = {}  # by an item's id
-        self._last_number: int | None = (
-            None  # the last sequence number that the reader got; None where events have none
-        )
-        self._shift = 0  # events added less events dropped
+        self._known: set[str] = set()  # texts that have begun
 
-    @property
-    def cut(self) -> bool:
-        return any(channel.cut for channel in self.channels)
-
-    def feed(self, event: Event) -> bytes:
-        if self.over:
-            return b""
+    def read(self, event: Event) -> Frame:
         if not event.data or event.data == b"[DONE]":
-            return event.encode()
+            return Frame([], None, Source(event, {}))
         message = read_object(event.data)
         kind = message.get("type")
         if not isinstance(kind, str):
             if message.get("error"):
                 raise upstream_failed("the upstream failed in the middle of its answer")
-            return self._pass(event, message)
+            return Frame([], None, Source(event, message))
         if kind in _BY_DELTA:
-            return self._delta(event, message, _BY_DELTA[kind])
+            return self._read_delta(event, message, _BY_DELTA[kind])
         if kind in _LAST:
-            return self._finish(event, message, kind)
-        if kind.endswith(".done"):
-            return self._done(event, message, kind)
-        if kind == "response.output_text.annotation.added" and not self._annotates(message):
-            return self._drop(message)
+            return self._read_last(event, message, kind)
         if kind == "error":
-            self.complete = self.failed = True
-            return self._release_all() + self._pass(event, message)
-        self._note(message, kind)
-        return self._pass(event, message)
+            return Frame([], None, Source(event, message), is_last=True, has_failed=True)
+        if kind.endswith(".done"):
+            item = self._item(message)
+            places = list(self._in_done(message, kind, item))
+            return Frame(self._ends(places), None, Source(event, message, item, places))
+        if kind in _PARTS or kind in (_ANNOTATION, "response.output_item.added"):
+            return Frame([], None, Source(event, message, self._item(message)))
+        return Frame([], None, Source(event, message))
 
-    def end(self) -> bytes:
-        return b"" if self.over else self._release_all()
-
-    def fail(self, error: ApiError) -> bytes:
-        if self.over:
-            return b""
-        last = {
-            "type": "error",
-            "code": error.code,
-            "message": error.message,
-            "param": error.param,
-            "sequence_number": 0,
-        }
-        return self._release_all() + self._made(last)
-
-    def whole(self, body: bytes) -> bytes:
+    def read_whole(self, body: bytes) -> Frame:
         response = read_object(body)
         if not isinstance(response.get("output"), list):
             raise upstream_failed("the upstream's answer has no output")
-        self.complete = True
-        self._count(response)
-        for text, holder in self._in_response(response):
-            self._settle(text, holder)
-        return write_json(response) if self._report(response) else body
+        frame = self._read_response(Event(body), {"response": response}, response)
+        frame.is_whole = True
+        return frame
 
-    def _delta(self, event: Event, message: Message, kind: _Kind) -> bytes:
+    def _read_delta(self, event: Event, message: Json, kind: Kind) -> Frame:
         delta = message.get("delta")
         if not isinstance(delta, str):
-            return self._pass(event, message)
-        item, index = self._item(message), _index(message, kind.place)
-        text = item.texts.get((kind, index)) or self._begin(item, kind, index, message)
-        given = text.feed(delta)
-        text.last = message
-        cut = text.channel.cut and not text.done
-        if given == delta and not cut:
-            return self._pass(event, message)
-        sent = (
-            self._pass(event, _with_delta(message, given), changed=True)
-            if given
-            else self._drop(message)
-        )
-        return sent + (self._close() if cut else b"")
+            return Frame([], None, Source(event, message))
+        item = self._item(message)
+        place = _place(item, kind, _index(message, kind.place), message, message)
+        self._known.add(place.part)
+        source = Source(event, message, item, [place])
+        return Frame([Delta(0, kind.channel, place.part, delta)], None, source)
 
-    def _done(self, event: Event, message: Message, kind: str) -> bytes:
-        """A text, a part or an item has ended."""
-        item, sent, changed = self._item(message), b"", False
-        places = self._in_done(item, message, kind)
-        for text, holder in places:
-            sent += self._release(text)
-            if text.channel.cut and not text.done:
-                return sent + self._drop(message) + self._close()
-            changed = self._settle(text, holder) or changed
-        if kind == "response.output_item.done":
-            item.done = True
-        elif kind in _PARTS_DONE and (part := item.parts.get(_part_place(message))):
-            part.done = True
-        return sent + self._pass(event, message, changed)
-
-    def _finish(self, event: Event, message: Message, kind: str) -> bytes:
-        """The event with the whole response."""
-        response, sent, changed = message.get("response"), b"", False
+    def _read_last(self, event: Event, message: Json, kind: str) -> Frame:
+        response = message.get("response")
         if isinstance(response, dict):
-            self._count(response)
-            for text, holder in self._in_response(response):
-                sent += self._release(text)
-                changed = self._settle(text, holder) or changed
-        sent += self._release_all()
-        self.complete, self.failed = True, kind == "response.failed"
-        if isinstance(response, dict) and not self.failed:
-            changed = self._report(response) or changed
-            if self.cut and kind == "response.completed" and self._is_unusable():
-                message["type"] = "response.incomplete"
-                event = Event(event.data, event.name and b"response.incomplete")
-        self.over = self.cut
-        return sent + self._pass(event, message, changed)
+            frame = self._read_response(event, message, response)
+        else:
+            frame = Frame([], [Finish(0, None)], Source(event, message), is_last=True)
+        frame.has_failed = kind == "response.failed"
+        return frame
 
-    def _close(self) -> bytes:
-        """The rest of a response that ends at a loop."""
-        status = "incomplete" if self._is_unusable() else "completed"
-        sent = b"".join(
-            self._close_item(item, status) for item in self._items.values() if not item.done
+    def _read_response(self, event: Event, message: Json, response: Json) -> Frame:
+        places: list[Place] = []
+        output = response.get("output")
+        for position, item in enumerate(output if isinstance(output, list) else []):
+            if isinstance(item, dict):
+                name = item.get("id")
+                key = self._keys.get(name, position) if isinstance(name, str) else position
+                places += self._in_item(key, item, {"output_index": position})
+        usage, status = response.get("usage"), response.get("status")
+        return Frame(
+            self._ends(places),
+            [Finish(0, status if isinstance(status, str) else None)],
+            Source(event, message, 0, places),
+            input_tokens=count(usage, "input_tokens"),
+            output_tokens=count(usage, "output_tokens"),
+            is_last=True,
         )
-        output = [item.item for item in self._items.values() if item.item is not None]
-        response = {
-            **self._response,
-            "status": status,
-            "output": output,
-            "usage": self._estimated_usage(),
-        }
-        self._report(response)
-        self.complete = self.over = True
-        return sent + self._made({"type": f"response.{status}", "response": response})
 
-    def _close_item(self, item: _Item, status: str) -> bytes:
-        sent = b""
-        for text in item.texts.values():
-            if not text.done:
-                text.done = True
-                sent += self._release(text)
-                logprobs: Message = {"logprobs": []} if text.kind.name == "output_text" else {}
-                done = {
-                    "type": f"response.{text.kind.name}.done",
-                    **text.head,
-                    text.kind.field: text.given,
-                    **logprobs,
-                }
-                sent += self._made(done)
-        filled = item.filled(status)
-        for part in item.parts.values():
-            if not part.done:
-                part.done = True
-                sent += self._made(
-                    {**part.begun, "type": _PARTS[part.begun["type"]], "part": part.part}
-                )
-        item.done = True
-        if item.item is not None:
-            item.item = filled
-            sent += self._made({**item.begun, "type": "response.output_item.done", "item": filled})
-        return sent
+    def _ends(self, places: list[Place]) -> list[Delta]:
+        """Return the ends of the texts that stand in an event; all of one that had no deltas."""
+        deltas = []
+        for place in places:
+            text = "" if place.part in self._known else place.holder[place.kind.field]
+            self._known.add(place.part)
+            deltas.append(Delta(0, place.kind.channel, place.part, text, ends=True))
+        return deltas
 
-    def _report(self, response: Message) -> bool:
-        """Makes the response say what became of its texts. Returns whether that is anything."""
-        texts = [text for item in self._items.values() for text in item.texts.values()]
-        if not self.cut and not any(text.edited for text in texts):
-            return False
-        if isinstance(response.get("output_text"), str):
-            response["output_text"] = "".join(
-                text.given for text in texts if text.kind.name == "output_text"
-            )
-        if self.cut:
-            response["stop_reason"] = STOP_REASON
-            if self._is_unusable():
-                response["status"] = "incomplete"
-                response["incomplete_details"] = {"reason": "max_output_tokens"}
-                for item in self._items.values():
-                    if (
-                        item.item
-                        and "status" in item.item
-                        and any(text.channel.cut for text in item.texts.values())
-                    ):
-                        item.item["status"] = "incomplete"
-        response["repetition"] = report.summary(self._editing.policy, self.channels)
-        return True
-
-    def _is_unusable(self) -> bool:
-        """Whether the cut left something that no client may take for complete."""
-        texts = [text for item in self._items.values() for text in item.texts.values()]
-        open_calls = [
-            text.channel
-            for text in texts
-            if text.kind.channel == "tool_arguments" and not text.done
-        ]
-        return report.is_unusable(self.channels, self._editing, open_calls)
-
-    # Where a text is said again
-
-    def _in_done(self, item: _Item, message: Message, kind: str) -> Iterator[tuple[_Text, Message]]:
-        """The texts of an event that ends one, each with what has all of it."""
+    def _in_done(self, message: Json, kind: str, item: ItemKey) -> Iterator[Place]:
+        """Yield the texts that stand in an event which ends one."""
         if kind in _BY_DONE:
-            yield from self._find(
-                item, _BY_DONE[kind], _index(message, _BY_DONE[kind].place), message, message
-            )
+            known = _BY_DONE[kind]
+            yield from self._find(item, known, _index(message, known.place), message, message)
         elif kind in _PARTS_DONE and isinstance(message.get("part"), dict):
-            place = _part_place(message)
-            if place in item.parts:
-                item.parts[place].part = message["part"]
-            yield from self._in_part(item, message["part"], place[1], message)
+            yield from self._in_part(item, message["part"], _part_place(message)[1], message)
         elif kind == "response.output_item.done" and isinstance(message.get("item"), dict):
-            item.begun = item.begun or message
             yield from self._in_item(item, message["item"], message)
 
-    def _in_response(self, response: Message) -> Iterator[tuple[_Text, Message]]:
-        output = response.get("output")
-        for position, whole in enumerate(output if isinstance(output, list) else []):
-            if isinstance(whole, dict):
-                key = (
-                    self._keys.get(whole["id"], position)
-                    if isinstance(whole.get("id"), str)
-                    else position
-                )
-                yield from self._in_item(
-                    self._items.setdefault(key, _Item()), whole, {"output_index": position}
-                )
-
-    def _in_item(
-        self, item: _Item, whole: Message, head: Message
-    ) -> Iterator[tuple[_Text, Message]]:
-        item.item = whole
-        head = {**head, "item_id": whole["id"]} if isinstance(whole.get("id"), str) else head
+    def _in_item(self, key: ItemKey, item: Json, head: Json) -> Iterator[Place]:
+        if isinstance(item.get("id"), str):
+            head = {**head, "item_id": item["id"]}
         for name in ("summary", "content"):
-            parts = whole.get(name)
+            parts = item.get(name)
             for index, part in enumerate(parts if isinstance(parts, list) else []):
                 if isinstance(part, dict):
-                    yield from self._in_part(item, part, index, {**head, f"{name}_index": index})
-        kind = whole.get("type")
+                    yield from self._in_part(key, part, index, {**head, f"{name}_index": index})
+        kind = item.get("type")
         if isinstance(kind, str) and kind in _BY_ITEM:
-            yield from self._find(item, _BY_ITEM[kind], 0, whole, head)
+            yield from self._find(key, _BY_ITEM[kind], 0, item, head)
 
-    def _in_part(
-        self, item: _Item, part: Message, index: int, head: Message
-    ) -> Iterator[tuple[_Text, Message]]:
+    def _in_part(self, key: ItemKey, part: Json, index: int, head: Json) -> Iterator[Place]:
         kind = part.get("type")
         if isinstance(kind, str) and kind in _BY_PART:
-            yield from self._find(item, _BY_PART[kind], index, part, head)
+            yield from self._find(key, _BY_PART[kind], index, part, head)
 
     def _find(
-        self, item: _Item, kind: _Kind, index: int, holder: Message, head: Message
-    ) -> Iterator[tuple[_Text, Message]]:
-        text = item.texts.get((kind, index))
-        whole = holder.get(kind.field)
-        if text is None and isinstance(whole, str) and whole:  # it came without deltas
-            text = self._begin(item, kind, index, head)
-            text.feed(whole)
-            text.flush()
-        if text is not None:
-            yield text, holder
+        self, key: ItemKey, kind: Kind, index: int, holder: Json, head: Json
+    ) -> Iterator[Place]:
+        place = _place(key, kind, index, holder, head)
+        text = holder.get(kind.field)
+        if place.part in self._known or (isinstance(text, str) and text):
+            yield place
 
-    def _settle(self, text: _Text, holder: Message) -> bool:
-        """Puts what the reader got of a text that has ended. Returns whether that is anything else."""
-        text.flush()
-        text.done = True
-        if text.edited:
-            text.put(holder)
-        return text.edited
+    def _item(self, message: Json) -> ItemKey:
+        """Return the key of the item that an event is about."""
+        item, key = message.get("item"), message.get("output_index")
+        name = item.get("id") if isinstance(item, dict) else message.get("item_id")
+        if type(key) is not int:
+            key = self._keys.get(name, name) if isinstance(name, str) else 0
+        if isinstance(name, str) and name:
+            self._keys[name] = key
+        return key
 
-    # What has begun
 
-    def _note(self, message: Message, kind: str) -> None:
+@dataclass(slots=True)
+class _Text:
+    """A text on its way to the reader.
+
+    head: The fields of its events that tell which text they are about.
+    last: Its last delta; held text comes in a copy of it.
+    is_done: The reader was told that it ends.
+    """
+
+    kind: Kind
+    part: str
+    head: Json
+    last: Json = field(default_factory=dict)
+    is_done: bool = False
+    pieces: list[str] = field(default_factory=list)
+    num_in: int = 0
+    num_out: int = 0
+
+    def take(self, delta: Delta) -> None:
+        self.num_in += len(delta.text)
+        self.give(delta.given)
+
+    def give(self, text: str) -> None:
+        self.num_out += len(text)
+        self.pieces.append(text)
+
+    @property
+    def given(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def is_edited(self) -> bool:
+        """Return whether the reader got less than came; at its end only, for some may be held."""
+        return self.num_in != self.num_out
+
+
+@dataclass(slots=True)
+class _Part:
+    """A part of an item. `begun`: the event that began it."""
+
+    begun: Json
+    part: Json
+    is_done: bool = False
+
+
+@dataclass(slots=True)
+class _Item:
+    """An item of the output, as far as it has come. `begun`: the event that began it."""
+
+    begun: Json = field(default_factory=dict)
+    item: Json | None = None
+    is_done: bool = False
+    texts: dict[tuple[Kind, int], _Text] = field(default_factory=dict)
+    parts: dict[tuple[str, int], _Part] = field(default_factory=dict)  # by their list and place
+
+
+class ResponsesWriter:
+    """Writes a response.
+
+    An answer of several choices, which the API does not know, is a response with an item for each.
+
+    Args:
+        answer: The answer that is written.
+        prompt_tokens: An estimate, for answers whose engine reports none.
+    """
+
+    def __init__(self, answer: Answer, *, prompt_tokens: int) -> None:
+        self._answer = answer
+        self._prompt_tokens = prompt_tokens
+        self._response: Json = {}  # as the engine announced it, and at the end as it is
+        self._items: dict[ItemKey, _Item] = {}
+        self._texts: dict[str, _Text] = {}  # by choice and part
+        self._last_number: int | None = None  # that the reader got; None where events have none
+        self._shift = 0  # events added less events dropped
+        self._running: set[int] = set()  # choices of an answer that is made here
+        self._is_continued = False
+        self._is_closed = False
+        self._is_cut_off = False  # a choice ended at its limit
+        self._whole: list[tuple[_Text, Json]] = []  # the texts of a body, and what holds them
+        self._raw = b""
+
+    def write(self, frame: Frame, decision: Decision) -> bytes:
+        if self._is_closed:
+            return b""
+        source = frame.source
+        if not isinstance(source, Source) or self._is_continued:
+            return self._make(frame, decision)
+        message = source.message
+        kind = message.get("type")
+        if not message or not isinstance(kind, str):
+            return self._pass(source.event, message)
+        written = self._held(decision.before)
+        texts = [self._text_at(place) for place in source.places]
+        if not frame.has_failed:
+            for text, delta in zip(texts, frame.deltas, strict=True):
+                text.take(delta)
+        if kind in _BY_DELTA and texts:
+            return written + self._write_delta(source, frame.deltas[0], texts[0], decision)
+        if kind in _LAST:
+            return written + self._write_last(source, texts, kind)
+        if kind.endswith(".done"):
+            return written + self._write_done(source, texts, decision, kind)
+        if kind == _ANNOTATION and not self._annotates(source):
+            return self._drop(message)
+        self._note(source, kind)
+        return written + self._pass(source.event, message)
+
+    def end(self) -> bytes:
+        if self._is_closed:
+            return b""
+        pieces = self._answer.flush()
+        written = self._held(pieces)
+        if self._is_continued or any(isinstance(piece, Finish) for piece in pieces):
+            written += self._close()
+        return written
+
+    def fail(self, error: ApiError) -> bytes:
+        if self._is_closed:
+            return b""
+        written = self._held(list(self._answer.release()))
+        last = {"type": "error", "code": error.code, "message": error.message}
+        return written + self._made({**last, "param": error.param, "sequence_number": 0})
+
+    def resume(self) -> None:
+        self._is_continued = True
+
+    def add(self, frame: Frame, decision: Decision) -> None:
+        source = frame.source
+        if not frame.is_whole or not isinstance(source, Source) or self._is_continued:
+            self._make(frame, decision)
+            return
+        self._response = source.message["response"]
+        for place, delta in zip(source.places, frame.deltas, strict=True):
+            text = self._text_at(place)
+            text.take(delta)
+            self._whole.append((text, place.holder))
+        if not decision.is_changed:
+            self._raw = source.event.data
+
+    def whole(self) -> bytes:
+        if self._raw:
+            return self._raw
+        response = self._response
+        self._held(self._answer.flush())
+        if not self._whole:  # all of it was made here
+            if not self._is_closed:
+                self._close()
+            return write_json(self._response)
+        for text, holder in self._whole:
+            self._settle(text, holder)
+        if self._is_continued:
+            response["status"], response["incomplete_details"] = "completed", None
+            if self._is_cut_off:
+                response["status"] = "incomplete"
+                response["incomplete_details"] = {"reason": "max_output_tokens"}
+            made = [item for item in self._items.values() if item.begun]
+            for item in made:
+                self._close_item(item, response["status"])
+            response["output"] += [item.item for item in made]
+            response["usage"] = self._usage()
+        self._report(response)
+        return write_json(response)
+
+    # Events of another server, in which something changes
+
+    def _write_delta(self, source: Source, delta: Delta, text: _Text, decision: Decision) -> bytes:
+        message = source.message
+        text.last = message
+        if delta.given == delta.text and not decision.is_changed:
+            return self._pass(source.event, message)
+        is_cut = _is_cut(decision)
+        if decision.dropped:
+            return self._drop(message)
+        if delta.given:
+            written = self._pass(source.event, _with_delta(message, delta.given), is_changed=True)
+        else:
+            written = self._drop(message)
+        return written + (self._held(decision.after) + self._close() if is_cut else b"")
+
+    def _write_done(
+        self, source: Source, texts: list[_Text], decision: Decision, kind: str
+    ) -> bytes:
+        """Write the end of a text, a part or an item."""
+        message, item = source.message, self._item(source.item)
+        if kind == "response.output_item.done" and isinstance(message.get("item"), dict):
+            item.begun = item.begun or message
+            item.item = message["item"]
+        elif kind in _PARTS_DONE and _part_place(message) in item.parts:
+            item.parts[_part_place(message)].part = message.get("part") or {}
+        if _is_cut(decision):
+            return self._drop(message) + self._held(decision.after) + self._close()
+        if decision.dropped:
+            return self._drop(message)
+        is_changed = False
+        for text, place in zip(texts, source.places, strict=True):
+            is_changed = self._settle(text, place.holder) or is_changed
+        if kind == "response.output_item.done":
+            item.is_done = True
+        elif kind in _PARTS_DONE and _part_place(message) in item.parts:
+            item.parts[_part_place(message)].is_done = True
+        return self._pass(source.event, message, is_changed=is_changed)
+
+    def _write_last(self, source: Source, texts: list[_Text], kind: str) -> bytes:
+        """Write the event with the whole response."""
+        message, event, answer = source.message, source.event, self._answer
+        response = message.get("response")
+        is_changed = False
+        for text, place in zip(texts, source.places, strict=True):
+            is_changed = self._settle(text, place.holder) or is_changed
+        if isinstance(response, dict) and kind != "response.failed":
+            is_changed = self._report(response) or is_changed
+            if answer.is_cut and kind == "response.completed" and self._is_unusable():
+                message["type"] = "response.incomplete"
+                event = Event(event.data, event.name and b"response.incomplete")
+        self._is_closed = answer.is_cut
+        return self._pass(event, message, is_changed=is_changed)
+
+    def _note(self, source: Source, kind: str) -> None:
+        """Note what an event says has begun."""
+        message = source.message
         if kind in _PARTS and isinstance(message.get("part"), dict):
-            self._item(message).parts[_part_place(message)] = _Part(message, message["part"])
+            item = self._item(source.item)
+            item.parts[_part_place(message)] = _Part(message, message["part"])
         elif kind == "response.output_item.added" and isinstance(message.get("item"), dict):
-            item = self._item(message)
+            item = self._item(source.item)
             item.begun, item.item = message, message["item"]
         elif isinstance(message.get("response"), dict):
             self._response = message["response"]
 
-    def _annotates(self, message: Message) -> bool:
-        """Whether an annotation is about what the reader got."""
-        item, index, annotation = (
-            self._item(message),
-            _index(message, "content_index"),
-            message.get("annotation"),
-        )
-        text, part = (
-            item.texts.get((_BY_PART["output_text"], index)),
-            item.parts.get(("content", index)),
-        )
-        if text and not text.fits(annotation):
+    def _annotates(self, source: Source) -> bool:
+        """Return whether an annotation is about what the reader got."""
+        message, item = source.message, self._item(source.item)
+        index, annotation = _index(message, "content_index"), message.get("annotation")
+        text, part = item.texts.get((_OUTPUT_TEXT, index)), item.parts.get(("content", index))
+        if text and not self._fits(text, annotation):
             return False
         if part and isinstance(part.part.get("annotations"), list):
             part.part["annotations"].append(annotation)
         return True
 
-    def _item(self, message: Message) -> _Item:
-        """The item that an event is about."""
-        whole, key = message.get("item"), message.get("output_index")
-        name = whole.get("id") if isinstance(whole, dict) else message.get("item_id")
-        if type(key) is not int:
-            key = self._keys.get(name, name) if isinstance(name, str) else 0
-        if isinstance(name, str) and name:
-            self._keys[name] = key
+    def _settle(self, text: _Text, holder: Json) -> bool:
+        """Put what the reader got of a text that has ended; return whether that differs."""
+        text.is_done = True
+        if text.is_edited:
+            self._put(text, holder)
+        return text.is_edited
+
+    def _put(self, text: _Text, holder: Json) -> None:
+        """Make a part, an item or an event hold what the reader got.
+
+        Logprobs go with the text that they belong to, and so do annotations of places behind the
+        first that was removed.
+        """
+        holder[text.kind.field] = text.given
+        if not text.is_edited:
+            return
+        if holder.get("logprobs"):
+            holder["logprobs"] = []
+        if isinstance(holder.get("annotations"), list):
+            annotations = holder["annotations"]
+            holder["annotations"] = [one for one in annotations if self._fits(text, one)]
+
+    def _fits(self, text: _Text, annotation: object) -> bool:
+        """Return whether the annotation is about a place before all that was removed."""
+        if not isinstance(annotation, dict):
+            return True
+        names = ["start_index", "end_index", "index"]
+        if annotation.get("type") == "file_path":
+            names.pop()
+        channel = self._answer.choices[0].parts.get(text.part)
+        removed = channel.filter.removed if channel is not None else ()
+        places = [annotation[name] for name in names if type(annotation.get(name)) is int]
+        return not removed or all(place <= removed[0].start for place in places)
+
+    # The rest of a response that ends here
+
+    def _close(self) -> bytes:
+        status = "completed"
+        if self._is_cut_off or (self._answer.is_cut and self._is_unusable()):
+            status = "incomplete"
+        open_items = [item for item in self._items.values() if not item.is_done]
+        written = b"".join([self._close_item(item, status) for item in open_items])
+        output = [item.item for item in self._items.values() if item.item is not None]
+        response = {**self._response, "status": status, "output": output, "usage": self._usage()}
+        if status == "incomplete":
+            response["incomplete_details"] = {"reason": "max_output_tokens"}
+        self._report(response)
+        self._response = response
+        self._is_closed = True
+        return written + self._made({"type": f"response.{status}", "response": response})
+
+    def _close_item(self, item: _Item, status: str) -> bytes:
+        written = b""
+        for text in item.texts.values():
+            if not text.is_done:
+                text.is_done = True
+                logprobs: Json = {"logprobs": []} if text.kind is _OUTPUT_TEXT else {}
+                done = {"type": f"response.{text.kind.name}.done", **text.head}
+                written += self._made({**done, text.kind.field: text.given, **logprobs})
+        filled = self._filled(item, status)
+        for part in item.parts.values():
+            if not part.is_done:
+                part.is_done = True
+                kind = _PARTS[part.begun["type"]]
+                written += self._made({**part.begun, "type": kind, "part": part.part})
+        item.is_done = True
+        if item.item is not None:
+            item.item = filled
+            done = {**item.begun, "type": "response.output_item.done", "item": filled}
+            written += self._made(done)
+        return written
+
+    def _filled(self, item: _Item, status: str) -> Json:
+        """Return the item with the texts that the reader got."""
+        filled = dict(item.item or {})
+        parts = {place: part.part for place, part in item.parts.items()}
+        for (kind, index), text in item.texts.items():
+            if kind.part:
+                self._put(text, parts.setdefault((kind.parts, index), _new_part(kind)))
+            else:
+                self._put(text, filled)
+        for name in {name for name, _ in parts}:
+            filled[name] = [parts[place] for place in sorted(parts) if place[0] == name]
+        if "status" in filled:
+            filled["status"] = status
+        return filled
+
+    def _report(self, response: Json) -> bool:
+        """Make the response report what became of its texts; return whether that is anything."""
+        answer = self._answer
+        texts = list(self._texts.values())
+        if not answer.is_cut and not any(text.is_edited for text in texts):
+            return False
+        if isinstance(response.get("output_text"), str):
+            contents = [text.given for text in texts if text.kind is _OUTPUT_TEXT]
+            response["output_text"] = "".join(contents)
+        if answer.is_cut:
+            response["stop_reason"] = STOP_REASON
+            if self._is_unusable():
+                response["status"] = "incomplete"
+                response["incomplete_details"] = {"reason": "max_output_tokens"}
+                self._mark_incomplete(response)
+        response["repetition"] = answer.summary()
+        return True
+
+    def _mark_incomplete(self, response: Json) -> None:
+        """Mark the items in which a text was cut."""
+        output = response.get("output")
+        items = [item for item in output if isinstance(item, dict)] if output else []
+        for name, text in self._texts.items():
+            choice, _, part = name.partition("/")
+            channel = self._answer.choices[int(choice)].parts.get(part)
+            if channel is None or not channel.is_cut:
+                continue
+            for index, item in enumerate(items):
+                is_it = item.get("id", "") == text.head.get("item_id")
+                if "status" in item and (is_it or index == text.head.get("output_index")):
+                    item["status"] = "incomplete"
+
+    def _is_unusable(self) -> bool:
+        """Return whether the cut left something that no client may take for complete."""
+        return any(self._answer.is_unusable(index) for index in self._answer.choices)
+
+    def _usage(self) -> Json:
+        """Return the usage; estimated, and saying so, where the engine reported none."""
+        answer = self._answer
+        reasoning = [channel.bytes_in for channel in answer.channels if channel.name == "reasoning"]
+        input_tokens = answer.input_tokens
+        if input_tokens is None:
+            input_tokens = self._prompt_tokens
+        usage: Json = {
+            "input_tokens": input_tokens,
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "output_tokens": answer.num_tokens,
+            "output_tokens_details": {"reasoning_tokens": estimate_tokens(sum(reasoning))},
+            "total_tokens": input_tokens + answer.num_tokens,
+        }
+        if answer.output_tokens is None or answer.is_estimated:
+            usage["estimated"] = True
+        return usage
+
+    # Events that are made here: an engine in this process, or a stream that continues the answer
+
+    def _make(self, frame: Frame, decision: Decision) -> bytes:
+        written = b""
+        if frame.start is not None:
+            written += self._start(frame.start)
+        if not self._running:
+            self._running = {0}  # of the answer that is continued
+        written += self._held(decision.before)
+        for delta in frame.deltas:
+            if delta.choice not in decision.dropped:
+                written += self._piece(delta)
+        written += self._held(decision.after)
+        for piece in [*(frame.finishes or ()), *decision.after]:
+            if isinstance(piece, Finish):
+                self._running.discard(piece.choice)
+                ends_at_limit = piece.reason in ("length", "incomplete") and not piece.is_cut
+                self._is_cut_off = self._is_cut_off or ends_at_limit
+        if not self._whole and (not self._running or self._answer.is_over):
+            written += self._close()
+        return written
+
+    def _start(self, start: Start) -> bytes:
+        self._running = set(range(start.num_choices))
+        self._last_number = -1
+        self._response = {
+            "id": f"resp_{uuid.uuid4().hex}",
+            "object": "response",
+            "created_at": int(time.time()),
+            "status": "in_progress",
+            "error": None,
+            "incomplete_details": None,
+            "instructions": None,
+            "metadata": {},
+            "model": start.model,
+            "output": [],
+            "parallel_tool_calls": True,
+            "temperature": None,
+            "tool_choice": "auto",
+            "tools": [],
+            "top_p": None,
+            "usage": None,
+            **start.extra,
+        }
+        kinds = ("response.created", "response.in_progress")
+        return b"".join(
+            [self._made({"type": kind, "response": dict(self._response)}) for kind in kinds]
+        )
+
+    def _piece(self, delta: Delta) -> bytes:
+        """Return the events of a piece of text, and of the item that begins with it."""
+        if not delta.given and not delta.tool:
+            return b""
+        written = b""
+        text = self._texts.get(_key(delta))
+        if text is None:
+            text, written = self._begin(delta)
+        text.take(delta)
+        if not delta.given:
+            return written
+        return written + self._made(self._delta_of(text, delta.given))
+
+    def _begin(self, delta: Delta) -> tuple[_Text, bytes]:
+        """Begin an item with a text of its own; return the text and the events."""
+        kind = _BY_CHANNEL[delta.channel]
+        index = len(self._items)
+        item = _new_item(delta)
+        head: Json = {"item_id": item["id"], "output_index": index}
+        begun = {"type": "response.output_item.added", "output_index": index, "item": dict(item)}
+        entry = self._items[index] = _Item(begun, item)
+        written = self._made(dict(begun))
+        if kind.part:
+            head[kind.place] = 0
+            part = _new_part(kind)
+            part[kind.field] = ""
+            added = "content_part" if kind is _OUTPUT_TEXT else "reasoning_part"
+            begun = {"type": f"response.{added}.added", **head, "part": dict(part)}
+            entry.parts[kind.parts, 0] = _Part(begun, part)
+            written += self._made(dict(begun))
+        text = _Text(kind, delta.part, head)
+        entry.texts[kind, 0] = self._texts[_key(delta)] = text
+        return text, written
+
+    def _held(self, pieces: "list[Delta] | list[Delta | Finish]") -> bytes:
+        """Return the events of held text."""
+        written = b""
+        for piece in pieces:
+            if isinstance(piece, Delta):
+                text = self._texts.get(_key(piece))
+                if text is None:
+                    written += self._piece(piece)
+                else:
+                    text.give(piece.text)
+                    written += self._made(self._delta_of(text, piece.text))
+        return written
+
+    def _delta_of(self, text: _Text, given: str) -> Json:
+        """Return an event with a piece of a text, like the last one of that text."""
+        if text.last.get("type") in _BY_DELTA:
+            return _with_delta(dict(text.last), given)
+        logprobs: Json = {"logprobs": []} if text.kind is _OUTPUT_TEXT else {}
+        return {
+            "type": f"response.{text.kind.name}.delta",
+            **text.head,
+            "delta": given,
+            **logprobs,
+        }
+
+    # What has begun
+
+    def _item(self, key: ItemKey) -> _Item:
         item = self._items.get(key)
         if item is None:
             item = self._items[key] = _Item()
         return item
 
-    def _begin(self, item: _Item, kind: _Kind, index: int, message: Message) -> _Text:
-        channel = self._editing.channel(kind.channel)
-        self.channels.append(channel)
-        head = {
-            name: message[name]
-            for name in ("item_id", "output_index", kind.place)
-            if name in message
-        }
-        text = item.texts[kind, index] = _Text(kind, channel, head)
+    def _text_at(self, place: Place) -> _Text:
+        item = self._item(place.item)
+        text = item.texts.get((place.kind, place.number))
+        if text is None:
+            names = ("item_id", "output_index", place.kind.place)
+            head = {name: place.head[name] for name in names if name in place.head}
+            text = _Text(place.kind, place.part, head)
+            item.texts[place.kind, place.number] = self._texts[f"0/{place.part}"] = text
         return text
-
-    def _count(self, response: Message) -> None:
-        usage = response.get("usage")
-        for name in ("input_tokens", "output_tokens"):
-            if isinstance(usage, dict) and type(usage.get(name)) is int:
-                setattr(self, name, usage[name])
-
-    def _estimated_usage(self) -> Message:
-        """The engine will report none."""
-        reasoning = sum(
-            channel.bytes_in for channel in self.channels if channel.name == "reasoning"
-        )
-        output_tokens = estimate_tokens(sum(channel.bytes_in for channel in self.channels))
-        conversation = "".join((*self._editing.history, self._editing.prompt))
-        input_tokens = self.input_tokens or estimate_tokens(
-            len(conversation.encode("utf-8", "replace"))
-        )
-        return {
-            "input_tokens": input_tokens,
-            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-            "output_tokens": output_tokens,
-            "output_tokens_details": {"reasoning_tokens": estimate_tokens(reasoning)},
-            "total_tokens": input_tokens + output_tokens,
-            "estimated": True,
-        }
 
     # Events on their way
 
-    def _pass(self, event: Event, message: Message, changed: bool = False) -> bytes:
-        """The event under its number: the very same, where nothing in it has changed."""
+    def _pass(self, event: Event, message: Json, *, is_changed: bool = False) -> bytes:
+        """Return the event under its number: as it came, where nothing in it changes."""
         number = message.get("sequence_number")
         if type(number) is int:
             self._last_number = number + self._shift
             if self._shift:
                 message["sequence_number"] = self._last_number
-                changed = True
-        return encode(write_json(message) if changed else event.data, event.name)
+                is_changed = True
+        return encode(write_json(message), event.name) if is_changed else event.encode()
 
-    def _drop(self, message: Message) -> bytes:
+    def _drop(self, message: Json) -> bytes:
+        """Leave out an event: those behind it move up by a number."""
         if type(message.get("sequence_number")) is int:
             self._shift -= 1
         return b""
 
-    def _made(self, message: Message) -> bytes:
-        """An event of our own."""
+    def _made(self, message: Json) -> bytes:
+        """Return an event of our own."""
         if self._last_number is not None:
             self._last_number += 1
             self._shift += 1
             message["sequence_number"] = self._last_number
         return encode(write_json(message), message["type"].encode())
 
-    def _release(self, text: _Text) -> bytes:
-        """What was held of a text that has ended."""
-        given = text.flush()
-        return self._made(_with_delta(dict(text.last), given)) if given else b""
 
-    def _release_all(self) -> bytes:
-        return b"".join(
-            self._release(text) for item in self._items.values() for text in item.texts.values()
-        )
+def _is_cut(decision: Decision) -> bool:
+    """Return whether the response ends at a loop."""
+    return any(isinstance(piece, Finish) for piece in decision.after)
 
 
-def _with_delta(message: Message, delta: str) -> Message:
-    """The message with another delta, and without logprobs of the one it had."""
+def _with_delta(message: Json, delta: str) -> Json:
+    """Return the event with another delta, and without logprobs of the one that it had."""
     message["delta"] = delta
     if message.get("logprobs"):
         message["logprobs"] = []
     return message
 
 
-def _new_part(kind: _Kind) -> Message:
-    return (
-        {"type": kind.part, "annotations": []}
-        if kind.name == "output_text"
-        else {"type": kind.part}
-    )
+def _place(item: ItemKey, kind: Kind, index: int, holder: Json, head: Json) -> Place:
+    return Place(f"{item}/{kind.name}/{index}", kind, index, item, holder, head)
 
 
-def _index(message: Message, name: str) -> int:
+def _new_part(kind: Kind) -> Json:
+    if kind is _OUTPUT_TEXT:
+        return {"type": kind.part, "annotations": []}
+    return {"type": kind.part}
+
+
+def _new_item(delta: Delta) -> Json:
+    """Return an item as it begins."""
+    name = uuid.uuid4().hex
+    if delta.channel == "content":
+        item = {"id": f"msg_{name}", "type": "message", "role": "assistant"}
+        return {**item, "status": "in_progress", "content": []}
+    if delta.channel == "reasoning":
+        return {"id": f"rs_{name}", "type": "reasoning", "summary": [], "content": []}
+    call, function = delta.tool or (f"call_{name}", "")
+    item = {"id": f"fc_{name}", "type": "function_call", "status": "in_progress"}
+    return {**item, "call_id": call, "name": function, "arguments": ""}
+
+
+def _key(delta: Delta) -> str:
+    return f"{delta.choice}/{delta.part}"
+
+
+def _index(message: Json, name: str) -> int:
     index = message.get(name)
     return index if type(index) is int else 0
 
 
-def _part_place(message: Message) -> tuple[str, int]:
+def _part_place(message: Json) -> tuple[str, int]:
     name = "summary" if "summary_index" in message else "content"
     return name, _index(message, f"{name}_index")

@@ -1,11 +1,12 @@
 """One answer in the making: scores to a token, tokens to text, up to a stop string, an end token or the limit."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dedup.config import DecodingConfig
 from dedup.logits.hf import TextStream
@@ -41,20 +42,37 @@ class Sampling:
     min_tokens: int
     num_logprobs: int | None
     seed: int | None
-    goes_on_from: str = (
-        ""  # what the answer has said already: then it does not end within a sentence
-    )
+    continues: str = ""  # what the answer has said already: then it does not end within a sentence
     avoided: Sequence[int] = ()  # not the first token
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """The model's own log-probability of a token, before anything that the request asks for, and the likeliest tokens' there."""
+    """The model's own log-probability of a token, before anything that the request asks for.
 
-    token: int
+    Args:
+        text: The token's text; of half a character, as OpenAI writes it.
+        data: The token's bytes.
+        logprob: Natural logarithm.
+        top: The likeliest tokens at that place, best first.
+    """
+
     text: str
+    data: bytes
     logprob: float
-    top: list[tuple[int, float]]
+    top: "tuple[TokenLogprob, ...]" = ()
+
+    def as_chat(self) -> dict[str, Any]:
+        """Return it as a chat completion has it."""
+        top = [one._in_list() for one in self.top]
+        return {**self._in_list(), "top_logprobs": top}
+
+    def top_by_text(self) -> dict[str, float]:
+        """Return the likeliest tokens as a text completion has them."""
+        return {one.text: one.logprob for one in self.top}
+
+    def _in_list(self) -> dict[str, Any]:
+        return {"token": self.text, "logprob": self.logprob, "bytes": list(self.data)}
 
 
 class Choice:
@@ -128,11 +146,11 @@ class Choice:
         return self._until_stop(text)
 
     def _is_within_a_sentence(self) -> bool:
-        said = self._sampling.goes_on_from
+        prefix = self._sampling.continues
         return (
-            bool(said)
+            bool(prefix)
             and self.num_tokens < _MAX_SENTENCE
-            and not is_terminated((said + self._tail).rstrip())
+            and not is_terminated((prefix + self._tail).rstrip())
         )
 
     def take_logprobs(self) -> list[TokenLogprob]:
@@ -163,8 +181,12 @@ class Choice:
         logprobs = raw.astype(np.float64) - raw.max()
         logprobs -= np.log(np.exp(logprobs).sum())
         best = np.argsort(-logprobs, kind="stable")[:num_top] if num_top else ()
-        top = [(int(one), float(logprobs[one])) for one in best]
-        return TokenLogprob(token, self._texts.text_of(token), float(logprobs[token]), top)
+        top = tuple([self._one(int(each), logprobs) for each in best])
+        return replace(self._one(token, logprobs), top=top)
+
+    def _one(self, token: int, logprobs: NDArray[np.float64]) -> TokenLogprob:
+        texts = self._texts
+        return TokenLogprob(texts.text_of(token), texts.bytes_of(token), float(logprobs[token]))
 
 
 def bias_of(

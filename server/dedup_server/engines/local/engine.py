@@ -1,32 +1,43 @@
 """A Hugging Face model in this process, on CPU or GPU.
 
-    request -> prompts -> sequences in the decoder -> tokens -> text -> events
+    request -> prompts -> sequences in the decoder -> tokens -> text -> frames
 
-Sequences are decoded together, a step at a time, where the model can be (`batching`), else side by side (`one_by_one`). Each has its own
-history, penalties and random generator, so requests do not change each other; one whose reader leaves gives up its place at once.
+Sequences are decoded together, a step at a time, where the model can be (`batching`), else side by
+side (`one_by_one`). Each has its own history, penalties and random generator, so requests do not
+change each other; one whose reader leaves gives up its place at once.
 """
 
 import asyncio
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from dedup.answer.continuation import Continuation, Support
 from dedup.config import DecodingConfig
 from dedup.logits.tokens import TokenSets, token_sets
-from dedup_server.engines.base import Events, Take
-from dedup_server.engines.local.answering import Answer, LongAnswer, SampledAnswer
+from dedup_server.engines.base import Call, Frames, Take
+from dedup_server.engines.local.answering import (
+    ChoicesGeneration,
+    Generation,
+    LongInputGeneration,
+)
 from dedup_server.engines.local.choice import Sampling, bias_of
 from dedup_server.engines.local.decoding import EngineFailedError
 from dedup_server.engines.local.loading import Dtype, LoadedModel, load
 from dedup_server.engines.local.prompts import PromptReader
 from dedup_server.engines.local.sampling import GREEDY_BELOW, NoTokenError
-from dedup_server.errors import ApiError, invalid, model_not_found, shutting_down, unsupported
-from dedup_server.schema import (
-    SAMPLED,
-    GenerationRequest,
+from dedup_server.errors import (
+    ApiError,
+    invalid,
+    model_not_found,
+    not_ready,
+    shutting_down,
+    unsupported,
+)
+from dedup_server.requests.base import GenerationRequest
+from dedup_server.requests.chat import (
     Message,
-    Requests,
     SampledChatRequest,
     SampledCompletionRequest,
     SampledRequest,
@@ -36,7 +47,7 @@ DEMO_MODEL = Path(__file__).parents[2] / "demo_model"
 
 log = logging.getLogger("dedup")
 
-_TAIL_CHARS = 64  # of what was said, to tell whether a sentence has ended
+_TAIL_CHARS = 64  # of a prefix, to see whether a sentence has ended
 
 # The sampling parameters that `DecodingConfig` does not have.
 _SAMPLING = {
@@ -86,7 +97,16 @@ _ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
 
 
 class LocalEngine:
-    """`model`: a path or a hub id. At most `max_concurrent` answers are generated at once; more wait their turn."""
+    """Generates with one model.
+
+    Args:
+        model: A path or a hub id.
+        name: What clients call it.
+        max_concurrent: Answers that are generated at once; more wait their turn.
+        device, dtype, trust_remote_code: See `Settings`.
+    """
+
+    is_local: Final = True
 
     def __init__(
         self,
@@ -111,21 +131,14 @@ class LocalEngine:
     def models(self) -> list[str]:
         return [self._name]
 
-    @property
-    def requests(self) -> Requests:
-        return SAMPLED
+    def describe(self, model: str) -> dict[str, Any]:
+        return {}
 
     @property
     def loaded(self) -> LoadedModel:
         """Raises `ApiError` (503) before `start` has ended."""
         if self._loaded is None:
-            raise ApiError(
-                503,
-                "the engine is not ready yet",
-                type="server_error",
-                code="not_ready",
-                retry_after="1",
-            )
+            raise not_ready("the engine is not ready yet")
         return self._loaded
 
     def load(self) -> None:
@@ -205,80 +218,83 @@ class LocalEngine:
                 if request.sent.get(name) not in (None, False, 1):
                     raise unsupported(name, "it does not go with long_input")
 
-    @property
-    def has_all_methods(self) -> bool:
-        return True
-
-    def can_avoid(self, request: GenerationRequest) -> bool:
-        return True
-
-    def can_go_on(self, request: GenerationRequest) -> bool:
-        assert isinstance(request, SampledChatRequest | SampledCompletionRequest)
+    def support(self, request: GenerationRequest) -> Support | None:
         if self.loaded.start_token is not None:
-            return False
-        if isinstance(request, SampledCompletionRequest):
-            return not (request.echo or request.long_input) and request.num_choices == 1
-        return request.num_choices == 1
+            return None
+        if isinstance(request, SampledCompletionRequest) and (request.echo or request.long_input):
+            return None
+        return Support(has_all_methods=True, can_avoid=True)
 
-    async def whole(self, request: GenerationRequest) -> bytes | None:
-        return None
+    async def generate(self, call: Call, take: Take) -> None:
+        """See `Engine.generate`.
 
-    async def generate(self, request: GenerationRequest, take: Take) -> None:
-        """As `Engine.generate`. Without `max_tokens` an answer may fill what the prompt leaves of the context."""
+        Without `max_tokens` an answer may fill what the prompt leaves of the context.
+        """
+        request, continuation = call.request, call.continuation
         assert isinstance(request, SampledChatRequest | SampledCompletionRequest)
         loaded = self.loaded
-        prompts = await asyncio.to_thread(PromptReader(loaded, self._name).read, request)
+        prefix = ""
+        if continuation is not None:
+            request = request.model_copy(update=dict(continuation.parameters))
+            prefix = continuation.prefix
+        prompts = await asyncio.to_thread(PromptReader(loaded, self._name).read, request, prefix)
         try:
-            sampling = self._sampling(request)
+            sampling = self._sampling(request, continuation)
         except ValueError as error:
             raise invalid(str(error), str(error).split(" ", 1)[0]) from None
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[Events | BaseException | None] = asyncio.Queue()
         is_long = isinstance(request, SampledCompletionRequest) and request.long_input
-        answer: Answer = (LongAnswer if is_long else SampledAnswer)(
-            request, self._name, loaded, sampling, prompts
-        )
-
-        def send(item: Events | BaseException | None) -> None:
-            loop.call_soon_threadsafe(queue.put_nowait, item)
-
-        events = answer.begin()
-        sequences: list[Any] = []
+        kind = LongInputGeneration if is_long else ChoicesGeneration
+        generation: Generation = kind(request, self._name, loaded, sampling, prompts)
+        frames = generation.begin()
+        if continuation is not None:
+            frames = []  # the answer has begun
         try:
-            for prompt, step in answer.sequences(send):
-                sequences.append(loaded.decoder.submit(prompt, step, send))
-            left = len(sequences)
-            while left:
-                if events and (pause := take(events)) is not None:
-                    await pause
-                events = []
-                item: Events | BaseException | None = await queue.get()
-                while not isinstance(item, BaseException):
-                    left -= item is None
-                    events += item or []
-                    if queue.empty():
-                        break
-                    item = queue.get_nowait()  # all that has come: a loop that is behind catches up
-                else:
-                    if (
-                        events and (pause := take(events)) is not None
-                    ):  # what was said before the failure is not lost
-                        await pause
-                    raise item
-            if (pause := take(events + answer.end())) is not None:
-                await pause
+            await self._decode(generation, frames, take)
         except EngineFailedError as error:
             if self._stopping:
                 raise shutting_down() from None
             raise ApiError(500, str(error), type="server_error", code="engine_failed") from None
         except NoTokenError as error:
             raise ApiError(500, str(error), type="server_error", code="engine_error") from None
+
+    async def _decode(self, generation: Generation, frames: Frames, take: Take) -> None:
+        """Decode all sequences of a request, and give `take` their frames as they come."""
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[Frames | BaseException | None] = asyncio.Queue()
+        decoder = self.loaded.decoder
+
+        def send(item: Frames | BaseException | None) -> None:
+            loop.call_soon_threadsafe(queue.put_nowait, item)
+
+        sequences: list[Any] = []
+        try:
+            for prompt, step in generation.sequences(send):
+                sequences.append(decoder.submit(prompt, step, send))
+            left = len(sequences)
+            while left:
+                if frames and (pause := take(frames)) is not None:
+                    await pause
+                frames = []
+                item: Frames | BaseException | None = await queue.get()
+                while not isinstance(item, BaseException):
+                    left -= item is None
+                    frames += item or []
+                    if queue.empty():
+                        break
+                    item = queue.get_nowait()  # all that has come: a loop behind catches up
+                else:
+                    # What was generated before the failure is not lost.
+                    if frames and (pause := take(frames)) is not None:
+                        await pause
+                    raise item
+            if (pause := take(frames + generation.end())) is not None:
+                await pause
         finally:
             for sequence in sequences:
-                loaded.decoder.cancel(sequence)
+                decoder.cancel(sequence)
 
-    def _sampling(self, request: SampledRequest) -> Sampling:
-        """Raises ValueError, with the name of what is wrong first."""
+    def _sampling(self, request: SampledRequest, continuation: Continuation | None) -> Sampling:
+        """Return how tokens are chosen. Raises ValueError, with the name of what is wrong first."""
         loaded = self.loaded
 
         def value(name: str, otherwise: Any) -> Any:
@@ -310,8 +326,8 @@ class LocalEngine:
             min_tokens=request.min_tokens or 0,
             num_logprobs=request.num_logprobs,
             seed=request.seed,
-            goes_on_from=request.said[-_TAIL_CHARS:],
-            avoided=self._first_tokens(request.avoided),
+            continues=continuation.prefix[-_TAIL_CHARS:] if continuation else "",
+            avoided=self._first_tokens(continuation.avoided) if continuation else (),
         )
 
     def _first_tokens(self, text: str) -> tuple[int, ...]:

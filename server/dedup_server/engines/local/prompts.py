@@ -6,7 +6,7 @@ from typing import Any
 from dedup_server.engines.local.loading import LoadedModel, first_line
 from dedup_server.engines.local.long_input import split
 from dedup_server.errors import ApiError, invalid
-from dedup_server.schema import (
+from dedup_server.requests.chat import (
     ChatRequest,
     LongInput,
     SampledChatRequest,
@@ -31,14 +31,22 @@ class PromptReader:
         self._tokenizer = loaded.tokenizer
         self._name = name
 
-    def read(self, request: SampledRequest) -> list[Prompt]:
-        """The prompts: one, or as many as a completion request has. Raises `ApiError` (400)."""
+    def read(self, request: SampledRequest, prefix: str = "") -> list[Prompt]:
+        """Return the prompts: one, or as many as a completion request has.
+
+        Args:
+            request: The request.
+            prefix: What the answer begins with.
+
+        Raises:
+            ApiError: (400) A prompt cannot be read, or is too long.
+        """
         if isinstance(request, SampledCompletionRequest) and request.long_input:
             return self._pieces(request, request.long_input)
         name = "messages" if isinstance(request, SampledChatRequest) else "prompt"
         longest = self._loaded.context - 1  # an answer has a token at least
         prompts = []
-        for tokens in self._tokens(request):
+        for tokens in self._tokens(request, prefix):
             if len(tokens) <= longest:
                 prompts.append(Prompt(tokens))
             elif request.truncate:
@@ -77,7 +85,7 @@ class PromptReader:
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer(text, verbose=False)["input_ids"])
 
-    def _tokens(self, request: SampledRequest) -> list[list[int]]:
+    def _tokens(self, request: SampledRequest, prefix: str) -> list[list[int]]:
         if isinstance(request, ChatRequest):
             messages = [
                 message.model_dump() | {"content": message.text} for message in request.messages
@@ -94,9 +102,7 @@ class PromptReader:
                 ) from None
             self._require_short(text, "messages", request)
             return [
-                self._tokenizer(text + request.said, add_special_tokens=False, verbose=False)[
-                    "input_ids"
-                ]
+                self._tokenizer(text + prefix, add_special_tokens=False, verbose=False)["input_ids"]
                 or [self._first_token()]
             ]
         assert isinstance(request, SampledCompletionRequest)
@@ -107,12 +113,10 @@ class PromptReader:
             if isinstance(prompt, str):
                 self._require_short(prompt, "prompt", request)
             if isinstance(prompt, str):
-                ids = self._tokenizer(prompt + request.said, verbose=False)["input_ids"]
+                ids = self._tokenizer(prompt + prefix, verbose=False)["input_ids"]
             else:
                 ids = prompt + (
-                    self._tokenizer(request.said, add_special_tokens=False)["input_ids"]
-                    if request.said
-                    else []
+                    self._tokenizer(prefix, add_special_tokens=False)["input_ids"] if prefix else []
                 )
             if any(not 0 <= token < len(self._tokenizer) for token in ids):
                 raise invalid(

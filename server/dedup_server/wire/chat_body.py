@@ -1,19 +1,26 @@
-"""Chunks of one chat or text completion put together as the response that was not streamed."""
+"""The body of a chat or text completion that is not streamed."""
 
 from typing import Any
-
-from dedup_server.schema import Endpoint
 
 Chunk = dict[str, Any]
 
 
-class Merged:
-    """`add` the chunks in order, then take the `response`."""
+class MergedBody:
+    """Chunks put together as one response: `begin` with a body, if there is one, and `add`."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._chat = endpoint == "chat"
+    def __init__(self, *, is_chat: bool) -> None:
+        self.is_begun = False
+        self._is_chat = is_chat
         self._response: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
+
+    def begin(self, response: dict[str, Any]) -> None:
+        """Take a whole response, which later chunks continue."""
+        self.is_begun = True
+        self._response = response
+        for position, choice in enumerate(response["choices"]):
+            index = choice.get("index")
+            self._choices[index if isinstance(index, int) else position] = choice
 
     def add(self, chunk: Chunk) -> None:
         for name, value in chunk.items():
@@ -26,13 +33,15 @@ class Merged:
             self._add_choice(self._choices[index], choice)
 
     def response(self) -> dict[str, Any]:
-        kind = "chat.completion" if self._chat else "text_completion"
+        if self.is_begun:
+            return self._response
+        kind = "chat.completion" if self._is_chat else "text_completion"
         choices = [self._choices[index] for index in sorted(self._choices)]
         return {**self._response, "object": kind, "choices": choices}
 
     def _empty(self, index: int) -> dict[str, Any]:
         text: dict[str, Any] = (
-            {"message": {"role": "assistant", "content": None}} if self._chat else {"text": ""}
+            {"message": {"role": "assistant", "content": None}} if self._is_chat else {"text": ""}
         )
         return {"index": index, **text, "logprobs": None, "finish_reason": None}
 
@@ -41,9 +50,9 @@ class Merged:
             if name == "delta" and isinstance(value, dict):
                 _add_delta(merged["message"], value)
             elif name == "text":
-                merged["text"] += value or ""
+                merged["text"] = (merged.get("text") or "") + (value or "")
             elif name == "logprobs":
-                merged["logprobs"] = _joined(merged["logprobs"], value)
+                merged["logprobs"] = _joined(merged.get("logprobs"), value)
             elif value is not None:
                 merged[name] = value
 

@@ -1,0 +1,415 @@
+"""An answer: the one place that decides what a reader gets of what an engine generates."""
+
+from enum import Enum
+from typing import Any, Final
+
+from dedup.answer import report
+from dedup.answer.channel import Channel, Clock, Editing, no_clock
+from dedup.answer.frame import (
+    CONTENT,
+    UNCHANGED,
+    ChannelName,
+    Decision,
+    Delta,
+    Finish,
+    Frame,
+)
+from dedup.answer.usage import estimate_tokens
+
+_EDITED: Final = Decision([], [], [], is_changed=True)
+
+
+class Stage(Enum):
+    """How far a choice has come.
+
+    RUNNING -> ENDED: the engine finished it.
+    RUNNING -> CUT: it ended at a loop.
+    RUNNING -> WAITING -> RUNNING: it stopped at a loop and was continued.
+    RUNNING -> WAITING -> CUT: it could not be continued.
+    """
+
+    RUNNING = 0
+    WAITING = 1
+    CUT = 2
+    ENDED = 3
+
+
+class Choice:
+    """One choice of an answer: its texts, and how it ends."""
+
+    def __init__(
+        self, index: int, editing: Editing, clock: Clock, *, heals: bool, keeps: bool
+    ) -> None:
+        self.index = index
+        self.stage = Stage.RUNNING
+        self.channels: list[Channel] = []
+        self.parts: dict[str, Channel] = {}  # the last channel of each text
+        self.last_part = ""
+        self.last_channel: Channel | None = None
+        self._editing = editing
+        self._clock = clock
+        self._heals = heals
+        self._keeps = keeps
+        self._done: set[str] = set()  # parts that the engine ended
+        self._loops = False  # a loop was found while the engine went on
+        self._prefix = ""  # goes before the next text
+        self._continued: str | None = None  # the part that was cut and goes on
+
+    @property
+    def is_cut(self) -> bool:
+        """Return whether one of the texts stopped at a loop."""
+        return self.stage is Stage.CUT or self.stage is Stage.WAITING
+
+    @property
+    def given(self) -> str:
+        """Return the content that the reader got, where the pieces are kept."""
+        contents = [channel for channel in self.channels if channel.name == CONTENT]
+        return "".join([piece for channel in contents for piece in channel.given or ()])
+
+    def is_unusable(self, reason: str | None) -> bool:
+        """Return whether the cut left something that no client may take for complete."""
+        open_calls: list[Channel] = []
+        if reason is None or reason == "length":
+            for part, channel in self.parts.items():
+                if channel.name == "tool_arguments" and part not in self._done:
+                    open_calls.append(channel)
+        return report.is_unusable(self.channels, self._editing, open_calls)
+
+    def feed(
+        self, frame: Frame, before: list[Delta], after: list[Delta | Finish], dropped: list[int]
+    ) -> bool:
+        """Filter this choice's part of a frame; see `Answer.feed`.
+
+        Returns:
+            Whether the reader gets anything else than the frame as it came.
+        """
+        if self.stage is not Stage.RUNNING:
+            if not self.is_cut:
+                return False  # what comes behind an ordinary end passes
+            dropped.append(self.index)
+            return True
+        finish: Finish | None = None
+        for one in frame.finishes or ():
+            if one.choice == self.index:
+                finish = one
+        is_edited = False
+        num_before = len(before)
+        for delta in frame.deltas:
+            if delta.choice == self.index:
+                is_edited = self._feed(delta, finish, before) or is_edited
+        if finish is not None:
+            before += self.release()
+        is_cut = any(channel.is_cut for channel in self.channels)
+        if not is_cut:
+            if finish is not None:
+                self.stage = Stage.ENDED
+                if any(channel.filter.removed for channel in self.channels):
+                    is_edited = True
+            return is_edited or len(before) > num_before
+        # An engine that ended the text itself has nothing to continue.
+        can_wait = self._loops and self._heals and self.can_continue()
+        if can_wait and (finish is None or frame.is_whole):
+            self.stage = Stage.WAITING
+        elif finish is None:
+            after += self.cut()
+        else:
+            finish.is_cut = True
+            self.stage = Stage.CUT
+        return True
+
+    def release(self, name: ChannelName | None = None) -> list[Delta]:
+        """Flush the texts (of one channel), and return what they held."""
+        held: list[Delta] = []
+        for part, channel in self.parts.items():
+            if not channel.is_flushed and (name is None or channel.name == name):
+                text = channel.flush()
+                if text:
+                    held.append(Delta(self.index, channel.name, part, text))
+        return held
+
+    def cut(self) -> list[Delta | Finish]:
+        """End at the loop, and return what the reader gets of that."""
+        self.stage = Stage.CUT
+        ending: list[Delta | Finish] = []
+        ending += self.release()
+        ending.append(Finish(self.index, None, is_cut=True))
+        return ending
+
+    def resume(self, prefix: str) -> None:
+        """Continue behind a cut; `prefix` goes before the next text."""
+        self._prefix = prefix
+        for part, channel in self.parts.items():
+            if channel.is_cut:
+                channel.resume()
+                self._continued = part
+        self.stage = Stage.RUNNING
+        self._loops = False
+
+    def _feed(self, delta: Delta, finish: Finish | None, before: list[Delta]) -> bool:
+        """Filter one piece. Return whether the reader gets anything else in its place."""
+        text = delta.text
+        if delta.channel == CONTENT and self._continued and delta.part not in self.parts:
+            delta.part = self._continued
+        if not text:
+            if delta.ends:
+                self._end(delta.part, before)
+            return False
+        if self._prefix and delta.channel == CONTENT:
+            text, self._prefix = self._prefix + text, ""
+        if delta.channel != "reasoning":
+            before += self.release("reasoning")  # an answer follows: the reasoning has ended
+        channel = self._channel(delta)
+        given = channel.feed(text)
+        self._loops = self._loops or channel.is_cut
+        if finish is not None or delta.ends:
+            given += channel.flush()
+        if delta.ends:
+            self._done.add(delta.part)
+        delta.given = given
+        return given != delta.text
+
+    def _end(self, part: str, before: list[Delta]) -> None:
+        """Release what a text held that the engine has ended."""
+        channel = self.parts.get(part)
+        if channel is not None:
+            self.last_channel, self.last_part = channel, part
+            text = channel.flush()
+            if text:
+                before.append(Delta(self.index, channel.name, part, text))
+            if not channel.is_cut:
+                self._done.add(part)
+
+    def _channel(self, delta: Delta) -> Channel:
+        channel = self.parts.get(delta.part)
+        if channel is None or channel.is_flushed:
+            channel = self._editing.channel(delta.channel, self._clock, is_locked=delta.is_locked)
+            if self._keeps:
+                channel.given = []
+            self.parts[delta.part] = channel
+            self.channels.append(channel)
+        self.last_part, self.last_channel = delta.part, channel
+        return channel
+
+    def can_continue(self) -> bool:
+        """Return whether an engine can continue: behind content alone, and not complete JSON."""
+        names = {channel.name for channel in self.channels}
+        if names != {CONTENT}:
+            return False
+        if not self._editing.wants_json:
+            return True
+        return not all(channel.is_whole_json for channel in self.channels)
+
+
+class Answer:
+    """Everything that an engine generates for one request.
+
+    Feed it the frames in order; at the end `flush` it, or `release` it where something failed.
+
+    Args:
+        editing: How the texts are filtered.
+        num_choices: Number of choices that the request asks for.
+        heals: A choice that loops in its content waits to be continued, instead of being cut.
+        keeps: `given` and `looped` will be asked for.
+        clock: Returns seconds, for the channels' times.
+
+    Attributes:
+        input_tokens, output_tokens: As the engine reports them, all attempts together; None until
+            it does.
+        is_estimated: Part of `output_tokens` is an estimate.
+        has_failed: The engine reported, in its API's own form, that it failed.
+    """
+
+    def __init__(
+        self,
+        editing: Editing,
+        *,
+        num_choices: int = 1,
+        heals: bool = False,
+        keeps: bool = False,
+        clock: Clock = no_clock,
+    ) -> None:
+        self.editing = editing
+        self.heals = heals and num_choices == 1
+        self._keeps = keeps or self.heals
+        self._clock = clock
+        self.input_tokens: int | None = None
+        self.output_tokens: int | None = None
+        self.is_estimated = False
+        self.has_failed = False
+        self.choices: dict[int, Choice] = {}
+        self._num_choices = num_choices
+        self._last: Choice | None = None
+        self._has_last_frame = False
+        self._tokens_before = 0  # output tokens of the attempts before this one
+        self._is_continued = False
+
+    @property
+    def channels(self) -> list[Channel]:
+        """Return every text so far."""
+        return [channel for choice in self.choices.values() for channel in choice.channels]
+
+    @property
+    def is_cut(self) -> bool:
+        """Return whether a choice stopped at a loop."""
+        return any(choice.is_cut for choice in self.choices.values())
+
+    @property
+    def is_waiting(self) -> bool:
+        """Return whether a choice stopped at a loop and can be continued."""
+        return any(choice.stage is Stage.WAITING for choice in self.choices.values())
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether nothing that may still come reaches the reader: the engine can stop."""
+        if len(self.choices) < self._num_choices:
+            return False
+        is_cut = False
+        for choice in self.choices.values():
+            if choice.stage is Stage.RUNNING:
+                return False
+            is_cut = is_cut or choice.stage is not Stage.ENDED
+        return is_cut
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether the answer is at its end. A stream that ends before has failed."""
+        return self._has_last_frame or self.is_over
+
+    @property
+    def given(self) -> str:
+        """Return the content that the reader got, of an answer that keeps it."""
+        return "".join([choice.given for choice in self.choices.values()])
+
+    @property
+    def looped(self) -> str:
+        """Return the loop that was cut, of an answer that keeps it."""
+        return "".join([channel.looped for channel in self.channels if channel.is_cut])
+
+    @property
+    def num_tokens(self) -> int:
+        """Return the number of tokens generated, estimated where the engine does not report it."""
+        if self.output_tokens is not None:
+            return self.output_tokens
+        return estimate_tokens(sum([channel.bytes_in for channel in self.channels]))
+
+    def feed(self, frame: Frame) -> Decision:
+        """Filter a frame: set `given` of its deltas, and say what else the reader gets.
+
+        A finish of a choice that is cut is marked (`Finish.is_cut`).
+        """
+        deltas = frame.deltas
+        last = self._last
+        if last is not None and len(deltas) == 1 and frame.finishes is None:
+            # The commonest frame: another piece of the text that the last piece was of.
+            delta = deltas[0]
+            channel = last.last_channel
+            if (
+                channel is not None
+                and delta.part == last.last_part
+                and delta.choice == last.index
+                and last.stage is Stage.RUNNING
+                and not (delta.ends or channel.is_flushed or self._is_continued)
+                and delta.text
+            ):
+                self._count(frame)
+                given = channel.feed(delta.text)
+                if channel.is_cut:
+                    delta.given = given
+                    return self._stop(last)
+                if given == delta.text:
+                    return UNCHANGED
+                delta.given = given
+                return _EDITED
+        self._count(frame)
+        if frame.is_last:
+            self._has_last_frame = True
+        if frame.has_failed:
+            self.has_failed = True
+            held = self.release()
+            return Decision(held, [], [], is_changed=bool(held))
+        if not deltas and not frame.finishes:
+            return UNCHANGED
+        indices = [delta.choice for delta in deltas]
+        indices += [finish.choice for finish in frame.finishes or ()]
+        before: list[Delta] = []
+        after: list[Delta | Finish] = []
+        dropped: list[int] = []
+        is_changed = False
+        for index in dict.fromkeys(indices):
+            choice = self._choice(index)
+            is_changed = choice.feed(frame, before, after, dropped) or is_changed
+            self._last = choice
+        return Decision(before, after, dropped, is_changed=is_changed)
+
+    def flush(self) -> list[Delta | Finish]:
+        """End the answer: choices that wait are cut, and held text is released."""
+        ending: list[Delta | Finish] = []
+        for choice in self.choices.values():
+            if choice.stage is Stage.WAITING:
+                ending += choice.cut()
+        ending += self.release()
+        return ending
+
+    def release(self) -> list[Delta]:
+        """Flush all texts, and return what they held."""
+        return [delta for choice in self.choices.values() for delta in choice.release()]
+
+    def resume(self, prefix: str = "", prompt_tokens: int = 0) -> None:
+        """Continue the choices that wait: the frames that follow are another stream's.
+
+        Args:
+            prefix: Text that the engine continued behind what the reader got.
+            prompt_tokens: Tokens of the prompt, if the engine has not reported them.
+        """
+        for choice in self.choices.values():
+            if choice.stage is Stage.WAITING:
+                choice.resume(prefix)
+        self.is_estimated = self.is_estimated or self.output_tokens is None
+        self._tokens_before = self.num_tokens
+        if self.input_tokens is None:
+            self.input_tokens = prompt_tokens
+        self._has_last_frame = False
+        self._is_continued = True
+
+    def summary(self, choice: int | None = None) -> dict[str, Any]:
+        """Return the `repetition` object of a choice, or of all of them."""
+        channels = self.channels
+        if choice is not None:
+            channels = self._choice(choice).channels
+        return report.summary(self.editing.policy, channels)
+
+    def is_unusable(self, choice: int, reason: str | None = None) -> bool:
+        """Return whether the cut left something that no client may take for complete."""
+        return self._choice(choice).is_unusable(reason)
+
+    def has_calls(self, choice: int) -> bool:
+        """Return whether the choice calls a tool."""
+        return report.has_calls(self._choice(choice).channels)
+
+    def has_removals(self, choice: int) -> bool:
+        """Return whether something was removed from the choice's texts."""
+        return any(channel.filter.removed for channel in self._choice(choice).channels)
+
+    def _stop(self, choice: Choice) -> Decision:
+        """Stop at a loop in the last text."""
+        after: list[Delta | Finish] = []
+        if self.heals and choice.can_continue():
+            choice.stage = Stage.WAITING
+        else:
+            after = choice.cut()
+        return Decision([], after, [], is_changed=True)
+
+    def _choice(self, index: int) -> Choice:
+        choice = self.choices.get(index)
+        if choice is None:
+            choice = self.choices[index] = Choice(
+                index, self.editing, self._clock, heals=self.heals, keeps=self._keeps
+            )
+        return choice
+
+    def _count(self, frame: Frame) -> None:
+        """Note the engine's counts; of an answer that was continued, all attempts count."""
+        if frame.input_tokens is not None and not self._is_continued:
+            self.input_tokens = frame.input_tokens
+        if frame.output_tokens is not None:
+            self.output_tokens = self._tokens_before + frame.output_tokens

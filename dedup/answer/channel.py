@@ -1,0 +1,224 @@
+"""One text of an answer on its way to the reader: its filter, and how long that took."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from dedup.answer.frame import ChannelName
+from dedup.config import FilterConfig, Policy
+from dedup.lenient_json import read_json
+from dedup.text.filter import RepetitionFilter
+from dedup.text.loops.detector import LoopEvent
+from dedup.text.prompt import asks_again
+
+Clock = Callable[[], float]
+
+_log: Final = logging.getLogger("dedup.answer")
+_MAX_JSON_CHARS: Final = 4_000_000  # kept to see at a cut whether it is complete
+
+
+def no_clock() -> float:
+    """Return 0: the default where nobody asks for times."""
+    return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Editing:
+    """How the texts of an answer are filtered.
+
+    Args:
+        policy: The policy; see `FilterConfig`.
+        prompt: The user's last message, which is evidence of what may repeat.
+        history: Earlier answers, for `strict`; ignored if the prompt asks for one of them again.
+        wants_json: The answer must be JSON: its content is not edited.
+        locks_reasoning: Reasoning is signed and checked when it comes back: it is cut at a loop,
+            but not edited.
+    """
+
+    policy: Policy
+    prompt: str = ""
+    history: Sequence[str] = ()
+    wants_json: bool = False
+    locks_reasoning: bool = False
+
+    def channel(self, name: ChannelName, clock: Clock, *, is_locked: bool = False) -> "Channel":
+        """Return a new channel. `is_locked`: nothing in it may change, not even be cut."""
+        policy = self.policy
+        if policy not in ("off", "watch"):
+            if is_locked:
+                policy = "watch"
+            elif name == "reasoning" and self.locks_reasoning:
+                policy = "loops"
+        is_json = name == "tool_arguments" or (name == "content" and self.wants_json)
+        history: Sequence[str] = ()
+        if policy == "strict" and self.history and not asks_again(self.prompt):
+            history = self.history
+        config = _config(policy, not is_json)
+        text_filter = RepetitionFilter(config, history=history, prompt=self.prompt)
+        return Channel(name, text_filter, clock, is_json=is_json)
+
+
+@lru_cache
+def _config(policy: Policy, edit: bool) -> FilterConfig:
+    return FilterConfig(policy=policy, edit=edit)
+
+
+class Channel:
+    """A filtered text.
+
+    Text that may turn out to be a repeat is held, and comes with later text. None is lost: where
+    the filter fails, the text passes unfiltered.
+
+    Args:
+        name: The kind of text.
+        text_filter: The filter.
+        clock: Returns seconds; read twice a piece.
+        is_json: The text has to be JSON: `is_whole_json` may be asked.
+
+    Attributes:
+        overhead_seconds: Time spent in the filter.
+        longest_hold_seconds: The longest time that a piece was held.
+        bytes_in, chars_out: What came, in bytes of UTF-8; what the reader got, in characters.
+        is_flushed: The text has ended.
+        has_failed: The filter raised: text passes unfiltered from there on.
+        given: The pieces that the reader got, where somebody keeps them; else None.
+        fed: The pieces that came, kept likewise.
+        healed: Loops behind which the text was continued.
+        discarded_chars: Characters generated in those loops.
+    """
+
+    def __init__(
+        self,
+        name: ChannelName,
+        text_filter: RepetitionFilter,
+        clock: Clock = no_clock,
+        *,
+        is_json: bool = False,
+    ) -> None:
+        self.name: ChannelName = name
+        self.filter = text_filter
+        self.overhead_seconds = 0.0
+        self.longest_hold_seconds = 0.0
+        self.bytes_in = 0
+        self.chars_out = 0
+        self.is_flushed = False
+        self.has_failed = False
+        self.given: list[str] | None = None
+        self.fed: list[str] = []
+        self.healed: list[LoopEvent] = []
+        self.discarded_chars = 0
+        self._clock = clock
+        # Of what is held: characters fed until then, when it came, the text.
+        self._held: deque[tuple[int, float, str]] = deque()
+        self._num_released = 0  # characters fed that were given out or removed
+        self._json: list[str] | None = [] if is_json else None
+
+    def feed(self, text: str) -> str:
+        """Return what the reader gets now."""
+        self.bytes_in += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        if self.has_failed:
+            self.chars_out += len(text)
+            return text
+        text_filter = self.filter
+        began = self._clock()
+        try:
+            given = text_filter.feed(text)
+            held = text_filter.held_chars if self._held or given != text else 0
+        except Exception:
+            return self._give_up(text)
+        ended = self._clock()
+        self.overhead_seconds += ended - began
+        if held or self._held:
+            self._held.append((text_filter.chars_in, began, text))
+            self._release(text_filter.chars_in - held, ended)
+        else:
+            self._num_released = text_filter.chars_in
+        self.chars_out += len(given)
+        if self.given is not None:
+            self.given.append(given)
+            self.fed.append(text)
+        if self._json is not None:
+            self._keep_json(given)
+        return given
+
+    def flush(self) -> str:
+        """Return the rest, at the text's end; nothing the second time."""
+        if self.is_flushed or self.has_failed:
+            self.is_flushed = True
+            return ""
+        self.is_flushed = True
+        began = self._clock()
+        try:
+            given = self.filter.flush()
+        except Exception:
+            return self._give_up("")
+        ended = self._clock()
+        self.overhead_seconds += ended - began
+        self._release(self.filter.chars_in, ended)
+        self.chars_out += len(given)
+        if self.given is not None:
+            self.given.append(given)
+        if self._json is not None:
+            self._keep_json(given)
+        return given
+
+    @property
+    def is_cut(self) -> bool:
+        """Return whether the text has ended at a loop."""
+        return self.filter.ended
+
+    @property
+    def looped(self) -> str:
+        """Return the part of the loop that was cut, of a text whose pieces are kept."""
+        last = self.filter.removed[-1] if self.filter.removed else None
+        if last is None or last.kind != "loop":
+            return ""
+        return "".join(self.fed)[last.start : last.end]
+
+    def resume(self) -> None:
+        """Continue behind a cut: what is fed next stands in the loop's place."""
+        if self.filter.loop:
+            self.healed.append(self.filter.loop)
+            self.discarded_chars += self.filter.removed[-1].end - self.filter.removed[-1].start
+        self.filter.resume()
+
+    @property
+    def is_whole_json(self) -> bool:
+        """Return whether the reader got a complete JSON object, array or string.
+
+        A number may be half of one, so it does not count.
+        """
+        text = "".join(self._json or ()).lstrip()
+        if not text.startswith(("{", "[", '"')):
+            return False
+        try:
+            read_json(text.encode("utf-8", "surrogatepass"))
+        except (ValueError, RecursionError):
+            return False
+        return True
+
+    def _give_up(self, text: str) -> str:
+        """Return what was held, and `text`: a fault of ours must not cost the reader a word."""
+        _log.exception("the filter failed; the text passes unfiltered")
+        self.has_failed = True
+        rest = "".join(held for _, _, held in self._held)
+        start = self._held[0][0] - len(self._held[0][2]) if self._held else self._num_released
+        self._held.clear()
+        given = rest[self._num_released - start :] + text
+        self.chars_out += len(given)
+        return given
+
+    def _keep_json(self, given: str) -> None:
+        if self._json is not None and self.chars_out <= _MAX_JSON_CHARS:
+            self._json.append(given)
+        else:
+            self._json = None
+
+    def _release(self, num_chars: int, now: float) -> None:
+        self._num_released = num_chars
+        while self._held and self._held[0][0] <= num_chars:
+            held_seconds = now - self._held.popleft()[1]
+            self.longest_hold_seconds = max(self.longest_hold_seconds, held_seconds)

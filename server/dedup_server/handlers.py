@@ -1,0 +1,361 @@
+"""The routes that take a request to an engine: one way in, one log line, one way to refuse."""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from dedup_server.auth import Keys
+from dedup_server.checking import answer, read_check
+from dedup_server.completion import Completion
+from dedup_server.endpoints import Endpoint
+from dedup_server.engines.base import Engine
+from dedup_server.engines.upstream.engine import UpstreamEngine
+from dedup_server.engines.upstream.server import answer_headers
+from dedup_server.errors import ApiError, invalid, shutting_down
+from dedup_server.http.asgi import (
+    Headers,
+    SendParts,
+    Watch,
+    clean,
+    has_body,
+    read_body,
+    send_early,
+    send_whole,
+)
+from dedup_server.http.client import BrokenError
+from dedup_server.http.protocol import IN_PARTS
+from dedup_server.incidents import IncidentLog
+from dedup_server.limits import RateLimit, StreamLimit
+from dedup_server.logs import log_request
+from dedup_server.requests.base import Exchange, GenerationRequest, parse
+from dedup_server.settings import Settings
+from dedup_server.telemetry import Telemetry
+from dedup_server.tracing import Tracer
+
+_log = logging.getLogger("dedup.server")
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+_MAX_LOGGED_BYTES = 2000
+_REQUEST_ID = re.compile(rb"[\w.:-]{1,128}")
+_CLIENT_LEFT = 499  # as nginx logs it
+_JSON = (b"content-type", b"application/json")
+_STREAM_HEADERS = {
+    b"content-type": b"text/event-stream; charset=utf-8",
+    b"cache-control": b"no-cache",
+    b"x-accel-buffering": b"no",
+}
+
+
+class Service:
+    """What answers requests, under one configuration.
+
+    A reload puts another in its place; requests keep the one that they began with.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine, streams: StreamLimit) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.keys = Keys(settings.client_keys)
+        self.rate = RateLimit(settings.requests_per_minute, time.monotonic)
+        self.streams = streams
+        path = settings.incident_log
+        self.incidents = IncidentLog(path, settings.incident_log_max_bytes) if path else None
+
+
+class Handler:
+    """An ASGI application for one route: admits a request, handles it, and logs how it ended.
+
+    Args:
+        app: Its state holds the `Service`.
+        require_started: Raises `ApiError` while the engine is not ready.
+    """
+
+    def __init__(self, app: FastAPI, require_started: Callable[[], None]) -> None:
+        self._app = app
+        self._require_started = require_started
+
+    async def handle(
+        self, service: Service, exchange: Exchange, scope: Scope, receive: Receive, send: Send
+    ) -> int:
+        """Answer a request whose body has been read, and return the status for the log.
+
+        Raises:
+            ApiError: Before anything was sent.
+        """
+        raise NotImplementedError
+
+    def error_body(self, error: ApiError) -> dict[str, Any]:
+        """Return the body of an error, in the shape of the route's API."""
+        return error.body()
+
+    def note_refusal(self, exchange: Exchange) -> None:
+        """Count a request that is refused."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = _exchange_of(scope)
+        service: Service = self._app.state.service
+        error: ApiError | None = None
+        status = 200
+        try:
+            exchange.caller = service.keys.check(exchange.headers)
+            client = scope.get("client")
+            service.rate.take(exchange.caller or (client[0] if client else ""))
+            settings = service.settings
+            exchange.raw = await read_body(
+                receive, exchange.headers, settings.max_body_bytes, settings.body_timeout_seconds
+            )
+            exchange.is_read = True
+            status = await self.handle(service, exchange, scope, receive, send)
+        except ApiError as refused:
+            error = refused
+            self.note_refusal(exchange)
+        except asyncio.CancelledError:  # the server stops, and nothing was sent yet
+            error = shutting_down()
+        except HTTPException:
+            raise
+        except Exception:
+            _log.exception("request_id=%s: the server failed", exchange.request_id)
+            error = ApiError(500, "the server failed", type="server_error")
+        try:
+            if error is not None:
+                status = error.status
+                await self._refuse(error, exchange, receive, send)
+        finally:
+            client = scope.get("client")
+            log_request(
+                request_id=exchange.request_id,
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                client=client[0] if client else None,
+                key=exchange.caller,
+                model=exchange.model,
+                upstream=exchange.upstream,
+                upstream_status=exchange.upstream_status,
+                ms=round((time.perf_counter() - exchange.began) * 1000, 1),
+                error=error.code or error.type if error else None,
+                **exchange.report,
+            )
+
+    async def _refuse(
+        self, error: ApiError, exchange: Exchange, receive: Receive, send: Send
+    ) -> None:
+        headers = [_JSON, (b"x-request-id", exchange.request_id.encode("latin-1"))]
+        if error.retry_after:
+            headers.append((b"retry-after", error.retry_after.encode("latin-1")))
+        body = _encode(self.error_body(error))
+        if exchange.is_read or not has_body(exchange.headers):
+            await send_whole(send, error.status, body, headers)
+        else:
+            await send_early(receive, send, error.status, body, headers)
+
+
+class Generation(Handler):
+    """An endpoint at which an answer is generated, streamed or whole.
+
+    The engine stops as soon as the client leaves, even before the first token.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        app: FastAPI,
+        require_started: Callable[[], None],
+        telemetry: Telemetry,
+        tracer: Tracer,
+    ) -> None:
+        super().__init__(app, require_started)
+        self._endpoint = endpoint
+        self._telemetry = telemetry
+        self._tracer = tracer
+
+    def error_body(self, error: ApiError) -> dict[str, Any]:
+        return self._endpoint.error_body(error)
+
+    def note_refusal(self, exchange: Exchange) -> None:
+        if "outcome" not in exchange.report:
+            exchange.report["outcome"] = "rejected"
+            label = self._telemetry.model_label(exchange.model)
+            self._telemetry.count("requests", 1, label, self._endpoint.name, "rejected")
+
+    async def handle(
+        self, service: Service, exchange: Exchange, scope: Scope, receive: Receive, send: Send
+    ) -> int:
+        settings = service.settings
+        request = self._parse(service.engine, exchange)
+        exchange.report["stream"] = bool(request.stream)
+        if settings.log_prompts:
+            text = exchange.raw[:_MAX_LOGGED_BYTES].decode("utf-8", "replace")
+            exchange.report["request"] = text
+        self._require_started()
+        completion = Completion(
+            request,
+            service.engine,
+            settings.policy,
+            self._telemetry,
+            heal=settings.heal,
+            incidents=service.incidents,
+        )
+        with service.streams.one():
+            try:
+                with self._tracer.span(request, self._endpoint.operation, completion):
+                    async with Watch(receive, completion.leave):
+                        if request.stream:
+                            await self._stream(completion, exchange, scope, send)
+                        else:
+                            body = await completion.collect()
+                            headers = [_JSON, *_headers_of(exchange)]
+                            await send_whole(send, 200, body, headers)
+            finally:
+                exchange.report.update(completion.report())
+        return 200
+
+    def _parse(self, engine: Engine, exchange: Exchange) -> GenerationRequest:
+        try:
+            body = _decode(exchange.raw)
+        except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+            message = f"the body is not valid JSON: {error}"
+            raise invalid(message, code="invalid_json") from None
+        model = body.get("model") if isinstance(body, dict) else None
+        exchange.model = model if isinstance(model, str) else None
+        endpoint = self._endpoint
+        kind = endpoint.sampled if engine.is_local else endpoint.forwarded
+        return parse(kind, body, exchange)
+
+    async def _stream(
+        self, completion: Completion, exchange: Exchange, scope: Scope, send: Send
+    ) -> None:
+        parts = scope.get("extensions", {}).get(IN_PARTS) or SendParts(send)
+
+        def begin(events: bytes) -> Awaitable[None] | None:
+            # Until now a refusal could still be a status.
+            headers: Headers = list(_STREAM_HEADERS.items())
+            for header in _headers_of(exchange):
+                if header[0] not in _STREAM_HEADERS:
+                    headers.append(header)
+            begun: Awaitable[None] | None = parts.begin(clean(headers), events)
+            return begun
+
+        await parts.end(await completion.stream(begin, parts.write))
+
+
+class PassThrough(Handler):
+    """Everything else that an upstream has: request and response go through untouched.
+
+    Args:
+        own: Paths that this server answers itself.
+    """
+
+    def __init__(
+        self, app: FastAPI, require_started: Callable[[], None], own: Collection[str]
+    ) -> None:
+        super().__init__(app, require_started)
+        self._own = own
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in self._own:
+            allowed = "GET, HEAD" if scope["path"] == "/v1/models" else "POST"
+            raise HTTPException(405, headers={"Allow": allowed})
+        await super().__call__(scope, receive, send)
+
+    async def handle(
+        self, service: Service, exchange: Exchange, scope: Scope, receive: Receive, send: Send
+    ) -> int:
+        self._require_started()
+        engine = service.engine
+        assert isinstance(engine, UpstreamEngine)
+        path = _safe_path(scope)
+        status = _CLIENT_LEFT
+        with service.streams.one():
+            async with Watch(receive):
+                response = await engine.forward(scope["method"], path, exchange)
+                status = response.status
+                headers = [*exchange.engine_headers, _request_id(exchange)]
+                if length := response.header(b"content-length"):
+                    headers.append((b"content-length", length))
+                start = {"type": "http.response.start", "status": status}
+                try:
+                    await send({**start, "headers": clean(headers)})
+                    while (received := response.take_raw()) != b"":
+                        if received is None:
+                            await response.more()
+                        else:
+                            part = {"type": "http.response.body", "body": received}
+                            await send({**part, "more_body": True})
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+                except (BrokenError, TimeoutError) as error:
+                    # The status is sent: only a connection that breaks, without a last chunk, can
+                    # say that the response did.
+                    request_id = exchange.request_id
+                    _log.warning("request_id=%s: the upstream broke off: %s", request_id, error)
+                finally:
+                    response.close()
+                return status
+        return _CLIENT_LEFT
+
+
+class Check(Handler):
+    """Shows how a text repeats itself.
+
+    Texts are checked one after another, so that they do not take the processor from the streams. The
+    check of a client that leaves is given up.
+    """
+
+    def __init__(self, app: FastAPI, require_started: Callable[[], None]) -> None:
+        super().__init__(app, require_started)
+        self._turn = asyncio.Lock()
+
+    async def handle(
+        self, service: Service, exchange: Exchange, scope: Scope, receive: Receive, send: Send
+    ) -> int:
+        request = read_check(exchange.raw, service.settings.policy)
+        async with Watch(receive):
+            async with self._turn:
+                body = await answer(request)
+            await send_whole(send, 200, body, [_JSON, *_headers_of(exchange)])
+            return 200
+        return _CLIENT_LEFT
+
+
+def _exchange_of(scope: Scope) -> Exchange:
+    headers = scope["headers"]
+    given = b""
+    for name, value in headers:
+        if name == b"x-request-id":
+            given = value
+            break
+    request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return Exchange(request_id, None, time.perf_counter(), headers, scope["query_string"])
+
+
+def _request_id(exchange: Exchange) -> tuple[bytes, bytes]:
+    return (b"x-request-id", exchange.request_id.encode("latin-1"))
+
+
+def _headers_of(exchange: Exchange) -> Headers:
+    """Return the headers of a response that the client gets beside its own."""
+    return [*answer_headers(exchange.engine_headers), _request_id(exchange)]
+
+
+def _safe_path(scope: Scope) -> str:
+    """Return the path below `/v1` as it came.
+
+    Raises:
+        ApiError: (400) A server could read it as another path.
+    """
+    path: str = scope["raw_path"].decode("ascii")
+    decoded: str = scope["path"]
+    is_ambiguous = "//" in decoded or "\\" in decoded or not decoded.isprintable()
+    if is_ambiguous or any(part in (".", "..") for part in decoded.split("/")):
+        raise invalid("the path is ambiguous", code="invalid_path")
+    return path.removeprefix("/v1")

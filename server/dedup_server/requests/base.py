@@ -1,0 +1,235 @@
+"""What all requests have in common, and how one is read."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+
+from dedup.answer.channel import Editing
+from dedup.answer.usage import estimate_tokens
+from dedup.config import Policy
+from dedup_server.errors import ApiError, invalid
+from dedup_server.requests.conversation import texts_in
+from dedup_server.requests.fields import IS_OBJECT
+
+EndpointName = Literal["chat", "completions", "responses", "messages"]
+
+
+class UntranslatableError(ValueError):
+    """A request asks for something that a chat request cannot.
+
+    Args:
+        param: The field that asks for it.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, param: str, reason: str) -> None:
+        super().__init__(f"{param}: {reason}")
+        self.param = param
+        self.reason = reason
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class RepetitionOptions(Strict):
+    """What a request changes for itself."""
+
+    policy: Policy | None = None
+    heal: bool | None = None
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of a request and its response beside their JSON.
+
+    Args:
+        request_id: The client's, or one of our own.
+        caller: Which key the request came with, under a name that does not reveal it.
+        began: When it came, on the clock of `time.perf_counter`.
+        headers: The client's, names in lower case.
+        query: The query of its URL.
+        raw: Its body.
+        is_read: All of the body has come.
+        model: The model that it asks for.
+        engine_headers, upstream, upstream_status: What the engine reports of its own exchange.
+        report: More fields for its log line.
+    """
+
+    request_id: str = ""
+    caller: str | None = None
+    began: float = 0.0
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    query: bytes = b""
+    raw: bytes = b""
+    is_read: bool = False
+    model: str | None = None
+    engine_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    upstream: str | None = None
+    upstream_status: str | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+class GenerationRequest(BaseModel):
+    """A request for an answer: what all APIs have."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    model: str | None = None
+    stream: bool | None = None
+    repetition: Annotated[RepetitionOptions | None, IS_OBJECT] = None
+
+    # Names of fields in the body that `as_chat` returns, and in this API where they differ.
+    chat_names: ClassVar[dict[str, str]] = {}
+
+    _body: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _exchange: Exchange = PrivateAttr(default_factory=Exchange)
+
+    @property
+    def endpoint(self) -> EndpointName:
+        """Return the name of the endpoint; see `dedup_server.endpoints`."""
+        raise NotImplementedError
+
+    @cached_property  # pydantic takes its time to find a private attribute
+    def exchange(self) -> Exchange:
+        return self._exchange
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Return the JSON body as the client sent it, less what is meant for this server alone."""
+        return {name: value for name, value in self._body.items() if name != "repetition"}
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """Return the fields that the client sent with a value."""
+        values = {name: getattr(self, name) for name in self.model_fields_set}
+        values.update(self.model_extra or {})
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def num_choices(self) -> int:
+        """Return how many choices an answer has."""
+        return 1
+
+    @property
+    def wants_usage(self) -> bool:
+        """Return whether a stream ends with its usage."""
+        return False
+
+    @property
+    def last_prompt(self) -> str:
+        """Return the user's last message."""
+        raise NotImplementedError
+
+    @property
+    def earlier_answers(self) -> list[str]:
+        """Return the answers that stand in the conversation."""
+        return []
+
+    @property
+    def wants_json(self) -> bool:
+        """Return whether the answer must be JSON: then nothing in it may be edited."""
+        return False
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Return an estimate of the prompt's tokens."""
+        prompts = [self._body.get(name) for name in ("instructions", "system", "input", "messages")]
+        return estimate_tokens(sum(num_bytes(text) for one in prompts for text in texts_in(one)))
+
+    def as_chat(self) -> dict[str, Any]:
+        """Return the body of a chat request for the same answer.
+
+        Raises:
+            UntranslatableError: Chat cannot ask for it.
+        """
+        raise NotImplementedError
+
+    def editing(self, policy: Policy, *, locks_reasoning: bool = False) -> Editing:
+        """Return how the answer is to be filtered."""
+        history = self.earlier_answers if policy == "strict" else ()
+        return Editing(policy, self.last_prompt, history, self.wants_json, locks_reasoning)
+
+    def forwarded(self, **changes: Any) -> bytes:
+        """Return the body for an upstream.
+
+        That is the very bytes that came, unless something in them is for this server alone or has
+        to change.
+        """
+        body, raw = self._body, self.exchange.raw
+        is_same = all(body.get(name) == value for name, value in changes.items())
+        if raw and is_same and "repetition" not in body:
+            return raw
+        return encoded({**self.body, **changes})
+
+
+Request = TypeVar("Request", bound=GenerationRequest)
+
+
+def encoded(body: dict[str, Any]) -> bytes:
+    """Return a body as JSON. Raises `ApiError` (400) if it holds what JSON cannot."""
+    try:
+        return msgspec.json.encode(body)
+    except (ValueError, OverflowError, msgspec.MsgspecError) as error:
+        raise invalid(f"the body cannot be passed on: {error}") from None
+
+
+def num_bytes(text: str) -> int:
+    """Return the size of a text in UTF-8."""
+    return len(text.encode("utf-8", "replace"))
+
+
+def parse(kind: type[Request], body: object, exchange: Exchange | None = None) -> Request:
+    """Return the request in `body`, which is decoded JSON.
+
+    Raises:
+        ApiError: (400) It names the first field that is wrong, and why.
+    """
+    if not isinstance(body, dict):
+        raise invalid(f"the body must be a JSON object, got {type(body).__name__}")
+    try:
+        request = kind.model_validate(body)
+    except ValidationError as error:
+        raise _one_line(error) from None
+    request._body = body
+    request._exchange = exchange or Exchange()
+    return request
+
+
+_MAX_SHOWN = 12
+_RANGES = {
+    "greater_than_equal": ("≥", "ge"),
+    "greater_than": (">", "gt"),
+    "less_than_equal": ("≤", "le"),
+    "less_than": ("<", "lt"),
+}
+
+
+def _one_line(error: ValidationError) -> ApiError:
+    first = error.errors(include_url=False)[0]
+    name = ".".join(map(str, first["loc"])) or "body"
+    if first["type"] == "missing":
+        return invalid(f"{name}: is required", name)
+    if first["type"] == "extra_forbidden":
+        return invalid(f"{name}: unknown field", name, "unknown_parameter")
+    if first["type"] in _RANGES:
+        sign, bound = _RANGES[first["type"]]
+        message = f"must be {sign} {first['ctx'][bound]:g}"
+    elif first["type"] == "messages":
+        return invalid(f"{name}: {first['msg']}", name)
+    elif first["msg"].startswith("must be "):
+        message = first["msg"]
+    else:
+        message = first["msg"].removeprefix("Input should be ")
+        message = message.replace("a valid dictionary or instance of Message", "an object")
+        if message == first["msg"]:
+            message = message[0].lower() + message[1:]
+        else:
+            message = "must be " + message
+    shown = repr(first["input"])
+    if len(shown) > _MAX_SHOWN:  # what a user wrote belongs into no error
+        shown = f"something of type {type(first['input']).__name__}"
+    return invalid(f"{name}: {message}, got {shown}", name)
