@@ -44,6 +44,8 @@ SERVER = [
     "http/client",
     "wire/base",
     "wire/chat",
+    "wire/messages",
+    "wire/responses",
     "wire/sse",
     "engines/upstream/engine",
 ]

@@ -97,7 +97,7 @@ class Choice:
         for delta in frame.deltas:
             if delta.choice == self.index:
                 is_edited = self._feed(delta, finish, before) or is_edited
-        if finish is not None:
+        if finish is not None and not (self._heals and self._loops):
             before += self.release()
         is_cut = any(channel.is_cut for channel in self.channels)
         if not is_cut:
@@ -161,8 +161,8 @@ class Choice:
         channel = self._channel(delta)
         given = channel.feed(text)
         self._loops = self._loops or channel.is_cut
-        if finish is not None or delta.ends:
-            given += channel.flush()
+        if (finish is not None or delta.ends) and not (self._heals and channel.is_cut):
+            given += channel.flush()  # behind a cut, which may be continued, nothing is held
         if delta.ends:
             self._done.add(delta.part)
         delta.given = given
@@ -214,7 +214,7 @@ class Answer:
 
     Attributes:
         input_tokens, output_tokens: As the engine reports them, all attempts together; None until
-            it does.
+            it does for the attempt that runs.
         is_estimated: Part of `output_tokens` is an estimate.
         has_failed: The engine reported, in its API's own form, that it failed.
     """
@@ -240,7 +240,9 @@ class Answer:
         self._num_choices = num_choices
         self._last: Choice | None = None
         self._has_last_frame = False
-        self._tokens_before = 0  # output tokens of the attempts before this one
+        self._tokens_before = 0  # output of the attempts before this one
+        self._bytes_before = 0
+        self._has_counts = False  # an engine has reported some
         self._is_continued = False
 
     @property
@@ -290,7 +292,10 @@ class Answer:
         """Return the number of tokens generated, estimated where the engine does not report it."""
         if self.output_tokens is not None:
             return self.output_tokens
-        return estimate_tokens(sum([channel.bytes_in for channel in self.channels]))
+        num_bytes = sum([channel.bytes_in for channel in self.channels])
+        if not self._has_counts:
+            return estimate_tokens(num_bytes)
+        return self._tokens_before + estimate_tokens(num_bytes - self._bytes_before)
 
     def feed(self, frame: Frame) -> Decision:
         """Filter a frame: set `given` of its deltas, and say what else the reader gets.
@@ -366,6 +371,8 @@ class Answer:
                 choice.resume(prefix)
         self.is_estimated = self.is_estimated or self.output_tokens is None
         self._tokens_before = self.num_tokens
+        self._bytes_before = sum([channel.bytes_in for channel in self.channels])
+        self.output_tokens = None
         if self.input_tokens is None:
             self.input_tokens = prompt_tokens
         self._has_last_frame = False
@@ -412,4 +419,5 @@ class Answer:
         if frame.input_tokens is not None and not self._is_continued:
             self.input_tokens = frame.input_tokens
         if frame.output_tokens is not None:
+            self._has_counts = True
             self.output_tokens = self._tokens_before + frame.output_tokens

@@ -16,7 +16,6 @@ from dedup.answer.answer import Answer
 from dedup.answer.channel import Editing
 from dedup.answer.continuation import Healing
 from dedup.answer.frame import UNCHANGED
-from dedup.answer.usage import estimate_tokens
 from dedup.config import Policy
 from dedup_server.endpoints import CHAT, ENDPOINTS
 from dedup_server.engines.base import Call, Engine, Frames, StopGeneration, Take
@@ -354,15 +353,13 @@ class Completion:
                 telemetry.observe("heal_seconds", self._heal_seconds, label)
         if self._incidents is not None and (self._first_loop or answer.is_cut):
             self._log_loop(self._incidents)
-        input_tokens, output_tokens = answer.input_tokens, answer.output_tokens
-        if not channels and output_tokens is None:
+        if not channels and answer.output_tokens is None:
             return  # nothing was generated
+        input_tokens = answer.input_tokens
         if input_tokens is None:
             input_tokens = self._request.prompt_tokens
-        if output_tokens is None:
-            output_tokens = estimate_tokens(sum([channel.bytes_in for channel in channels]))
         telemetry.count("tokens", input_tokens, label, "input")
-        telemetry.count("tokens", output_tokens, label, "output")
+        telemetry.count("tokens", answer.num_tokens, label, "output")
         for channel in channels:
             telemetry.count_channel(channel, label, is_delivered=self._is_delivered)
         if channels:

@@ -15,7 +15,7 @@ from dedup_server.requests.chat import (
 )
 from dedup_server.requests.messages import MessagesRequest, SampledMessagesRequest
 from dedup_server.requests.responses import ResponsesRequest, SampledResponsesRequest
-from dedup_server.wire import messages
+from dedup_server.wire import chat, messages
 from dedup_server.wire.base import Reader, Writer
 from dedup_server.wire.chat import ChatReader, ChatWriter
 from dedup_server.wire.messages import MessagesReader, MessagesWriter
@@ -73,7 +73,7 @@ CHAT = Endpoint(
     SampledChatRequest,
     ChatReader,
     _chat_writer,
-    ApiError.body,
+    chat.error_body,
     "chat",
     "A chat completion, streamed or whole",
 )
@@ -84,7 +84,7 @@ COMPLETIONS = Endpoint(
     SampledCompletionRequest,
     ChatReader,
     _chat_writer,
-    ApiError.body,
+    chat.error_body,
     "text_completion",
     "A text completion, streamed or whole",
 )
@@ -95,7 +95,7 @@ RESPONSES = Endpoint(
     SampledResponsesRequest,
     ResponsesReader,
     _responses_writer,
-    ApiError.body,
+    chat.error_body,
     "chat",
     "A response (OpenAI's Responses API), streamed or whole",
 )

@@ -725,7 +725,7 @@ def test_how_a_request_wants_its_answer_edited() -> None:
         "responses", {"input": "hello", "text": {"format": {"type": "json_object"}}}, "off"
     ) == Editing("off", "hello", (), True)
     assert editing_of("responses", {"input": 3, "text": {"format": "json"}}, "balanced") == Editing(
-        "balanced", "", []
+        "balanced"
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dedup import FilterConfig, RepetitionFilter, repetition_metrics
-from dedup.answer.channel import Editing
+from dedup.answer.channel import Editing, no_clock
 from dedup.text.loops.detector import LoopEvent
 from dedup_server.telemetry import Telemetry
 from tests.faults.proxy import proxy
@@ -155,7 +155,14 @@ class Truth:
             and (not exchange.usage or exchange.usage.get("estimated"))
         ):
             usage = None
-        if usage and hung_up:  # what was said already went into the last prompt
+        if usage and hung_up and not streamed:  # only what was continued is hung up on
+            first = hung_up[0]
+            input_tokens = first.usage["prompt_tokens"]
+            output_tokens = first.usage["completion_tokens"] + usage["completion_tokens"]
+            for place, fed in texts.items():
+                begins = len("".join(first.pieces.get(place, ())))
+                output_tokens += _quarter([fed.text[begins : fed.went_on_at]])
+        elif usage and hung_up:  # what was said already went into the last prompt
             output_tokens = (
                 _quarter([fed.text[: fed.went_on_at] for fed in texts.values()])
                 + usage["completion_tokens"]
@@ -382,11 +389,11 @@ def test_healing_a_whole_answer_takes_time() -> None:
 
 def test_text_that_passes_because_the_filter_failed_was_given_out() -> None:
     telemetry = Telemetry(["m"])
-    channel = Editing("balanced").channel("content")
+    channel = Editing("balanced").channel("content", no_clock)
     given = channel.feed("The river rose in the night. ")
     channel.filter.flush()  # so that it refuses what comes
     given += channel.feed("Nobody slept. ") + channel.feed("Then it rained.")
-    channel.push(telemetry, "m")
+    telemetry.count_channel(channel, "m", is_delivered=True)
     measured = {
         one: value
         for kind, one, _, value in samples(telemetry.exposition().decode())

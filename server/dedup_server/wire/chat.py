@@ -14,10 +14,10 @@ import msgspec
 from dedup.answer.answer import Answer
 from dedup.answer.frame import ChannelName, Decision, Delta, Finish, Frame, Start
 from dedup.lenient_json import as_text, write_json
-from dedup_server.errors import ApiError, UpstreamRefusalError, upstream_failed
+from dedup_server.errors import ApiError, upstream_failed
 from dedup_server.wire.base import Reader
 from dedup_server.wire.chat_body import MergedBody
-from dedup_server.wire.reading import count, read_object
+from dedup_server.wire.reading import count, read_object, refusal_in
 from dedup_server.wire.sse import DONE, Event, encode
 from dedup_server.wire.view import ChunkView, read_view
 
@@ -74,6 +74,7 @@ class ChatReader(Reader):
         super().__init__()
         self._template: Template | None = None
         self._templates_left = _MAX_TEMPLATES
+        self._last = (-1, "")  # choice and part of the last chunk
         self._running: set[int] = set()
         self._ended: set[int] = set()
 
@@ -94,7 +95,7 @@ class ChatReader(Reader):
         try:
             view = read_view(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return self._read(Event(as_text(data), event.name))
+            return self._read(event)
         frame = self._read_plain(event, view)
         if frame is None:
             frame = self._read(event)
@@ -119,7 +120,8 @@ class ChatReader(Reader):
         part, text = plain
         self._running.add(choice.index)
         delta = Delta(choice.index, _CHANNELS[part], part, text)
-        if not event.name and self._templates_left:
+        last, self._last = self._last, (choice.index, part)
+        if self._last == last and not event.name and self._templates_left:
             self._templates_left -= 1
             self._template = _template_of(event.data, delta)
         return Frame([delta], None, Source(event))
@@ -128,11 +130,8 @@ class ChatReader(Reader):
         if event.data == _IS_DONE:
             return Frame([], None, Source(event), is_last=True)
         chunk = read_object(event.data)
-        error = chunk.get("error") or (chunk if chunk.get("object") == "error" else None)
-        if error:
-            raise UpstreamRefusalError(
-                502, error if isinstance(error, dict) else {"message": str(error)}
-            )
+        if chunk.get("error") or chunk.get("object") == "error":
+            raise refusal_in(chunk)
         _check_choices(chunk, "the upstream sent a chunk without choices")
         self._template = None  # a chunk of another kind came between
         return self._frame_of(Source(event), chunk, is_whole=False)
@@ -241,8 +240,10 @@ class ChatWriter:
         for chunk in last:
             self._body.add(chunk)
         response = self._body.response()
-        if self._is_continued or not (self._body.is_begun or response.get("usage")):
-            response["usage"] = self._usage()
+        if self._body.is_begun and self._is_continued:
+            response["usage"] = {**(response.get("usage") or {}), **self._usage()}
+        elif not self._body.is_begun:
+            response["usage"] = response.get("usage") or self._usage()
         return write_json(response)
 
     def _chunks(self, frame: Frame, decision: Decision) -> list[Json]:
@@ -439,6 +440,11 @@ class ChatWriter:
         }
 
 
+def error_body(error: ApiError) -> Json:
+    """Return an error in OpenAI's shape."""
+    return error.body()
+
+
 _CHANNELS: Final[dict[str, ChannelName]] = {
     "reasoning_content": "reasoning",
     "reasoning": "reasoning",
@@ -517,7 +523,7 @@ def _template_of(data: bytes, delta: Delta) -> Template | None:
     text = _encode(delta.text)
     before, found, after = data.partition(text)
     starts = (b'"content":', b'"content": ', b'"text":', b'"text": ')
-    if not found or text in after or not before.endswith(starts):
+    if not found or text in after or b"\n" in data or not before.endswith(starts):
         return None
     choice = read_object(data)["choices"][0]
     if "text" in choice:

@@ -12,7 +12,7 @@ from dedup.answer.frame import ChannelName, Decision, Delta, Finish, Frame, Star
 from dedup.lenient_json import read_json, write_json
 from dedup_server.errors import ApiError, upstream_failed
 from dedup_server.wire.base import Reader
-from dedup_server.wire.reading import count, read_object
+from dedup_server.wire.reading import count, read_object, refusal_in
 from dedup_server.wire.sse import Event, encode
 
 Json = dict[str, Any]
@@ -86,8 +86,8 @@ class MessagesReader(Reader):
             return Frame([], None, source, is_last=True)
         if kind == "error":
             return Frame([], None, source, is_last=True, has_failed=True)
-        if kind is None and message.get("error"):
-            raise upstream_failed("the upstream failed in the middle of its answer")
+        if message.get("object") == "error" or (kind is None and message.get("error")):
+            raise refusal_in(message)
         return Frame([], None, source)
 
     def read_whole(self, body: bytes) -> Frame:
@@ -416,7 +416,9 @@ def error_body(error: ApiError) -> Json:
     """Return an error in the API's own shape."""
     kind = error.type
     if kind not in _ERRORS.values():
-        kind = "api_error" if error.status >= 500 else _ERRORS.get(error.status, "api_error")
+        kind = _ERRORS.get(error.status, "invalid_request_error")
+        if error.status >= 500:
+            kind = "api_error"
     return {"type": "error", "error": {"type": kind, "message": error.message}}
 
 

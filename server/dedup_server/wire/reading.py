@@ -3,7 +3,7 @@
 from typing import Any
 
 from dedup.lenient_json import read_json
-from dedup_server.errors import upstream_failed
+from dedup_server.errors import ApiError, UpstreamRefusalError, upstream_failed
 
 
 def read_object(data: bytes) -> dict[str, Any]:
@@ -19,6 +19,14 @@ def read_object(data: bytes) -> dict[str, Any]:
     if not isinstance(decoded, dict):
         raise upstream_failed("the upstream sent JSON that is not an object")
     return decoded
+
+
+def refusal_in(message: dict[str, Any]) -> ApiError:
+    """Return the failure that a server reports in the middle of its answer, in OpenAI's shape."""
+    error = message.get("error", message)
+    if not isinstance(error, dict):
+        error = {"message": str(error)}
+    return UpstreamRefusalError(502, error)
 
 
 def count(usage: Any, name: str) -> int | None:

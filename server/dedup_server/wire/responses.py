@@ -16,7 +16,7 @@ from dedup.answer.usage import estimate_tokens
 from dedup.lenient_json import write_json
 from dedup_server.errors import ApiError, upstream_failed
 from dedup_server.wire.base import Reader
-from dedup_server.wire.reading import count, read_object
+from dedup_server.wire.reading import count, read_object, refusal_in
 from dedup_server.wire.sse import Event, encode
 
 Json = dict[str, Any]
@@ -113,9 +113,11 @@ class ResponsesReader(Reader):
             return Frame([], None, Source(event, {}))
         message = read_object(event.data)
         kind = message.get("type")
+        if message.get("object") == "error":
+            raise refusal_in(message)
         if not isinstance(kind, str):
             if message.get("error"):
-                raise upstream_failed("the upstream failed in the middle of its answer")
+                raise refusal_in(message)
             return Frame([], None, Source(event, message))
         if kind in _BY_DELTA:
             return self._read_delta(event, message, _BY_DELTA[kind])

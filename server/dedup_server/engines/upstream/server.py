@@ -142,7 +142,8 @@ class Upstream:
             response = await self._client.request(method, path, headers, body)
             code = str(response.status)
             self._set_up(response.status < 500)
-            exchange.engine_headers = _less(response.headers, _OWN_HEADERS)
+            if not exchange.engine_headers:  # the first attempt's, of an answer that is continued
+                exchange.engine_headers = _less(response.headers, _OWN_HEADERS)
             return response
         except TimeoutError as error:
             code = "timeout"
@@ -201,9 +202,8 @@ class Upstream:
         if self._key is not None:
             key = self._key.encode()
             headers.append((b"authorization", b"Bearer " + key))
-            for name, _ in exchange.headers:
-                if name in _KEY_HEADERS and name != b"authorization":
-                    headers.append((name, key))
+            names = {name for name, _ in exchange.headers if name in _KEY_HEADERS}
+            headers += [(name, key) for name in names if name != b"authorization"]
         elif self._passes_keys:
             headers += [header for header in exchange.headers if header[0] in _KEY_HEADERS]
         return headers
