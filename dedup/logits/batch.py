@@ -1,251 +1,182 @@
-"""The methods of `processors` for a whole batch on any device: from nothing but the tokens, in vectorised operations, without a
-synchronisation with the host. Each function does what the one of its name does row by row; its docstring stands there.
+"""Operations on a batch that several methods share: vectorised, on any device.
 
-Shapes: ids (batch, length), scores (batch, vocabulary), changed in place; text (batch, length): which ids are no padding.
+None of them waits for the device. torch is imported here and in the adapters only: the methods use
+what a `Batch` and its tensors offer, so the library's core runs without torch.
 """
 
-import math
+from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from dedup.config import DecodingConfig
-from dedup.logits.dry import max_exponent
-from dedup.logits.temperature import LEAST
 from dedup.logits.tokens import TokenSets
 
-_FAR = 1 << 20  # tokens; beyond any window and any match that matters
+
+class DeviceTokenSets:
+    """`TokenSets` as tensors.
+
+    Attributes:
+        exempt: Mask over token ids, or None; ids beyond its end are not exempt.
+        breakers: Pairs of a mask over first tokens and the tokens that must follow them.
+    """
+
+    def __init__(self, sets: TokenSets) -> None:
+        self.exempt = None if sets.exempt is None else torch.from_numpy(sets.exempt)
+        heads_of: dict[tuple[int, ...], list[int]] = {}
+        for head, tails in sets.breakers.items():
+            for tail in tails:
+                heads_of.setdefault(tail, []).append(head)
+        self.breakers = [(_mask(heads), tail) for tail, heads in heads_of.items()]
+        self._device: torch.device | None = None
+
+    def move_to(self, device: torch.device) -> None:
+        if self._device != device:
+            self.exempt = None if self.exempt is None else self.exempt.to(device)
+            self.breakers = [(heads.to(device), tail) for heads, tail in self.breakers]
+            self._device = device
 
 
-class DeviceMethods:
-    """A configuration's methods; what they need of it is put on the device once."""
+class Batch:
+    """Token ids and scores of a batch at one step.
 
-    def __init__(self, config: DecodingConfig, sets: TokenSets) -> None:
-        self._config = config
-        # DRY: from which exponent on a penalty grows no more, and so which matches are long enough to be told apart.
-        self._max_exponent = int(min(max_exponent(config.dry_base), _FAR))
-        self._longest_match = config.dry_allowed_length + (
-            0 if config.dry_base == 1 else self._max_exponent
-        )
-        self._exempt = None if sets.exempt is None else torch.from_numpy(sets.exempt)
-        tails: dict[tuple[int, ...], list[int]] = {}
-        for head, its_tails in sets.breakers.items():
-            for tail in its_tails:
-                tails.setdefault(tail, []).append(head)
-        self._breakers = [(_mask(heads), tail) for tail, heads in tails.items()]
-        self._on: torch.device | None = None
+    Attributes:
+        ids: Token ids, shape (batch, length).
+        scores: Scores of the next token, shape (batch, vocabulary), changed in place.
+        is_text: Which ids are not padding, shape (batch, length).
+        num_prompt: Number of ids in a row that are the prompt.
+        sets: Token sets, on the device of the scores.
+        longest: Longest match that a method looks for, under the name of the field that sets it:
+            `Method.match_lengths`, computed before torch.compile traces the methods.
+        encoder_ids: Token ids of the encoder's input, shape (inputs, length), or None. Beams and
+            samples of one input stand in consecutive rows of the batch.
+    """
 
-    def apply(
+    def __init__(
         self,
         ids: Tensor,
         scores: Tensor,
         num_prompt: int,
+        sets: DeviceTokenSets,
+        longest: Mapping[str, int],
         pad_id: int | None = None,
         encoder_ids: Tensor | None = None,
     ) -> None:
-        """All of them, in the order of `processors.apply`. num_prompt: how many of a row's ids are the prompt."""
-        config = self._config
-        self._move_to(scores.device)
-        text = (
-            torch.ones_like(ids, dtype=torch.bool)
-            if pad_id is None
-            else (ids != pad_id).cumsum(-1) > 0
-        )
-        if config.repetition_penalty != 1:
-            self._repetition_penalty(ids, scores, text, num_prompt)
-        if config.frequency_penalty or config.presence_penalty:
-            self._openai_penalties(ids, scores, text, num_prompt)
-        if config.dry_multiplier and np.float32(config.dry_base) >= 1 and config.dry_penalty_last_n:
-            self._dry(ids, scores, text)
-        if config.lz_penalty:
-            self._lz_penalty(ids, scores, text, num_prompt)
-        if size := config.no_repeat_ngram_size:
-            window = config.no_repeat_ngram_window
-            first = 0 if window < 0 else max(0, ids.shape[1] - window)
-            self._ban_ngrams(ids[:, first:], ids, scores, text[:, first:], size)
-        if encoder_ids is not None:
-            encoder = encoder_ids.to(ids).repeat_interleave(len(ids) // len(encoder_ids), 0)
-            self._ban_ngrams(
-                encoder,
-                ids,
-                scores,
-                torch.ones_like(encoder, dtype=torch.bool),
-                config.encoder_no_repeat_ngram_size,
-            )
-        if config.temperature != 1 or config.repetition_temperature or config.dynatemp_range:
-            scores.div_(self._temperature(ids, scores, text))
+        self.ids = ids
+        self.scores = scores
+        self.num_prompt = num_prompt
+        self.sets = sets
+        self.longest = longest
+        self.encoder_ids = encoder_ids
+        if pad_id is None:
+            self.is_text = torch.ones_like(ids, dtype=torch.bool)
+        else:
+            self.is_text = (ids != pad_id).cumsum(-1) > 0
 
-    def _move_to(self, device: torch.device) -> None:
-        if self._on != device:
-            self._exempt = None if self._exempt is None else self._exempt.to(device)
-            self._breakers = [(heads.to(device), tail) for heads, tail in self._breakers]
-            self._on = device
+    @property
+    def length(self) -> int:
+        return self.ids.shape[1]
 
-    def _repetition_penalty(
-        self, ids: Tensor, scores: Tensor, text: Tensor, num_prompt: int
-    ) -> None:
-        seen = self._counts(ids, scores, text, num_prompt, counts_prompt=True) > 0
-        penalty = self._config.repetition_penalty
-        scores.copy_(
-            torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
-        )
+    @property
+    def vocabulary_size(self) -> int:
+        return self.scores.shape[1]
 
-    def _openai_penalties(self, ids: Tensor, scores: Tensor, text: Tensor, num_prompt: int) -> None:
-        counts = self._counts(ids, scores, text, num_prompt, counts_prompt=False)
-        scores.sub_((self._config.frequency_penalty * counts).to(scores.dtype))
-        scores.sub_(self._config.presence_penalty * (counts > 0))
+    @property
+    def largest_score(self) -> float:
+        """Largest finite number of the scores' type."""
+        return torch.finfo(self.scores.dtype).max
 
-    def _counts(
-        self, ids: Tensor, scores: Tensor, text: Tensor, num_prompt: int, counts_prompt: bool
-    ) -> Tensor:
-        config, length = self._config, ids.shape[1]
-        counts_prompt = counts_prompt if config.penalize_prompt is None else config.penalize_prompt
-        start = max(
-            0 if counts_prompt else num_prompt,
-            length - config.penalty_last_n if config.penalty_last_n >= 0 else 0,
-        )
-        age = torch.arange(length - start - 1, -1, -1, device=ids.device, dtype=torch.float32)
-        weights = torch.pow(config.penalty_decay, age) * text[:, start:]
-        empty = torch.zeros(len(ids), scores.shape[1] + 1, device=ids.device)
-        counts = empty.scatter_add_(1, self._targets(ids[:, start:], scores), weights)[:, :-1]
-        return self._spared(counts, 0)
+    def range(self, start: int, stop: int, step: int = 1) -> Tensor:
+        """Return the integers of `range(start, stop, step)` on the device."""
+        return torch.arange(start, stop, step, device=self.ids.device)
 
-    def _dry(self, ids: Tensor, scores: Tensor, text: Tensor) -> None:
-        config, length = self._config, ids.shape[1]
-        allowed, last_n = config.dry_allowed_length, config.dry_penalty_last_n
-        start = 0 if last_n < 0 else max(0, length - last_n)
-        if length - start <= max(1, allowed):
-            return
-        lengths = _match_lengths(ids[:, start:], text[:, start:], self._longest_match)
-        lengths = torch.minimum(lengths, self._num_since_breaker(ids[:, start:])[:, None])
-        wanted = (lengths >= allowed) & text[:, start:-1]
-        best = self._best(ids[:, start + 1 :], scores, lengths, wanted)
-        exponents = (best - allowed).clamp(max=self._max_exponent)
-        largest = torch.finfo(scores.dtype).max / 4 * min(1, config.temperature)
-        penalties = (config.dry_multiplier * torch.pow(config.dry_base, exponents.double())).clamp(
-            max=largest
-        )
-        penalties = penalties.where(best >= allowed, 0)
-        for heads, tail in self._breakers:
-            if not tail:
-                penalties = penalties.where(
-                    ~_lookup(heads, torch.arange(scores.shape[1], device=ids.device)), 0
-                )
-        scores.sub_(penalties.to(scores.dtype))
+    def counts(self, config: DecodingConfig, counts_prompt: bool) -> Tensor:
+        """Return how often each token occurs, shape (batch, vocabulary); 0 for exempt tokens.
 
-    def _num_since_breaker(self, ids: Tensor) -> Tensor:
+        Looks at the last `penalty_last_n` tokens, without the prompt's unless `counts_prompt`. An
+        occurrence counts `penalty_decay` to the power of the tokens after it.
+        """
+        start = 0 if counts_prompt else self.num_prompt
+        if config.penalty_last_n >= 0:
+            start = max(start, self.length - config.penalty_last_n)
+        ids = self.ids[:, start:]
+        num_later = self.range(self.length - start - 1, -1, -1).float()
+        weights = torch.pow(config.penalty_decay, num_later) * self.is_text[:, start:]
+        counts = torch.zeros(len(ids), self.vocabulary_size + 1, device=ids.device)
+        counts.scatter_add_(1, self._columns(ids), weights)
+        return self._without_exempt(counts[:, :-1], 0)
+
+    def largest(self, tokens: Tensor, values: Tensor, wanted: Tensor) -> Tensor:
+        """Return the largest value of each token, shape (batch, vocabulary).
+
+        `tokens`, `values` and `wanted` have the shape (batch, n). Tokens without a wanted value and
+        exempt tokens get -1.
+        """
+        largest = torch.full((len(tokens), self.vocabulary_size + 1), -1, device=tokens.device)
+        columns = self._columns(tokens).where(wanted, self.vocabulary_size)
+        largest.scatter_reduce_(1, columns, values, "amax")
+        return self._without_exempt(largest[:, :-1], -1)
+
+    def match_lengths(self, longest: int, start: int = 0) -> Tensor:
+        """Return how many tokens before each position equal those at the end of the row.
+
+        Counts up to `longest`, from position `start` on. Shape (batch, length - start - 1): the
+        end itself is left out.
+        """
+        ids, is_text = self.ids[:, start:], self.is_text[:, start:]
         length = ids.shape[1]
-        last = torch.full(
-            (len(ids),), -1, device=ids.device
-        )  # place and size of the last breaker, as one number
-        places = torch.arange(length, device=ids.device)
-        for heads, tail in self._breakers:
-            size = len(tail)
-            if length <= size:
-                continue
-            begins = _lookup(heads, ids[:, : length - size])
-            for offset, token in enumerate(tail, 1):
-                begins &= ids[:, offset : length - size + offset] == token
-            last = torch.maximum(
-                last, (places[: length - size] * 64 + size).where(begins, -1).amax(-1)
-            )
-        after = length - (last // 64 + last % 64 + 1)
-        return after.where(last >= 0, length)
+        longest = max(1, min(longest, length - 1))
+        # Padding equals nothing: it is -1 on one side and -2 on the other.
+        earlier = ids.where(is_text, -1)[:, :-1]
+        windows = pad(earlier, (longest - 1, 0), value=-1).unfold(1, longest, 1)
+        end = ids.where(is_text, -2)[:, length - longest :]
+        equal = (windows == end[:, None]).flip(-1).to(torch.uint8)
+        lengths: Tensor = equal.cumprod(-1, dtype=torch.uint8).sum(-1)
+        return lengths
 
-    def _lz_penalty(self, ids: Tensor, scores: Tensor, text: Tensor, num_prompt: int) -> None:
-        config, length = self._config, ids.shape[1]
-        start, buffer = max(num_prompt, length - config.lz_window), config.lz_buffer
-        if length - start <= buffer:
+    def ban_followers(self, ids: Tensor, size: int, is_text: Tensor | None = None) -> None:
+        """Ban the tokens that complete in `ids` an n-gram of which `size` - 1 tokens end the row.
+
+        A row that would lose every token keeps all.
+        """
+        if ids.shape[1] < size or self.length < size - 1:
             return
-        lengths = _match_lengths(ids[:, start:], text[:, start:], buffer)[:, buffer - 1 :]
-        distances = torch.arange(length - start - buffer, 0, -1, device=ids.device)
-        best = self._best(
-            ids[:, start + buffer :], scores, lengths * _FAR + _FAR - distances, lengths >= 0
+        ngrams = ids.unfold(1, size, 1)
+        end = self.ids[:, None, self.length - size + 1 :]
+        equal = (ngrams[..., :-1] == end).all(-1)
+        if is_text is not None:
+            equal &= is_text[:, : ngrams.shape[1]]
+        columns = self._columns(ngrams[..., -1]).where(equal, self.vocabulary_size)
+        empty = torch.zeros(
+            len(self.ids), self.vocabulary_size + 1, device=ids.device, dtype=torch.bool
         )
-        saved = (math.log2(scores.shape[1]) - torch.log2(_FAR - (best % _FAR).double())).clamp(
-            min=0
-        )
-        scores.sub_((config.lz_penalty * saved.where(best >= 0, 0)).to(scores.dtype))
+        banned = self._without_exempt(empty.scatter_(1, columns, True)[:, :-1], False)
+        rest = self.scores.masked_fill(banned, -torch.inf)
+        has_token = rest.amax(-1, keepdim=True) > -torch.inf
+        self.scores.masked_fill_(banned & has_token, -torch.inf)
 
-    def _ban_ngrams(
-        self, read: Tensor, ids: Tensor, scores: Tensor, text: Tensor, size: int
-    ) -> None:
-        """Bans what would complete an n-gram of `read`."""
-        length = ids.shape[1]
-        if read.shape[1] < size or length < size - 1:
-            return
-        windows = read.unfold(1, size, 1)
-        same = (windows[..., :-1] == ids[:, None, length - size + 1 :]).all(-1) & text[
-            :, : windows.shape[1]
-        ]
-        targets = self._targets(windows[..., -1], scores).where(same, scores.shape[1])
-        empty = torch.zeros(len(ids), scores.shape[1] + 1, device=ids.device, dtype=torch.bool)
-        banned = self._spared(empty.scatter_(1, targets, True)[:, :-1], False)
-        left = scores.masked_fill(banned, -torch.inf).amax(-1, keepdim=True) > -torch.inf
-        scores.masked_fill_(banned & left, -torch.inf)
+    @staticmethod
+    def contains(mask: Tensor, tokens: Tensor) -> Tensor:
+        """Return which tokens are in the set that `mask` holds; ids beyond its end are not."""
+        inside = (tokens >= 0) & (tokens < len(mask))
+        return mask[tokens.where(inside, 0)] & inside
 
-    def _temperature(self, ids: Tensor, scores: Tensor, text: Tensor) -> Tensor:
-        config = self._config
-        value = torch.full(
-            (len(ids), 1), config.temperature, device=ids.device, dtype=torch.float64
-        )
-        if config.dynatemp_range:
-            low, high = (
-                max(0.0, config.temperature - config.dynatemp_range),
-                config.temperature + config.dynatemp_range,
-            )
-            logs = scores.double().log_softmax(-1)
-            entropy = -(logs.exp() * logs.where(logs > -torch.inf, 0)).sum(-1, keepdim=True)
-            share = entropy / math.log(scores.shape[1])
-            value = (low + (high - low) * share.clamp(min=0) ** config.dynatemp_exponent).clamp(
-                min=LEAST
-            )
-        if config.repetition_temperature and ids.shape[1] > 1:
-            least = config.repetition_temperature_length
-            repeats = (_match_lengths(ids, text, least) >= least).any(-1, keepdim=True)
-            value = torch.where(repeats, config.repetition_temperature, value)
-        return value.to(scores.dtype)
-
-    def _best(self, tokens: Tensor, scores: Tensor, values: Tensor, wanted: Tensor) -> Tensor:
-        """For each token of the vocabulary its largest value, -1 if it has none or is exempt."""
-        empty = torch.full((len(tokens), scores.shape[1] + 1), -1, device=tokens.device)
-        targets = self._targets(tokens, scores).where(wanted, scores.shape[1])
-        return self._spared(empty.scatter_reduce_(1, targets, values, "amax")[:, :-1], -1)
-
-    def _targets(self, tokens: Tensor, scores: Tensor) -> Tensor:
-        """The columns of the tokens; of those outside the vocabulary the one behind it."""
-        size = scores.shape[1]
+    def _columns(self, tokens: Tensor) -> Tensor:
+        """Return the columns of tokens; one behind the last for those outside the vocabulary."""
+        size = self.vocabulary_size
         return tokens.long().where((tokens >= 0) & (tokens < size), size)
 
-    def _spared(self, values: Tensor, nothing: float) -> Tensor:
-        """`values`, (batch, vocabulary), with `nothing` for exempt tokens."""
-        if self._exempt is None:
+    def _without_exempt(self, values: Tensor, nothing: float) -> Tensor:
+        """Replace the values of exempt tokens by `nothing`; shape (batch, vocabulary)."""
+        if self.sets.exempt is None:
             return values
         size = values.shape[1]
-        exempt = self._exempt[:size]
+        exempt = self.sets.exempt[:size]
         return values.masked_fill(pad(exempt, (0, size - len(exempt))), nothing)
-
-
-def _match_lengths(ids: Tensor, text: Tensor, most: int) -> Tensor:
-    """(batch, length - 1): for each position but the last, how many tokens up to there equal as many at the end, up to `most`."""
-    length = ids.shape[1]
-    most = max(1, min(most, length - 1))
-    earlier = pad(ids.where(text, -1)[:, :-1], (most - 1, 0), value=-1).unfold(1, most, 1)
-    end = ids.where(text, -2)[:, length - most :]
-    same: Tensor = (
-        (earlier == end[:, None]).flip(-1).to(torch.uint8).cumprod(-1, dtype=torch.uint8).sum(-1)
-    )
-    return same
 
 
 def _mask(tokens: list[int]) -> Tensor:
     mask = torch.zeros(max(tokens) + 1, dtype=torch.bool)
     mask[tokens] = True
     return mask
-
-
-def _lookup(mask: Tensor, tokens: Tensor) -> Tensor:
-    inside = (tokens >= 0) & (tokens < len(mask))
-    return mask[tokens.where(inside, 0)] & inside

@@ -1,44 +1,33 @@
-"""Bans: tokens that may not come next."""
+"""Operations on one row of logits that several methods share."""
 
 import math
 from collections.abc import Collection
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dedup.config import DecodingConfig
 from dedup.logits.history import Ints, TokenHistory
-from dedup.logits.penalties import Row
 from dedup.logits.tokens import NO_TOKENS, TokenSets
 
-_FEW = 8  # so many are sooner banned one by one than as an array
+Row = NDArray[np.floating]
 
-
-def no_repeat_ngram(
-    history: TokenHistory, logits: Row, config: DecodingConfig, sets: TokenSets = NO_TOKENS
-) -> None:
-    """No n-gram twice (Paulus et al. 2017, arXiv 1705.04304) as transformers' NoRepeatNGramLogitsProcessor has it: prompt and
-    output count. n is the history's `ngram_size`. With a window and exempt tokens it is DeepSeek-OCR's."""
-    ban(history.followers(config.no_repeat_ngram_window), logits, sets)
-
-
-def encoder_no_repeat_ngram(
-    history: TokenHistory, encoder: TokenHistory, logits: Row, sets: TokenSets = NO_TOKENS
-) -> None:
-    """No n-gram of an encoder's input in the output, as transformers' EncoderNoRepeatNGramLogitsProcessor has it. n is the `ngram_size`
-    of the encoder's history."""
-    ban(encoder.followers_of(history.tokens), logits, sets)
+_FEW = 8  # tokens; banning so few one by one is faster than as an array
 
 
 def ban(tokens: Collection[int], logits: Row, sets: TokenSets = NO_TOKENS) -> None:
-    """Sets the tokens' logits to -inf, unless no token would be left: all -inf would make greedy decoding emit token 0 without a
-    word and sampling raise. Then the row stays as it was. Ids outside the vocabulary are ignored."""
+    """Set the logits of `tokens` to -inf, but those of exempt tokens.
+
+    Leaves the row as it was if no token would be left: greedy decoding would silently emit token 0,
+    and sampling would raise. Ids outside the vocabulary are ignored.
+    """
     if len(tokens) > _FEW:
         ban_ids(np.fromiter(tokens, np.int64, len(tokens)), logits, sets)
         return
     size = len(logits)
     before = []
     for token in tokens:
-        if 0 <= token < size and not sets.spares(token):
+        if 0 <= token < size and not sets.is_exempt(token):
             before.append((token, logits.item(token)))
             logits[token] = -math.inf
     if before and not has_token(logits):
@@ -47,14 +36,12 @@ def ban(tokens: Collection[int], logits: Row, sets: TokenSets = NO_TOKENS) -> No
 
 
 def ban_ids(ids: Ints, logits: Row, sets: TokenSets = NO_TOKENS) -> None:
-    """`ban` for an array, in which a token may stand more than once."""
+    """Do what `ban` does, for an array that may contain a token more than once."""
     if sets.exempt is not None:
-        ids = ids[~sets.spare(ids)]
+        ids = ids[~sets.exempt_mask(ids)]
     if not len(ids):
         return
-    if ids.view(np.uint64).max() >= len(
-        logits
-    ):  # as unsigned numbers, so that those below 0 are too large as well
+    if not _are_below(ids, len(logits)):
         ids = ids[(ids >= 0) & (ids < len(logits))]
     before = logits[ids]
     logits[ids] = -math.inf
@@ -63,9 +50,32 @@ def ban_ids(ids: Ints, logits: Row, sets: TokenSets = NO_TOKENS) -> None:
 
 
 def has_token(logits: Row) -> bool:
-    """Whether any token can be chosen: has a score above -inf that is a number. Goal: two are asked before all are."""
+    """Return whether any token can be chosen: has a logit above -inf that is not NaN."""
+    # Two tokens are tried before all are read.
     return bool(
         logits.item(0) > -math.inf
         or logits.item(len(logits) // 2) > -math.inf
         or logits.max() > -math.inf
     )
+
+
+def penalized_tokens(history: TokenHistory, config: DecodingConfig, counts_prompt: bool) -> Ints:
+    """Return the last `penalty_last_n` tokens, without the prompt's unless `counts_prompt`."""
+    first = 0
+    if config.penalty_last_n >= 0:
+        first = max(0, len(history) - config.penalty_last_n)
+    if not counts_prompt:
+        first = max(first, history.num_prompt)
+    return history.array()[first:]
+
+
+def untouchable_mask(ids: Ints, logits: Row, sets: TokenSets) -> NDArray[np.bool_] | None:
+    """Return which of `ids` are exempt or outside the vocabulary; None if none is."""
+    if not len(ids) or (sets.exempt is None and _are_below(ids, len(logits))):
+        return None
+    return (ids < 0) | (ids >= len(logits)) | sets.exempt_mask(ids)
+
+
+def _are_below(ids: Ints, size: int) -> bool:
+    """Return whether all ids are in [0, size): as unsigned numbers, negative ids are too large."""
+    return bool(ids.view(np.uint64).max() < size)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dedup.config import DecodingConfig
-from dedup.logits.hf import TextStream
+from dedup.logits.detokenizer import Detokenizer
 from dedup.logits.history import TokenHistory
 from dedup.logits.processors import apply
 from dedup.logits.temperature import current_temperature
@@ -82,7 +82,7 @@ class Choice:
         self._history = history
         self._encoder = encoder
         self._limit = limit
-        self._stream = TextStream(tokenizer)
+        self._stream = Detokenizer(tokenizer)
         self._tail = ""  # of the text
         self._held = ""  # may be the beginning of a stop string
         # Of several prompts each has its text by the seed and its own choice alone.
@@ -121,7 +121,7 @@ class Choice:
             self.logprobs = self.logprobs[:-1]  # it is no part of the text
         elif self.num_tokens >= self._limit:
             self.finish_reason = "length"
-        text = "" if ends else self._stream.put(token)
+        text = "" if ends else self._stream.feed(token)
         self._tail = (self._tail + text)[-_TAIL:]
         if self.finish_reason:
             text += self._stream.flush()
