@@ -39,7 +39,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Integer:
-    """Integers from `low` on, up to `high` if it is given."""
+    """Integers from `low` to `high`, or from `low` on."""
 
     low: int
     high: int | None = None
@@ -94,7 +94,7 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """Lists and tuples whose items are in the range `item`; `items` describes them in the plural."""
+    """Lists and tuples of items in a range; `items` names them in the plural."""
 
     item: Integer | Text | OneOf
     items: str
@@ -350,11 +350,13 @@ class DecodingConfig:
     @property
     def uses_dry(self) -> bool:
         """Whether DRY is on, by llama.cpp's conditions."""
-        return bool(
-            self.dry_multiplier and self.dry_base >= _ONE_IN_32_BITS and self.dry_penalty_last_n
+        return (
+            self.dry_multiplier > 0
+            and self.dry_base >= _ONE_IN_32_BITS
+            and self.dry_penalty_last_n != 0
         )
 
     @property
     def needs_tokenizer(self) -> bool:
-        """Whether any option needs a tokenizer: it states in text what concerns tokens."""
+        """Whether any option that is stated in text needs a tokenizer."""
         return bool(self.exempt or (self.uses_dry and self.dry_sequence_breakers))

@@ -53,7 +53,7 @@ def dry(
 
 
 def dry_batch(batch: "Batch", config: DecodingConfig) -> None:
-    """Do what `dry` does, for a batch."""
+    """Apply DRY to a batch like `dry`."""
     allowed, last_n = config.dry_allowed_length, config.dry_penalty_last_n
     start = 0 if last_n < 0 else max(0, batch.length - last_n)
     if batch.length - start <= max(1, allowed):

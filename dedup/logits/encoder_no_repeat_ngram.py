@@ -24,7 +24,7 @@ def encoder_no_repeat_ngram(
 
 
 def encoder_no_repeat_ngram_batch(batch: "Batch", config: DecodingConfig) -> None:
-    """Do what `encoder_no_repeat_ngram` does, for a batch."""
+    """Apply the ban to a batch like `encoder_no_repeat_ngram`."""
     if batch.encoder_ids is None:
         return
     inputs = batch.encoder_ids.to(batch.ids)

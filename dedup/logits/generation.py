@@ -1,4 +1,4 @@
-"""The generation that a logits processor of transformers is called for, told from its arguments."""
+"""State of the generation that a logits processor of transformers is called for."""
 
 from dataclasses import dataclass
 
@@ -52,9 +52,9 @@ class Generation:
         return [row.history for row in self._rows]
 
     def num_prompt(self, length: int) -> int:
-        """Return how many of `length` ids are the prompt, told from the lengths of calls alone.
+        """Return how many of `length` ids are the prompt, by the lengths of the calls alone.
 
-        For ids on a device: comparing them would wait for it.
+        For ids on a device, since comparing them would wait for it.
         """
         if self._length < 0 or not self._num_prompt <= length <= self._length + 1:
             self._begin(length)
@@ -69,7 +69,7 @@ class Generation:
         return int(is_text.argmax()) if is_text.any() else len(tokens)
 
     def _is_step(self, ids: Ints) -> bool:
-        """Return whether `ids` are those of the last call and one more a row."""
+        """Return whether `ids` extend those of the last call by one a row."""
         batch, length = ids.shape
         if length != self._length + 1:
             return False

@@ -57,7 +57,7 @@ def apply_to(
     sets: TokenSets = NO_TOKENS,
     encoder: TokenHistory | None = None,
 ) -> None:
-    """Do what `apply` does for a tensor of shape (vocabulary,), of any float type on any device."""
+    """Apply like `apply`, to a tensor of shape (vocabulary,), any float type and device."""
     if _shares_memory_with_numpy(logits):
         apply(config, history, logits.detach().numpy(), sets, encoder)
         return
@@ -136,10 +136,9 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             return self._on_device(input_ids, scores)
         ids = input_ids.numpy() if input_ids.dtype == torch.int64 else input_ids.long().numpy()
         logits = scores.detach().numpy() if scores.requires_grad else scores.numpy()
-        config, sets, generation = self.config, self._sets, self._generation
-        histories = [_NO_HISTORY] * len(ids)
-        if self._needs_histories:
-            histories = generation.histories(ids)
+        config, sets, methods = self.config, self._sets, self._methods
+        generation = self._generation
+        histories = generation.histories(ids) if self._needs_histories else None
         # Row by row, so that a row stays in the processor's cache for all methods.
         for number, (tokens, row) in enumerate(zip(ids, logits, strict=True)):
             if not has_token(row):
@@ -147,12 +146,13 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
                     f"row {number}: the model gave no token a score (all are -inf or NaN); "
                     "greedy decoding would emit token 0"
                 )
-            for method in self._methods:
-                if method.scan is not None:
+            history = histories[number] if histories else _NO_HISTORY
+            for method in methods:
+                if method.scan is None:
+                    method.apply(history, row, config, sets)
+                else:
                     text = tokens[generation.num_padding(tokens) :]
                     method.scan(text, row, config, sets)
-                else:
-                    method.apply(histories[number], row, config, sets)
         return scores
 
     def _on_device(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -161,7 +161,8 @@ class RepetitionLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         return scores
 
 
-# transformers inspects the signature of every processor at every step: 4 µs if it is stored, else 11.
+# transformers inspects the signature of every processor at every step. Stored, it costs 4 µs
+# instead of 11.
 RepetitionLogitsProcessor.__call__.__signature__ = signature(  # type: ignore[attr-defined]
     RepetitionLogitsProcessor.__call__
 )
@@ -174,7 +175,7 @@ def _shares_memory_with_numpy(scores: torch.Tensor) -> bool:
 
 
 def _returns_logits() -> bool:
-    """Return whether the calling `generate` returns the scores that it hands over (`output_logits`).
+    """Return whether the calling `generate` also returns its raw scores (`output_logits`).
 
     Relies on local variables of transformers' `_sample`: nothing else tells, and a copy at every
     step would cost more than all methods together. Beam search hands over a copy already.
@@ -213,7 +214,7 @@ class LoopStoppingCriteria(StoppingCriteria):  # type: ignore[misc]
             ValueError: The batch changed its size.
         """
         if self._num_prompt < 0:
-            # `generate` first asks when one token has been generated.
+            # The first call comes after the first generated token.
             self._num_prompt = max(0, input_ids.shape[-1] - 1)
             self._outputs = [self._new_output() for _ in range(input_ids.shape[0])]
         if len(self._outputs) != input_ids.shape[0]:

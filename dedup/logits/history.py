@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
-# Sequence breakers: the first token of each -> what may come after it, () for a breaker of one token.
+# Sequence breakers: first token -> the tokens that may follow it, () for a breaker of one token.
 Breakers = Mapping[int, tuple[tuple[int, ...], ...]]
 
 
@@ -80,10 +80,10 @@ class Matches(NamedTuple):
 
 
 class TokenHistory:
-    """Tokens of one sequence, and what sampling methods need to know of them.
+    """Tokens of one sequence, with their counts, n-grams, matches and sequence breakers.
 
-    Append-only but for `rollback`. A step costs O(1) in the length. Counts, matches and breakers are
-    kept from the first time on that a method asks for them.
+    Append-only but for `rollback`. A step costs O(1) in the length. Counts, matches and breakers
+    are kept up to date from their first use on.
 
     Attributes:
         tokens: Token ids of prompt and output.
@@ -224,15 +224,15 @@ class TokenHistory:
         return self._match_lengths.matches(self.tokens)
 
     def match_lengths(self, start: int) -> Ints:
-        """Return the length of the match that ends at each position from `start` to the last but one."""
+        """Return the lengths of the matches that end at `start` to the last position but one."""
         self.matches()
         assert self._match_lengths is not None
         return self._match_lengths.lengths[start : len(self.tokens) - 1]
 
     def num_since_breaker(self, breakers: Breakers, start: int) -> int:
-        """Return the number of tokens after the last sequence breaker that begins at `start` or later.
+        """Return the number of tokens after the last breaker that begins at `start` or later.
 
-        All tokens from `start` on if there is none.
+        Counts from `start` if there is none.
         """
         if not breakers:
             return len(self.tokens) - start
@@ -260,21 +260,21 @@ class TokenHistory:
             self._output_counts.pop(token)
 
     def _prefix(self, before: int) -> tuple[int, ...]:
-        """Return the n - 1 tokens that stand before the last `before` tokens."""
+        """Return the n - 1 tokens before the last `before` tokens."""
         tokens = self.tokens
         end = len(tokens) - before
         return tuple(tokens[end - self._ngram_size + 1 : end])
 
 
 class _MatchLengths:
-    """Lengths of the matches of a growing sequence's end, at each earlier position of its last token."""
+    """Lengths of a growing sequence's matches, at each earlier position of its last token."""
 
     def __init__(self, tokens: list[int]) -> None:
         self.length = len(tokens)
         self._positions: dict[int, array[int]] = {}
         for position, token in enumerate(tokens):
             self._positions.setdefault(token, array("q")).append(position)
-        # By position; 0 where another token than the last stands.
+        # By position; 0 where the token is not the last one.
         self.lengths = np.zeros(max(64, 2 * len(tokens)), np.int64)
         self._current = np.empty(0, np.int64)  # earlier positions of the last token
         if tokens:
@@ -316,7 +316,7 @@ class _BreakerPositions:
         self._found: list[tuple[int, int, int]] = []
 
     def last(self, tokens: list[int]) -> tuple[int, int]:
-        """Return begin and size of the last breaker, the longest that begins there; else (-1, 0)."""
+        """Return begin and size of the last breaker, the longest there; (-1, 0) if none."""
         breakers = self.breakers
         for end in range(self._read + 1, len(tokens) + 1):
             for place in range(end - 1, max(-1, end - self._longest - 2), -1):

@@ -45,7 +45,7 @@ def lz_penalty(
 
 
 def lz_penalty_batch(batch: "Batch", config: DecodingConfig) -> None:
-    """Do what `lz_penalty` does, for a batch."""
+    """Apply the LZ penalty to a batch like `lz_penalty`."""
     start, buffer = max(batch.num_prompt, batch.length - config.lz_window), config.lz_buffer
     if batch.length - start <= buffer:
         return

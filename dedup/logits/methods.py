@@ -1,4 +1,4 @@
-"""Table of sampling methods: what every adapter iterates, in order of application.
+"""Table of sampling methods, in order of application. Every adapter iterates it.
 
 A method is added as a file with its functions, its fields in `DecodingConfig`, and a row here.
 `generate`, the local engine and vLLM then offer it, on the CPU and in batches on a device.
@@ -43,8 +43,8 @@ class Method:
         is_on: Returns whether a configuration switches the method on. Nothing else decides it.
         apply: Changes one row of logits in place, on the CPU.
         apply_batch: Changes the scores of a batch in place, on any device.
-        scan: Does what `apply` does from token ids alone, shape (length,), without padding. None
-            where a history is faster.
+        scan: Does the same as `apply` from token ids of shape (length,), without padding and
+            history. None where a history is faster.
         reads_history: Whether `apply` reads the history.
         reads_encoder: Whether the method reads the encoder's input.
         match_lengths: Returns how many tokens `apply_batch` compares at each position, under the

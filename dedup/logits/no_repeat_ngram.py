@@ -1,7 +1,8 @@
 """No-repeat n-gram: bans tokens that would complete an n-gram a second time.
 
-Paulus et al. 2017 (arXiv 1705.04304), equal to the bit to transformers' NoRepeatNGramLogitsProcessor:
-prompt and output count. With a window and exempt tokens it is DeepSeek-OCR's processor.
+Paulus et al. 2017 (arXiv 1705.04304), equal to the bit to transformers'
+NoRepeatNGramLogitsProcessor: prompt and output count. With a window and exempt tokens it is
+DeepSeek-OCR's processor.
 """
 
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ def no_repeat_ngram(
 def no_repeat_ngram_scan(
     tokens: Ints, logits: Row, config: DecodingConfig, sets: TokenSets = NO_TOKENS
 ) -> None:
-    """Do what `no_repeat_ngram` does, from the token ids alone, shape (length,).
+    """Ban like `no_repeat_ngram`, from token ids of shape (length,) without a history.
 
     `generate` hands over all tokens at every step. Comparing them with a history costs as much as
     this one pass over them; what follows the pass only looks at the places that it found.
@@ -53,7 +54,7 @@ def no_repeat_ngram_scan(
 
 
 def no_repeat_ngram_batch(batch: "Batch", config: DecodingConfig) -> None:
-    """Do what `no_repeat_ngram` does, for a batch."""
+    """Apply the ban to a batch like `no_repeat_ngram`."""
     size, window = config.no_repeat_ngram_size, config.no_repeat_ngram_window
     first = 0 if window < 0 else max(0, batch.length - window)
     batch.ban_followers(batch.ids[:, first:], size, batch.is_text[:, first:])

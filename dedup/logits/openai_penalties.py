@@ -42,7 +42,7 @@ def openai_penalties(
 
 
 def openai_penalties_batch(batch: "Batch", config: DecodingConfig) -> None:
-    """Do what `openai_penalties` does, for a batch."""
+    """Apply both penalties to a batch like `openai_penalties`."""
     scores = batch.scores
     counts = batch.counts(config, counts_prompt=bool(config.penalize_prompt))
     scores.sub_((config.frequency_penalty * counts).to(scores.dtype))

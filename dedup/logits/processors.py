@@ -6,6 +6,9 @@ from dedup.logits.methods import METHODS
 from dedup.logits.rows import Row
 from dedup.logits.tokens import NO_TOKENS, TokenSets
 
+# Looked up once: every row of every step passes through all of them.
+_ROW_METHODS = tuple((method.is_on, method.apply) for method in METHODS)
+
 
 def apply(
     config: DecodingConfig,
@@ -31,6 +34,6 @@ def apply(
     """
     if encoder is not None:
         history.encoder = encoder
-    for method in METHODS:
-        if method.is_on(config):
-            method.apply(history, logits, config, sets)
+    for is_on, apply_method in _ROW_METHODS:
+        if is_on(config):
+            apply_method(history, logits, config, sets)

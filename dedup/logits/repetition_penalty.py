@@ -40,7 +40,7 @@ def repetition_penalty(
 
 
 def repetition_penalty_batch(batch: "Batch", config: DecodingConfig) -> None:
-    """Do what `repetition_penalty` does, for a batch."""
+    """Apply the penalty to a batch like `repetition_penalty`."""
     occurred = batch.counts(config, counts_prompt=config.penalize_prompt is not False) > 0
     scores, penalty = batch.scores, config.repetition_penalty
     penalized = (scores * penalty).where(scores < 0, scores / penalty)

@@ -26,7 +26,7 @@ def temperature(
 
 
 def temperature_batch(batch: "Batch", config: DecodingConfig) -> None:
-    """Do what `temperature` does, for a batch."""
+    """Divide the scores of each row by its current temperature."""
     scores = batch.scores
     value = scores.new_full((len(scores), 1), config.temperature)
     if config.dynatemp_range:
@@ -46,9 +46,10 @@ def temperature_batch(batch: "Batch", config: DecodingConfig) -> None:
 def current_temperature(history: TokenHistory, logits: Row, config: DecodingConfig) -> float:
     """Return the temperature of this step.
 
-    That is `repetition_temperature` while at least the last `repetition_temperature_length` tokens
-    occurred before (our own method; Holtzman et al. 2020, arXiv 1904.09751, explain why likely text
-    repeats and sampled text does not), else the dynamic temperature if it is on, else `temperature`.
+    While at least the last `repetition_temperature_length` tokens occurred before, that is
+    `repetition_temperature`: our own method (Holtzman et al. 2020, arXiv 1904.09751, explain why
+    likely text repeats and sampled text does not). Else it is the dynamic temperature if that is
+    on, else `temperature`.
     """
     if config.repetition_temperature and _repeats(history, config.repetition_temperature_length):
         return config.repetition_temperature

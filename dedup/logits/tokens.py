@@ -1,4 +1,4 @@
-"""Token sets: what a configuration states in text, in tokens of a tokenizer."""
+"""Token sets: options that a configuration states in text, converted to tokens."""
 
 from dataclasses import dataclass, field
 from typing import Any

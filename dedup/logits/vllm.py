@@ -33,8 +33,7 @@ import torch
 from dedup.config import DecodingConfig, decoding_options
 from dedup.logits.device import DeviceMethods
 from dedup.logits.history import TokenHistory
-from dedup.logits.methods import methods_on
-from dedup.logits.processors import apply
+from dedup.logits.methods import Method, methods_on
 from dedup.logits.rows import Row
 from dedup.logits.tokens import TokenSets, token_sets
 
@@ -110,7 +109,7 @@ def decoding_config(params: Any) -> DecodingConfig | None:
 
 
 def _given(extra_args: Mapping[str, Any]) -> dict[str, Any]:
-    """Return our part of a request's extra arguments, as `DecodingConfig` takes it."""
+    """Return the extra arguments that are fields of `DecodingConfig`, parsed."""
     given = {}
     for name, value in extra_args.items():
         if name in NAMES:
@@ -127,13 +126,13 @@ def _given(extra_args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse(name: str, value: Any) -> Any:
-    """Return a value of `vllm_xargs` as `DecodingConfig` takes it.
+    """Parse a value of `vllm_xargs` for `DecodingConfig`.
 
     vLLM passes strings, numbers and lists of them: true becomes 1, and numbers, lists and booleans
     may come in a string.
     """
     if isinstance(value, str):
-        with suppress(ValueError, RecursionError):  # DecodingConfig says what is wrong with it
+        with suppress(ValueError, RecursionError):  # DecodingConfig rejects it by name
             value = json.loads(value)
     if name == "penalize_prompt" and isinstance(value, int) and value in (0, 1):
         return bool(value)
@@ -160,7 +159,7 @@ def _relative_temperature(wanted: float, params: Any) -> float:
 
 def _sets(config: DecodingConfig, model_config: Any) -> TokenSets:
     """Return the token sets of `config`: the same object for all that need the same sets."""
-    # What else a configuration holds must not make another entry of the cache.
+    # Other options must not cause another entry in the cache.
     relevant = DecodingConfig(
         dry_multiplier=float(config.uses_dry),
         dry_sequence_breakers=config.dry_sequence_breakers,
@@ -239,7 +238,7 @@ def _caller_with(attribute: str) -> Any:
 def _request_output_tokens() -> None:
     """Make vLLM show the output's tokens under asynchronous scheduling.
 
-    It shows -1 for each unless a processor needs them, and does not ask plugins that it found by
+    It shows -1 for each unless a processor needs them, and does not ask plugins found by
     their entry points (vllm-project/vllm#52461). Must be called before the first step: a list that
     is filled in later lacks tokens.
     """
@@ -258,6 +257,7 @@ def _request_output_tokens() -> None:
 class _Request:
     """A request that asks for methods. `output` is vLLM's own list, which grows."""
 
+    methods: tuple[Method, ...]
     config: DecodingConfig
     sets: TokenSets
     history: TokenHistory
@@ -265,7 +265,8 @@ class _Request:
 
     def apply(self, logits: Row) -> None:
         self._update_history()
-        apply(self.config, self.history, logits, self.sets)
+        for method in self.methods:
+            method.apply(self.history, logits, self.config, self.sets)
 
     def _update_history(self) -> None:
         history, output = self.history, self.output
@@ -306,9 +307,8 @@ class BatchProcessor(BatchInterface):  # type: ignore[misc]
             requests.pop(index, None)
             if config := decoding_config(params):
                 history = TokenHistory(prompt or (), config.no_repeat_ngram_size)
-                requests[index] = _Request(
-                    config, _sets(config, self._model_config), history, output
-                )
+                sets = _sets(config, self._model_config)
+                requests[index] = _Request(methods_on(config), config, sets, history, output)
         for source, target, direction in batch_update.moved:
             moved, other = requests.pop(source, None), requests.pop(target, None)
             if moved:
