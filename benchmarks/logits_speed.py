@@ -29,9 +29,9 @@ from transformers import (
 )
 
 from dedup import DecodingConfig
-from dedup.logits.bans import no_repeat_ngram
 from dedup.logits.hf import logits_processors
 from dedup.logits.history import TokenHistory
+from dedup.logits.no_repeat_ngram import no_repeat_ngram
 
 STEPS = 24
 NGRAM = DecodingConfig(no_repeat_ngram_size=3)

@@ -1,4 +1,4 @@
-"""How much texts repeat themselves, in a line each."""
+"""Repetition scores of texts, and their table for the terminal."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,22 @@ from dedup.text.loops.detector import LoopEvent
 from dedup.text.metrics import repetition_metrics
 
 _LOOPS_ONLY = FilterConfig(policy="loops")
-_MOST_NAME_COLUMNS = 40
+_MAX_NAME_COLUMNS = 40
 _COLUMNS = {"rep-4": 7, "distinct-2": 10, "dup. sentences": 14, "loop": 6, "onset": 8, "chars": 9}
-_MUCH, _SOME = 0.5, 0.2  # repeated 4-grams
+_RED_FROM, _YELLOW_FROM = 0.5, 0.2  # rep-4
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """loop: the first one that the filter would cut at."""
+    """Repetition of one text.
+
+    Attributes:
+        chars: Length in characters.
+        rep_4: Share of 4-grams that occurred before, 0 to 1.
+        distinct_2: Share of distinct 2-grams, 0 to 1.
+        duplicate_sentences: Share of sentences that occurred before, 0 to 1.
+        loop: First loop that the filter would cut at.
+    """
 
     chars: int
     rep_4: float
@@ -29,23 +37,28 @@ class Score:
 
 
 def score(text: str) -> Score:
+    """Return the score of a text."""
     numbers = repetition_metrics(text)
-    found = RepetitionFilter(_LOOPS_ONLY)
-    found.feed(text)
-    found.flush()
+    loop_filter = RepetitionFilter(_LOOPS_ONLY)
+    loop_filter.feed(text)
+    loop_filter.flush()
     return Score(
         len(text),
         numbers["rep_4"],
         numbers["distinct_2"],
         numbers["duplicate_sentences"],
-        found.loop,
+        loop_filter.loop,
     )
 
 
 def table(scores: Sequence[tuple[str, Score]]) -> Iterator[str]:
-    """Lines: names and scores, the worst first, then all together: means, looping texts, characters. Names must be printable."""
+    """Yield the lines of a table: a header, the texts from worst to best, and the totals.
+
+    Args:
+        scores: Names, which must be printable, and scores.
+    """
     columns = min(
-        _MOST_NAME_COLUMNS,
+        _MAX_NAME_COLUMNS,
         max(map(width, ["text", _total_name(scores), *(name for name, _ in scores)])),
     )
 
@@ -58,27 +71,26 @@ def table(scores: Sequence[tuple[str, Score]]) -> Iterator[str]:
     yield click.style(line("text", *_COLUMNS), bold=True)
     for name, one in sorted(scores, key=_badness, reverse=True):
         loop = (one.loop.kind, str(one.loop.onset)) if one.loop else ("-", "-")
-        numbers = f"{one.rep_4:.3f}", f"{one.distinct_2:.3f}", f"{one.duplicate_sentences:.3f}"
-        colour = (
-            "red" if one.loop or one.rep_4 >= _MUCH else "yellow" if one.rep_4 >= _SOME else None
-        )
-        yield click.style(line(name, *numbers, *loop, f"{one.chars:,}"), fg=colour)
+        shares = (f"{share:.3f}" for share in _shares(one))
+        yield click.style(line(name, *shares, *loop, f"{one.chars:,}"), fg=_colour(one))
     if len(scores) > 1:
         all_scores = [one for _, one in scores]
-        shares = (
-            f"{sum(values) / len(scores):.3f}"
-            for values in zip(
-                *((one.rep_4, one.distinct_2, one.duplicate_sentences) for one in all_scores),
-                strict=True,
-            )
-        )
-        loops = f"{sum(one.loop is not None for one in all_scores)}"
-        yield click.style(
-            line(
-                _total_name(scores), *shares, loops, "", f"{sum(one.chars for one in all_scores):,}"
-            ),
-            bold=True,
-        )
+        columns_of_shares = zip(*map(_shares, all_scores), strict=True)
+        means = (f"{sum(values) / len(scores):.3f}" for values in columns_of_shares)
+        num_loops = sum(one.loop is not None for one in all_scores)
+        num_chars = sum(one.chars for one in all_scores)
+        total = line(_total_name(scores), *means, str(num_loops), "", f"{num_chars:,}")
+        yield click.style(total, bold=True)
+
+
+def _shares(one: Score) -> tuple[float, float, float]:
+    return one.rep_4, one.distinct_2, one.duplicate_sentences
+
+
+def _colour(one: Score) -> str | None:
+    if one.loop or one.rep_4 >= _RED_FROM:
+        return "red"
+    return "yellow" if one.rep_4 >= _YELLOW_FROM else None
 
 
 def _badness(row: tuple[str, Score]) -> tuple[bool, float, float]:

@@ -1,8 +1,11 @@
 """A wrong value raises at construction and names parameter, value and range."""
 
+from typing import Any
+
 import pytest
 
 from dedup import DecodingConfig
+from dedup.config import Number, decoding_options
 
 NAN = float("nan")
 
@@ -52,13 +55,46 @@ NAN = float("nan")
         ),
     ],
 )
-def test_a_wrong_value_is_named_with_its_range(name: str, value: object, expected: str) -> None:
+def test_a_wrong_value_raises_with_name_and_range(name: str, value: object, expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         DecodingConfig(**{name: value})  # type: ignore[arg-type]
 
 
-def test_only_what_is_said_in_words_needs_a_tokenizer() -> None:
+def test_options_are_the_fields_with_their_ranges() -> None:
+    options = {option.name: option for option in decoding_options()}
+    assert list(options) == list(DecodingConfig.__dataclass_fields__)
+    config = DecodingConfig()
+    for option in options.values():
+        assert option.default == getattr(config, option.name)
+        assert option.range.allows(option.default)
+        assert option.api_range.allows(option.default)
+        assert option.meaning.endswith(".")
+    assert options["no_repeat_ngram_size"].type is int
+    assert options["penalize_prompt"].type == bool | None
+    assert options["repetition_penalty"].range == Number(0, 100, open_low=True)
+
+
+def test_the_api_range_differs_from_the_librarys_where_openais_does() -> None:
+    options = {option.name: option for option in decoding_options()}
+    differing = [name for name, one in options.items() if one.api_range != one.range]
+    assert differing == ["temperature", "dry_sequence_breakers"]
+    assert options["temperature"].api_range == Number(0, 2)
+    breakers = options["dry_sequence_breakers"].api_range
+    assert breakers.allows(["\n"] * 128)
+    assert not breakers.allows(["\n"] * 129)
+
+
+@pytest.mark.parametrize(
+    "off", [{}, {"dry_multiplier": 0}, {"dry_base": 0.99}, {"dry_penalty_last_n": 0}], ids=str
+)
+def test_dry_is_off_under_llama_cpps_conditions(off: dict[str, Any]) -> None:
+    config = DecodingConfig(**{"dry_multiplier": 1.0} | off)
+    assert config.uses_dry is not bool(off)
+
+
+def test_only_options_stated_in_text_need_a_tokenizer() -> None:
     assert not DecodingConfig().needs_tokenizer
     assert DecodingConfig(dry_multiplier=1).needs_tokenizer
     assert not DecodingConfig(dry_multiplier=1, dry_sequence_breakers=()).needs_tokenizer
+    assert not DecodingConfig(dry_multiplier=1, dry_base=0.5).needs_tokenizer
     assert DecodingConfig(exempt=("digits",)).needs_tokenizer

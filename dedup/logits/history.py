@@ -1,4 +1,7 @@
-"""The tokens of one sequence, and what the penalties and bans need to know of them. Integers only, no torch."""
+"""Token history of one sequence: its tokens, counts, n-grams, matches and sequence breakers.
+
+Integers only, no torch.
+"""
 
 from array import array
 from collections.abc import Collection, Iterable, Mapping
@@ -8,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
-# Sequence breakers: the first token of each -> what may come after it, () for a breaker of one token.
+# Sequence breakers: first token -> the tokens that may follow it, () for a breaker of one token.
 Breakers = Mapping[int, tuple[tuple[int, ...], ...]]
 
 
 class TokenCounts:
-    """How often each token occurs. `ids` and `counts` run in parallel, in the order of first occurrence.
+    """Counts of tokens, as parallel arrays `ids` and `counts` in the order of first occurrence.
 
-    Flat arrays, so that numpy can look at them without a copy. Tokens leave in the reverse order of their coming, so the token
-    whose count falls to zero is always the last of `ids`.
+    numpy views the arrays without a copy. Tokens are popped in reverse order of their pushing, so a
+    token whose count falls to zero is always the last of `ids`.
     """
 
     def __init__(self, tokens: Iterable[int] = ()) -> None:
@@ -53,7 +56,10 @@ class TokenCounts:
                 self._num_sorted = 0
 
     def ids_in_order(self) -> Ints:
-        """The ids, all but the newest sorted: of a large row, memory is read in order twice as fast. Not to be kept."""
+        """Return the ids, all but the newest sorted. The next call overwrites them.
+
+        Reading a large row in order of memory is twice as fast.
+        """
         size = len(self.ids)
         if size > len(self._ordered) or size - self._num_sorted > 32 + self._num_sorted // 8:
             self._ordered = np.empty(size + 32 + size // 8, np.int64)
@@ -64,36 +70,52 @@ class TokenCounts:
 
 
 class Matches(NamedTuple):
-    """Where the last token stood before, and how many tokens up to there equal as many at the end. Parallel, in order of position."""
+    """Earlier positions of the last token, in order, and the lengths of the matches that end there.
+
+    A match is a run of tokens that equals as many tokens at the end of the sequence.
+    """
 
     positions: Ints
     lengths: Ints
 
 
 class TokenHistory:
-    """Append-only but for `rollback`. What it keeps grows and shrinks token by token: a step costs O(1) in the length.
+    """Tokens of one sequence, with their counts, n-grams, matches and sequence breakers.
 
-    num_prompt: how many of the tokens are the prompt. ngram_size: 0 keeps no n-grams. What only some methods ask for (counts, matches,
-    breakers) is kept from the first time on that it is asked for.
+    Append-only but for `rollback`. A step costs O(1) in the length. Counts, matches and breakers
+    are kept up to date from their first use on.
+
+    Attributes:
+        tokens: Token ids of prompt and output.
+        num_prompt: Number of tokens that are the prompt.
+        encoder: History of the encoder's input, for an encoder-decoder model.
     """
 
     def __init__(self, prompt: Iterable[int] = (), ngram_size: int = 0) -> None:
+        """Begin with the prompt.
+
+        Args:
+            prompt: Token ids.
+            ngram_size: Size of the n-grams to keep; 0 keeps none.
+
+        Raises:
+            ValueError: `ngram_size` is negative.
+        """
         if ngram_size < 0:
             raise ValueError(f"ngram_size must be ≥ 0, got {ngram_size}")
         self.tokens: list[int] = []
         self.num_prompt = 0
+        self.encoder: TokenHistory | None = None
         self._counts: TokenCounts | None = None
         self._output_counts: TokenCounts | None = None
         self._ngram_size = ngram_size
-        self._followers: dict[
-            tuple[int, ...], dict[int, list[int]]
-        ] = {}  # prefix of n - 1 tokens -> what followed it -> where
-        self._array: Ints = np.empty(
-            0, np.int64
-        )  # the tokens, and room for more; current up to _num_in_array
+        # Prefix of n - 1 tokens -> the tokens that followed it -> their positions.
+        self._followers: dict[tuple[int, ...], dict[int, list[int]]] = {}
+        # The tokens up to _num_in_array, and room for more.
+        self._array: Ints = np.empty(0, np.int64)
         self._num_in_array = 0
-        self._suffixes: _Suffixes | None = None
-        self._heads: _Heads | None = None
+        self._match_lengths: _MatchLengths | None = None
+        self._breaker_positions: _BreakerPositions | None = None
         for token in prompt:
             self.append(token, is_prompt=True)
 
@@ -101,7 +123,11 @@ class TokenHistory:
         return len(self.tokens)
 
     def append(self, token: int, *, is_prompt: bool = False) -> None:
-        """Adds a token. Raises ValueError for a prompt token after the output has begun."""
+        """Append a token.
+
+        Raises:
+            ValueError: A token of the prompt follows one of the output.
+        """
         if is_prompt:
             if len(self.tokens) > self.num_prompt:
                 raise ValueError("the prompt comes before the output")
@@ -119,39 +145,43 @@ class TokenHistory:
                 followers[token] = [len(self.tokens) - 1]
 
     def extend(self, tokens: Iterable[int]) -> None:
-        """Adds tokens of the output."""
+        """Append tokens of the output."""
         for token in tokens:
             self.append(token)
 
     def rollback(self, num_tokens: int) -> None:
-        """Takes back the last `num_tokens` tokens, as if they had never been. Raises ValueError if there are fewer."""
+        """Remove the last `num_tokens` tokens, of the prompt too.
+
+        Raises:
+            ValueError: There are fewer tokens.
+        """
         if not 0 <= num_tokens <= len(self.tokens):
             raise ValueError(f"cannot roll back {num_tokens} of {len(self.tokens)} tokens")
         for _ in range(num_tokens):
-            self._take_back()
+            self._pop()
         length = len(self.tokens)
         self._num_in_array = min(self._num_in_array, length)
-        if self._heads:
-            self._heads.rollback(length)
-        if self._suffixes and self._suffixes.length > length:
-            self._suffixes = None
+        if self._breaker_positions:
+            self._breaker_positions.rollback(length)
+        if self._match_lengths and self._match_lengths.length > length:
+            self._match_lengths = None
 
     @property
     def counts(self) -> TokenCounts:
-        """Of all tokens."""
+        """Counts of all tokens."""
         if self._counts is None:
             self._counts = TokenCounts(self.tokens)
         return self._counts
 
     @property
     def output_counts(self) -> TokenCounts:
-        """Of the output's tokens."""
+        """Counts of the output's tokens."""
         if self._output_counts is None:
             self._output_counts = TokenCounts(self.tokens[self.num_prompt :])
         return self._output_counts
 
     def array(self) -> Ints:
-        """The tokens. A view: not to be changed, and not to be kept beyond the next call of any method."""
+        """Return the tokens as a read-only view that is valid until the next call of a method."""
         length = len(self.tokens)
         if length > len(self._array):
             grown = np.empty(max(64, 2 * length), np.int64)
@@ -163,8 +193,11 @@ class TokenHistory:
         return self._array[:length]
 
     def followers(self, window: int = -1) -> Collection[int]:
-        """The tokens that would complete an n-gram for the second time, each once; none below n tokens. Only n-grams that begin
-        among the last `window` tokens count (-1: all)."""
+        """Return the tokens that would complete an n-gram a second time, each once.
+
+        Args:
+            window: Number of tokens, from the end, among which the n-gram must begin; -1 is all.
+        """
         if not self._ngram_size or len(self.tokens) < self._ngram_size:
             return ()
         followers = self._followers.get(self._prefix(0), {})
@@ -174,35 +207,41 @@ class TokenHistory:
         return [token for token, places in followers.items() if places[-1] >= first]
 
     def followers_of(self, tokens: list[int]) -> Collection[int]:
-        """The tokens that here followed the last n - 1 of another sequence."""
+        """Return the tokens that followed here the last n - 1 tokens of another sequence."""
         size = self._ngram_size - 1
         if len(tokens) < size:
             return ()
         return self._followers.get(tuple(tokens[len(tokens) - size :]), {}).keys()
 
     def matches(self) -> Matches:
-        """Where the end of the sequence stood before. A step costs O(occurrences of the last token), in numpy: a match is one of
-        the step before, made longer, or begins now. The first call, and one after a rollback, is O(length)."""
-        if self._suffixes is None:
-            self._suffixes = _Suffixes(self.tokens)
-        return self._suffixes.matches(self.tokens)
+        """Return the earlier matches of the end of the sequence.
+
+        A step costs O(occurrences of the last token), in numpy: a match extends one of the last
+        step or begins now. The first call, and one after a rollback, costs O(length).
+        """
+        if self._match_lengths is None:
+            self._match_lengths = _MatchLengths(self.tokens)
+        return self._match_lengths.matches(self.tokens)
 
     def match_lengths(self, start: int) -> Ints:
-        """For each position from `start` on, the last one left out, how many tokens up to there equal as many at the end."""
+        """Return the lengths of the matches that end at `start` to the last position but one."""
         self.matches()
-        assert self._suffixes is not None
-        return self._suffixes.lengths[start : len(self.tokens) - 1]
+        assert self._match_lengths is not None
+        return self._match_lengths.lengths[start : len(self.tokens) - 1]
 
     def num_since_breaker(self, breakers: Breakers, start: int) -> int:
-        """How many tokens stand after the last sequence breaker that begins at `start` or later; all from there, if none does."""
+        """Return the number of tokens after the last breaker that begins at `start` or later.
+
+        Counts from `start` if there is none.
+        """
         if not breakers:
             return len(self.tokens) - start
-        if self._heads is None or self._heads.breakers is not breakers:
-            self._heads = _Heads(breakers)
-        place, size = self._heads.last(self.tokens)
+        if self._breaker_positions is None or self._breaker_positions.breakers is not breakers:
+            self._breaker_positions = _BreakerPositions(breakers)
+        place, size = self._breaker_positions.last(self.tokens)
         return len(self.tokens) - (place + size if place >= start else start)
 
-    def _take_back(self) -> None:
+    def _pop(self) -> None:
         token = self.tokens[-1]
         if self._ngram_size and len(self.tokens) >= self._ngram_size:
             prefix = self._prefix(1)
@@ -221,23 +260,23 @@ class TokenHistory:
             self._output_counts.pop(token)
 
     def _prefix(self, before: int) -> tuple[int, ...]:
-        """The n - 1 tokens that end `before` tokens before the end."""
+        """Return the n - 1 tokens before the last `before` tokens."""
         tokens = self.tokens
         end = len(tokens) - before
         return tuple(tokens[end - self._ngram_size + 1 : end])
 
 
-class _Suffixes:
-    """How far back each earlier place of the last token equals the end of a sequence that grows."""
+class _MatchLengths:
+    """Lengths of a growing sequence's matches, at each earlier position of its last token."""
 
     def __init__(self, tokens: list[int]) -> None:
         self.length = len(tokens)
         self._positions: dict[int, array[int]] = {}
         for position, token in enumerate(tokens):
             self._positions.setdefault(token, array("q")).append(position)
-        # By position: 0 but for the places of the last token.
+        # By position; 0 where the token is not the last one.
         self.lengths = np.zeros(max(64, 2 * len(tokens)), np.int64)
-        self._current = np.empty(0, np.int64)  # those places
+        self._current = np.empty(0, np.int64)  # earlier positions of the last token
         if tokens:
             self._current = self._earlier(tokens[-1])
             self.lengths[: len(tokens)] = _z_function(tokens[::-1])[::-1]
@@ -266,19 +305,18 @@ class _Suffixes:
         return np.array(self._positions[token][:-1], np.int64)
 
 
-class _Heads:
-    """Where sequence breakers begin in a sequence that grows."""
+class _BreakerPositions:
+    """Positions of sequence breakers in a growing sequence."""
 
     def __init__(self, breakers: Breakers) -> None:
         self.breakers = breakers
         self._longest = max((len(tail) for tails in breakers.values() for tail in tails), default=0)
         self._read = 0
-        self._found: list[
-            tuple[int, int, int]
-        ] = []  # (tokens read when it was whole, where it begins, its size): ever later ones
+        # (end, begin, size) of breakers, each beginning later than the one before.
+        self._found: list[tuple[int, int, int]] = []
 
     def last(self, tokens: list[int]) -> tuple[int, int]:
-        """Where the last breaker begins, and its size; of those that begin there the longest. (-1, 0) if there is none."""
+        """Return begin and size of the last breaker, the longest there; (-1, 0) if none."""
         breakers = self.breakers
         for end in range(self._read + 1, len(tokens) + 1):
             for place in range(end - 1, max(-1, end - self._longest - 2), -1):
@@ -297,10 +335,13 @@ class _Heads:
 
 
 def _z_function(items: list[int]) -> list[int]:
-    """For each place, how many items from there on equal as many at the beginning (Gusfield 1997, 1.4); O(n)."""
+    """Return for each position how many items from there on equal as many at the beginning.
+
+    The Z algorithm (Gusfield 1997, section 1.4), in O(n).
+    """
     size = len(items)
     lengths = [0] * size
-    left = right = 0  # the stretch furthest to the right that is known to equal the beginning
+    left = right = 0  # bounds of the match that reaches furthest to the right
     for at in range(1, size):
         length = min(right - at, lengths[at - left]) if at < right else 0
         while at + length < size and items[length] == items[at + length]:

@@ -1,4 +1,4 @@
-"""What a configuration says in words, as a tokenizer's tokens: sequence breakers, and kinds of tokens to spare."""
+"""Token sets: options that a configuration states in text, converted to tokens."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,20 +19,25 @@ _token_texts: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
 
 @dataclass(frozen=True, slots=True)
 class TokenSets:
-    """breakers: DRY's. exempt: whether a token is spared, by id; ids beyond its end are not."""
+    """Token sets of a configuration.
+
+    Attributes:
+        breakers: Sequence breakers of DRY.
+        exempt: Mask over token ids, or None; ids beyond its end are not exempt.
+    """
 
     breakers: Breakers = field(default_factory=dict)
     exempt: NDArray[np.bool_] | None = None
 
-    def spare(self, tokens: Ints) -> NDArray[np.bool_]:
-        """Which of `tokens` no method may touch."""
+    def exempt_mask(self, tokens: Ints) -> NDArray[np.bool_]:
+        """Return which of `tokens` are exempt."""
         if self.exempt is None:
             return np.zeros(len(tokens), bool)
         inside = (tokens >= 0) & (tokens < len(self.exempt))
         return inside & self.exempt[np.where(inside, tokens, 0)]
 
-    def spares(self, token: int) -> bool:
-        """Whether no method may touch `token`, ≥ 0."""
+    def is_exempt(self, token: int) -> bool:
+        """Return whether `token`, ≥ 0, is exempt."""
         exempt = self.exempt
         return exempt is not None and token < len(exempt) and bool(exempt[token])
 
@@ -41,18 +46,26 @@ NO_TOKENS = TokenSets()
 
 
 def token_sets(config: DecodingConfig, tokenizer: Any = None) -> TokenSets:
-    """What `config` says in words, in tokens. Raises ValueError if that takes a tokenizer and there is none."""
+    """Return the token sets of `config`.
+
+    Args:
+        config: Configuration of the methods.
+        tokenizer: A tokenizer of transformers, or what decodes and encodes like one.
+
+    Raises:
+        ValueError: An option needs a tokenizer, and there is none.
+    """
     if config.needs_tokenizer and tokenizer is None:
-        names = "exempt" if config.exempt else "dry_sequence_breakers"
+        name = "exempt" if config.exempt else "dry_sequence_breakers"
         raise ValueError(
-            f"{names} needs a tokenizer: logits_processors(config, tokenizer), or () for none"
+            f"{name} needs a tokenizer: logits_processors(config, tokenizer), or () for none"
         )
-    breakers = (
-        breaker_tokens(tokenizer, config.dry_sequence_breakers) if config.dry_multiplier else {}
-    )
+    breakers: Breakers = {}
+    if config.uses_dry:
+        breakers = breaker_tokens(tokenizer, config.dry_sequence_breakers)
     ids = set(config.exempt_token_ids)
     for kind in config.exempt:
-        ids |= _of_kind(tokenizer, kind)
+        ids |= _tokens_of_kind(tokenizer, kind)
     exempt = None
     if ids:
         exempt = np.zeros(max(ids) + 1, bool)
@@ -61,12 +74,15 @@ def token_sets(config: DecodingConfig, tokenizer: Any = None) -> TokenSets:
 
 
 def breaker_tokens(tokenizer: Any, breakers: tuple[str, ...]) -> Breakers:
-    """Each way in which a sequence breaker may come in tokens, as llama.cpp finds them: a token that contains it, or one that ends in
-    its beginning, followed by the rest as the tokenizer writes it."""
+    """Return every way in which sequence breakers may be tokenized, as llama.cpp finds them.
+
+    That is a token that contains the breaker, or one that ends in its beginning, followed by the
+    rest as the tokenizer encodes it.
+    """
     found: dict[int, set[tuple[int, ...]]] = {}
     for breaker in (breaker[:MAX_BREAKER_CHARS] for breaker in breakers):
         rests: dict[str, tuple[int, ...]] = {}
-        for token, text in enumerate(_texts(tokenizer)):
+        for token, text in enumerate(_vocabulary(tokenizer)):
             if breaker in text:
                 found.setdefault(token, set()).add(())
                 continue
@@ -80,12 +96,12 @@ def breaker_tokens(tokenizer: Any, breakers: tuple[str, ...]) -> Breakers:
     return {token: tuple(sorted(tails)) for token, tails in found.items()}
 
 
-def _of_kind(tokenizer: Any, kind: Exempt) -> set[int]:
+def _tokens_of_kind(tokenizer: Any, kind: Exempt) -> set[int]:
     if kind == "special":
         return set(tokenizer.all_special_ids)
     if kind == "template":
         return set(tokenizer.added_tokens_decoder)
-    texts = enumerate(_texts(tokenizer))
+    texts = enumerate(_vocabulary(tokenizer))
     if kind == "newlines":
         return {token for token, text in texts if "\n" in text and not text.strip()}
     if kind == "digits":
@@ -93,11 +109,10 @@ def _of_kind(tokenizer: Any, kind: Exempt) -> set[int]:
     return {token for token, text in texts if text.strip() and _JSON.issuperset(text.strip())}
 
 
-def _texts(tokenizer: Any) -> list[str]:
-    """Every token's text. Decoding a vocabulary takes up to a second; once serves every set."""
+def _vocabulary(tokenizer: Any) -> list[str]:
+    """Return the text of every token, cached: decoding a vocabulary takes up to a second."""
     texts = _token_texts.get(tokenizer)
     if texts is None:
-        texts = _token_texts[tokenizer] = tokenizer.batch_decode(
-            [[token] for token in range(len(tokenizer))]
-        )
+        texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+        _token_texts[tokenizer] = texts
     return texts

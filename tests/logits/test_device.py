@@ -1,4 +1,4 @@
-"""The device path, run on the CPU, makes of a batch what the functions over one history make of its rows."""
+"""The batch path, run on the CPU, gives each row what the functions for one row give it."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ BATCH = st.tuples(st.integers(1, 3), st.integers(1, 30)).flatmap(
 @pytest.mark.parametrize("exempt", [False, True], ids=["", "with an exempt token"])
 @settings(deadline=None, max_examples=40)
 @given(BATCH, st.integers(0, 30), st.integers(0, 3), st.integers(0, 2**31))
-def test_a_row_in_a_batch_gets_what_it_gets_alone(
+def test_a_row_in_a_batch_gets_the_same_as_alone(
     settings_of, exempt, rows, num_prompt, num_padding, seed
 ):
     config = DecodingConfig(**settings_of)

@@ -4,9 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -14,20 +11,14 @@ from transformers import (
     LlamaForCausalLM,
     LogitsProcessorList,
     NoRepeatNGramLogitsProcessor,
-    PreTrainedTokenizerFast,
     StoppingCriteriaList,
 )
 
 from dedup import DecodingConfig, FilterConfig, LoopDetector, RepetitionFilter
-from dedup.logits.hf import (
-    FilterStreamer,
-    LoopStoppingCriteria,
-    TextStream,
-    apply_to,
-    logits_processors,
-)
+from dedup.logits.hf import FilterStreamer, LoopStoppingCriteria, apply_to, logits_processors
 from dedup.logits.history import TokenHistory
 from dedup.logits.tokens import breaker_tokens
+from tests.logits.byte_tokenizers import TOKENIZERS, byte_tokens
 
 torch.set_num_threads(1)
 VOCABULARY = 128
@@ -61,41 +52,6 @@ def tiny_model(seed, num_layers=2):
         initializer_range=0.3,
     )
     return LlamaForCausalLM(config).eval()
-
-
-def bytes_tokenizer():
-    """A token per byte, after four special ones."""
-    specials = ["<pad>", "<s>", "</s>", "<unk>"]
-    names = specials + [f"<0x{byte:02X}>" for byte in range(256)]
-    tokenizer = Tokenizer(
-        models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[], byte_fallback=True)
-    )
-    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
-    )
-
-
-def level_tokenizer():
-    """A token per byte, the way of GPT-2: half a character is one U+FFFD."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
-
-
-TOKENIZERS = {"byte fallback": bytes_tokenizer(), "byte level": level_tokenizer()}
-
-
-def byte_tokens(text):
-    return [4 + byte for byte in text.encode()]
-
-
-TOKENS_OF = {
-    "byte fallback": byte_tokens,
-    "byte level": lambda text: TOKENIZERS["byte level"](text)["input_ids"],
-}
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +90,7 @@ MODES = {
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES.keys())
-def test_as_with_the_flags_of_transformers(generate, mode):
+def test_matches_the_flags_of_transformers(generate, mode):
     plain = generate(**mode)
     expected = generate(**mode, **STRICT)
     assert not torch.equal(plain, expected)
@@ -142,7 +98,7 @@ def test_as_with_the_flags_of_transformers(generate, mode):
 
 
 @pytest.mark.parametrize("mode", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
-def test_as_with_the_flags_of_transformers_under_left_padding(generate, tokenizer, mode):
+def test_matches_the_flags_of_transformers_under_left_padding(generate, tokenizer, mode):
     rows = [PROMPT, [PAD, PAD, PAD, BOS, 40, 17, 40]]
     expected = generate(rows, **mode, **STRICT)
     assert torch.equal(
@@ -192,7 +148,7 @@ def test_one_instance_serves_one_generate_after_another(generate):
     ],
 )
 def test_a_new_prompt_is_told_from_a_step_on(prompt):
-    """Seen in presence penalties: none for the prompt's tokens."""
+    """The presence penalty tells: it leaves tokens of the prompt alone."""
     config = DecodingConfig(presence_penalty=1.0)
     processor = logits_processors(config)[0]
     scores = torch.zeros(1, VOCABULARY)
@@ -208,7 +164,7 @@ def test_a_new_prompt_is_told_from_a_step_on(prompt):
 
 
 def test_beams_get_the_penalties_of_their_own_tokens(generate):
-    """Against a processor that knows nothing of the step before."""
+    """Against a processor that keeps nothing between steps."""
 
     class Stateless:
         def __call__(self, input_ids, scores):
@@ -269,7 +225,7 @@ def test_embeddings_for_a_prompt(model):
 
 
 @pytest.mark.parametrize("mode", [*MODES, "assisted"])
-def test_logits_are_given_out_as_they_came(generate, model, mode):
+def test_output_logits_are_unchanged(generate, model, mode):
     arguments = {"return_dict_in_generate": True, "output_logits": True, "output_scores": True}
     arguments |= {"assistant_model": model} if mode == "assisted" else MODES[mode]
     out = generate(
@@ -279,7 +235,7 @@ def test_logits_are_given_out_as_they_came(generate, model, mode):
     assert all(scores.isneginf().any() for scores in out.scores)
 
 
-def test_without_them_no_copy_is_made(generate):
+def test_without_output_logits_no_copy_is_made(generate):
     handed_over = []
     processor = logits_processors(DecodingConfig(no_repeat_ngram_size=1))[0]
 
@@ -319,7 +275,7 @@ def test_presence_and_frequency_count_the_output_alone(generate):
         torch.testing.assert_close(scores[0], logits[0] - 0.25 * counts - 0.5 * (counts > 0))
 
 
-def test_a_given_prompt_length_tells_the_prompt_from_an_answer_gone_on_with(generate):
+def test_prompt_length_tells_the_prompt_from_a_continued_answer(generate):
     config = DecodingConfig(presence_penalty=2.0, frequency_penalty=2.0)
     whole = generate(logits_processor=logits_processors(config))
     half = whole[:, : len(PROMPT) + 12].tolist()
@@ -347,7 +303,7 @@ def test_ids_of_any_integer_type_and_layout():
 
 
 def test_ids_changed_in_place_are_noticed():
-    """Beam search keeps one tensor for its sequences and writes into it."""
+    """Beam search keeps its sequences in one tensor and writes into it."""
     buffer = torch.tensor([[3, 4, 5, 6], [3, 4, 7, 8]])
     scores = torch.zeros(2, VOCABULARY)
     processor = logits_processors(DecodingConfig(frequency_penalty=1.0), prompt_length=0)[0]
@@ -384,51 +340,6 @@ def test_a_breaker_may_be_spread_over_tokens(tokenizer):
     assert logits_processors(config, tokenizer)(ids, torch.zeros(1, 260))[0][byte_tokens("y")] == -1
 
 
-# U+FFFD itself cannot be told from a half character, and may come late or doubled.
-TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\ufffd"), max_size=60) | st.text(
-    "a é海🙂", max_size=60
-)
-
-
-@settings(deadline=None)
-@given(TEXTS)
-@pytest.mark.parametrize("kind", ["byte fallback", "byte level"])
-def test_text_comes_whole_and_never_half_a_character(kind, text):
-    tokenizer = TOKENIZERS[kind]
-    stream = TextStream(tokenizer)
-    so_far = ""
-    for token in TOKENS_OF[kind](text):
-        so_far += stream.put(token)
-        assert text.startswith(so_far)
-    assert so_far + stream.flush() == text
-    assert stream.flush() == ""
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 259), max_size=80))
-def test_bytes_that_are_no_text_are_not_held_for_ever(tokens):
-    stream = TextStream(TOKENIZERS["byte fallback"])
-    for token in tokens:
-        stream.put(token)
-    text = "".join(map(stream.put, byte_tokens("abcd")))
-    assert (text + stream.flush()).endswith(("d", "\ufffd"))
-    garbage = "".join(stream.put(4 + 0xFF) for _ in range(100))
-    assert set(garbage) == {"\ufffd"}
-    assert len(garbage) > 90
-
-
-def test_words_keep_their_spaces_over_a_long_text():
-    vocabulary = {"<unk>": 0, "</s>": 1, **{f"▁w{number}": number for number in range(2, 40)}}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
-    backend.decoder = decoders.Metaspace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
-    tokens = [*range(2, 40), 1, 1, 1, *range(39, 2, -1)]
-    stream = TextStream(tokenizer)
-    text = "".join(map(stream.put, tokens)) + stream.flush()
-    assert text == tokenizer.decode(tokens, skip_special_tokens=True)
-    assert " w39 w39 w38" in text
-
-
 def test_a_looping_row_stops_and_the_others_go_on(tokenizer):
     criteria = LoopStoppingCriteria(tokenizer)
     looping = byte_tokens("So it is said. " * 60)
@@ -451,7 +362,7 @@ def test_a_looping_row_stops_and_the_others_go_on(tokenizer):
         criteria(ids[:1], None)
 
 
-def test_a_row_that_changes_is_read_anew(tokenizer):
+def test_a_row_that_changes_starts_over(tokenizer):
     criteria = LoopStoppingCriteria(tokenizer)
     looping, novel = byte_tokens("round and round we go, " * 40), byte_tokens(" ".join(_words(200)))
     length = min(len(looping), len(novel))
@@ -465,7 +376,7 @@ def test_a_row_that_changes_is_read_anew(tokenizer):
 
 
 def test_generate_stops_at_a_loop(generate, tokenizer):
-    """The model is made to spell the same ten letters over and over."""
+    """The model is forced to repeat the same ten letters."""
 
     class Letters:
         def __call__(self, input_ids, scores):
@@ -485,7 +396,7 @@ def test_generate_stops_at_a_loop(generate, tokenizer):
 
 
 @pytest.mark.parametrize("policy", ["off", "balanced"])
-def test_the_streamer_gives_what_the_filter_gives(tokenizer, policy):
+def test_the_streamer_sends_what_the_filter_returns(tokenizer, policy):
     text = "The sea is wide — 海很宽。The ship is small. The ship is small. We sail on 🙂."
     given_out = []
     streamer = FilterStreamer(
@@ -515,7 +426,7 @@ def test_the_streamer_in_generate(generate, tokenizer):
 
 
 def _words(number):
-    """Words that do not come again, without a counter's regularity."""
+    """Return distinct words without a counter's regularity."""
     letters = "etaoinshrdlucmfwypvbgk"
     words = []
     state = 1
@@ -553,7 +464,7 @@ def tiny_encoder_decoder():
 @pytest.mark.parametrize(
     "mode", [{}, {"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}], ids=str
 )
-def test_encoder_decoders_as_with_the_flags_of_transformers(mode):
+def test_encoder_decoders_match_the_flags_of_transformers(mode):
     model, ids = tiny_encoder_decoder(), torch.tensor([PROMPT, PROMPT[::-1]])
     arguments = {"max_new_tokens": 20, "do_sample": False, "min_new_tokens": 20} | mode
 
@@ -578,7 +489,7 @@ def test_a_static_cache_changes_nothing(generate):
     )
 
 
-def test_compiled_it_gives_the_same():
+def test_compiling_changes_nothing():
     plain, compiled = logits_processors(ALL)[0], logits_processors(ALL)[0]
     run = torch.compile(compiled.__call__, backend="eager")
     ids = torch.tensor([PROMPT, PROMPT[::-1]])
@@ -590,7 +501,7 @@ def test_compiled_it_gives_the_same():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_types_that_numpy_does_not_have_take_the_device_path(dtype):
+def test_types_that_numpy_lacks_take_the_batch_path(dtype):
     config = DecodingConfig(no_repeat_ngram_size=2, repetition_penalty=1.5)
     ids, scores = torch.tensor([PROMPT]), torch.randn(1, VOCABULARY).to(dtype)
     expected = logits_processors(config)(ids, scores.float())
@@ -600,7 +511,7 @@ def test_types_that_numpy_does_not_have_take_the_device_path(dtype):
 
 
 @pytest.mark.parametrize("wrong", [float("-inf"), float("nan")])
-def test_a_row_without_a_token_is_an_error_and_never_token_0(wrong):
+def test_a_row_without_a_score_raises(wrong):
     scores = torch.zeros(2, VOCABULARY)
     scores[1] = wrong
     with pytest.raises(ValueError, match="row 1: the model gave no token a score"):

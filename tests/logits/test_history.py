@@ -11,7 +11,7 @@ NGRAM_SIZES = st.integers(0, 4)
 
 
 def state(history):
-    """All that can be seen of a history."""
+    """Return everything that a history shows."""
     return (
         list(history.tokens),
         history.num_prompt,
@@ -61,7 +61,7 @@ def test_counts_are_those_of_the_tokens(prompt, output, ngram_size):
 @settings(deadline=None)
 @given(st.lists(st.integers(-60, 200), max_size=30))
 def test_ids_in_order_are_the_ids(steps):
-    """A step below 0 takes so many tokens back, another appends so many new ones."""
+    """A step below 0 removes so many tokens, another appends so many new ones."""
     history = TokenHistory()
     for step in steps:
         if step < 0:
@@ -82,14 +82,14 @@ def test_followers_are_what_completes_an_ngram_again(tokens, n):
 
 @settings(deadline=None)
 @given(TOKENS, TOKENS, TOKENS, NGRAM_SIZES)
-def test_rollback_undoes_append(prompt, output, taken_back, ngram_size):
+def test_rollback_undoes_append(prompt, output, num_removed, ngram_size):
     history = TokenHistory(prompt, ngram_size)
     history.extend(output)
     before = state(history)
-    for token in taken_back:
+    for token in num_removed:
         history.append(token)
         history.matches()
-    history.rollback(len(taken_back))
+    history.rollback(len(num_removed))
     assert state(history) == before
 
 
@@ -108,8 +108,8 @@ def test_rollback_leaves_what_was_never_longer(prompt, output, data, ngram_size)
 
 @settings(deadline=None)
 @given(TOKENS, st.lists(st.integers(-3, 3), max_size=40))
-def test_matches_step_by_step_are_those_from_nothing(prompt, steps):
-    """A step of 0 to 3 appends that token; one below 0 takes as many tokens back."""
+def test_matches_step_by_step_equal_those_of_a_new_history(prompt, steps):
+    """A step of 0 to 3 appends that token; one below 0 removes as many tokens."""
     history = TokenHistory(prompt)
     assert matches_of(history) == slow_matches(prompt)
     for step in steps:
@@ -120,7 +120,7 @@ def test_matches_step_by_step_are_those_from_nothing(prompt, steps):
         assert matches_of(history) == slow_matches(history.tokens)
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_calls_raise():
     history = TokenHistory([1, 2])
     history.append(3)
     with pytest.raises(ValueError, match="cannot roll back 4 of 3"):
@@ -135,7 +135,7 @@ def test_what_cannot_be_is_refused():
 
 
 def slow_since_breaker(tokens, breakers, start):
-    """The breaker that begins last, of those that begin there the longest."""
+    """Return the breaker that begins last, of several the longest."""
     for place in range(len(tokens) - 1, start - 1, -1):
         whole = [
             tail
@@ -175,7 +175,7 @@ def test_breakers_of_one_token_or_more_are_found_step_by_step(prompt, steps, bre
 @settings(deadline=None)
 @given(TOKENS, st.integers(1, 4), st.integers(0, 12))
 def test_followers_in_a_window_begin_in_it(tokens, n, window):
-    """As DeepSeek-OCR's processor counts: an n-gram counts if it begins among the last `window` tokens."""
+    """As in DeepSeek-OCR's processor, an n-gram must begin among the last `window` tokens."""
     begins = range(max(0, len(tokens) - window), len(tokens) - n + 1)
     ngrams = [tuple(tokens[i : i + n]) for i in begins]
     suffix = tuple(tokens[len(tokens) - n + 1 :])

@@ -14,14 +14,16 @@ from transformers import (
 )
 
 from dedup.config import DecodingConfig
-from dedup.logits.bans import ban, encoder_no_repeat_ngram, no_repeat_ngram
 from dedup.logits.dry import dry
+from dedup.logits.encoder_no_repeat_ngram import encoder_no_repeat_ngram
 from dedup.logits.hf import apply_to
 from dedup.logits.history import TokenHistory
-from dedup.logits.lz import lz_penalty
-from dedup.logits.penalties import openai_penalties, repetition_penalty
+from dedup.logits.lz_penalty import lz_penalty
+from dedup.logits.no_repeat_ngram import no_repeat_ngram, no_repeat_ngram_scan
+from dedup.logits.openai_penalties import openai_penalties
 from dedup.logits.processors import apply
-from dedup.logits.scan import ban_ngrams
+from dedup.logits.repetition_penalty import repetition_penalty
+from dedup.logits.rows import ban
 from dedup.logits.temperature import current_temperature, temperature
 from dedup.logits.tokens import TokenSets
 
@@ -42,7 +44,7 @@ def same_bits(one, other):
 
 
 def by(processor, tokens, logits):
-    """What a processor of transformers makes of one row."""
+    """Return what a processor of transformers makes of one row."""
     return processor(torch.tensor([tokens]), torch.from_numpy(logits.copy())[None])[0].numpy()
 
 
@@ -60,21 +62,20 @@ def exempting(*tokens):
 
 @settings(deadline=None)
 @given(st.one_of(TOKENS, FEW_TOKENS).filter(bool), st.integers(1, 5), LOGITS)
-def test_no_repeat_ngram_is_that_of_transformers(tokens, n, logits):
+def test_no_repeat_ngram_matches_transformers(tokens, n, logits):
     expected = by(NoRepeatNGramLogitsProcessor(n), tokens, logits)
     assume(not np.isneginf(expected).all())
+    config = DecodingConfig(no_repeat_ngram_size=n)
     scanned = logits.copy()
-    ban_ngrams(np.array(tokens), scanned, n)
+    no_repeat_ngram_scan(np.array(tokens), scanned, config)
     assert same_bits(scanned, expected)
-    no_repeat_ngram(
-        history_of(tokens, ngram_size=n), logits, DecodingConfig(no_repeat_ngram_size=n)
-    )
+    no_repeat_ngram(history_of(tokens, ngram_size=n), logits, config)
     assert same_bits(logits, expected)
 
 
 @settings(deadline=None)
 @given(FEW_TOKENS.filter(bool), st.integers(1, 4), st.integers(1, 12), st.integers(0, 2))
-def test_with_a_window_and_exempt_tokens_it_is_that_of_deepseek_ocr(tokens, n, window, exempt):
+def test_a_window_and_exempt_tokens_match_deepseek_ocr(tokens, n, window, exempt):
     suffix = tuple(tokens[len(tokens) - n + 1 :])
     begins = range(max(0, len(tokens) - window), len(tokens) - n + 1)
     banned = {tokens[i + n - 1] for i in begins if tuple(tokens[i : i + n - 1]) == suffix} - {
@@ -83,22 +84,24 @@ def test_with_a_window_and_exempt_tokens_it_is_that_of_deepseek_ocr(tokens, n, w
     logits, scanned = np.zeros(VOCABULARY, np.float32), np.zeros(VOCABULARY, np.float32)
     config = DecodingConfig(no_repeat_ngram_size=n, no_repeat_ngram_window=window)
     no_repeat_ngram(history_of(tokens, ngram_size=n), logits, config, exempting(exempt))
-    ban_ngrams(np.array(tokens), scanned, n, max(0, len(tokens) - window), exempting(exempt))
+    no_repeat_ngram_scan(np.array(tokens), scanned, config, exempting(exempt))
     assert set(np.flatnonzero(np.isneginf(logits)).tolist()) == banned
     assert same_bits(scanned, logits)
 
 
 @settings(deadline=None)
 @given(FEW_TOKENS.filter(bool), FEW_TOKENS.filter(bool), st.integers(1, 4), LOGITS)
-def test_the_encoders_ngrams_are_those_of_transformers(read, tokens, n, logits):
+def test_encoder_no_repeat_ngram_matches_transformers(read, tokens, n, logits):
     expected = by(EncoderNoRepeatNGramLogitsProcessor(n, torch.tensor([read])), tokens, logits)
-    encoder_no_repeat_ngram(history_of(tokens), TokenHistory(read, n), logits)
+    history = history_of(tokens)
+    history.encoder = TokenHistory(read, n)
+    encoder_no_repeat_ngram(history, logits, DecodingConfig(encoder_no_repeat_ngram_size=n))
     assert same_bits(logits, expected)
 
 
 @settings(deadline=None)
 @given(TOKENS.filter(bool), st.floats(0.1, 10), LOGITS)
-def test_repetition_penalty_is_that_of_transformers(tokens, penalty, logits):
+def test_repetition_penalty_matches_transformers(tokens, penalty, logits):
     inside = [token for token in tokens if token < VOCABULARY]
     assume(inside)
     expected = by(RepetitionPenaltyLogitsProcessor(penalty), inside, logits)
@@ -108,7 +111,7 @@ def test_repetition_penalty_is_that_of_transformers(tokens, penalty, logits):
 
 @settings(deadline=None)
 @given(TOKENS, TOKENS, PENALTIES, PENALTIES, LOGITS)
-def test_openai_penalties_are_vllms_formula(prompt, output, frequency, presence, logits):
+def test_openai_penalties_match_vllms_formula(prompt, output, frequency, presence, logits):
     counts = torch.bincount(
         torch.tensor([t for t in output if t < VOCABULARY], dtype=torch.long), minlength=VOCABULARY
     )
@@ -159,7 +162,7 @@ def test_penalties_with_a_window_decay_and_prompt(prompt, output, last_n, decay,
 
 
 def slow_dry(tokens, logits, config, breakers):
-    """DRY from its definition: for every token and every earlier place of it, how long is the context that both have?"""
+    """Compute DRY from its definition: for each token, the longest context that it shares."""
     last_n, allowed_length, base = (
         config.dry_penalty_last_n,
         config.dry_allowed_length,
@@ -210,14 +213,14 @@ def test_dry_follows_its_definition(
     expected = slow_dry(tokens, logits, config, breakers)
     sets = TokenSets(dict.fromkeys(breakers, ((),)))
     history = history_of(tokens[:num_prompt])
-    for token in tokens[num_prompt:]:  # asked at every step, as in decoding
+    for token in tokens[num_prompt:]:  # called at every step, as in decoding
         dry(history, logits.copy(), config, sets)
         history.append(token)
     dry(history, logits, config, sets)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_dry_on_the_example_that_llama_cpp_explains_itself_with():
+def test_dry_on_the_example_in_llama_cpps_source():
     a, b, c, y = range(4)
     history = history_of([a, b, c, c, b, c, y, a, b, c])
     logits = np.zeros(VOCABULARY, np.float32)
@@ -230,11 +233,8 @@ def test_dry_on_the_example_that_llama_cpp_explains_itself_with():
 )
 def test_dry_is_off(off):
     logits = np.zeros(VOCABULARY, np.float32)
-    dry(
-        history_of([1, 2] * 9),
-        logits,
-        DecodingConfig(**{"dry_multiplier": 1.0, "dry_allowed_length": 0} | off),
-    )
+    config = DecodingConfig(**{"dry_multiplier": 1.0, "dry_allowed_length": 0} | off)
+    apply(config, history_of([1, 2] * 9), logits)
     assert not logits.any()
 
 
@@ -262,7 +262,7 @@ def test_dry_spares_breakers_and_stops_at_them():
 
 
 def test_dry_clamps_the_exponent_in_32_bits():
-    """At base 2 llama.cpp's limit is 128, not 127; what then overflows stays finite here, at any temperature."""
+    """At base 2 llama.cpp's limit is 128, not 127; what overflows there stays finite here."""
     history = history_of([0] * 400)
     for base, limit in ((1.75, 158), (np.float32(1.9), 138)):
         logits = np.zeros(VOCABULARY)
@@ -278,7 +278,7 @@ def test_dry_clamps_the_exponent_in_32_bits():
 
 
 def slow_lz(prompt, output, size, config):
-    """As its authors' SGLang fork works it out: the longest copy, of several the nearest."""
+    """Compute the LZ penalty as its authors' SGLang fork does: longest copy, then nearest."""
     window = output[-config.lz_window :]
     buffer = config.lz_buffer
     best = {}
@@ -300,7 +300,7 @@ def slow_lz(prompt, output, size, config):
 
 @settings(deadline=None)
 @given(TOKENS, TOKENS | FEW_TOKENS, st.integers(1, 30), st.integers(1, 5))
-def test_lz_is_that_of_its_authors(prompt, output, window, buffer):
+def test_lz_penalty_matches_its_authors_code(prompt, output, window, buffer):
     config = DecodingConfig(lz_penalty=0.15, lz_window=window, lz_buffer=buffer)
     logits = np.zeros(VOCABULARY, np.float32)
     lz_penalty(history_of(prompt, output), logits, config)
@@ -312,7 +312,7 @@ def test_lz_is_that_of_its_authors(prompt, output, window, buffer):
 
 @settings(deadline=None)
 @given(LOGITS, st.floats(0.2, 3))
-def test_temperature_is_that_of_transformers(logits, value):
+def test_temperature_matches_transformers(logits, value):
     expected = by(TemperatureLogitsWarper(value), [0], logits)
     temperature(history_of([]), logits, DecodingConfig(temperature=value))
     np.testing.assert_allclose(logits, expected, rtol=1e-6)
@@ -369,7 +369,7 @@ def test_a_default_configuration_changes_nothing(prompt, output, logits):
 
 @settings(deadline=None)
 @given(FEW_TOKENS, FEW_TOKENS, LOGITS)
-def test_apply_is_the_methods_one_after_another(prompt, output, logits):
+def test_apply_runs_the_methods_in_order(prompt, output, logits):
     config = DecodingConfig(
         temperature=0.7,
         repetition_penalty=1.3,
@@ -427,7 +427,7 @@ def test_bans_are_lifted_where_others_have_banned_the_rest():
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
-def test_what_is_no_number_comes_out_as_it_went_in(odd):
+def test_infinities_and_nan_are_kept(odd):
     config = DecodingConfig(
         repetition_penalty=1.3,
         frequency_penalty=0.5,
@@ -444,7 +444,7 @@ def test_what_is_no_number_comes_out_as_it_went_in(odd):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_every_float_type_is_served(dtype):
+def test_every_float_type_is_supported(dtype):
     config = DecodingConfig(
         repetition_penalty=1.2,
         presence_penalty=0.5,

@@ -1,4 +1,7 @@
-"""vLLM's plugin without vLLM: stand-ins for its two interfaces. What vLLM itself makes of it: tests/external/test_vllm.py."""
+"""The vLLM plugin without vLLM, against stand-ins for its two interfaces.
+
+tests/external/test_vllm.py runs it in vLLM.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -35,7 +38,7 @@ class Update:
 
 
 class Tokenizer:
-    """Token n is the letter with the code 97 + n; token 3 a line's end."""
+    """Tokenizer whose token n is the letter with the code 97 + n, but token 3 a newline."""
 
     all_special_ids = (0,)
 
@@ -114,7 +117,7 @@ def expected(
     return torch.from_numpy(row)
 
 
-def test_without_vllm_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_importing_without_vllm_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, V1, None)
     monkeypatch.delitem(sys.modules, "dedup.logits.vllm", raising=False)
     with pytest.raises(ImportError, match="plugin for vLLM"):
@@ -140,7 +143,7 @@ def test_one_name_serves_both_runners(plugin: Any, stand_ins: dict[str, ModuleTy
     assert isinstance(second, plugin.SlotProcessor)
 
 
-def test_two_of_them_are_refused(plugin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_twice_is_refused(plugin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         plugin,
         "entry_points",
@@ -196,7 +199,9 @@ def test_parameters_that_vllm_xargs_lets_through(
     "extra_args",
     [{}, {"ngram_size": 7, "session_id": "dry"}, {"dry_multiplier": 0}, {"exempt": []}],
 )
-def test_who_asks_for_nothing_gets_nothing(plugin: Any, extra_args: dict[str, Any]) -> None:
+def test_a_request_without_methods_has_no_configuration(
+    plugin: Any, extra_args: dict[str, Any]
+) -> None:
     assert plugin.decoding_config(params(**extra_args)) is None
 
 
@@ -222,36 +227,38 @@ def test_who_asks_for_nothing_gets_nothing(plugin: Any, extra_args: dict[str, An
         ({"dry_multiplyer": 0.8}, r"dry_multiplyer is unknown in vllm_xargs: dry_multiplier\?"),
         ({"lz_": 0.8}, r"lz_ is unknown"),
         ({"penalty_": 0.8}, r"penalty_ is unknown"),
-        ({"temperature": 0.8}, r"temperature is one of vLLM's own"),
-        ({"presence_penalty": 0.8}, r"presence_penalty is one of vLLM's own"),
-        ({"penalty_last_n": 64}, r"penalty_last_n changes none of vLLM's own"),
-        ({"dynatemp_range": 0.5}, r"dynatemp_range is not to be had in vLLM"),
-        ({"encoder_no_repeat_ngram_size": 3}, r"encoder_no_repeat_ngram_size is not to be had"),
+        ({"temperature": 0.8}, r"temperature is a parameter of vLLM"),
+        ({"presence_penalty": 0.8}, r"presence_penalty is a parameter of vLLM"),
+        ({"penalty_last_n": 64}, r"penalty_last_n has no effect on vLLM's own"),
+        ({"dynatemp_range": 0.5}, r"dynatemp_range is not supported in vLLM"),
+        ({"encoder_no_repeat_ngram_size": 3}, r"encoder_no_repeat_ngram_size is not supported"),
     ],
 )
-def test_what_is_refused_is_named(plugin: Any, extra_args: dict[str, Any], message: str) -> None:
+def test_a_refused_parameter_is_named(
+    plugin: Any, extra_args: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         plugin.DedupLogitsProcessor.validate_params(params(**extra_args))
 
 
-def test_what_vllm_does_itself_is_not_done_twice(plugin: Any) -> None:
+def test_a_penalty_beside_vllms_own_is_refused(plugin: Any) -> None:
     request = params(repetition_penalty=1.2, penalty_last_n=64)
     request.repetition_penalty = 1.05
-    with pytest.raises(ValueError, match=r"on top of vLLM's own 1\.05 .* set that to 1$"):
+    with pytest.raises(ValueError, match=r"would add to vLLM's own 1\.05 .* set that to 1$"):
         plugin.decoding_config(request)
 
 
-def test_a_repetition_temperature_that_would_not_be_one_is_refused(plugin: Any) -> None:
+def test_a_repetition_temperature_without_effect_is_refused(plugin: Any) -> None:
     with pytest.raises(ValueError, match="no effect on greedy decoding"):
         plugin.decoding_config(params(0.0, repetition_temperature=1.5))
     request = params(repetition_temperature=1.5)
     request.presence_penalty = 0.5
-    with pytest.raises(ValueError, match="does not go with vLLM's own presence_penalty"):
+    with pytest.raises(ValueError, match="cannot be combined with vLLM's own presence_penalty"):
         plugin.decoding_config(request)
 
 
 class InputProcessor:
-    """vLLM's part that validates; it hands on no configuration."""
+    """Stand-in for the part of vLLM that validates; it passes on no configuration."""
 
     def __init__(self, plugin: Any, vllm_config: Any) -> None:
         self.plugin, self.vllm_config = plugin, vllm_config
@@ -260,7 +267,7 @@ class InputProcessor:
         self.plugin.DedupLogitsProcessor.validate_params(request)
 
 
-def test_what_a_server_cannot_do_is_refused(plugin: Any) -> None:
+def test_what_a_server_does_not_support_is_refused(plugin: Any) -> None:
     def refusal(request: Any, **changes: Any) -> str:
         with pytest.raises(ValueError) as caught:
             InputProcessor(plugin, server(**changes)).accept(request)
@@ -279,7 +286,7 @@ def test_what_a_server_cannot_do_is_refused(plugin: Any) -> None:
     assert "exempt_token_ids must be token ids below 50" in refusal(
         params(lz_penalty=1, exempt_token_ids=[50])
     )
-    assert "exempt cannot be told in tokens" in refusal(
+    assert "exempt cannot be converted to tokens" in refusal(
         params(lz_penalty=1, exempt=["digits"]), tokenizer_object="strange"
     )
 
@@ -295,7 +302,9 @@ def test_what_a_server_cannot_do_is_refused(plugin: Any) -> None:
         {"repetition_temperature": 1.5, "repetition_temperature_length": 1025},
     ],
 )
-def test_a_devices_memory_is_not_for_one_request(plugin: Any, extra_args: dict[str, Any]) -> None:
+def test_long_matches_are_refused_under_model_runner_v2(
+    plugin: Any, extra_args: dict[str, Any]
+) -> None:
     InputProcessor(plugin, server()).accept(params(**extra_args))
     with pytest.raises(
         ValueError, match=f"{list(extra_args)[-1]} must look at matches of at most 1024 tokens"
@@ -304,7 +313,7 @@ def test_a_devices_memory_is_not_for_one_request(plugin: Any, extra_args: dict[s
 
 
 class InputBatch:
-    """vLLM's part that knows who needs the output's tokens."""
+    """Stand-in for the part of vLLM that knows whether a processor needs the output's tokens."""
 
     logitsprocs_need_output_token_ids = False
 
@@ -312,7 +321,7 @@ class InputBatch:
         processor.update_state(Update(1, [], [(0, params(lz_penalty=1), [1], [])], []))
 
 
-def test_tokens_are_asked_for_under_asynchronous_scheduling(
+def test_tokens_are_requested_under_asynchronous_scheduling(
     plugin: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     for asynchronous in (False, True):
@@ -334,8 +343,8 @@ WAYS = (
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rows_of_a_batch_that_comes_and_goes(plugin: Any, dtype: torch.dtype) -> None:
-    """Each row gets what it would get alone, whoever else is there and wherever it has been."""
+def test_rows_of_a_changing_batch(plugin: Any, dtype: torch.dtype) -> None:
+    """Each row gets the same as alone, whatever the other rows and its earlier places."""
     random = Random(3)
     processor = plugin.DedupLogitsProcessor(server(), torch.device("cpu"), False)
     batch: dict[int, tuple[dict[str, Any], list[int], list[int]]] = {}
@@ -367,7 +376,7 @@ def test_rows_of_a_batch_that_comes_and_goes(plugin: Any, dtype: torch.dtype) ->
             Update(len(batch), removed, added, moved) if removed or added or moved else None
         )
         for _, _, output in batch.values():
-            if output and random.random() < 0.1:  # taken back, and gone on differently
+            if output and random.random() < 0.1:  # rolled back, and continued differently
                 del output[random.randrange(len(output)) :]
             output.append(random.randrange(6))
         logits = torch.randn(8, VOCABULARY, generator=torch.Generator().manual_seed(step)).to(dtype)
@@ -389,7 +398,7 @@ def test_a_prompt_without_token_ids_counts_for_nothing(plugin: Any) -> None:
     ]
 
 
-def test_words_of_one_kind_are_looked_up_once(plugin: Any) -> None:
+def test_equal_token_sets_are_built_once(plugin: Any) -> None:
     model_config = server().model_config
     first = plugin._sets(DecodingConfig(dry_multiplier=0.8, exempt=("special",)), model_config)
     again = plugin._sets(

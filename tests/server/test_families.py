@@ -32,7 +32,8 @@ from transformers import (
 )
 
 from dedup.config import DecodingConfig
-from dedup.logits.hf import TextStream, logits_processors
+from dedup.logits.detokenizer import Detokenizer
+from dedup.logits.hf import logits_processors
 from dedup_server.engines.local.batching import Batcher
 from dedup_server.engines.local.engine import LocalEngine
 from dedup_server.engines.local.loading import Dtype
@@ -364,10 +365,10 @@ def tokens_of_bytes(data: bytes) -> list[int]:
 def test_a_character_after_stray_bytes_is_given_out(num_stray: int) -> None:
     """As a model says them at a high temperature: first bytes that no others follow, then a whole character."""
     stream, said = (
-        TextStream(tiny_tokenizer()),
+        Detokenizer(tiny_tokenizer()),
         tokens_of_bytes(b"\xe4" * num_stray + "你好".encode()),
     )
-    text = "".join(map(stream.put, said)) + stream.flush()
+    text = "".join(map(stream.feed, said)) + stream.flush()
     assert text.endswith("你好")
     assert set(text) <= set("\ufffd你好")
 

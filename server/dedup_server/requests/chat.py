@@ -1,10 +1,11 @@
 """Requests for chat and text completions, and how an engine in this process samples them."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from dedup.answer.usage import estimate_tokens
+from dedup.config import decoding_options
 from dedup_server.requests.base import (
     EndpointName,
     GenerationRequest,
@@ -22,10 +23,10 @@ from dedup_server.requests.fields import (
     Content,
     JsonObject,
     LogitBias,
-    Penalty,
     Prompt,
     Stop,
     Unit,
+    field_type,
 )
 
 Integral = Annotated[int, IS_INTEGRAL]
@@ -154,8 +155,21 @@ class CompletionRequest(ChoicesRequest):
         raise UntranslatableError("prompt", "a text completion is no chat")
 
 
-class Sampling(BaseModel):
-    """How an answer is sampled by an engine in this process, which refuses what is wrong."""
+if TYPE_CHECKING:
+    Decoding = BaseModel
+else:
+    Decoding = create_model(
+        "Decoding",
+        __config__=ConfigDict(extra="allow", strict=True, frozen=True),
+        **{option.name: (field_type(option.api_range), None) for option in decoding_options()},
+    )
+
+
+class Sampling(Decoding):
+    """How an answer is sampled by an engine in this process, which refuses what is wrong.
+
+    The fields of `DecodingConfig` are fields of a request, with the same names and ranges.
+    """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
@@ -166,22 +180,9 @@ class Sampling(BaseModel):
     truncate: bool | None = None
     seed: int | None = None
     logit_bias: LogitBias = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
     min_p: Unit | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
-    no_repeat_ngram_size: Annotated[int, Field(ge=0)] | None = None
-    dry_multiplier: Annotated[float, Field(ge=0, le=100)] | None = None
-    dry_base: Annotated[float, Field(ge=0, le=100)] | None = None
-    dry_allowed_length: Annotated[int, Field(ge=0)] | None = None
-    dry_sequence_breakers: (
-        Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=128, fail_fast=True)]
-        | None
-    ) = None
-    dry_penalty_last_n: Annotated[int, Field(ge=-1)] | None = None
     user: str | None = None
 
     @property

@@ -4,13 +4,15 @@ A union of types would be tried one by one, and its error would name the last: t
 own rule.
 """
 
-from typing import Annotated, Any
+from types import GenericAlias
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from dedup.config import Boolean, Integer, ListOf, Number, OneOf, Range, Text
+
 Unit = Annotated[float, Field(ge=0, le=1)]
-Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
 _MAX_STOPS = 16
@@ -158,3 +160,25 @@ IS_OBJECT = BeforeValidator(_object)
 IS_LONG_INPUT = BeforeValidator(_long_input)
 IS_INTEGRAL = BeforeValidator(_integral)
 IS_MESSAGES = BeforeValidator(_messages)
+
+
+def field_type(allowed: Range | Text) -> Any:
+    """Return the type of an optional field with a range of `DecodingConfig`."""
+    return _type_of(allowed) | None
+
+
+def _type_of(allowed: Range | Text) -> Any:
+    if isinstance(allowed, Number):
+        if allowed.open_low:
+            return Annotated[float, Field(gt=allowed.low, le=allowed.high)]
+        return Annotated[float, Field(ge=allowed.low, le=allowed.high)]
+    if isinstance(allowed, Integer):
+        return Annotated[int, Field(ge=allowed.low, le=allowed.high)]
+    if isinstance(allowed, Boolean):
+        return bool
+    if isinstance(allowed, OneOf):
+        return Literal[allowed.names]
+    if isinstance(allowed, ListOf):
+        kind = GenericAlias(list, (_type_of(allowed.item),))
+        return Annotated[kind, Field(max_length=allowed.max_items, fail_fast=True)]
+    return Annotated[str, Field(min_length=1)]

@@ -398,7 +398,8 @@ class ChatWriter:
         body: Json = {"delta": {}} if self._is_chat else {"text": ""}
         logprobs: Any = None
         for delta in frame.deltas:
-            body = self._body_of(delta.part, delta.text)
+            if delta.text:
+                body = self._body_of(delta.part, delta.text)
             if delta.logprobs is not None:
                 logprobs = self._logprobs(delta.choice, delta.logprobs)
         chunk = self._chunk(indices[0], body)

@@ -88,7 +88,7 @@ class ChoicesGeneration:
         if text or choice.finish_reason:
             deltas: list[Delta] = []
             logprobs = choice.take_logprobs() if self._request.num_logprobs is not None else None
-            if text:
+            if text or logprobs is not None:
                 deltas.append(Delta(choice.index, CONTENT, CONTENT, text, logprobs=logprobs))
             send([self._frame(deltas, choice)])
         return None if choice.finish_reason else token
@@ -178,11 +178,12 @@ def _choice(
     sampling: Sampling,
 ) -> Choice:
     size = sampling.penalties.no_repeat_ngram_size
-    history, encoder = TokenHistory(prompt, size), None
+    history = TokenHistory(prompt, size)
     room = loaded.context - len(prompt)
     if loaded.start_token is not None:
         history, room = TokenHistory([loaded.start_token], size), loaded.context - 1
-        if sampling.penalties.encoder_no_repeat_ngram_size:
-            encoder = TokenHistory(prompt, sampling.penalties.encoder_no_repeat_ngram_size)
+        encoder_size = sampling.penalties.encoder_no_repeat_ngram_size
+        if encoder_size:
+            history.encoder = TokenHistory(prompt, encoder_size)
     limit = min(request.max_output_tokens or room, room)
-    return Choice(index, number, loaded.tokenizer, loaded.texts, sampling, history, limit, encoder)
+    return Choice(index, number, loaded.tokenizer, loaded.texts, sampling, history, limit)

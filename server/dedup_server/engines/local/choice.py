@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedup.config import DecodingConfig
-from dedup.logits.hf import TextStream
+from dedup.logits.detokenizer import Detokenizer
 from dedup.logits.history import TokenHistory
-from dedup.logits.processors import apply
+from dedup.logits.methods import Method
 from dedup.logits.temperature import current_temperature
 from dedup.logits.tokens import TokenSets
 from dedup.text.segmenter import is_terminated
@@ -25,25 +25,40 @@ _TAIL = 24  # characters that tell whether a sentence has ended
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one request chooses tokens. temperature 0: the best token, always. num_logprobs: see `SampledRequest.num_logprobs`."""
+    """How one request chooses tokens.
+
+    Args:
+        temperature, top_p, top_k, min_p: 0, 1, 0 and 0 are off; at temperature 0 the best token
+            is chosen.
+        penalties: The configuration of the methods, without those of the temperature.
+        methods: The methods that it switches on.
+        token_sets: Token sets of `penalties`.
+        varying: The configuration of methods that vary the temperature; None if none is on.
+        bias: Tokens, and what is added to their scores.
+        stop_strings, end_tokens: What ends the text.
+        min_tokens: Tokens before which nothing ends it.
+        num_logprobs: Alternatives that each token comes with; None: no log-probabilities.
+        seed: Of the random generator.
+        continues: The end of the text that is continued: it does not end within a sentence then.
+        avoided: Tokens that the first may not be.
+    """
 
     temperature: float
     top_p: float
     top_k: int
     min_p: float
     penalties: DecodingConfig
+    methods: tuple[Method, ...]
     token_sets: TokenSets
-    varying: DecodingConfig | None  # the temperature's methods, if any is on
-    bias: (
-        tuple[np.ndarray[Any, np.dtype[np.int64]], Scores] | None
-    )  # tokens, and what is added to their scores
+    varying: DecodingConfig | None
+    bias: tuple[np.ndarray[Any, np.dtype[np.int64]], Scores] | None
     stop_strings: Sequence[str]
     end_tokens: Sequence[int]
     min_tokens: int
     num_logprobs: int | None
     seed: int | None
-    continues: str = ""  # what the answer has said already: then it does not end within a sentence
-    avoided: Sequence[int] = ()  # not the first token
+    continues: str = ""
+    avoided: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +91,15 @@ class TokenLogprob:
 
 
 class Choice:
-    """index: of the choice in its answer. number: of the choice among those of its prompt. limit: tokens it may have. encoder: what an
-    encoder-decoder read.
+    """A sequence in the making: scores to a token, tokens to text.
+
+    Args:
+        index: Of the choice in its answer.
+        number: Of the choice among those of its prompt.
+        tokenizer, texts: The model's.
+        sampling: How tokens are chosen.
+        history: The tokens so far.
+        limit: Tokens that it may have.
     """
 
     def __init__(
@@ -89,7 +111,6 @@ class Choice:
         sampling: Sampling,
         history: TokenHistory,
         limit: int,
-        encoder: TokenHistory | None = None,
     ) -> None:
         self.index = index
         self.finish_reason: str | None = None
@@ -98,9 +119,8 @@ class Choice:
         self._texts = texts
         self._sampling = sampling
         self._history = history
-        self._encoder = encoder
         self._limit = limit
-        self._stream = TextStream(tokenizer)
+        self._stream = Detokenizer(tokenizer)
         self._tail = ""  # of the text
         self._held = ""  # may be the beginning of a stop string
         # Of several prompts each has its text by the seed and its own choice alone.
@@ -112,7 +132,8 @@ class Choice:
         raw = scores.copy() if sampling.num_logprobs is not None else None
         if sampling.bias is not None:
             scores[sampling.bias[0]] += sampling.bias[1]
-        apply(sampling.penalties, self._history, scores, sampling.token_sets, self._encoder)
+        for method in sampling.methods:
+            method.apply(self._history, scores, sampling.penalties, sampling.token_sets)
         if self.num_tokens == 0 and sampling.avoided:
             scores[list(sampling.avoided)] = -np.inf
         if sampling.end_tokens and (
@@ -139,7 +160,7 @@ class Choice:
             self.logprobs = self.logprobs[:-1]  # it is no part of the text
         elif self.num_tokens >= self._limit:
             self.finish_reason = "length"
-        text = "" if ends else self._stream.put(token)
+        text = "" if ends else self._stream.feed(token)
         self._tail = (self._tail + text)[-_TAIL:]
         if self.finish_reason:
             text += self._stream.flush()

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from dedup.answer.continuation import Continuation, Support
-from dedup.config import DecodingConfig
+from dedup.config import DecodingConfig, decoding_options
+from dedup.logits.methods import methods_on
 from dedup.logits.tokens import TokenSets, token_sets
 from dedup_server.engines.base import Call, Frames, Take
 from dedup_server.engines.local.answering import (
@@ -61,7 +62,7 @@ _SAMPLING = {
     "min_tokens",
     "n",
 }
-_PENALTIES = {field for field in DecodingConfig.__dataclass_fields__ if field != "temperature"}
+_PENALTIES = {option.name for option in decoding_options()} - {"temperature"}
 _SUPPORTED = (
     _PENALTIES
     | _SAMPLING
@@ -298,9 +299,10 @@ class LocalEngine:
         loaded = self.loaded
 
         def value(name: str, otherwise: Any) -> Any:
-            asked = getattr(request, name)
-            default = getattr(loaded.defaults, name, None)
-            return asked if asked is not None else default if default is not None else otherwise
+            for given in (getattr(request, name), getattr(loaded.defaults, name, None)):
+                if given is not None:
+                    return given
+            return otherwise
 
         sent = request.sent
         penalties = {name: sent[name] for name in _PENALTIES if name in sent}
@@ -308,18 +310,20 @@ class LocalEngine:
             penalties.setdefault(name, value(name, otherwise))
         asked = DecodingConfig(**penalties)
         temperature = value("temperature", 1.0)
-        varies = asked.dynatemp_range or asked.repetition_temperature
+        varies = any(method.kind == "temperature" for method in methods_on(asked))
         fixed = replace(asked, dynatemp_range=0.0, repetition_temperature=0.0)
+        varying: DecodingConfig | None = None
+        if varies:
+            varying = replace(asked, temperature=max(temperature, GREEDY_BELOW / 2))
         return Sampling(
             temperature=temperature,
             top_p=value("top_p", 1.0),
             top_k=max(0, value("top_k", 0)),
             min_p=value("min_p", 0.0),
             penalties=fixed,
+            methods=methods_on(fixed),
             token_sets=self._token_sets_of(fixed),
-            varying=replace(asked, temperature=max(temperature, GREEDY_BELOW / 2))
-            if varies
-            else None,
+            varying=varying,
             bias=bias_of(request.logit_bias, len(loaded.tokenizer)),
             stop_strings=request.stop_strings,
             end_tokens=loaded.end_tokens,
