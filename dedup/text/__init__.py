@@ -1,1 +1,3 @@
-"""Text in, text out: words, segments, repeated sentences, loops, metrics. Pure and sans-IO: no clock, no socket, no environment."""
+"""Text processing without I/O: words, segments, repeated sentences, loops, metrics. Nothing in here
+reads a clock, a socket or an environment variable.
+"""
