@@ -215,7 +215,7 @@ def test_a_line_nested_too_deeply_is_named_and_the_others_go_on() -> None:
         assert [json.loads(line)["id"] for line in out.splitlines()] == [2, 3]
         assert errors.splitlines() == [
             "line 1: invalid JSON: nested too deeply",
-            "line 3: invalid JSON: NaN is no number",
+            "line 3: invalid JSON: NaN is not a number",
         ]
 
 
