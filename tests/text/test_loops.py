@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dedup import LoopConfig, LoopDetector, LoopEvent
+from dedup.text.loops import LoopScanner
 
 PROSE = (
     "The river had risen in the night and taken the bridge, so the mail did not come. Nobody in the village remembered such a "
@@ -365,10 +366,10 @@ def test_three_copies_of_token_ids_must_be_long() -> None:
 
 
 def test_a_text_that_goes_on_after_a_loop_has_left_it() -> None:
-    detector = LoopDetector()
-    detector.push("and the man of the house " * 20 + PROSE + CHINESE)
+    scanner = LoopScanner(LoopConfig())
+    scanner.feed("and the man of the house " * 20 + PROSE + CHINESE)
     changes = []
-    while change := detector.next_change():
+    while change := scanner.next_change():
         changes.append(change)
     assert [type(change).__name__ for change in changes] == ["LoopEvent", "LoopEnd"]
     assert abs(changes[1].at - 20 * 25) <= 1
