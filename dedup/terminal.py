@@ -1,5 +1,6 @@
-"""Untrusted text on a terminal: escapes are made visible, and columns stay aligned where characters
-are two columns wide.
+"""Untrusted text on a terminal.
+
+Escapes are made visible, and columns stay aligned where characters are two columns wide.
 """
 
 import unicodedata

@@ -1,5 +1,6 @@
-"""The command line `dedup`: one file a command. Other packages add commands through the entry point
-group `dedup.commands`.
+"""The command line `dedup`: one file a command.
+
+Other packages add commands through the entry point group `dedup.commands`.
 """
 
 from dedup.cli.main import main

@@ -16,7 +16,7 @@ def export_pairs() -> None:
 
     \b
     DEDUP_INCIDENT_LOG=loops.jsonl dedup serve ...
-    dedup export-pairs < loops.jsonl > pairs.jsonl      # one {"prompt", "chosen", "rejected"} a line
+    dedup export-pairs < loops.jsonl > pairs.jsonl   # {"prompt", "chosen", "rejected"}
     """
     failed = False
     with quiet_pipe():

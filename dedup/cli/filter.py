@@ -38,8 +38,8 @@ def filter_command(policy: Any, on_loop: Any, jsonl: bool) -> None:
 
     \b
     dedup filter < answer.txt
-    some-program | dedup filter                  # streams: text is written as soon as it is certain
-    dedup filter --jsonl < answers.jsonl         # {"id", "text"} to {"id", "text", "loop", "removed"}
+    some-program | dedup filter                  # writes text as soon as it cannot be a repeat
+    dedup filter --jsonl < answers.jsonl         # adds "loop" and "removed" to each line
     """
     config = FilterConfig(policy=policy, on_loop=on_loop)
 

@@ -23,7 +23,7 @@ from dedup.text.metrics import repetition_metrics
 @click.option(
     "--jsonl",
     is_flag=True,
-    help='Read JSON lines {"id", "text"} from standard input, write a line of all metrics for each.',
+    help='Read JSON lines {"id", "text"} from standard input; write all metrics of each.',
 )
 def score(files: tuple[str, ...], jsonl: bool) -> None:
     """Print a table of how much texts repeat themselves, the worst first.

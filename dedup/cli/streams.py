@@ -20,8 +20,10 @@ Row = dict[str, Any]
 
 
 class quiet_pipe:  # noqa: N801 - used as a statement
-    """Context of a command that writes to standard output: a pipe that its reader closes (`| head`)
-    ends the command without an error; other errors of writing are reported in one line.
+    """The context of a command that writes to standard output.
+
+    A pipe that its reader closes (`| head`) ends the command without an error. Other errors of the
+    operating system are reported in one line.
     """
 
     def __enter__(self) -> None:
@@ -138,8 +140,9 @@ def encode(row: Row) -> bytes:
 
 
 def text_of_stdin() -> Iterator[tuple[str, list[int]]]:
-    """Yield standard input as it comes: text, and the numbers of the lines that are not UTF-8. Their
-    invalid bytes are replaced with U+FFFD.
+    """Yield standard input as it comes: text, and the numbers of the lines that are not UTF-8.
+
+    Invalid bytes are replaced with U+FFFD.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     number = 1

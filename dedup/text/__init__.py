@@ -1,3 +1,4 @@
-"""Text processing without I/O: words, segments, repeated sentences, loops, metrics. Nothing in here
-reads a clock, a socket or an environment variable.
+"""Text processing: words, segments, repeated sentences, loops, metrics.
+
+It is sans-IO: nothing in here reads a clock, a socket or an environment variable.
 """

@@ -1,5 +1,6 @@
-"""The context of a segment in the kept text: its list item and section, the repeats before it, and
-whether it follows verse or prose.
+"""The context of a segment in the kept text.
+
+It holds the list item and the section, the repeats before the segment, and the lines of verse.
 """
 
 import re

@@ -74,6 +74,7 @@ class Editor:
         self.sentences.removed = [removal for removal in removed if removal.start < offset]
 
     def _finish(self, kept: Iterable[str]) -> str:
+        """Return the last of the kept text."""
         given = self._follow(kept)
         follower = self._follower
         if follower and self.loop is None:

@@ -60,8 +60,10 @@ class _Held:
 
 
 class RepetitionFilter:
-    """A filter of one text: `feed` its deltas, `flush` at its end. The results, joined, are the text
-    without the spans in `removed`.
+    """A filter of one text.
+
+    `feed` its deltas, `flush` at its end. The results, joined, are the text without the spans in
+    `removed`.
 
     Args:
         config: the policy and its limits.
@@ -169,8 +171,9 @@ class RepetitionFilter:
         return self._give(given, delta)
 
     def resume(self) -> None:
-        """Go on after a cut: the text fed next replaces the loop, and a later loop sets `loop` anew.
-        The text before the loop counts as before.
+        """Go on after a cut: the text fed next replaces the loop.
+
+        The text before the cut still counts. A later loop sets `loop` anew.
 
         Raises:
             ValueError: if the text was not cut.
@@ -196,8 +199,11 @@ class RepetitionFilter:
         return self._give(given, "")
 
     def metrics(self) -> dict[str, float]:
-        """Return metrics of the text so far: the share of repeated 4-grams of the input (`rep_4`, 0
-        to 1), and counts of characters, sentences and loops.
+        """Return metrics of the text so far.
+
+        Returns:
+            `rep_4`, the share of repeated 4-grams of the input (0 to 1), and counts of characters,
+            sentences and loops.
         """
         return {
             "rep_4": self._meter.rep,
@@ -211,6 +217,7 @@ class RepetitionFilter:
         }
 
     def _give(self, given: str, delta: str) -> str:
+        """Count and return what is given out; the delta itself if the policy changes nothing."""
         text = given if self._cuts else delta
         self.chars_out += len(text)
         return text
@@ -278,6 +285,7 @@ class RepetitionFilter:
         return given
 
     def _leave_loop(self, at: int) -> None:
+        """Go on after a skipped loop, which ends at the offset `at`."""
         self._stage = "reading"
         self._end_removal(at)
         self._held.drop(at)

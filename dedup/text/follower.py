@@ -21,8 +21,10 @@ _MORE_CHARS: Final = 2048  # followed on while something is held
 
 
 class Follower:
-    """A follower of the kept text. `feed` releases what is not a loop's second copy. At a loop, `loop`
-    is set, and nothing more is released.
+    """A follower of the kept text.
+
+    `feed` releases what is not a loop's second copy. At a loop it sets `loop`, and releases nothing
+    more.
 
     num_fed: characters fed. num_released: characters released.
     """

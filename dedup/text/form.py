@@ -99,7 +99,7 @@ def form_of(text: str) -> Form:
 
 
 def _is_verse(lines: list[str]) -> bool:
-    """Return whether most lines end within a sentence and are not list items, as in songs and poems."""
+    """Return whether most lines end within a sentence and are not list items, as in poems."""
     if len(lines) < _MIN_VERSES or len(lines[0]) + len(lines[-1]) > 2 * _MAX_VERSE_CHARS:
         return False
     num_verses = sum(
@@ -112,8 +112,11 @@ def _is_verse(lines: list[str]) -> bool:
 
 
 def form_of_cycle(before: str, unit: str) -> Form:
-    """Return the form of a cycle: by the lines of its unit if it has whole ones, else by the text
-    before it.
+    """Return the form of a cycle: that of its lines, or of the text before it if it has none.
+
+    Args:
+        before: the text before the cycle.
+        unit: one copy.
     """
     if (not _LATEX.search(unit) and is_enclosed(before[-_NEAR:])) or _is_encoded(before, unit):
         return "data"
@@ -138,7 +141,7 @@ def num_fences(text: str) -> int:
 
 
 def is_enclosed(before: str) -> bool:
-    """Return whether a bracket or a brace is open at the end of `before`: an array, an object, a block."""
+    """Return whether a bracket or brace is open at the end of `before`, as in an array."""
     depth = 0
     for char in reversed(before):
         if char in "]}":

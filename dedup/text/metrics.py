@@ -41,15 +41,16 @@ def rep_n(tokens: Sequence[Hashable], n: int) -> float:
 
 
 def seq_rep_n(sequences: Sequence[Sequence[Hashable]], n: int) -> float:
-    """Return seq-rep-n: the mean of rep-n over sequences (Welleck et al. 2019, arXiv 1908.04319)."""
+    """Return seq-rep-n: the mean rep-n of sequences (Welleck et al. 2019, arXiv 1908.04319)."""
     if not sequences:
         return 0.0
     return sum(rep_n(sequence, n) for sequence in sequences) / len(sequences)
 
 
 def rep_w(tokens: Sequence[Hashable], w: int = 16) -> float:
-    """Return rep-w: the share of tokens that occur among the w tokens before them (Fu et al. 2021,
-    arXiv 2012.14660).
+    """Return rep-w: the share of tokens that occur among the w tokens before them.
+
+    Source: Fu et al. 2021, arXiv 2012.14660.
     """
     recent: Counter[Hashable] = Counter()
     window: deque[Hashable] = deque()
@@ -69,8 +70,9 @@ def diversity(tokens: Sequence[Hashable]) -> float:
 
 
 def duplicate_share(items: Sequence[str]) -> float:
-    """Return the share of items (lines, paragraphs, sentences) equal to an earlier one (Rae et al.
-    2021, table A1).
+    """Return the share of items (lines, paragraphs, sentences) equal to an earlier one.
+
+    Source: Rae et al. 2021, table A1.
     """
     if not items:
         return 0.0
@@ -78,7 +80,10 @@ def duplicate_share(items: Sequence[str]) -> float:
 
 
 def duplicate_char_share(items: Sequence[str]) -> float:
-    """Return the share of characters in items equal to an earlier one (Rae et al. 2021, table A1)."""
+    """Return the share of characters in items equal to an earlier one.
+
+    Source: Rae et al. 2021, table A1.
+    """
     chars = sum(map(len, items))
     if not chars:
         return 0.0
@@ -86,10 +91,10 @@ def duplicate_char_share(items: Sequence[str]) -> float:
 
 
 def top_ngram_char_share(tokens: Sequence[str], n: int) -> float:
-    """Return the share of characters that the most frequent n-gram covers (Rae et al. 2021, table
-    A1; n from 2 to 4).
+    """Return the share of characters that the most frequent n-gram covers.
 
     Of equally frequent n-grams the first counts. An n-gram that occurs once covers nothing.
+    Source: Rae et al. 2021, table A1, for n from 2 to 4.
     """
     counts = Counter(ngrams(tokens, n))
     chars = sum(map(len, tokens))
@@ -102,8 +107,9 @@ def top_ngram_char_share(tokens: Sequence[str], n: int) -> float:
 
 
 def duplicate_ngram_char_share(tokens: Sequence[str], n: int) -> float:
-    """Return the share of characters in n-grams that occurred before (Rae et al. 2021, table A1; n
-    from 5 to 10). A character counts once.
+    """Return the share of characters in n-grams that occurred before. A character counts once.
+
+    Source: Rae et al. 2021, table A1, for n from 5 to 10.
     """
     seen: set[tuple[Hashable, ...]] = set()
     covered = 0
@@ -119,8 +125,9 @@ def duplicate_ngram_char_share(tokens: Sequence[str], n: int) -> float:
 
 
 def compression_ratio(text: str) -> float:
-    """Return the bytes of the text over the bytes of its zlib compression, Whisper's check of a
-    decoding (Radford et al. 2022, arXiv 2212.04356); 1 for an empty text.
+    """Return the bytes of the text over the bytes of its zlib compression; 1 for an empty text.
+
+    Source: Whisper's check of a decoding (Radford et al. 2022, arXiv 2212.04356).
     """
     if not text:
         return 1.0
@@ -129,10 +136,10 @@ def compression_ratio(text: str) -> float:
 
 
 def self_bleu(texts: Sequence[str], n: int = 4) -> float:
-    """Return self-BLEU: the mean BLEU of each text with all others as references (Zhu et al. 2018,
-    arXiv 1802.01886). High values mean similar texts.
+    """Return self-BLEU: the mean BLEU of each text with all others as references.
 
-    BLEU is nltk's, with its smoothing method 1. For fewer than two texts the result is 0.
+    High values mean similar texts. BLEU is nltk's, with its smoothing method 1. For fewer than two
+    texts the result is 0. Source: Zhu et al. 2018, arXiv 1802.01886.
     """
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
@@ -153,8 +160,11 @@ def self_bleu(texts: Sequence[str], n: int = 4) -> float:
 
 
 class RepetitionCounter:
-    """rep-n of a growing sequence. It is exact up to `max_ngrams` distinct n-grams; repeats of later
-    ones are not counted.
+    """rep-n of a growing sequence.
+
+    Args:
+        max_ngrams: distinct n-grams remembered, which bounds the memory. Repeats of later n-grams
+            are not counted.
     """
 
     def __init__(self, n: int = 4, max_ngrams: int = 16_384) -> None:

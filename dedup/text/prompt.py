@@ -123,6 +123,7 @@ def read_prompt(prompt: str) -> RequestedRepetition:
 
 @lru_cache(maxsize=_MAX_REMEMBERED)  # read once for all channels and choices of a response
 def _read(prompt: str) -> RequestedRepetition:
+    """Return what a prompt allows, its requests in the order of `_RANKS`."""
     found = list(islice(_requests(_folded(_ends(prompt))), _MAX_REQUESTS))
     found += _in_prompt(prompt)
     if not found:
@@ -452,7 +453,7 @@ def _mask(text: str) -> tuple[str, list[str]]:
 
 
 def _ends(text: str) -> str:
-    """Return the first and last `_INSTRUCTION_CHARS` of a text, without fences that are cut in two."""
+    """Return the first and last `_INSTRUCTION_CHARS` characters, without fences cut in two."""
     if len(text) <= 2 * _INSTRUCTION_CHARS:
         return text
     head, tail = text[:_INSTRUCTION_CHARS], text[-_INSTRUCTION_CHARS:]

@@ -11,6 +11,7 @@ Kind = Literal["lyrics", "drill", "test_data"]
 
 
 def _table(text: str) -> dict[str, int]:
+    """Return the values of words, from "1:one uno;2:two dos"."""
     return {
         word: int(value)
         for value, _, words in (line.partition(":") for line in text.split(";"))
@@ -361,10 +362,9 @@ _HINT_WORDS: Final = {
     "blindtext|fülltext|données|texte|datos|texto|测试|假数据|填充|占位|テスト|ダミー",
 }
 HINTS: Final = {group: tuple(hints.split("|")) for group, hints in _HINT_WORDS.items()}
-# Hints that begin a word are looked up by its first characters; the text is searched for the others.
-LETTERS: Final = bytes(
-    byte if chr(byte).islower() and byte < 128 else 32 for byte in range(256)
-)  # all else is space
+# Hints that begin a word are looked up by its first characters; others are searched for.
+# A translation table of ASCII text: lower-case letters stay, all else becomes a space.
+LETTERS: Final = bytes(byte if chr(byte).islower() and byte < 128 else 32 for byte in range(256))
 WORD_BEGIN: Final = re.compile("([a-zà-ÿ]{1,4})[a-zà-ÿ]*")
 _WITHIN_WORDS: Final = frozenset(("mal", "fois", "rap"))  # "zehnmal", "rappen"
 PREFIXED_HINTS: Final[dict[str, list[tuple[str, str]]]] = {}

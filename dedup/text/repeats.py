@@ -106,7 +106,7 @@ class RepeatJudge:
         return _MIN_NEAR if context.chars - earlier.place <= NEAR_CHARS else _MIN_ALONE
 
     def _broken_off(self, segment: Segment, key: str, weight: int) -> int | None:
-        """Return the offset of the sentence that the text broke off in repeating; None if in none."""
+        """Return the offset of the sentence in whose repetition the text breaks off, if any."""
         if not segment.firm or weight < _MIN_CUT_PASSAGE:
             return None
         for earlier in self.seen.beginning_with(key):
@@ -158,7 +158,7 @@ def _may_be_repeat(segment: Segment, weight: int) -> bool:
 
 
 def _side_by_side(earlier: Seen, context: Context) -> bool:
-    """Return whether a sentence is in an item a few before this one, with a marker of the same kind."""
+    """Return whether an earlier sentence is in one of the items right before, of the same list."""
     is_near = earlier.item > 0 and 0 < context.item - earlier.item <= _PARALLEL_ITEMS
     return is_near and (earlier.marker == context.marker or "" in (earlier.marker, context.marker))
 

@@ -81,7 +81,10 @@ def _period(text: str, at: int, repeats: int) -> int:
 
 
 def form(text: str) -> str:
-    """Return `text` without case, spacing, punctuation and numbers; a text of symbols keeps them."""
+    """Return `text` without case, spacing, punctuation and numbers.
+
+    A text that has nothing else is returned without case and spacing.
+    """
     text = fold(text)
     return _SPACING.sub("", text) or "".join(text.split())
 

@@ -17,7 +17,9 @@ _LIGHT: Final = frozenset(
     "really quite rather just even still simply only is are was were be been being am has have had "
     "having do does did will would shall its it which who there here now well indeed however "
     "moreover furthermore additionally but "
-    "der die das den dem des ein eine einen einem einer eines und auch sehr dann so ist sind war waren "  # German
+    # German
+    "der die das den dem des ein eine einen einem einer eines und auch sehr dann so ist sind war "
+    "waren "
     "le la les l un une des de du d et aussi très est sont était que qui "  # French
     "el los las lo una unos unas del y también muy es son era "  # Spanish
     "的 地 得 了 着 过 也 都 就 还 又 很 太 更 最 便 即 而 且 并 及 与 和 把 使 对 为 由 以 所 其 之 这 那 些 "
@@ -60,8 +62,8 @@ class SeenSentences:
 
     Args:
         max_sentences: sentences remembered.
-        similarity: share of common words (0 to 1) from which two sentences are near-duplicates; 1 for
-            exact matches only.
+        similarity: share of common words (0 to 1) from which two sentences are near-duplicates; 1
+            for exact matches only.
     """
 
     CANDIDATES_PER_WORD = 16
@@ -118,6 +120,7 @@ class SeenSentences:
         self._by_key[key] = seen
 
     def _drop(self, key: str) -> None:
+        """Forget a sentence."""
         del self._by_key[key]
         del self._sorted[bisect.bisect_left(self._sorted, key)]
         for word in self._words.pop(key, ()):
@@ -128,6 +131,7 @@ class SeenSentences:
                 del self._by_word[word]
 
     def _near(self, key: str) -> Seen | None:
+        """Return the most similar near-duplicate; None if there is none."""
         words = frozenset(units(key))
         if len(words) < self.MIN_NEAR_UNITS:
             return None

@@ -15,10 +15,13 @@ from typing import Final, Literal, NamedTuple
 Kind = Literal["sentence", "line", "item", "heading", "quote", "table", "code", "piece"]
 
 _ABBREVIATIONS: Final = frozenset(
-    "mr mrs ms dr prof rev hon st sr jr gen col lt sgt capt cmdr adm gov sen rep pres messrs mme mlle "  # people
+    # people
+    "mr mrs ms dr prof rev hon st sr jr gen col lt sgt capt cmdr adm gov sen rep pres messrs mme "
+    "mlle "
+    # dates, companies, references
     "jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun "
-    "inc ltd co corp dept univ assn bros est fig figs eq no nos vol vols ed eds pp ch sec art app al "
-    "vs etc approx e.g i.e cf a.m p.m u.s u.k u.n ph.d b.a m.a d.c ca resp viz "
+    "inc ltd co corp dept univ assn bros est fig figs eq no nos vol vols ed eds pp ch sec art app "
+    "al vs etc approx e.g i.e cf a.m p.m u.s u.k u.n ph.d b.a m.a d.c ca resp viz "
     "z.b d.h usw bzw ca str nr bspw u.a "  # German
     "mme mlle av env p.ex "  # French
     "sra srta ud uds ee.uu p.ej".split()  # Spanish
@@ -35,7 +38,8 @@ _CLAUSE_ENDS: Final = ",;，；、—–-"
 _TERMINATORS: Final = frozenset(".!?。！？．…:：")
 _WIDE_STOP: Final = frozenset("。！？．")
 _MARKER: Final = re.compile(
-    r"(?:[-*+•‣·]|\d{1,4}[.)、．]|[(（]?(?:\d{1,4}|[A-Za-z])[)）]|[一二三四五六七八九十]{1,3}、)(?=\s|(?<=[、．）]))\s*"
+    r"(?:[-*+•‣·]|\d{1,4}[.)、．]|[(（]?(?:\d{1,4}|[A-Za-z])[)）]|[一二三四五六七八九十]{1,3}、)"
+    r"(?=\s|(?<=[、．）]))\s*"
 )
 _MARKER_BEGUN: Final = re.compile(
     r"[-*+•‣·#>|\d.()（）、．一二三四五六七八九十`~\s]{0,8}|[(（]?[A-Za-z][)）]?"
@@ -89,8 +93,12 @@ class Mark(NamedTuple):
 
 
 class Segmenter:
-    """A segmenter of one stream. `feed` text, then `take` until it returns None. At the end `flush`,
-    then `take` again until None.
+    """A segmenter of one stream.
+
+    After each `feed`, and after `flush`, call `take` until it returns None.
+
+    Args:
+        max_segment_chars: the longest segment; a longer one is cut into pieces.
     """
 
     def __init__(self, max_segment_chars: int = MAX_SEGMENT_CHARS) -> None:
@@ -116,8 +124,9 @@ class Segmenter:
         self._flushed = True
 
     def peek(self) -> tuple[Kind | None, str]:
-        """Return the kind of the pending segment so far, None if it is not known yet, and its text
-        without the marker.
+        """Return the kind of the pending segment, and its text so far without the marker.
+
+        The kind is None if it is not known yet.
         """
         return self._classify(self._text[: self._certain])
 
@@ -142,7 +151,12 @@ class Segmenter:
         return self._before
 
     def rollback(self, separator: str, since: Mark | None = None) -> None:
-        """Undo the last segment taken, or all since a mark: read on as if `separator` replaced it."""
+        """Undo the last segment taken, or all since a mark.
+
+        Args:
+            separator: the whitespace that replaces them.
+            since: the state before the first segment to undo.
+        """
         before = since or self._before
         line_start = "\n" in separator or (before.line_start and not separator)
         if "\n" in separator:
@@ -196,7 +210,7 @@ class Segmenter:
         return None
 
     def _ends_sentence(self, start: int, end: int) -> tuple[bool, bool] | None:
-        """Return whether the terminator at [start, end) ends a sentence, and whether that is certain.
+        """Return whether the terminator at [start, end) ends a sentence, and whether for certain.
 
         None if the next word must be read first.
         """
@@ -227,7 +241,7 @@ class Segmenter:
         return ends, False
 
     def _classify(self, text: str) -> tuple[Kind | None, str]:
-        """Return the kind of a segment, None if it is not known yet, and its text without the marker."""
+        """Return the kind of a segment, and its text without the marker. See `peek`."""
         state = self._state
         if state.fence:
             return "code", ""
@@ -384,7 +398,8 @@ def load_punkt() -> object:
 
 def _punkt_breaks(word: str, following: str) -> bool:
     """Return whether a sentence ends between two words, as Punkt decides."""
-    return bool(load_punkt().text_contains_sentbreak(f"{word} {following}"))  # type: ignore[attr-defined]
+    punkt = load_punkt()
+    return bool(punkt.text_contains_sentbreak(f"{word} {following}"))  # type: ignore[attr-defined]
 
 
 def segments_of(text: str, max_segment_chars: int = MAX_SEGMENT_CHARS) -> list[Segment]:

@@ -94,8 +94,10 @@ class _Pending:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """A repeated first sentence of a list item, held until the item ends: it is removed if all of the
-    item is. `before` and `mark` are the context and the segmenter's state to return to.
+    """A repeated first sentence of a list item, held until the item ends.
+
+    It is removed if the rest of the item is. before, mark: the context and the segmenter's state to
+    return to.
     """
 
     segment: Segment
@@ -119,8 +121,8 @@ class SentenceFilter:
         config: the policy and its limits.
         removes: whether repeats are removed; if not, they are counted as flagged.
         history: earlier texts of the conversation.
-        allowed_copies: a function that returns how many copies of a sentence are legitimate. One that
-            may be copied at all is never removed.
+        allowed_copies: a function that returns how many copies of a sentence are legitimate. A
+            sentence with any is never removed.
 
     Attributes:
         removed: the removed spans, in order.
@@ -160,12 +162,13 @@ class SentenceFilter:
         return self._pending.end
 
     def feed(self, text: str) -> Iterable[str]:
-        """Yield the kept text. A piece that follows a removal is yielded only after the removal is
-        recorded in `removed`.
+        """Yield the kept text.
+
+        A piece that follows a removal is yielded only after the removal is recorded in `removed`.
 
         Returns:
-            A tuple of one piece if nothing was decided: most deltas continue a sentence that is
-            kept. An iterator, to be exhausted, if anything was.
+            An iterator, to be exhausted; or a tuple of one piece if the delta only continues a
+            sentence that is kept, as most deltas do.
         """
         self._pending.text += text
         self._segmenter.feed(text)
@@ -210,12 +213,13 @@ class SentenceFilter:
             yield self._keep_head()
 
     def resume(self, at: int) -> None:
-        """Go on with the text from the offset `at` on as with a new one. Earlier sentences count."""
+        """Go on from the offset `at` on as with a new text. Earlier sentences still count."""
         self._segmenter = Segmenter(self._max_segment_chars)
         self._pending = _Pending(at)
         self._head, self._flushed = None, False
 
     def _feed(self, segment: Segment | None) -> Iterator[str]:
+        """Yield what can be kept, from `segment` on."""
         yield from self._judge_all(segment)
         pending = self._pending
         if pending.text and (pending.num_given or not self._could_be_removed()):
@@ -285,8 +289,9 @@ class SentenceFilter:
         )
 
     def _remove(self, segment: Segment, key: str, start: int, first_start: int) -> None:
-        """Remove a segment and the weaker of the two separators around it, so that what was apart
-        stays apart.
+        """Remove a segment and the weaker of the two separators around it.
+
+        The stronger one still separates the segments before and after it.
         """
         pending = self._pending
         at, separator = pending.separator_at, pending.separator
@@ -316,7 +321,7 @@ class SentenceFilter:
         )
 
     def _keep_head(self) -> str:
-        """Return the held first sentence, as its item says something new; empty if none is held."""
+        """Return the held first sentence, as its item is not all repeats; empty if none is held."""
         head, self._head = self._head, None
         if head is None:
             return ""

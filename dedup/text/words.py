@@ -68,8 +68,8 @@ def key_prefix(text: str) -> str:
 def sentence_key(text: str) -> str:
     """Return the key of a sentence: sentences with equal keys are the same word for word.
 
-    Symbols and question marks count (x + 1 is not x - 1). Case, quotes, emphasis, commas, spacing and
-    the ending do not.
+    Symbols and question marks count (x + 1 is not x - 1). Case, quotes, emphasis, commas, spacing
+    and the ending do not.
 
     Returns:
         The key; empty if the sentence has no letter or digit.

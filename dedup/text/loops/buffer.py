@@ -58,6 +58,7 @@ class TokenBuffer:
         return rest
 
     def _append(self, tokens: list[str]) -> None:
+        """Append tokens, and drop those that were read."""
         if self.index < len(self.tokens):
             tokens = [*self.tokens[self.index :], *tokens]
         self.tokens = tokens

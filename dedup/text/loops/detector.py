@@ -37,8 +37,9 @@ class LoopDetector:
 
     @property
     def held_from(self) -> int:
-        """Offset from which input is held as a possible second copy of a loop; the input length if
-        nothing is held.
+        """Offset from which input is held as a possible second copy of a loop.
+
+        The input length if nothing is held.
         """
         return self._scanner.held_from
 

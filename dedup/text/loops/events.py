@@ -10,9 +10,11 @@ LoopKind = Literal["exact", "near", "flood"]
 class LoopEvent:
     """A detected loop. Offsets and the period count characters of the input (or token ids).
 
-    kind: `exact` copies, `near` copies or drift, or a `flood` of symbols. onset: offset of the first
-    copy. detected_at: offset up to which the input was read when the loop became certain. period:
-    length of one copy. copies: whole copies up to `detected_at`.
+    kind: `exact` copies, `near` copies or drift, or a `flood` of symbols.
+    onset: offset of the first copy.
+    detected_at: length of the input read when the loop became certain.
+    period: length of one copy.
+    copies: whole copies up to `detected_at`.
     """
 
     kind: LoopKind

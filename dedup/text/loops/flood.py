@@ -12,8 +12,9 @@ _FENCED_FACTOR: Final = 2  # fenced code holds drawings and matrices
 
 
 class Flood:
-    """The flood that a text is in. chars: its different characters, none outside a flood. start: its
-    offset.
+    """The flood that a text is in.
+
+    chars: its different characters; none outside a flood. start: its offset.
     """
 
     def __init__(self) -> None:
@@ -57,7 +58,7 @@ class Flood:
         self.chars = frozenset()
 
     def _widen(self, chars: frozenset[str], history: History) -> tuple[frozenset[str], int]:
-        """Return the characters of the stretch at the text's end, and the index of its first token."""
+        """Return the characters of the stretch at the end, and the index of its first token."""
         index = len(history.tokens)
         is_blank = "".join(chars).isspace()
         while index:

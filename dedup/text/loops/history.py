@@ -11,15 +11,16 @@ _AFTER_DIGITS: Final = ":"
 
 
 class History:
-    """The last tokens of a text. A token's number counts from the text's beginning; index 0 of the
-    lists is token number `base`.
+    """The last tokens of a text.
+
+    Token numbers count from the text's beginning; index 0 of the lists is token number `base`.
 
     tokens, ends: the tokens, and the offset at which each ends.
     copies: by token number, how often its passage occurred before; 0 where it is missing.
     end: length of the text.
     tail: its last characters, at least `TAIL_CHARS`.
-    found: number of the second token at the previous occurrence of the last pair, as written or with
-        numbers folded; -1 if the pair is new.
+    found: number of the second token at the previous occurrence of the last pair, as written or
+        with numbers folded; -1 if the pair is new.
     is_passage: True if the pair before it occurred there too, so three tokens did.
     """
 

@@ -1,5 +1,7 @@
-"""Measurements of what a text repeats, for the loop scanner to judge: the cycle it ends in, the
-bits that its form may lack, and the first copy of what it repeats.
+"""Measurements for the loop scanner to judge.
+
+They are the cycle that a text ends in, the bits that text of its form may lack, and the first copy
+of what it repeats.
 """
 
 import bisect

@@ -1,4 +1,4 @@
-"""Tables of where each pair of adjacent tokens occurred last: as written, and with numbers folded."""
+"""Tables of where each pair of tokens occurred last, as written and with numbers folded."""
 
 from typing import Final
 
@@ -14,11 +14,11 @@ _MARK: Final = (1 << _MARK_BITS) - 1
 
 
 class PairTable:
-    """A hash table with open addressing. A dict of pairs would take about twice the memory, and each
-    stream has a table of its own.
+    """A hash table with open addressing.
 
-    A slot holds the number of a pair's second token, plus 1, and some bits of the pair's hash; 0 if
-    it is empty. The pair itself is read from the text.
+    Each stream has a table of its own; a dict of pairs would take about twice the memory. A slot
+    holds the number of a pair's second token, plus 1, and some bits of the pair's hash; 0 if it is
+    empty. The pair itself is read from the text.
     """
 
     def __init__(self) -> None:
@@ -66,6 +66,7 @@ class PairTable:
         self._fill(len(self._slots), tokens, base, ids)
 
     def _fill(self, num_slots: int, tokens: list[str], base: int, ids: dict[str, int]) -> None:
+        """Move the pairs that are remembered to a table of `num_slots` slots."""
         old = self._slots
         slots = self._slots = [0] * num_slots
         mask = num_slots - 1
@@ -98,7 +99,7 @@ class FoldedPairs:
         Args:
             token, number: the token and its number.
             ids: the ids of all tokens, and of those with numbers folded.
-            first, second: the ids of the pair as written; `first` is -1 if the token follows nothing.
+            first, second: the ids of the pair as written; `first` is -1 at the beginning.
             base: number of the first token remembered.
 
         Returns:

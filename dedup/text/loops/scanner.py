@@ -88,8 +88,9 @@ class LoopScanner:
 
     @property
     def held_from(self) -> int:
-        """Offset from which input is held as a possible second copy of a loop; the input length if
-        nothing is held.
+        """Offset from which input is held as a possible second copy of a loop.
+
+        The input length if nothing is held.
         """
         return self._hold.start(self._passage, self._buffer.num_fed)
 
@@ -115,8 +116,10 @@ class LoopScanner:
         self._buffer.flush()
 
     def resume(self) -> None:
-        """Leave the loop and drop what was not read. The next text replaces the loop: it is compared
-        with the text before, but does not continue it.
+        """Leave the loop, and drop what was not read.
+
+        The text fed next replaces the loop: it is compared with the text before, but does not
+        continue it.
         """
         self._history.start_over(self._buffer.clear())
         self._become_idle()
@@ -279,7 +282,7 @@ class LoopScanner:
         """Compare a token with the passage.
 
         Returns:
-            The bits that it carries beyond the passage, 0 if it is the same; -1 if it does not match.
+            The bits that it adds to the passage, 0 if it is the same; -1 if it does not match.
         """
         passage, history = self._passage, self._history
         place = index - passage.distance

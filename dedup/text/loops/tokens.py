@@ -1,5 +1,7 @@
-"""Tokens of the loop scanner: a word or two characters of an unspaced script, each with the symbols
-after it, or a run of symbols. Token boundaries do not depend on how a text is cut into deltas.
+"""Tokens of the loop scanner.
+
+A token is a word or two characters of an unspaced script, with the symbols after it, or a run of
+symbols. Token boundaries do not depend on how a text is cut into deltas.
 """
 
 import re
@@ -118,7 +120,7 @@ def _weight(text: str, word: str) -> float:
 
 
 def _ascii_tokens(text: str) -> list[str]:
-    """Return `_TOKEN.findall` of ASCII text, at a quarter of the cost: every delta goes through it."""
+    """Return `_TOKEN.findall(text)` of ASCII text, at a quarter of the cost."""
     kinds = text.encode().translate(_KINDS)
     end = len(kinds)
     tokens: list[str] = []
