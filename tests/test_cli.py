@@ -1,4 +1,4 @@
-"""The command line, as a shell runs it: real processes, real pipes."""
+"""The command line, as a shell runs it, with real processes and pipes."""
 
 import json
 import os
@@ -18,7 +18,7 @@ B = "Nobody remembered such a flood."
 
 
 def dedup(*arguments: str, given: bytes = b"") -> tuple[int, bytes, str]:
-    """Exit code, standard output, standard error."""
+    """Run `dedup`; return the exit code, standard output and standard error."""
     done = subprocess.run(
         [*DEDUP, *arguments],
         input=given,
