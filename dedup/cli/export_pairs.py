@@ -10,9 +10,10 @@ from dedup.pairs import preference_pair
 
 @click.command("export-pairs")
 def export_pairs() -> None:
-    """Convert an incident log to preference pairs for DPO training.
+    """Convert an incident log to preference pairs.
 
-    Reads standard input, writes standard output: one pair for each loop that was healed.
+    The pairs are for DPO training, one for each loop that was healed. Reads standard input, writes
+    standard output.
 
     \b
     DEDUP_INCIDENT_LOG=loops.jsonl dedup serve ...

@@ -26,7 +26,9 @@ from dedup.text.metrics import repetition_metrics
     help='Read JSON lines {"id", "text"} from standard input; write all metrics of each.',
 )
 def score(files: tuple[str, ...], jsonl: bool) -> None:
-    """Print a table of how much texts repeat themselves, the worst first.
+    """Measure how much texts repeat themselves.
+
+    Prints a table, the worst text first.
 
     A FILE is one text, or JSON lines {"id", "text"}, one text a line. Without files, reads standard
     input. Exits with 1 if a line is invalid.

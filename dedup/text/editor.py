@@ -38,7 +38,7 @@ class Editor:
         return held
 
     def feed(self, text: str) -> str:
-        """Feed text; return what can be given out."""
+        """Feed text; return what can be released."""
         sentences, follower = self.sentences, self._follower
         kept = sentences.feed(text)
         if (
@@ -75,28 +75,28 @@ class Editor:
 
     def _finish(self, kept: Iterable[str]) -> str:
         """Return the last of the kept text."""
-        given = self._follow(kept)
+        out = self._follow(kept)
         follower = self._follower
         if follower and self.loop is None:
-            given += follower.flush()
+            out += follower.flush()
             self._check(follower)
-        return given
+        return out
 
     def _follow(self, kept: Iterable[str]) -> str:
-        """Return what can be given out of the kept text."""
+        """Return what can be released of the kept text."""
         follower = self._follower
         if follower is None:
             return "".join(kept)
-        given = []
+        released = []
         for text in kept:
             if len(self.sentences.removed) > self._num_followed:
                 self._num_followed = len(self.sentences.removed)
                 follower.begin()
-            given.append(follower.feed(text))
+            released.append(follower.feed(text))
             self._check(follower)
             if self.loop:
                 break
-        return "".join(given)
+        return "".join(released)
 
     def _check(self, follower: Follower) -> None:
         """Set `loop` if the follower has found one."""

@@ -74,7 +74,7 @@ class RepetitionFilter:
     Attributes:
         loop: the first loop, in offsets of the input; None if there is none.
         ended: True after a cut at a loop: text fed later is dropped.
-        chars_in, chars_out: characters fed, and given out.
+        chars_in, chars_out: characters fed, and released.
         requested: the repetition that the prompt allows.
     """
 
@@ -121,7 +121,7 @@ class RepetitionFilter:
 
     @property
     def held_chars(self) -> int:
-        """Characters fed that were neither given out nor removed yet."""
+        """Characters fed that were neither released nor removed yet."""
         if not self._cuts or self._stage == "cut":
             return 0
         held = 0
@@ -145,7 +145,7 @@ class RepetitionFilter:
         return self._editor.sentences.num_flagged if self._editor else 0
 
     def feed(self, delta: str) -> str:
-        """Feed a delta; return the text that can be given out now.
+        """Feed a delta; return the text that can be released now.
 
         Raises:
             ValueError: after `flush`.
@@ -158,17 +158,17 @@ class RepetitionFilter:
             self.chars_out += size
             return delta
         self._meter.feed(delta)
-        given = ""
+        out = ""
         if size <= _BLOCK_CHARS and not self.ended:
-            given = self._read(delta)
+            out = self._read(delta)
         else:
             for at in range(0, size, _BLOCK_CHARS):
                 if self.ended:
                     break
-                given += self._read(delta[at : at + _BLOCK_CHARS])
+                out += self._read(delta[at : at + _BLOCK_CHARS])
         if self.ended:
             self._end_removal(self.chars_in)
-        return self._give(given, delta)
+        return self._emit(out, delta)
 
     def resume(self) -> None:
         """Go on after a cut: the text fed next replaces the loop.
@@ -190,13 +190,13 @@ class RepetitionFilter:
         """End the text; return the rest of it. A second call returns nothing."""
         if self._stage == "flushed":
             return ""
-        given = ""
+        out = ""
         if self.config.policy != "off":
             self._meter.flush()
             if not self.ended:
-                given = self._finish()
+                out = self._finish()
         self._stage = "flushed"
-        return self._give(given, "")
+        return self._emit(out, "")
 
     def metrics(self) -> dict[str, float]:
         """Return metrics of the text so far.
@@ -216,14 +216,15 @@ class RepetitionFilter:
             "loops": int(self.loop is not None),
         }
 
-    def _give(self, given: str, delta: str) -> str:
-        """Count and return what is given out; the delta itself if the policy changes nothing."""
-        text = given if self._cuts else delta
+    def _emit(self, text: str, delta: str) -> str:
+        """Count and return what is released; the delta itself if the policy changes nothing."""
+        if not self._cuts:
+            text = delta
         self.chars_out += len(text)
         return text
 
     def _read(self, text: str) -> str:
-        """Feed the scanner; return what can be given out."""
+        """Feed the scanner; return what can be released."""
         self._held.text += text
         self._scanner.feed(text)
         return self._scan()
@@ -231,41 +232,41 @@ class RepetitionFilter:
     def _finish(self) -> str:
         """Return the rest of a text that was not cut."""
         self._scanner.flush()
-        given = self._scan()
+        out = self._scan()
         if self._stage == "reading":
-            given += self._pass_on(self.chars_in)
+            out += self._pass_on(self.chars_in)
             if self._editor and not self.ended:
-                given += self._editor.flush()
+                out += self._editor.flush()
                 self._cut_if_joined(self._editor)
         if self.ended or self._stage == "skipping":
             self._end_removal(self.chars_in)
-        return given
+        return out
 
     def _scan(self) -> str:
-        """Handle the loops in what was fed; return what can be given out."""
-        given = ""
+        """Handle the loops in what was fed; return what can be released."""
+        out = ""
         while change := self._scanner.next_change():
             if isinstance(change, LoopEvent):
-                given += self._enter_loop(change)
+                out += self._enter_loop(change)
                 if self.ended:
-                    return given
+                    return out
             elif self._stage == "skipping":
                 self._leave_loop(change.at)
         if self._stage == "skipping":
             self._held.drop(self._scanner.scanned_chars)
-            return given
+            return out
         until = self._scanner.held_from if self._cuts else self._held.end
-        return given + self._pass_on(until)
+        return out + self._pass_on(until)
 
     def _pass_on(self, until: int) -> str:
-        """Pass the text up to the offset `until` on to the editor; return what can be given out."""
+        """Pass the text up to the offset `until` on to the editor; return what can be released."""
         text = self._held.release(until)
         editor = self._editor
         if not text or editor is None:
             return text
-        given = editor.feed(text)
+        out = editor.feed(text)
         self._cut_if_joined(editor)
-        return given
+        return out
 
     def _enter_loop(self, event: LoopEvent) -> str:
         """Cut or skip at a loop; return the rest of the text before it."""
@@ -273,16 +274,16 @@ class RepetitionFilter:
             self.loop = self.loop or event
             return ""
         cut_offset = max(self._held.start, self._scanner.cut_offset(event))
-        given = self._pass_on(cut_offset)
+        out = self._pass_on(cut_offset)
         editor = self._editor
         if editor and not self.ended:
-            given += editor.cut(event.onset + event.period)
+            out += editor.cut(event.onset + event.period)
             cut_offset = editor.sentences.end
             self._cut_if_joined(editor)
         if not self.ended:
             self.loop = self.loop or event
             self._begin_removal(cut_offset, event.onset)
-        return given
+        return out
 
     def _leave_loop(self, at: int) -> None:
         """Go on after a skipped loop, which ends at the offset `at`."""

@@ -40,19 +40,19 @@ class Removal:
 
 
 class _Pending:
-    """The pending segment and the separator before it, with what was given out of both.
+    """The pending segment and the separator before it, with what was released of both.
 
-    start: offset of the segment in the input. num_given: characters of it that were given out.
+    start: offset of the segment in the input. num_released: characters of it that were released.
     separator_at: offset of the separator.
     """
 
     def __init__(self, start: int) -> None:
         self.text = ""
         self.start = start
-        self.num_given = 0
+        self.num_released = 0
         self.separator = ""
         self.separator_at = 0
-        self._separator_given = False
+        self._separator_released = False
 
     @property
     def end(self) -> int:
@@ -60,26 +60,26 @@ class _Pending:
 
     @property
     def held_chars(self) -> int:
-        held = len(self.text) - self.num_given
-        if not self._separator_given:
+        held = len(self.text) - self.num_released
+        if not self._separator_released:
             held += len(self.separator)
         return held
 
     def release(self, num_chars: int) -> str:
-        """Return the separator and the first `num_chars` characters, without what was given out."""
-        text = self.text[self.num_given : num_chars]
-        if num_chars > self.num_given:
-            self.num_given = num_chars
-        if not self._separator_given:
+        """Return the separator and the first `num_chars` characters, without what was released."""
+        text = self.text[self.num_released : num_chars]
+        if num_chars > self.num_released:
+            self.num_released = num_chars
+        if not self._separator_released:
             text = self.separator + text
-            self._separator_given = True
+            self._separator_released = True
         return text
 
     def advance(self, num_chars: int) -> None:
         """Advance past a segment and its separator."""
         self.text = self.text[num_chars:]
         self.start += num_chars
-        self.num_given, self._separator_given = 0, False
+        self.num_released, self._separator_released = 0, False
 
     def separate(self, at: int, separator: str) -> None:
         """Set the separator before the segment."""
@@ -173,7 +173,7 @@ class SentenceFilter:
         self._pending.text += text
         self._segmenter.feed(text)
         segment = self._segmenter.take()
-        if segment is None and self._pending.num_given and self._head is None:
+        if segment is None and self._pending.num_released and self._head is None:
             return (self._pending.release(self._segmenter.certain_chars),)
         return self._feed(segment)
 
@@ -199,7 +199,7 @@ class SentenceFilter:
         in_copy = pending.start >= second_copy
         if (
             not pending.text
-            or pending.num_given
+            or pending.num_released
             or not self._could_be_removed()
             or not (in_copy or self._begins_again())
         ):
@@ -222,7 +222,7 @@ class SentenceFilter:
         """Yield what can be kept, from `segment` on."""
         yield from self._judge_all(segment)
         pending = self._pending
-        if pending.text and (pending.num_given or not self._could_be_removed()):
+        if pending.text and (pending.num_released or not self._could_be_removed()):
             yield self._keep_head()
             yield pending.release(self._segmenter.certain_chars)
 
@@ -249,7 +249,7 @@ class SentenceFilter:
     def _first_start(self, segment: Segment, key: str, earlier: Seen | None) -> int | None:
         """Return the offset of what the pending segment repeats; None if it is to be kept."""
         pending, judge = self._pending, self._judge
-        if not key or not (earlier or self._flushed) or (pending.num_given and self._removes):
+        if not key or not (earlier or self._flushed) or (pending.num_released and self._removes):
             return None
         size = len(segment.text) + len(segment.separator)
         first_start = judge.first_start(

@@ -433,7 +433,7 @@ class LoopScanner:
                 and tokens[-size:] == tokens[-2 * size : -size] == tokens[-3 * size : -2 * size]
             ):
                 self._follow(history.next_number - 1 - size, _MAX_SHORT_TOKENS)
-                self._hold.release()  # some of it may have been given out
+                self._hold.release()  # some of it may have been released
                 return
 
     def _is_allowed(self, unit: str, copies: int) -> bool:
