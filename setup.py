@@ -16,6 +16,7 @@ from setuptools._distutils.sysconfig import customize_compiler
 
 TEXT = [
     "context",
+    "editor",
     "filter",
     "follower",
     "form",
@@ -24,17 +25,23 @@ TEXT = [
     "pieces",
     "prompt",
     "prompt_words",
+    "repeats",
     "runs",
     "seen",
     "segmenter",
     "sentences",
     "words",
+    "loops/buffer",
     "loops/cycle",
     "loops/detector",
+    "loops/events",
     "loops/evidence",
     "loops/flood",
     "loops/history",
+    "loops/measure",
     "loops/pairs",
+    "loops/passage",
+    "loops/scanner",
     "loops/tokens",
 ]
 ANSWER = ["answer", "channel", "frame", "report"]

@@ -28,8 +28,9 @@ sys.path.insert(0, str(ROOT))
 sys.path_hooks.insert(0, _source_only)
 sys.path_importer_cache.clear()
 
+from dedup import LoopConfig, LoopDetector  # noqa: E402
 from dedup.text.form import Form, num_fences  # noqa: E402
-from dedup.text.loops import cycle, detector, evidence, flood, tokens  # noqa: E402
+from dedup.text.loops import cycle, evidence, flood, measure, scanner, tokens  # noqa: E402
 
 FORMS: Final[tuple[Form, ...]] = ("prose", "verse", "notation", "code", "data")
 NEVER: Final = 1 << 40  # offset of a stop that does not come
@@ -98,7 +99,7 @@ def _times(value: Any, factor: float) -> Any:
 
 
 def _limit(form: str, *grid: float) -> Constant:
-    return Constant(f"limit {form}", detector, "_LIMITS", grid, "deficit", key=form)
+    return Constant(f"limit {form}", measure, "_LIMITS", grid, "deficit", key=form)
 
 
 def _cycle(name: str, attribute: str, *grid: float, is_factor: bool = False) -> Constant:
@@ -123,11 +124,11 @@ CONSTANTS: Final = [
     _limit("code", 200, 300, 400, 520, 700, 900),
     _limit("data", 400, 600, 900, 1200, 1600, 2000),
     Constant(
-        "limit in fences", detector, "_LIMIT_IN_FENCE", (90, 150, 250, 350, 500, 700), "deficit"
+        "limit in fences", measure, "_LIMIT_IN_FENCE", (90, 150, 250, 350, 500, 700), "deficit"
     ),
     Constant(
         "limit of fenced code",
-        detector,
+        measure,
         "_LIMIT_OF_FENCED_CODE",
         (200, 280, 400, 560, 900),
         "deficit",
@@ -197,7 +198,7 @@ CONSTANTS: Final = [
     _bits("letters of a digit", tokens, "_DIGIT_WEIGHT", 0.2, 0.4, 0.8, low=True),
     _bits("letters of a symbol", tokens, "_SYMBOL_WEIGHT", 0.0, 0.12, 0.3, low=True),
     _bits("letters of a monotone word, x", tokens, "_MONOTONE", 0.2, 0.35, 0.7, low=True),
-    _bits("tokens missed", detector, "_MAX_MISSED", 1, 3, 6, low=True),
+    _bits("tokens missed", scanner, "_MAX_MISSED", 1, 3, 6, low=True),
 ]
 _ORIGINALS: Final = {
     (c.module.__name__, c.attribute): getattr(c.module, c.attribute) for c in CONSTANTS
@@ -218,15 +219,13 @@ def patched(changes: list[tuple[ModuleType, str, Any]]) -> Iterator[None]:
     try:
         for module, attribute, value in changes:
             put(module, attribute, value)
-            if (
-                not attribute.startswith("_")
-                and module is not detector
-                and hasattr(detector, attribute)
-            ):
-                put(detector, attribute, value)
+            for importer in (measure, scanner):
+                is_imported = module is not importer and hasattr(importer, attribute)
+                if is_imported and not attribute.startswith("_"):
+                    put(importer, attribute, value)
         least = evidence._KNOWN_BITS + evidence._KNOWN_SLOPE * math.log2(evidence._VOCABULARY)
         put(evidence, "LEAST_SURPRISE", least)
-        put(detector, "LEAST_SURPRISE", least)
+        put(scanner, "LEAST_SURPRISE", least)
         tokens._TOKENS.clear()
         yield
     finally:
@@ -325,34 +324,32 @@ class _Limits(dict[Form, float]):
         return 0.0
 
 
-class Recorder(detector.LoopDetector):
-    """A detector that takes nothing for a loop, until it is one at the strictest value of every constant."""
+class Recorder(scanner.LoopScanner):
+    """A scanner that takes nothing for a loop, until it is one at the strictest value of every constant."""
 
     def __init__(self, allowed_copies: Callable[[str], int] | None) -> None:
-        super().__init__(None, allowed_copies)
+        super().__init__(LoopConfig(), allowed_copies)
         self.recording = Recording()
         self._best: dict[tuple[str, bool], float] = {}
 
-    def _judge_deficit(self, index: int) -> None:
-        super()._judge_deficit(index)
-        is_fenced = self.event is None and self._history.in_fence(index)
-        if self.event is None and not is_fenced:
+    def _judge_deficit(self) -> None:
+        event = super()._judge_deficit()
+        history = self._history
+        is_fenced = event is None and history.in_fence(len(history.tokens) - 1)
+        if event is None and not is_fenced:
             return  # the prompt asks for it
-        self.event = None
         form, bits = _Limits.last, self._deficit.total
         if bits > self._best.get((form, is_fenced), 0.0):
             self._best[form, is_fenced] = bits
-            self.recording.deficits.append((self._history.end, form, is_fenced, bits))
+            self.recording.deficits.append((history.end, form, is_fenced, bits))
             if bits > limit_of(
                 form, is_fenced, {constant.name: constant.strictest for constant in CONSTANTS}
             ):
                 raise StopIteration
 
-    def _judge_cycle(self, index: int) -> None:
-        super()._judge_cycle(index)
-        if self.event is None:
+    def _judge_cycle(self) -> None:
+        if super()._judge_cycle() is None:
             return
-        self.event = None
         assert _SeenCycle.last
         seen, form, is_fenced = _SeenCycle.last
         condensed = seen.condensed()
@@ -360,9 +357,9 @@ class Recorder(detector.LoopDetector):
         if condensed.is_loop(form, is_fenced):  # the constants are the strictest
             raise StopIteration
 
-    def _look_for_flood(self) -> None:
-        super()._look_for_flood()
-        if self.event is None:
+    def _find_flood(self) -> None:
+        event = super()._find_flood()
+        if event is None:
             return
         chars, history = self._flood.chars, self._history
         kind = (
@@ -372,11 +369,11 @@ class Recorder(detector.LoopDetector):
             if len(chars) <= flood._NEEDED[0][0]
             else "several"
         )
-        size = history.end - self.event.onset
+        size = history.end - event.onset
         self.recording.floods.append(
             (history.end, kind, history.in_fence(len(history.tokens) - 1), size)
         )
-        self._flood.chars, self.event = frozenset(), None
+        self._flood.end()
         if size > 6 * flood._NEEDED[-1][1]:
             raise StopIteration
 
@@ -386,7 +383,7 @@ def stop_all(texts: list[tuple[str, Any]], settings: tuple[Setting, ...]) -> lis
     stops = []
     with patched(changes_of(settings)):
         for text, allowed_copies in texts:
-            event = detector.LoopDetector(None, allowed_copies).feed(text)
+            event = LoopDetector(None, allowed_copies).feed(text)
             stops.append(event.detected_at if event else NEVER)
     return stops
 
@@ -410,14 +407,14 @@ def record_all(texts: list[tuple[str, Any]], settings: tuple[Setting, ...]) -> l
         ),
         patched(
             [
-                (detector, "_LIMITS", _Limits()),
-                (detector, "_LIMIT_IN_FENCE", math.inf),
-                (detector, "_LIMIT_OF_FENCED_CODE", math.inf),
-                (detector, "_LIMIT", min(BY_NAME[f"limit {form}"].loosest for form in FORMS)),
-                (detector, "_LOOK_AGAIN", 1.08),
-                (detector, "Cycle", _SeenCycle),
-                (detector, "LEAST_WEIGHT", BY_NAME["letters, many copies"].loosest),
-                (detector, "least_begun", lambda period: 0.0),
+                (measure, "_LIMITS", _Limits()),
+                (measure, "_LIMIT_IN_FENCE", math.inf),
+                (measure, "_LIMIT_OF_FENCED_CODE", math.inf),
+                (measure, "LEAST_LIMIT", min(BY_NAME[f"limit {form}"].loosest for form in FORMS)),
+                (scanner, "_JUDGE_AGAIN", 1.08),
+                (measure, "Cycle", _SeenCycle),
+                (measure, "LEAST_WEIGHT", BY_NAME["letters, many copies"].loosest),
+                (measure, "least_begun", lambda period: 0.0),
             ]
         ),
     ):
@@ -425,6 +422,7 @@ def record_all(texts: list[tuple[str, Any]], settings: tuple[Setting, ...]) -> l
             recorder = Recorder(allowed_copies)
             with suppress(StopIteration):
                 recorder.feed(text)
+                recorder.next_change()
             recordings.append(recorder.recording)
     return recordings
 

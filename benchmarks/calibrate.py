@@ -41,7 +41,8 @@ from _legit_texts import legit_texts, package_roots
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dedup.text.loops import detector
+from dedup import LoopConfig
+from dedup.text.loops import LoopEvent, scanner
 from dedup.text.loops import evidence as bits
 from dedup.text.prompt import read_prompt
 
@@ -733,15 +734,16 @@ def draw(path: Path, figures: Figures, curves: Curves) -> None:
     fig.savefig(path, metadata={"Date": None})
 
 
-class _Told(detector.LoopDetector):
-    """A detector that tells what it takes each token for."""
+class _Told(scanner.LoopScanner):
+    """A scanner that tells what it takes each token for."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(LoopConfig())
         self.rows: list[list[str]] = []
         self._told_to = 0
 
-    def _compare(self, text: str, history: Any, copy: Any) -> None:
+    def _compare(self, text: str) -> LoopEvent | None:
+        history = self._history
         idle = (
             "".join(history.tokens)[-history.end + self._told_to :]
             if history.end > self._told_to
@@ -760,7 +762,7 @@ class _Told(detector.LoopDetector):
 
         before = self._deficit.total
         with evidence.patched([(bits, "expected_bits", heard)]):
-            super()._compare(text, history, copy)
+            event = super()._compare(text)
         self._told_to = history.end
         added = self._deficit.total - before
         said = (
@@ -778,12 +780,14 @@ class _Told(detector.LoopDetector):
                 f"{self._deficit.total:.1f}",
             ]
         )
+        return event
 
 
 def explain(path: Path) -> None:
     """Print the tokens of a text up to its first loop, with their bits."""
     told = _Told()
-    event = told.feed(path.read_text(encoding="utf-8"))
+    told.feed(path.read_text(encoding="utf-8"))
+    event = told.next_change()
     print(table(["token", "is", "bits expected", "bits said", "missing in all"], told.rows))
     print(f"{event}\n" if event else "No loop.\n")
 

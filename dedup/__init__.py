@@ -1,4 +1,8 @@
-"""Stops language models from repeating themselves: an output filter, a loop detector, metrics and logits processors."""
+"""Stops language models from repeating themselves.
+
+The public API: an output filter, a loop detector, metrics, and the configuration of all parts.
+Logits processors are in `dedup.logits`.
+"""
 
 from dedup.config import DecodingConfig, FilterConfig, LoopConfig
 from dedup.text.filter import Removal, RepetitionFilter

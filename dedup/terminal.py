@@ -1,65 +1,83 @@
-"""Text of strangers on a terminal: nothing in it moves the cursor, and columns stay straight where characters are two columns wide."""
+"""Untrusted text on a terminal.
+
+Escapes are made visible, and columns stay aligned where characters are two columns wide.
+"""
 
 import unicodedata
 
 
 def printable(text: str, keep: str = "") -> str:
-    """`text` with every character that would do something instead of being seen (escapes, controls, bidi overrides) as its escape.
+    """Return `text` with escape sequences in place of characters that would act on the terminal.
 
-    Spaces of all widths become plain ones. keep: characters that are left alone, such as line breaks.
+    These are escapes, controls and bidi overrides. White space of any width becomes a space.
+
+    Args:
+        keep: characters that are left as they are, such as line breaks.
     """
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() or one in keep else _escaped(one) for one in text)
+    return "".join(char if char.isprintable() or char in keep else _escaped(char) for char in text)
 
 
 def one_line(text: str) -> str:
-    """`text` as a line: white space of any kind is one space."""
+    """Return printable `text` on one line: each stretch of white space becomes a space."""
     return printable(" ".join(text.split()))
 
 
 def width(text: str) -> int:
-    """Columns that printable `text` takes."""
-    return len(text) if text.isascii() else sum(map(_width_of, text))
+    """Return the columns that printable `text` takes."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_width_of, text))
 
 
 def fit(text: str, columns: int, *, right: bool = False) -> str:
-    """`text` in exactly so many columns: cut, with an ellipsis, or filled with spaces."""
+    """Return `text` in exactly `columns` columns: truncated, with an ellipsis, or padded.
+
+    Args:
+        right: whether it is aligned to the right.
+    """
     room = columns - width(text)
     if room < 0:
-        text, room = _cut(text, columns - 1)
+        text, room = _truncated(text, columns - 1)
         text += "…"
-    return " " * room + text if right else text + " " * room
+    padding = " " * room
+    if right:
+        return padding + text
+    return text + padding
 
 
 def shortened(text: str, columns: int) -> str:
-    """`text` in at most so many columns."""
-    return fit(text, columns).rstrip() if width(text) > columns else text
+    """Return `text` in at most `columns` columns."""
+    if width(text) > columns:
+        return fit(text, columns).rstrip()
+    return text
 
 
-def _cut(text: str, columns: int) -> tuple[str, int]:
-    """The beginning of `text` that has room in so many columns, and the columns left."""
-    for at, one in enumerate(text):
-        if (size := _width_of(one)) > columns:
+def _truncated(text: str, columns: int) -> tuple[str, int]:
+    """Return the beginning of `text` that fits into `columns` columns, and the columns left."""
+    for at, char in enumerate(text):
+        size = _width_of(char)
+        if size > columns:
             return text[:at], columns
         columns -= size
     return text, columns
 
 
-def _width_of(one: str) -> int:
-    if unicodedata.category(one) in ("Mn", "Me"):
+def _width_of(char: str) -> int:
+    if unicodedata.category(char) in ("Mn", "Me"):
         return 0
-    return 2 if unicodedata.east_asian_width(one) in "WF" else 1
+    if unicodedata.east_asian_width(char) in "WF":
+        return 2
+    return 1
 
 
-def _escaped(one: str) -> str:
-    if one.isspace() and unicodedata.category(one) == "Zs":
+def _escaped(char: str) -> str:
+    if char.isspace() and unicodedata.category(char) == "Zs":
         return " "
-    code = ord(one)
-    return (
-        f"\\x{code:02x}"
-        if code < 0x100
-        else f"\\u{code:04x}"
-        if code < 0x10000
-        else f"\\U{code:08x}"
-    )
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    return f"\\U{code:08x}"

@@ -1,4 +1,4 @@
-"""Which version runs, and in which form."""
+"""The installed version, and whether it is compiled."""
 
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
@@ -10,7 +10,7 @@ BuildForm = Literal["compiled", "interpreted"]
 
 
 def version() -> str:
-    """Return the version that is installed; "unknown" in a checkout that never was."""
+    """Return the installed version; "unknown" in a checkout that was never installed."""
     try:
         return version_of("dedup-llm")
     except PackageNotFoundError:
@@ -18,5 +18,7 @@ def version() -> str:
 
 
 def build_form() -> BuildForm:
-    """Return whether the text room runs compiled, as it does where there was a C compiler, or two to three times slower."""
-    return "interpreted" if words.__file__.endswith(".py") else "compiled"
+    """Return whether `dedup.text` is compiled. Interpreted, it is two to three times slower."""
+    if words.__file__.endswith(".py"):
+        return "interpreted"
+    return "compiled"

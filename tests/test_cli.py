@@ -1,4 +1,4 @@
-"""The command line, as a shell runs it: real processes, real pipes."""
+"""The command line, as a shell runs it, with real processes and pipes."""
 
 import json
 import os
@@ -18,7 +18,7 @@ B = "Nobody remembered such a flood."
 
 
 def dedup(*arguments: str, given: bytes = b"") -> tuple[int, bytes, str]:
-    """Exit code, standard output, standard error."""
+    """Run `dedup`; return the exit code, standard output and standard error."""
     done = subprocess.run(
         [*DEDUP, *arguments],
         input=given,
@@ -215,7 +215,7 @@ def test_a_line_nested_too_deeply_is_named_and_the_others_go_on() -> None:
         assert [json.loads(line)["id"] for line in out.splitlines()] == [2, 3]
         assert errors.splitlines() == [
             "line 1: invalid JSON: nested too deeply",
-            "line 3: invalid JSON: NaN is no number",
+            "line 3: invalid JSON: NaN is not a number",
         ]
 
 

@@ -1,4 +1,7 @@
-"""The command line, `dedup`: a file a command; those of the server come through the entry points `dedup.commands`."""
+"""The command line `dedup`: one file a command.
+
+Other packages add commands through the entry point group `dedup.commands`.
+"""
 
 from dedup.cli.main import main
 

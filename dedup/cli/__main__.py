@@ -1,4 +1,4 @@
-"""`python -m dedup.cli`."""
+"""Run the command line: `python -m dedup.cli`."""
 
 from dedup.cli.main import main
 

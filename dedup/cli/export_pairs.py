@@ -1,20 +1,23 @@
-"""`dedup export-pairs`."""
+"""The command `dedup export-pairs`."""
 
 import sys
 
 import click
 
-from dedup.cli.streams import complain, encode, object_in, quiet_pipe
+from dedup.cli.streams import decode_object, encode, quiet_pipe, report_line
 from dedup.pairs import preference_pair
 
 
 @click.command("export-pairs")
 def export_pairs() -> None:
-    """Makes preference pairs for training (DPO) of an incident log: standard input to standard output.
+    """Convert an incident log to preference pairs.
+
+    The pairs are for DPO training, one for each loop that was healed. Reads standard input, writes
+    standard output.
 
     \b
     DEDUP_INCIDENT_LOG=loops.jsonl dedup serve ...
-    dedup export-pairs < loops.jsonl > pairs.jsonl      # {"prompt", "chosen", "rejected"} a line
+    dedup export-pairs < loops.jsonl > pairs.jsonl   # {"prompt", "chosen", "rejected"}
     """
     failed = False
     with quiet_pipe():
@@ -22,9 +25,9 @@ def export_pairs() -> None:
             if not line.strip():
                 continue
             try:
-                pair = preference_pair(object_in(line))
+                pair = preference_pair(decode_object(line))
             except ValueError as error:
-                complain(number, str(error))
+                report_line(number, str(error))
                 failed = True
                 continue
             if pair is not None:

@@ -1,4 +1,4 @@
-"""The command `dedup`."""
+"""The command `dedup`, which groups all others."""
 
 from importlib.metadata import EntryPoint, entry_points
 
@@ -13,27 +13,34 @@ _GROUP = "dedup.commands"
 
 
 class _Commands(click.Group):
-    """The library's commands, and those that other packages name in the entry point group `dedup.commands`."""
+    """The commands of the library, and those in the entry point group `dedup.commands`."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return sorted({*super().list_commands(context), *_others()})
+        """Return the names of all commands."""
+        return sorted({*super().list_commands(context), *_entry_points()})
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Return a command; None if there is none of that name.
+
+        Raises:
+            click.ClickException: an entry point cannot be loaded, or is not a command.
+        """
         command = super().get_command(context, name)
-        if command or not (other := _others().get(name)):
+        if command or not (entry_point := _entry_points().get(name)):
             return command
         try:
-            loaded = other.load()
+            loaded = entry_point.load()
         except ImportError as error:
             raise click.ClickException(
-                f"{name} ({other.value}) cannot be loaded: {error}"
+                f"{name} ({entry_point.value}) cannot be loaded: {error}"
             ) from None
         if not isinstance(loaded, click.Command):
-            raise click.ClickException(f"{name} ({other.value}) is no command of click")
+            raise click.ClickException(f"{name} ({entry_point.value}) is not a click command")
         return loaded
 
 
-def _others() -> dict[str, EntryPoint]:
+def _entry_points() -> dict[str, EntryPoint]:
+    """Return the entry points of commands, by name."""
     return {point.name: point for point in entry_points(group=_GROUP)}
 
 
@@ -45,11 +52,10 @@ def _others() -> dict[str, EntryPoint]:
     version(), prog_name="dedup", message=f"%(prog)s %(version)s ({build_form()})"
 )
 def main() -> None:
-    """Stops language models from repeating themselves.
+    """Stop language models from repeating themselves.
 
-    `dedup serve` puts an OpenAI-compatible server in front of a model; `dedup generate` asks one about a text of any length;
-    `dedup filter` cleans texts; `dedup score` measures them; `dedup watch` shows what a server is doing; `dedup audit` says whether a
-    model repeats itself more than another.
+    `dedup COMMAND --help` explains a command and its options. Begin with `dedup serve`, a server in
+    front of any model, or with `dedup filter` and `dedup score` for texts that you have.
     """
 
 

@@ -1,4 +1,4 @@
-"""`dedup score`."""
+"""The command `dedup score`."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from dedup.cli.streams import complain, decode, each_line, quiet_pipe
+from dedup.cli.streams import decode_row, map_lines, quiet_pipe, report_line
 from dedup.scores import score as score_of
 from dedup.scores import table
 from dedup.terminal import one_line
@@ -23,74 +23,93 @@ from dedup.text.metrics import repetition_metrics
 @click.option(
     "--jsonl",
     is_flag=True,
-    help='Standard input: {"id", "text"} a line; answered with a line of all numbers each.',
+    help='Read JSON lines {"id", "text"} from standard input; write all metrics of each.',
 )
 def score(files: tuple[str, ...], jsonl: bool) -> None:
-    """Says how much texts repeat themselves: a table, the worst first.
+    """Measure how much texts repeat themselves.
 
-    A file is a text, or JSON lines {"id", "text"}: then each line is one. Without files, standard input.
+    Prints a table, the worst text first.
+
+    A FILE is one text, or JSON lines {"id", "text"}, one text a line. Without files, reads standard
+    input. Exits with 1 if a line is invalid.
 
     \b
     dedup score answer.txt another.txt
     dedup score answers.jsonl
-    dedup score --jsonl < answers.jsonl          # {"id", "rep_4", "diversity", ...} a line
+    dedup score --jsonl < answers.jsonl          # one {"id", "rep_4", "diversity", ...} a line
     """
     if jsonl and files:
         raise click.UsageError("--jsonl reads standard input, not files")
     with quiet_pipe():
-        sys.exit(each_line(repetition_metrics) if jsonl else _print_scores(files or ("-",)))
+        if jsonl:
+            sys.exit(map_lines(repetition_metrics))
+        sys.exit(_print_scores(files or ("-",)))
 
 
 def _print_scores(files: tuple[str, ...]) -> int:
+    """Print the table of the texts in `files`; return the exit code."""
     rows: list[tuple[str, str]] = []
-    failed = False
+    is_valid = True
     for file in files:
         try:
             data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         except OSError as error:
             raise click.ClickException(f"{file}: {error.strerror or error}") from None
-        found, all_right = _texts_in(data, file, f"{one_line(file)}: " if len(files) > 1 else "")
+        prefix = ""
+        if len(files) > 1:
+            prefix = f"{one_line(file)}: "
+        found, found_valid = _texts_in(data, file, prefix)
         rows += found
-        failed = failed or not all_right
+        is_valid = is_valid and found_valid
     progress = tqdm(rows, unit=" texts", disable=not sys.stderr.isatty(), desc="dedup", leave=False)
     for line in table([(one_line(name), score_of(text)) for name, text in progress]):
         click.echo(line)
-    return int(failed)
+    return int(not is_valid)
 
 
-def _texts_in(data: bytes, file: str, where: str) -> tuple[list[tuple[str, str]], bool]:
-    """Names and texts in a file: JSON lines if it is called so or begins as such, else one text. And whether all of it was right.
+def _texts_in(data: bytes, file: str, prefix: str) -> tuple[list[tuple[str, str]], bool]:
+    """Return the names and texts in a file, and whether all of it is valid.
 
-    where: stands before what is said of a line and before the id of a text.
+    A file is JSON lines if its name ends so or its first line is one; otherwise it is one text.
+
+    Args:
+        prefix: precedes error messages and the ids of texts.
     """
     lines = data.split(b"\n")
     if file.endswith(".jsonl") or _is_row(next(filter(bytes.strip, lines), b"")):
-        rows, all_right = [], True
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = decode(line)
-            except ValueError as error:
-                complain(number, str(error), where)
-                all_right = False
-            else:
-                name = row.get("id")
-                rows.append(
-                    (where + (f"line {number}" if name is None else str(name)), row["text"])
-                )
-        return rows, all_right
+        return _rows_of(lines, prefix)
+    is_valid = True
     try:
-        text, all_right = data.decode(), True
+        text = data.decode()
     except UnicodeDecodeError as error:
-        complain(data.count(b"\n", 0, error.start) + 1, "invalid UTF-8", where)
-        text, all_right = data.decode("utf-8", "replace"), False
-    return [("standard input" if file == "-" else file, text)], all_right
+        report_line(data.count(b"\n", 0, error.start) + 1, "invalid UTF-8", prefix)
+        text, is_valid = data.decode("utf-8", "replace"), False
+    return [("standard input" if file == "-" else file, text)], is_valid
+
+
+def _rows_of(lines: list[bytes], prefix: str) -> tuple[list[tuple[str, str]], bool]:
+    """Return the names and texts in JSON lines, and whether all lines are valid."""
+    rows, is_valid = [], True
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = decode_row(line)
+        except ValueError as error:
+            report_line(number, str(error), prefix)
+            is_valid = False
+            continue
+        name = row.get("id")
+        if name is None:
+            name = f"line {number}"
+        rows.append((f"{prefix}{name}", row["text"]))
+    return rows, is_valid
 
 
 def _is_row(line: bytes) -> bool:
+    """Return whether a line is a JSON object with a text."""
     try:
-        decode(line)
+        decode_row(line)
     except ValueError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Standard input and output of the commands: text as it comes, JSON lines, and what ends in the middle."""
+"""Standard input and output of the commands: streamed text, JSON lines, broken pipes."""
 
 import codecs
 import json
@@ -13,16 +13,25 @@ import click
 import msgspec
 from tqdm import tqdm
 
-READ_BYTES = 64 * 1024
-_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # how surrogateescape marks a byte that is not UTF-8
+_READ_BYTES = 64 * 1024
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8, under surrogateescape
 
 Row = dict[str, Any]
 
 
 class quiet_pipe:  # noqa: N801 - used as a statement
-    """A reader that has seen enough (`| head`) is no error; a disk that is full is one line."""
+    """The context of a command that writes to standard output.
+
+    A pipe that its reader closes (`| head`) ends the command without an error. Other errors of the
+    operating system are reported in one line.
+    """
 
     def __enter__(self) -> None:
+        """Check that standard input and output are open.
+
+        Raises:
+            click.ClickException: one is not.
+        """
         for name, stream in (("input", sys.stdin), ("output", sys.stdout)):
             if stream is None:  # the shell closed it: `<&-`
                 raise click.ClickException(f"standard {name} is closed")
@@ -30,52 +39,75 @@ class quiet_pipe:  # noqa: N801 - used as a statement
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> bool:
+        """Suppress a broken pipe, and report any other error of the operating system.
+
+        Raises:
+            click.ClickException: an error other than a broken pipe.
+        """
         if not isinstance(error, OSError):
             return False
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # or what is buffered would fail once more at the end
+        # The interpreter flushes the buffer at exit, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return True
         raise click.ClickException(f"standard output: {error.strerror or error}")
 
 
-def complain(number: int, what: str, where: str = "") -> None:
-    tqdm.write(f"{where}line {number}: {what}", file=sys.stderr)
+def report_line(number: int, message: str, prefix: str = "") -> None:
+    """Print an error message about a line of the input to standard error."""
+    tqdm.write(f"{prefix}line {number}: {message}", file=sys.stderr)
 
 
-def each_line(answer: Callable[[str], Row]) -> int:
-    """Answers each JSON line of standard input with one; names the lines that are wrong and goes on. Returns the exit code."""
+def map_lines(function: Callable[[str], Row]) -> int:
+    """Apply a function to the text of each JSON line of standard input, and print the results.
+
+    Invalid lines are reported and skipped.
+
+    Args:
+        function: returns the fields of a result; the `id` of the input is added.
+
+    Returns:
+        The exit code: 1 if any line is invalid, else 0.
+    """
     failed = False
     with tqdm(unit=" texts", disable=not sys.stderr.isatty(), desc="dedup") as progress:
         for number, line in enumerate(sys.stdin.buffer, 1):
             if not line.strip():
                 continue
             try:
-                row = decode(line)
+                row = decode_row(line)
             except ValueError as error:
-                complain(number, str(error))
+                report_line(number, str(error))
                 failed = True
                 continue
-            sys.stdout.buffer.write(encode({"id": row.get("id"), **answer(row["text"])}) + b"\n")
+            sys.stdout.buffer.write(encode({"id": row.get("id"), **function(row["text"])}) + b"\n")
             progress.update()
     sys.stdout.buffer.flush()
     return int(failed)
 
 
-def decode(line: bytes) -> Row:
-    """The object in `line`, which has a string `text`. Raises ValueError that says what is wrong."""
-    row = object_in(line)
+def decode_row(line: bytes) -> Row:
+    """Return the JSON object of a line.
+
+    Raises:
+        ValueError: it is invalid, or has no string `text`.
+    """
+    row = decode_object(line)
     if not isinstance(row.get("text"), str):
         raise ValueError('must be an object with a string "text"')
     return row
 
 
-def object_in(line: bytes) -> Row:
+def decode_object(line: bytes) -> Row:
+    """Return the JSON object of a line.
+
+    Raises:
+        ValueError: it is invalid.
+    """
     try:
         row = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        try:  # the standard library's decoder takes half a surrogate pair
+        try:  # the standard library's decoder accepts half a surrogate pair
             row = json.loads(line, parse_constant=_no_number, parse_float=_finite)
         except UnicodeDecodeError:
             raise ValueError("invalid UTF-8") from None
@@ -89,15 +121,18 @@ def object_in(line: bytes) -> Row:
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"invalid JSON: {name} is no number")
+    raise ValueError(f"invalid JSON: {name} is not a number")
 
 
 def _finite(digits: str) -> float:
     value = float(digits)
-    return value if math.isfinite(value) else _no_number(digits)
+    if not math.isfinite(value):
+        _no_number(digits)
+    return value
 
 
 def encode(row: Row) -> bytes:
+    """Return a row as a JSON line, without the line's end."""
     try:
         return msgspec.json.encode(row)
     except UnicodeEncodeError:
@@ -105,21 +140,23 @@ def encode(row: Row) -> bytes:
 
 
 def text_of_stdin() -> Iterator[tuple[str, list[int]]]:
-    """Standard input as it comes: text, with U+FFFD for bytes that are not UTF-8, and the numbers of the lines that have such."""
+    """Yield standard input as it comes: text, and the numbers of the lines that are not UTF-8.
+
+    Invalid bytes are replaced with U+FFFD.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     number = 1
     at_end = False
     while not at_end:
-        received = os.read(sys.stdin.fileno(), READ_BYTES)
+        received = os.read(sys.stdin.fileno(), _READ_BYTES)
         at_end = not received
         text = decoder.decode(received, at_end)
-        wrong = [
+        invalid_lines = [
             number + i
             for i, line in enumerate(text.split("\n"))
             if not line.isascii() and _ESCAPED_BYTE.search(line)
         ]
         number += text.count("\n")
-        yield (
-            (text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if wrong else text),
-            wrong,
-        )
+        if invalid_lines:
+            text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        yield text, invalid_lines

@@ -1,1 +1,4 @@
-"""Text in, text out: words, segments, repeated sentences, loops, metrics. Pure and sans-IO: no clock, no socket, no environment."""
+"""Text processing: words, segments, repeated sentences, loops, metrics.
+
+It is sans-IO: nothing in here reads a clock, a socket or an environment variable.
+"""

@@ -1,6 +1,7 @@
-"""Tells prose from text whose form repeats by nature: code, tables, logs, markup, JSON, encoded data.
+"""Tells prose from text that repeats by its form: code, tables, logs, markup, JSON, encoded data.
 
-What a wrong cut breaks, and how much such text repeats itself legitimately, decides how much evidence a loop in it takes.
+The form decides how much evidence a loop needs: it depends on how much such text repeats
+legitimately, and on what a wrong cut breaks.
 """
 
 import re
@@ -8,66 +9,71 @@ from typing import Final, Literal
 
 Form = Literal["prose", "verse", "notation", "code", "data"]
 
-# What looks like a symbol but stands where prose has one.
+# Symbols in places where prose has them.
 _IN_PLACE: Final = re.compile(
     r"https?://\S+|`[^`\n]*`"
     r"|^\#+\ |^\s*[-*•>]+\s|^\s*\(?\w{1,3}[.)]\s"  # headings, list markers
     r"|[，。！？：；、（）《》“”‘’「」『』…·]"
     r"|(?<=[\w*)\"'”’.!?])[.,;:!?)\"'”’*]+(?=[\s—–-]|$)"  # after a word
     r"|(?:(?<=\s)|^)[\"'(“‘*$-]+(?=\w)"  # before a word
-    r"|(?<=\w)--(?=[\s\w]|$)|(?<=\w)['’-](?=\w)|(?<=\d)[.,:/](?=\d)|(?<=\d)%|(?<=\s)[—–-](?=\s)",  # within
+    r"|(?<=\w)--(?=[\s\w]|$)|(?<=\w)['’-](?=\w)|(?<=\d)[.,:/](?=\d)|(?<=\d)%"  # within a word
+    r"|(?<=\s)[—–-](?=\s)",
     re.MULTILINE,
 )
 _CODE_LINE: Final = re.compile(
-    r"^(?!.*(?:\\[a-zA-Z]|[\^_]\{)).*[;{}]\s*$|[(\[]\s*$|^(?:\s{4,}|\t)(?![-*+\d])[!-~]|\w\(.*\)\s*$|^(?:def|class|from|import|return|@)\b"
-    r"|</?(?!(?:su[bp]|[bi]|br|em|strong)\b)\w+[^<>]*>|\{[^{}\n]*:[^{}\n]*\}|^\s*(?:msg(?:id|str|ctxt)\b|\#[:,.|]|//|/\*|\#\w|--\s)|\\\\\s*(?:\\hline)?\s*$"
+    r"^(?!.*(?:\\[a-zA-Z]|[\^_]\{)).*[;{}]\s*$|[(\[]\s*$|^(?:\s{4,}|\t)(?![-*+\d])[!-~]"
+    r"|\w\(.*\)\s*$|^(?:def|class|from|import|return|@)\b"
+    r"|</?(?!(?:su[bp]|[bi]|br|em|strong)\b)\w+[^<>]*>|\{[^{}\n]*:[^{}\n]*\}"
+    r"|^\s*(?:msg(?:id|str|ctxt)\b|\#[:,.|]|//|/\*|\#\w|--\s)|\\\\\s*(?:\\hline)?\s*$"
 )
 _DATA_LINE: Final = re.compile(
-    r"\b(?:TRACE|DEBUG|INFO|WARN(?:ING)?|ERROR|FATAL|NOTICE)\b|\[\d+/\w+/\d+"  # a log's level, a log's date
+    r"\b(?:TRACE|DEBUG|INFO|WARN(?:ING)?|ERROR|FATAL|NOTICE)\b|\[\d+/\w+/\d+"  # a log's level, date
     r"|['\"]\s*:\s|^\s*[\[\]{}]|^\s*\"[^\"\n]*\"\s*,\s*$|^\s*-?[\d.]+,?\s*$"  # JSON
-    r"|^\s*\|.*\||\t.*\t"  # a table's row
+    r"|^\s*\|.*\||\t.*\t"  # a row of a table
     r"|\bVALUES\s*\("  # SQL
     r"|^(?=.*\d)(?!.*(?:[\u3040-\u9fff]|\\[a-zA-Z]))(?:[^,]+,(?=\S)(?!\d{3}(?!\d))){2}"  # CSV
     r"|_{4,}|\.{8,}|…{3,}"  # a blank to fill in
-    r"|\b\d{1,3}(?:\.\d{1,3}){3}\b|(?:[^\W\d][\w.-]*\s?[=:]\s?-?\d\S*.*){3}"  # addresses, measurements
+    r"|\b\d{1,3}(?:\.\d{1,3}){3}\b|(?:[^\W\d][\w.-]*\s?[=:]\s?-?\d\S*.*){3}"  # IPs, measurements
     r"|^\S+:\d+:\d+"  # a compiler's message
     r"|^\s*File \"|^\s+at [\w.$]+\(|^Traceback"  # a stack trace
     r"|^\s*-?\s*[\w.-]+:\s\S+\s*$|^\s*-?\s*[\w.-]+:\s*$|^\s*[\w.]+\s*=\s*\S+\s*$"  # YAML, settings
 )
-_MIXED_WORD: Final = re.compile(
-    r"\b(?=\w*\d)(?=\w*[A-Za-z])\w{3,}", re.ASCII
-)  # letters and digits: identifiers, hex
+# Letters and digits: identifiers, hex.
+_MIXED_WORD: Final = re.compile(r"\b(?=\w*\d)(?=\w*[A-Za-z])\w{3,}", re.ASCII)
 _CAPITALS: Final = re.compile(r"\b[A-Z][A-Z_]{2,}\b")  # SQL, constants
-_MAX_CODE_WORDS: Final = 0.25  # share of all that is not space
-_MAX_ODD_SYMBOLS: Final = 0.05  # share of symbols out of prose's place, of all that is not space
+# The most characters in prose, as shares of all but white space.
+_MAX_CODE_WORDS: Final = 0.25
+_MAX_ODD_SYMBOLS: Final = 0.05  # in places where prose has none
 _MAX_DIGITS: Final = 0.2
 _FORMULA: Final = re.compile(
     r"\$[^$\n]*[=^_+\\][^$\n]*\$|\\(?:frac|sqrt|times|cdot|log|sum|left|lambda|pi)\b"
 )
 _LATEX: Final = re.compile(r"\\[A-Za-z]|[\^_]\{")  # its braces enclose arguments, not elements
-_TIME: Final = re.compile(
-    r"\[?\(?\d{1,2}(?::\d{2}){1,2}(?:[.,]\d+)?(?: -->)?\]?\)?\s*"
-)  # subtitles, chats
+# In subtitles and chats.
+_TIME: Final = re.compile(r"\[?\(?\d{1,2}(?::\d{2}){1,2}(?:[.,]\d+)?(?: -->)?\]?\)?\s*")
 _LETTER: Final = re.compile(r"[^\W\d_]")
 _MIN_VERSES: Final = 4
 _MAX_VERSE_CHARS: Final = 200
 _TERMINATORS: Final = ".!?。！？…\"'”’)"
-_ITEM: Final = re.compile(
-    r"\s*(?:[-*+•>#]|\(?\w{1,3}[.)、]|[\w ]{1,20}[:：])"
-)  # of a list, or labelled
+# Of a list, or with a label.
+_ITEM: Final = re.compile(r"\s*(?:[-*+•>#]|\(?\w{1,3}[.)、]|[\w ]{1,20}[:：])")
 _FENCE: Final = "```"
 _COMMENT_MARK: Final = re.compile(r"^\s*/\*|\*/\s*$", re.MULTILINE)
-_ENCODED: Final = re.compile(
-    r"(?=[A-Za-z+/=]*\d|[A-Z]*[a-z+/=]*[A-Z])[A-Za-z0-9+/=]{60,}"
-)  # base64, hex
+# Base64, hex.
+_ENCODED: Final = re.compile(r"(?=[A-Za-z+/=]*\d|[A-Z]*[a-z+/=]*[A-Z])[A-Za-z0-9+/=]{60,}")
 _LONG_WORD: Final = 60  # characters without a space: base64, a sequence, a path
-_LONG_LINE: Final = 16  # characters of a line that tells its form whatever stands before
+_LONG_LINE: Final = 16  # characters from which a line tells its form without the text before it
 _ROW: Final = re.compile(r"\s*\|.*\|\s*$")  # of a table; it tells its form however short it is
 _NEAR: Final = 400  # characters looked at before a loop
 
 
 def form_of(text: str) -> Form:
-    """Return what a stretch of some hundred words is: `data` are tables, logs and JSON; `code` is what else has more symbols than prose."""
+    """Return the form of a text of up to some hundred words.
+
+    Returns:
+        `data` for tables, logs, JSON and encodings; `code`; `notation` for formulas and other text
+        with more symbols than prose; `verse`; or `prose`.
+    """
     lines = [line for line in _TIME.sub("", text).split("\n") if _LETTER.search(line)]
     text = "\n".join(lines)
     num_chars = len(text) - sum(map(text.count, " \n\t"))
@@ -87,11 +93,13 @@ def form_of(text: str) -> Form:
         return "notation" if _FORMULA.search(text) else "code"
     if odd > _MAX_ODD_SYMBOLS * num_chars or digits > _MAX_DIGITS * num_chars:
         return "notation"
-    return "verse" if _is_verse(lines) else "prose"
+    if _is_verse(lines):
+        return "verse"
+    return "prose"
 
 
 def _is_verse(lines: list[str]) -> bool:
-    """Return whether most lines end within a sentence, and are no list: a song, a poem, a hymn."""
+    """Return whether most lines end within a sentence and are not list items, as in poems."""
     if len(lines) < _MIN_VERSES or len(lines[0]) + len(lines[-1]) > 2 * _MAX_VERSE_CHARS:
         return False
     num_verses = sum(
@@ -104,7 +112,12 @@ def _is_verse(lines: list[str]) -> bool:
 
 
 def form_of_cycle(before: str, unit: str) -> Form:
-    """Return the form that a cycle of `unit` stands in: by its own lines if it has some, else by the text before it."""
+    """Return the form of a cycle: that of its lines, or of the text before it if it has none.
+
+    Args:
+        before: the text before the cycle.
+        unit: one copy.
+    """
     if (not _LATEX.search(unit) and is_enclosed(before[-_NEAR:])) or _is_encoded(before, unit):
         return "data"
     near = before[-_NEAR:]
@@ -114,19 +127,21 @@ def form_of_cycle(before: str, unit: str) -> Form:
         unit = unit[start:] + unit[:start]  # whole lines
     if "\n" in unit.strip("\n") or len(unit) > _LONG_WORD:
         return form_of(unit)
-    is_telling = "\n" in unit and (len(unit) >= _LONG_LINE or _ROW.match(unit))
-    if is_telling and (form := form_of(unit)) in ("code", "data"):
+    tells_form = "\n" in unit and (len(unit) >= _LONG_LINE or _ROW.match(unit))
+    if tells_form and (form := form_of(unit)) in ("code", "data"):
         return form
-    return form_of(near) if len(near) >= _LONG_WORD else "prose"
+    if len(near) >= _LONG_WORD:
+        return form_of(near)
+    return "prose"
 
 
 def num_fences(text: str) -> int:
-    """Return how many marks of fenced code stand in `text`."""
+    """Return the number of fence marks in `text`."""
     return text.count(_FENCE)
 
 
 def is_enclosed(before: str) -> bool:
-    """Return whether a bracket or a brace is open at the end of `before`: an array, an object, a block."""
+    """Return whether a bracket or brace is open at the end of `before`, as in an array."""
     depth = 0
     for char in reversed(before):
         if char in "]}":
@@ -145,7 +160,7 @@ def is_in_comment(before: str) -> bool:
 
 
 def _is_encoded(before: str, unit: str) -> bool:
-    """Return whether the cycle stands within a long word of capitals and digits: base64, hex, a sequence."""
+    """Return whether a cycle is in a long word of capitals and digits: base64, hex, a sequence."""
     if any(map(str.isspace, unit)) or not unit.isascii() or not unit.isalnum():
         return False
     word = before[-_NEAR:].split()[-1:] if before and not before[-1].isspace() else []
@@ -156,4 +171,5 @@ def _is_encoded(before: str, unit: str) -> bool:
 
 
 def _share(pattern: re.Pattern[str], lines: list[str]) -> float:
+    """Return the share of lines that match."""
     return sum(pattern.search(line) is not None for line in lines) / len(lines)

@@ -1,7 +1,8 @@
-"""How much a text repeats itself. Each metric's definition, as its paper gives it, stands above it.
+"""Metrics of repetition, each as its paper defines it.
 
-Units are what `dedup.text.words.units` gives: folded words, and single characters of scripts written without spaces. Shares lie in
-[0, 1]; of an empty text every share of repetition is 0 and every share of distinctness 1.
+Units are those of `dedup.text.words.units`: folded words, and single characters of scripts written
+without spaces. Shares are in [0, 1]. For an empty text shares of repetition are 0, shares of
+distinctness 1.
 """
 
 import re
@@ -19,29 +20,38 @@ _PARAGRAPH: Final = re.compile(r"\n{2,}")
 
 
 def ngrams(tokens: Sequence[Hashable], n: int) -> Iterable[tuple[Hashable, ...]]:
-    """The n-grams of `tokens`, in order."""
+    """Return the n-grams of `tokens`, in order."""
     return zip(*[islice(tokens, start, None) for start in range(n)], strict=False)
 
 
 def distinct_n(tokens: Sequence[Hashable], n: int) -> float:
-    """Distinct n-grams over all n-grams (Li et al. 2016, arXiv 1510.03055)."""
+    """Return distinct-n: distinct n-grams over all n-grams (Li et al. 2016, arXiv 1510.03055)."""
     total = len(tokens) - n + 1
-    return len(set(ngrams(tokens, n))) / total if total > 0 else 1.0
+    if total <= 0:
+        return 1.0
+    return len(set(ngrams(tokens, n))) / total
 
 
 def rep_n(tokens: Sequence[Hashable], n: int) -> float:
-    """1 - distinct n-grams / all n-grams (Su et al. 2022, arXiv 2202.06417, as a share; for one sequence it is also
-    seq-rep-n of Welleck et al. 2019, arXiv 1908.04319)."""
+    """Return rep-n: 1 - distinct n-grams / all n-grams, a share (Su et al. 2022, arXiv 2202.06417).
+
+    For one sequence it equals seq-rep-n of Welleck et al. 2019 (arXiv 1908.04319).
+    """
     return 1.0 - distinct_n(tokens, n)
 
 
 def seq_rep_n(sequences: Sequence[Sequence[Hashable]], n: int) -> float:
-    """The mean over generated sequences of 1 - distinct n-grams / all n-grams (Welleck et al. 2019, arXiv 1908.04319)."""
-    return sum(rep_n(sequence, n) for sequence in sequences) / len(sequences) if sequences else 0.0
+    """Return seq-rep-n: the mean rep-n of sequences (Welleck et al. 2019, arXiv 1908.04319)."""
+    if not sequences:
+        return 0.0
+    return sum(rep_n(sequence, n) for sequence in sequences) / len(sequences)
 
 
 def rep_w(tokens: Sequence[Hashable], w: int = 16) -> float:
-    """Share of tokens that stand among the w tokens before them (rep-w of Fu et al. 2021, arXiv 2012.14660)."""
+    """Return rep-w: the share of tokens that occur among the w tokens before them.
+
+    Source: Fu et al. 2021, arXiv 2012.14660.
+    """
     recent: Counter[Hashable] = Counter()
     window: deque[Hashable] = deque()
     repeated = 0
@@ -51,40 +61,56 @@ def rep_w(tokens: Sequence[Hashable], w: int = 16) -> float:
         window.append(token)
         if len(window) > w:
             recent[window.popleft()] -= 1
-    return repeated / len(tokens) if tokens else 0.0
+    return repeated / max(1, len(tokens))
 
 
 def diversity(tokens: Sequence[Hashable]) -> float:
-    """The product of 1 - rep-n for n from 2 to 4 (Su et al. 2022, arXiv 2202.06417)."""
+    """Return the product of 1 - rep-n for n from 2 to 4 (Su et al. 2022, arXiv 2202.06417)."""
     return distinct_n(tokens, 2) * distinct_n(tokens, 3) * distinct_n(tokens, 4)
 
 
 def duplicate_share(items: Sequence[str]) -> float:
-    """Share of the items (lines, paragraphs, sentences) that say what an earlier one said (Rae et al. 2021, table A1)."""
-    return 1.0 - len(set(items)) / len(items) if items else 0.0
+    """Return the share of items (lines, paragraphs, sentences) equal to an earlier one.
+
+    Source: Rae et al. 2021, table A1.
+    """
+    if not items:
+        return 0.0
+    return 1.0 - len(set(items)) / len(items)
 
 
 def duplicate_char_share(items: Sequence[str]) -> float:
-    """Share of the characters in items that say what an earlier one said (Rae et al. 2021, table A1)."""
+    """Return the share of characters in items equal to an earlier one.
+
+    Source: Rae et al. 2021, table A1.
+    """
     chars = sum(map(len, items))
-    return 1.0 - sum(map(len, set(items))) / chars if chars else 0.0
+    if not chars:
+        return 0.0
+    return 1.0 - sum(map(len, set(items))) / chars
 
 
 def top_ngram_char_share(tokens: Sequence[str], n: int) -> float:
-    """Share of the characters that the most frequent n-gram covers; of several, the first (Rae et al. 2021, table A1; n from 2 to 4).
+    """Return the share of characters that the most frequent n-gram covers.
 
-    An n-gram that occurs once covers nothing.
+    Of equally frequent n-grams the first counts. An n-gram that occurs once covers nothing.
+    Source: Rae et al. 2021, table A1, for n from 2 to 4.
     """
     counts = Counter(ngrams(tokens, n))
     chars = sum(map(len, tokens))
     if not counts or not chars:
         return 0.0
     gram, count = counts.most_common(1)[0]
-    return min(1.0, count * sum(len(str(token)) for token in gram) / chars) if count > 1 else 0.0
+    if count == 1:
+        return 0.0
+    return min(1.0, count * sum(len(str(token)) for token in gram) / chars)
 
 
 def duplicate_ngram_char_share(tokens: Sequence[str], n: int) -> float:
-    """Share of the characters in n-grams that occurred before, each character counted once (Rae et al. 2021, table A1; n 5 to 10)."""
+    """Return the share of characters in n-grams that occurred before. A character counts once.
+
+    Source: Rae et al. 2021, table A1, for n from 5 to 10.
+    """
     seen: set[tuple[Hashable, ...]] = set()
     covered = 0
     until = 0  # tokens before this index are counted
@@ -95,19 +121,26 @@ def duplicate_ngram_char_share(tokens: Sequence[str], n: int) -> float:
             covered += sum(map(len, tokens[start : start + n]))
             until = start + n
         seen.add(gram)
-    chars = sum(map(len, tokens))
-    return covered / chars if chars else 0.0
+    return covered / max(1, sum(map(len, tokens)))
 
 
 def compression_ratio(text: str) -> float:
-    """Bytes of the text over bytes of its zlib compression, as Whisper judges a decoding (Radford et al. 2022, arXiv 2212.04356)."""
+    """Return the bytes of the text over the bytes of its zlib compression; 1 for an empty text.
+
+    Source: Whisper's check of a decoding (Radford et al. 2022, arXiv 2212.04356).
+    """
+    if not text:
+        return 1.0
     data = text.encode("utf-8", "surrogatepass")
-    return len(data) / len(zlib.compress(data)) if data else 1.0
+    return len(data) / len(zlib.compress(data))
 
 
 def self_bleu(texts: Sequence[str], n: int = 4) -> float:
-    """Mean BLEU of each text with all others as references: high means the texts resemble each other (Zhu et al. 2018,
-    arXiv 1802.01886). nltk's BLEU with its smoothing method 1. Of fewer than two texts: 0."""
+    """Return self-BLEU: the mean BLEU of each text with all others as references.
+
+    High values mean similar texts. BLEU is nltk's, with its smoothing method 1. For fewer than two
+    texts the result is 0. Source: Zhu et al. 2018, arXiv 1802.01886.
+    """
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
     tokenized = [units(text) for text in texts]
@@ -127,7 +160,12 @@ def self_bleu(texts: Sequence[str], n: int = 4) -> float:
 
 
 class RepetitionCounter:
-    """rep-n of a sequence that grows. Exact up to `max_ngrams` distinct n-grams; of those beyond, repeats are not noticed."""
+    """rep-n of a growing sequence.
+
+    Args:
+        max_ngrams: distinct n-grams remembered, which bounds the memory. Repeats of later n-grams
+            are not counted.
+    """
 
     def __init__(self, n: int = 4, max_ngrams: int = 16_384) -> None:
         self._n = n
@@ -137,6 +175,7 @@ class RepetitionCounter:
         self._total = self._repeated = 0
 
     def append(self, tokens: Iterable[Hashable]) -> None:
+        """Append tokens to the sequence."""
         tokens = [*self._last, *tokens]
         self._last = tokens[max(0, len(tokens) - self._n + 1) :]
         grams = list(map(hash, ngrams(tokens, self._n)))
@@ -152,11 +191,11 @@ class RepetitionCounter:
 
     @property
     def rep(self) -> float:
-        return self._repeated / self._total if self._total else 0.0
+        return self._repeated / max(1, self._total)
 
 
 class RepetitionMeter:
-    """rep-4 of a text that comes in deltas. Counting can wait until there is a block of text, or somebody asks."""
+    """rep-4 of a stream. Text is counted in blocks, and when `rep` is read."""
 
     BLOCK_CHARS = 16_384
 
@@ -166,23 +205,30 @@ class RepetitionMeter:
         self._uncounted = Pieces()
 
     def feed(self, delta: str) -> None:
+        """Append a delta."""
         self._uncounted.append(delta)
         if self._uncounted.size >= self.BLOCK_CHARS:
-            self._counter.append(self._units.feed(self._uncounted.take()))
+            self._counter.append(self._units.feed(self._uncounted.pop()))
 
     def flush(self) -> None:
-        """No more text will come: the last word is whole."""
-        self._counter.append(self._units.feed(self._uncounted.take()))
+        """End the text: its last word is complete."""
+        self._counter.append(self._units.feed(self._uncounted.pop()))
         self._counter.append(self._units.flush())
 
     @property
     def rep(self) -> float:
-        self._counter.append(self._units.feed(self._uncounted.take()))
+        self._counter.append(self._units.feed(self._uncounted.pop()))
         return self._counter.rep
 
 
 def repetition_metrics(text: str) -> dict[str, float]:
-    """Return what `dedup score` prints of a text. Sentences are the filter's segments, without their markers."""
+    """Return the metrics of a text that `dedup score` prints.
+
+    Sentences are the segments of `RepetitionFilter`, without their markers.
+
+    Returns:
+        `chars` and `units` (counts), `compression_ratio` (1 and up), and shares in [0, 1].
+    """
     tokens = units(text)
     lines = [key for line in text.split("\n") if (key := sentence_key(line))]
     paragraphs = [key for paragraph in _PARAGRAPH.split(text) if (key := sentence_key(paragraph))]

@@ -1,19 +1,21 @@
-"""Numbers written in words, as counters are: "the ninth", "PART VIII", 第八章."""
+"""Numbers in words and Roman numerals, as counters: "the ninth", "PART VIII", 第八章."""
 
 import re
 from typing import Final
 
-# From 0 and from 1 on; languages that name the same number are joined by "/".
+# From 0 and from 1 on. Words for the same number are joined by "/".
 _CARDINALS: Final = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
-    "nineteen twenty"
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen twenty"
 )
 _ORDINALS: Final = (
     "first/erste/première/premier/primer/primera/primero second/zweite/deuxième/segundo/segunda "
-    "third/dritte/troisième/tercer/tercera/tercero fourth/vierte/quatrième/cuarto/cuarta fifth/fünfte/cinquième/quinto/quinta "
-    "sixth/sechste/sixième/sexto/sexta seventh/siebte/septième/séptimo/séptima eighth/achte/huitième/octavo/octava "
-    "ninth/neunte/neuvième/noveno/novena tenth/zehnte/dixième/décimo/décima eleventh/elfte/onzième twelfth/zwölfte/douzième "
-    "thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth"
+    "third/dritte/troisième/tercer/tercera/tercero fourth/vierte/quatrième/cuarto/cuarta "
+    "fifth/fünfte/cinquième/quinto/quinta sixth/sechste/sixième/sexto/sexta "
+    "seventh/siebte/septième/séptimo/séptima eighth/achte/huitième/octavo/octava "
+    "ninth/neunte/neuvième/noveno/novena tenth/zehnte/dixième/décimo/décima eleventh/elfte/onzième "
+    "twelfth/zwölfte/douzième thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth "
+    "nineteenth twentieth"
 )
 _HAN: Final = "零一二三四五六七八九十"
 _VALUES: Final[dict[str, int]] = {
@@ -24,24 +26,18 @@ _VALUES: Final[dict[str, int]] = {
     **{mark + digit: value for value, digit in enumerate(_HAN) for mark in ("", "第")},
 }
 _ROMAN: Final = re.compile(r"(?=.)(X{0,3})(IX|IV|V?I{0,3})")
-_ONES: Final = {
-    "": 0,
-    "I": 1,
-    "II": 2,
-    "III": 3,
-    "IV": 4,
-    "V": 5,
-    "VI": 6,
-    "VII": 7,
-    "VIII": 8,
-    "IX": 9,
-}
+_ONES: Final = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX")
 
 
 def number_in_words(word: str, folded: str) -> int:
-    """Return the number that a word is, as it stands and with case folded; -1 if it is none."""
+    """Return the number that a word names; -1 if it names none.
+
+    Args:
+        word: the word as written; Roman numerals are upper case.
+        folded: the word with case folded.
+    """
     value = _VALUES.get(folded, -1)
     if value < 0 and (roman := _ROMAN.fullmatch(word)):
         tens, ones = roman.groups()
-        value = 10 * len(tens) + _ONES[ones]
+        value = 10 * len(tens) + _ONES.index(ones)
     return value

@@ -1,18 +1,22 @@
-"""Text that grows by small pieces."""
+"""A text that grows by small pieces."""
 
 from typing import Final
 
-_JOINED: Final = 64  # pieces are joined at a time: a short string takes ten times its length
+_JOINED: Final = 64  # pieces joined at once: the memory of a short string is ten times its length
 
 
 class Pieces:
-    """A text in pieces. Appending is O(1) amortised, and the memory is that of the text. size: its characters."""
+    """A text in pieces. Appending costs O(1) amortised, and the memory is that of the text.
+
+    size: its characters.
+    """
 
     def __init__(self) -> None:
         self.size = 0
         self._pieces: list[str] = []
 
     def append(self, piece: str) -> None:
+        """Append a piece."""
         self.size += len(piece)
         pieces = self._pieces
         pieces.append(piece)
@@ -20,17 +24,18 @@ class Pieces:
             pieces[-_JOINED:] = ["".join(pieces[-_JOINED:])]
 
     def text(self) -> str:
+        """Return the text."""
         return "".join(self._pieces)
 
-    def take(self) -> str:
-        """Return the text, and begin anew."""
+    def pop(self) -> str:
+        """Remove the text and return it."""
         text = self.text()
         self.size = 0
         self._pieces = []
         return text
 
     def shorten(self, size: int) -> None:
-        """Keep the last `size` characters."""
+        """Drop all but the last `size` characters."""
         text = self.text()[-size:]
         self.size = len(text)
         self._pieces = [text]

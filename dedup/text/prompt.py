@@ -1,10 +1,10 @@
-"""Reads from a prompt how much repetition its answer may hold.
+"""Reads from a prompt how much repetition its response may contain.
 
-A prompt is evidence, never a switch: it allows a number of copies, of a unit where it names one.
-Quotes are hidden first, and pasted code and texts to work on are left out. The rest is read
-sentence by sentence: a number or a kind of repetition counts where a verb asks for it and is
-neither negated nor part of a report. Of a long prompt the first and last `_INSTRUCTION_CHARS`
-characters are read for requests, the first and last `_END_CHARS` for a text that repeats.
+A prompt is evidence, never a switch: it allows a number of copies, of one unit if it names one.
+Quotes are masked first, and pasted code and texts to work on are left out. The rest is read
+sentence by sentence: a number or a kind of repetition counts if a verb asks for it that is neither
+negated nor part of a report. The first and last `_INSTRUCTION_CHARS` characters of a long prompt
+are searched for requests, the first and last `_END_CHARS` for runs.
 """
 
 import re
@@ -33,9 +33,9 @@ _MAX_REQUESTS: Final = 16
 _MAX_SENTENCES: Final = 8  # at either end, of those that may hold a request
 _MAX_WORK_CHARS: Final = 220  # from a word like "translate" to its colon
 _MAX_UNIT_CHARS: Final = 2_000
-# Copies, and the period length up to which they are allowed. A chorus comes back some ten times,
-# with an outro more often; a page holds thirty lines; test data are wanted in quantity; "say it
-# forever" is answered with a screenful or two.
+# Copies, and the longest period of which so many are allowed. A song repeats its chorus some ten
+# times, more often with an outro; a page has thirty lines; test data come in quantity; "say it
+# forever" means a screenful or two.
 _ALLOWANCES: Final[dict[str, tuple[int, int]]] = {
     "lyrics": (16, 200),
     "drill": (30, 200),
@@ -43,7 +43,7 @@ _ALLOWANCES: Final[dict[str, tuple[int, int]]] = {
     "repetition": (100, 100),
 }
 _MIN_LONG_COPIES: Final = 3  # allowed of a period of any length
-_MIN_LABELLED_CHARS: Final = 8  # units from here on may come with a label: "Copy 3: ..."
+_MIN_LABELLED_CHARS: Final = 8  # the least length of a unit with a label: "Copy 3: ..."
 _RANKS: Final = ("copies", "counting", "in_prompt", "lyrics", "drill", "test_data", "repetition")
 
 _NUMBERED: Final = frozenset(("times", "many", "numbers"))
@@ -52,12 +52,14 @@ _SHORT_PARAGRAPH_CHARS: Final = 400
 
 @dataclass(frozen=True, slots=True)
 class RequestedRepetition:
-    """The repetition that a prompt allows its answer to hold.
+    """The repetition that a prompt allows its response to contain.
 
-    reason: why it may repeat. copies: whole copies allowed, slack included. unit: folded text of
-    the unit asked for, "" for any unit. full_chars: period length up to which all copies are
-    allowed; longer periods get proportionally fewer; 0 for any length. also: further requests of
-    the same prompt.
+    reason: the kind of request.
+    copies: whole copies allowed, slack included.
+    unit: folded text of the unit asked for; "" for any unit.
+    full_chars: the longest period, in characters, of which all copies are allowed; of longer ones
+        proportionally fewer are; 0 for no limit.
+    also: further requests of the same prompt.
     """
 
     reason: Reason
@@ -67,19 +69,17 @@ class RequestedRepetition:
     also: tuple["RequestedRepetition", ...] = ()
 
     def report(self) -> dict[str, object]:
-        """Return a `requested` field that says what is allowed; no field where nothing is."""
-        return (
-            {"requested": {"reason": self.reason, "copies": self.copies}}
-            if self.reason != "none"
-            else {}
-        )
+        """Return the field `requested` of a report; no field if nothing is allowed."""
+        if self.reason == "none":
+            return {}
+        return {"requested": {"reason": self.reason, "copies": self.copies}}
 
     def allowed_copies(self, unit: str) -> int:
-        """Return how many whole copies of a loop's period the prompt makes legitimate.
+        """Return how many whole copies of a loop's period are legitimate.
 
         Args:
-            unit: one period of the loop; it may be rotated, carry list markers and counters, and
-                hold several copies of the unit asked for.
+            unit: one period of the loop. It may be rotated, contain list markers and counters, and
+                be several copies of the unit asked for.
         """
         if not self.copies:
             return 0
@@ -89,6 +89,7 @@ class RequestedRepetition:
         return max(request._allowed(period, power) for request in (self, *self.also))
 
     def _allowed(self, period: str, power: int) -> int:
+        """Return the copies that this request allows of `power` copies of `period`."""
         if not self.unit:
             copies = self.copies
             if not self.full_chars:
@@ -100,55 +101,55 @@ class RequestedRepetition:
         asked, asked_power = root(form(self.unit))
         if not asked:
             return 0
-        held = len(period) // len(asked)
-        if not held or (period + period).count(asked) < held:
+        contained = len(period) // len(asked)
+        if not contained or (period + period).count(asked) < contained:
             return 0
-        if len(period) > len(asked) * held:
-            label_fits = (
-                len(asked) >= _MIN_LABELLED_CHARS and len(asked) * held * 3 >= len(period) * 2
-            )
-            if not label_fits:
-                return 0
-        return self.copies * asked_power // (held * power)
+        asked_chars = len(asked) * contained
+        has_label = len(period) > asked_chars
+        if has_label and (len(asked) < _MIN_LABELLED_CHARS or 3 * asked_chars < 2 * len(period)):
+            return 0
+        return self.copies * asked_power // (contained * power)
 
 
 NOTHING_REQUESTED: Final = RequestedRepetition("none", 0, "")
 
 
 def read_prompt(prompt: str) -> RequestedRepetition:
-    """Return what `prompt` says about the repetition that its answer may hold."""
+    """Return the repetition that `prompt` allows its response to contain."""
     if len(prompt) > 2 * _END_CHARS:
         prompt = f"{prompt[:_END_CHARS]}\n\n{prompt[-_END_CHARS:]}"
     return _read(prompt)
 
 
-@lru_cache(maxsize=_MAX_REMEMBERED)  # each text of an answer asks for the same
+@lru_cache(maxsize=_MAX_REMEMBERED)  # read once for all channels and choices of a response
 def _read(prompt: str) -> RequestedRepetition:
+    """Return what a prompt allows, its requests in the order of `_RANKS`."""
     found = list(islice(_requests(_folded(_ends(prompt))), _MAX_REQUESTS))
     found += _in_prompt(prompt)
     if not found:
         return NOTHING_REQUESTED
     reasons = {request.reason for request in found}
-    if "copies" in reasons or "counting" in reasons:  # more precise than these
+    if "copies" in reasons or "counting" in reasons:  # more precise than the kinds
         found = [r for r in found if r.reason not in ("repetition", "drill", "test_data")]
     found = list(dict.fromkeys(sorted(found, key=lambda request: _RANKS.index(request.reason))))
     return replace(found[0], also=tuple(found[1:]))
 
 
 def _folded(text: str) -> str:
-    """Return `text` with case and width folded; characters that stay as they are cost little."""
+    """Return `text` with case and width folded; characters that do not change cost little."""
     if not text.isascii():
         text = words.TO_FOLD.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
     return text.casefold()
 
 
 def _requests(text: str) -> Iterator[RequestedRepetition]:
+    """Yield the requests of a folded prompt."""
     hints = _hints(text)
-    masked, quotes = _hide(text)
+    masked, quotes = _mask(text)
     if not hints and not quotes:
         return
-    if len(quotes) == 1 and len(masked.strip()) == 1:  # the whole prompt stands in quotes
-        masked, quotes = _hide(quotes[0])
+    if len(quotes) == 1 and len(masked.strip()) == 1:  # the whole prompt is a quote
+        masked, quotes = _mask(quotes[0])
     sentences = list(_sentences(masked, hints))
     first, last = _instructions(masked) if sentences else (0, 0)
     sentences = [one for one in sentences if first <= one[0] < last]
@@ -160,7 +161,7 @@ def _requests(text: str) -> Iterator[RequestedRepetition]:
 
 
 def _hints(text: str) -> dict[str, list[str]]:
-    """Return, by group, the hints that stand in `text`."""
+    """Return the hints in `text`, by group."""
     if text.isascii():
         begins = {word[:4].decode() for word in set(text.encode().translate(words.LETTERS).split())}
     else:
@@ -177,7 +178,10 @@ def _hints(text: str) -> dict[str, list[str]]:
 
 
 def _sentences(masked: str, hints: dict[str, list[str]]) -> Iterator[tuple[int, int, set[str]]]:
-    """Yield the sentences that may hold a request, none twice: the span of each, and the groups of patterns that it may match."""
+    """Yield the sentences that may contain a request, none twice.
+
+    Each comes as its span and the groups of patterns that it may match.
+    """
     read: set[str] = set()
     line_end = start = end = 0
     is_code: bool | None = None
@@ -204,6 +208,7 @@ def _sentences(masked: str, hints: dict[str, list[str]]) -> Iterator[tuple[int, 
 
 
 def _is_code(line: str) -> bool:
+    """Return whether a line is code."""
     marked = words.CODE_MARK.search(line) or any(word in line for word in words.CODE_WORDS)
     return bool(marked and words.CODE_LINE.search(line))
 
@@ -232,17 +237,16 @@ def _groups(sentence: str, hints: dict[str, list[str]]) -> set[str]:
 
 
 def _line(text: str, at: int) -> str:
-    """Return the line of `text` in which the offset `at` stands."""
-    end = text.find("\n", at)
-    return text[text.rfind("\n", 0, at) + 1 : end if end >= 0 else len(text)]
+    """Return the line of `text` that contains the offset `at`."""
+    return text[text.rfind("\n", 0, at) + 1 :].partition("\n")[0]
 
 
 def asks_again(prompt: str) -> bool:
-    """Return whether `prompt` asks for an earlier answer again, as it is or changed."""
+    """Return whether `prompt` asks for an earlier response again, as it is or changed."""
     for sentence in words.SENTENCE_END.split(_folded(_ends(prompt))):
         for match in words.AGAIN.finditer(sentence):
             before, after = _clause(sentence, match.start(), match.end())
-            if not _is_dead(before, after):
+            if not _is_no_request(before, after):
                 return True
     return False
 
@@ -250,6 +254,13 @@ def asks_again(prompt: str) -> bool:
 def _read_sentence(
     sentence: str, groups: set[str], masked: str, quotes: list[str]
 ) -> Iterator[RequestedRepetition]:
+    """Yield the requests of a sentence.
+
+    Args:
+        groups: the groups of patterns that it may match.
+        masked: the prompt, with quotes masked.
+        quotes: the quotes.
+    """
     counted = False
     if "numbers" in groups:
         for match in words.NUMBERS.finditer(sentence):
@@ -271,26 +282,28 @@ def _read_sentence(
 def _read_numbered(
     sentence: str, groups: set[str], masked: str, quotes: list[str]
 ) -> Iterator[RequestedRepetition]:
-    for match in words.TIMES.finditer(sentence) if "times" in groups else ():
-        number = 2 if match["twice"] else _number_of(match)
-        if number < 2 or words.RATE.search(sentence[: match.start()]):
-            continue
-        named = _units(sentence, match.end(), masked, quotes)
-        if _asks(sentence, match.start(), match.end(), named=bool(named)):
-            yield from _of_units("copies", _with_slack(number), 0, named)
-    if "many" not in groups:
-        return
-    for match in words.MANY.finditer(sentence):
-        number = _number_of(match)
-        parts = match.groupdict()
-        unit = next((v for k, v in parts.items() if v and k.startswith(("unit", "bare"))), "")
-        crossed = words.CROSSED.search(match[0]) is not None  # 500 x 'a' needs no verb
-        if number >= 5 and (crossed or _asks(sentence, match.start(), match.end(), named=True)):
-            named = [_shown(unit, quotes)] if unit else []
-            yield from _of_units("copies", _with_slack(number), 0, named)
+    """Yield the requests for a number of copies."""
+    if "times" in groups:
+        for match in words.TIMES.finditer(sentence):
+            number = 2 if match["twice"] else _number_of(match)
+            if number < 2 or words.RATE.search(sentence[: match.start()]):
+                continue
+            named = _units(sentence, match.end(), masked, quotes)
+            if _asks(sentence, match.start(), match.end(), named=bool(named)):
+                yield from _of_units("copies", _with_slack(number), 0, named)
+    if "many" in groups:
+        for match in words.MANY.finditer(sentence):
+            number = _number_of(match)
+            parts = match.groupdict()
+            unit = next((v for k, v in parts.items() if v and k.startswith(("unit", "bare"))), "")
+            crossed = words.CROSSED.search(match[0]) is not None  # 500 x 'a' needs no verb
+            if number >= 5 and (crossed or _asks(sentence, match.start(), match.end(), named=True)):
+                named = [_unmasked(unit, quotes)] if unit else []
+                yield from _of_units("copies", _with_slack(number), 0, named)
 
 
 def _read_kinds(sentence: str) -> Iterator[RequestedRepetition]:
+    """Yield the requests for a kind of text that repeats: lyrics, drills, test data."""
     for kind, pattern in words.KINDS:
         for match in pattern.finditer(sentence):
             if _asks_for_kind(sentence, match.start(), match.end()):
@@ -304,10 +317,11 @@ def _read_kinds(sentence: str) -> Iterator[RequestedRepetition]:
 def _read_unnumbered(
     sentence: str, masked: str, quotes: list[str]
 ) -> Iterator[RequestedRepetition]:
+    """Yield the request for repetition without a number."""
     copies, chars = _ALLOWANCES["repetition"]
     for match in words.REPEAT.finditer(sentence):
         before, after = _clause(sentence, match.start(), match.end())
-        if _is_dead(before, after):
+        if _is_no_request(before, after):
             continue
         if match[0].isascii() and words.POLITE.sub("", words.WISH.sub("", before)):
             continue
@@ -328,25 +342,28 @@ def _read_unnumbered(
 def _asks(
     sentence: str, start: int, end: int, *, named: bool = False, verb_first: bool = False
 ) -> bool:
-    """Return whether a verb asks for what stands in `sentence[start:end]`.
+    """Return whether a verb asks for `sentence[start:end]`.
 
-    The last verb before it decides, else the first one in or behind it. Where a unit is named, the
-    copies may be part of a story or a program.
+    The last verb before it decides, else the first one in or after it.
+
+    Args:
+        named: whether a unit is named: then the copies may be part of a story or a program.
+        verb_first: whether a verb after it counts in Japanese alone.
     """
     found: re.Match[str] | None = None
     for verb in words.ASK.finditer(sentence):
         if words.NOUN_BEFORE.search(sentence[: verb.start()]):
             continue
-        behind = verb.start() >= start
-        if behind and (found or not _may_follow(sentence, end, verb, verb_first)):
+        is_after = verb.start() >= start
+        if is_after and (found or not _may_follow(sentence, end, verb, verb_first)):
             break
         found = verb
-        if behind:
+        if is_after:
             break
     if found is None:  # "I am sorry", 50 times
         return named and not words.POLITE.sub("", sentence[:start])
     before, after = _clause(sentence, found.start(), found.end())
-    if _is_dead(before + found[0], after):
+    if _is_no_request(before + found[0], after):
         return False
     between = words.AROUND.sub("", sentence[found.end() : start])
     if named:
@@ -356,7 +373,7 @@ def _asks(
 
 
 def _may_follow(sentence: str, end: int, verb: re.Match[str], verb_first: bool) -> bool:
-    """Return whether `verb` may ask for what ends at `end`, before it."""
+    """Return whether `verb` may ask for text before it, which ends at `end`."""
     if verb_first:
         return words.KANA.search(sentence, verb.start()) is not None
     return not (
@@ -365,6 +382,7 @@ def _may_follow(sentence: str, end: int, verb: re.Match[str], verb_first: bool) 
 
 
 def _asks_for_kind(sentence: str, start: int, end: int) -> bool:
+    """Return whether a verb asks for the kind of text that `sentence[start:end]` names."""
     if words.KIND_FIRST.fullmatch(sentence[:start]) and words.KIND_GOES_ON.match(sentence[end:]):
         return True
     next_words = " ".join(sentence[end:].split()[:2])
@@ -374,13 +392,17 @@ def _asks_for_kind(sentence: str, start: int, end: int) -> bool:
 
 
 def _clause(sentence: str, start: int, end: int) -> tuple[str, str]:
-    """Return what stands before and behind `sentence[start:end]` in its clause."""
+    """Return the text before and after `sentence[start:end]` in its clause."""
     before = words.CLAUSE_END.split(sentence[:start])[-1]
     return before, words.CLAUSE_END.split(sentence[end:], maxsplit=1)[0]
 
 
-def _is_dead(before: str, after: str) -> bool:
-    """Return whether a verb is negated, or part of a report or of a question how."""
+def _is_no_request(before: str, after: str) -> bool:
+    """Return whether a verb is negated, or part of a report or of a question how.
+
+    Args:
+        before, after: the text before and after it in its clause.
+    """
     before = words.WISH.sub(" ", before)
     return bool(
         words.NEGATION.search(before)
@@ -392,45 +414,46 @@ def _is_dead(before: str, after: str) -> bool:
 def _of_units(
     reason: Reason, copies: int, chars: int, named: list[str]
 ) -> Iterator[RequestedRepetition]:
+    """Yield a request for each unit named; one for any unit if none is."""
     for unit in named or [""]:
         yield RequestedRepetition(reason, copies, unit, 0 if unit else chars)
 
 
 def _units(sentence: str, end: int, masked: str, quotes: list[str]) -> list[str]:
-    """Return the units that a sentence names: its quotes, the text behind a colon, "the word ha"."""
-    units = [_shown(quote, quotes) for quote in words.QUOTE.findall(sentence)]
+    """Return the units that a sentence names: its quotes, the text after a colon, "the word ha"."""
+    units = [_unmasked(quote, quotes) for quote in words.QUOTE.findall(sentence)]
     label, colon, rest = sentence[end:].partition(":")
     if colon and len(label) <= 60 and not words.OTHER_COLON.search(label):
         at = masked.find(sentence)
         text = masked[at + len(sentence) - len(rest) :][:_MAX_UNIT_CHARS] if at >= 0 else rest
         text = text.strip()
         line, paragraph = text.split("\n", 1)[0], text.split("\n\n", 1)[0]
-        # How much of the text is meant cannot be told: a sentence, a line, a paragraph.
+        # It may be a sentence, a line or a paragraph that is meant.
         sentences = [part for part in words.SENTENCE_END.split(line) if part.strip()]
-        units += [_shown(part, quotes) for part in (*sentences[:1], line, paragraph)]
+        units += [_unmasked(part, quotes) for part in (*sentences[:1], line, paragraph)]
     if not units and (match := words.NAMED.search(sentence)):
         units.append(match["unit"])
     return [unit for unit in dict.fromkeys(unit.strip() for unit in units) if form(unit)]
 
 
-def _hide(text: str) -> tuple[str, list[str]]:
+def _mask(text: str) -> tuple[str, list[str]]:
     """Return `text` with a private-use character in place of each quote, and the quotes."""
     quotes: list[str] = []
     pieces: list[str] = []
     at = 0
     if not text.isascii():
         text = words.QUOTE.sub(" ", text)
-    for match in words.HIDDEN.finditer(text):
-        if len(quotes) == words.MAX_HIDDEN:
+    for match in words.MASKED.finditer(text):
+        if len(quotes) == words.MAX_MASKS:
             break
-        pieces += [text[at : match.start()], chr(words.FIRST_HIDDEN + len(quotes))]
+        pieces += [text[at : match.start()], chr(words.FIRST_MASK + len(quotes))]
         at = match.end()
         quotes.append(words.FENCE.sub("", match[0])[:_MAX_UNIT_CHARS].strip(words.MARKS))
     return "".join([*pieces, text[at:]]), quotes
 
 
 def _ends(text: str) -> str:
-    """Return the first and last characters of a long text, without fences that are cut in two."""
+    """Return the first and last `_INSTRUCTION_CHARS` characters, without fences cut in two."""
     if len(text) <= 2 * _INSTRUCTION_CHARS:
         return text
     head, tail = text[:_INSTRUCTION_CHARS], text[-_INSTRUCTION_CHARS:]
@@ -441,12 +464,13 @@ def _ends(text: str) -> str:
     return f"{head}\n\n{tail}"
 
 
-def _shown(text: str, quotes: list[str]) -> str:
-    return words.QUOTE.sub(lambda match: quotes[ord(match[0]) - words.FIRST_HIDDEN], text)
+def _unmasked(text: str, quotes: list[str]) -> str:
+    """Return masked text with its quotes."""
+    return words.QUOTE.sub(lambda match: quotes[ord(match[0]) - words.FIRST_MASK], text)
 
 
 def _instructions(masked: str) -> tuple[int, int]:
-    """Return the span of `masked` without a text to work on: behind "Translate this: ", or above."""
+    """Return the span of `masked` without a text to work on: after "Translate this: ", or above."""
     size = len(masked)
     if end := _end_of_work_colon(masked):
         return 0, end
@@ -479,6 +503,7 @@ def _end_of_work_colon(masked: str) -> int:
 
 
 def _in_prompt(text: str) -> list[RequestedRepetition]:
+    """Return the repetition that a prompt itself contains."""
     found_runs = runs(text)
     if not found_runs:
         return []
@@ -486,18 +511,19 @@ def _in_prompt(text: str) -> list[RequestedRepetition]:
     found = []
     for unit, copies in found_runs:
         found.append(RequestedRepetition("in_prompt", _with_slack(copies), unit))
-        if same_text:  # of a translation the unit differs
+        if same_text:  # the unit of a translation differs
             chars = 4 * len(unit) + 8
             found.append(RequestedRepetition("in_prompt", copies * 3 // 2 + 4, "", chars))
     return sorted(found, key=lambda request: -request.copies)
 
 
 def _number_of(match: re.Match[str]) -> int:
+    """Return the number in a match; 0 if there is none."""
     groups = match.groupdict()
     return next((words.number(v) for k, v in groups.items() if v and k[0] == "n"), 0)
 
 
 def _with_slack(number: int) -> int:
-    """Return the copies allowed where `number` were asked for: models miscount."""
+    """Return the copies allowed if `number` were asked for: models miscount."""
     number = min(number, _MAX_COPIES)
     return number + number // 10 + 2

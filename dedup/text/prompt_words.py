@@ -1,7 +1,7 @@
-"""Words with which prompts ask for repetition, in English, Chinese, Japanese, German, French, Spanish.
+"""Words with which prompts ask for repetition: English, Chinese, Japanese, German, French, Spanish.
 
-Every pattern is for text that is folded (NFKC, casefold) and in which a private-use character stands
-for each quote (`QUOTE`). No pattern nests quantifiers: time is linear in a sentence's length.
+The patterns match text that is folded (NFKC, casefold) and masked: a private-use character replaces
+each quote (`QUOTE`). No pattern nests quantifiers, so that time is linear in a sentence's length.
 """
 
 import re
@@ -11,6 +11,7 @@ Kind = Literal["lyrics", "drill", "test_data"]
 
 
 def _table(text: str) -> dict[str, int]:
+    """Return the values of words, from "1:one uno;2:two dos"."""
     return {
         word: int(value)
         for value, _, words in (line.partition(":") for line in text.split(";"))
@@ -49,7 +50,8 @@ FACTORS: Final = {word.casefold(): value for word, value in MULTIPLIERS.items()}
 JOIN: Final = r"[ -]?(?:and |und ?|y |et |of )?"
 NUM: Final = (
     r"(?:(?<![\w.])\d{1,3}(?:[,.' ]\d{3})+(?!\d)|(?<![\d.])\d+ ?[百千万]?"
-    rf"|(?<![{HAN}])[{HAN}]{{1,12}}|(?<!\w)(?!elf (?!mal)|once (?!veces))(?:an? )?(?:{WORDS})(?:{JOIN}(?:{WORDS})){{0,7}})"
+    rf"|(?<![{HAN}])[{HAN}]{{1,12}}|(?<!\w)(?!elf (?!mal)"
+    rf"|once (?!veces))(?:an? )?(?:{WORDS})(?:{JOIN}(?:{WORDS})){{0,7}})"
 )
 
 
@@ -65,25 +67,26 @@ def number(text: str) -> int:
     return total + last
 
 
-FIRST_HIDDEN: Final = 0xE000  # private use: a character stands for a quote
-MAX_HIDDEN: Final = 0xF8FF - FIRST_HIDDEN
+FIRST_MASK: Final = 0xE000  # private use: one character replaces a quote
+MAX_MASKS: Final = 0xF8FF - FIRST_MASK
 _Q: Final = "[\ue000-\uf8ff]"
 QUOTE: Final = re.compile(_Q)
 FENCE: Final = re.compile(r"^```\w*\n")
 MARKS: Final = " \n\t`\"'“”„«»「」『』《》‘’"
-HIDDEN: Final = re.compile(
+MASKED: Final = re.compile(
     r"```(?:.*?```|.*)|`[^`\n]+`|\"[^\"\n]{1,2000}\"|“[^“”]{1,2000}”|„[^„“”\n]{1,2000}[“”]"
     r"|«[^«»]{1,2000}»|「[^「」]{1,2000}」|『[^『』]{1,2000}』|《[^《》]{1,200}》|‘[^‘\n]{1,500}’(?!\w)"
     r"|'(?<!\w')(?=\S)(?:[^'\n]|(?<=\w)'(?=\w)){1,300}'(?!\w)|'(?<!\w')[^'\s]{1,60}'(?=s\b)",
     re.DOTALL,
 )
 CODE_LINE: Final = re.compile(
-    r"[{}]\s*$|[a-z0-9_)\]}]\s*;\s*$|[a-z0-9_]\([^()\n]*\)[:;,]?\s*$|=>|==|&&|\|\||::|</?[a-z]|\w [-+*]?= "
+    r"[{}]\s*$|[a-z0-9_)\]}]\s*;\s*$|[a-z0-9_]\([^()\n]*\)[:;,]?\s*$|=>|==|&&|\|\||::|</?[a-z]"
+    r"|\w [-+*]?= "
     r"|^\s*(?:(?:def|class|function|func|fn) \w+.*[:({]\s*$|(?:import|package|using) [\w.]+;?\s*$"
     r"|from \S+ import |(?:const|let|var) \w+ ?=|@\w+\s*$|#include|(?:for|while|if)\b.*[:{]\s*$"
     r"|select\b.* from |insert into |update \w+ set |delete from |create table |[$>#] ?\w+ -)"
 )
-# One of these stands in every line of code, and is cheaper to look for.
+# Every line of code contains one of these, which are cheaper to search for.
 CODE_MARK: Final = re.compile("[{}()=&|:<>@#$;]")
 CODE_WORDS: Final = (
     "import",
@@ -98,17 +101,24 @@ CODE_WORDS: Final = (
 
 ASK: Final = re.compile(
     r"(?<![\w-])(?:write|print|spam|(?<=would )like|(?<=['’]d )like|"
-    r"repeat(?:ed|ing)?(?! (?:(?:the|this|these|that|same|entire|whole) )*(?:process|steps?|procedure|"
-    r"exercises?|circuit|cycle|movement|set)\b)|say|type|output|copy|echo|sing|chant|recite|display|"
-    r"generate|produce|give|show|draw|paste|put|shout|reply|respond|return|list|make|create|compose|"
+    r"repeat(?:ed|ing)?(?! (?:(?:the|this|these|that|same|entire|whole) )*(?:process|steps?"
+    r"|procedure|"
+    r"exercises?|circuit|cycle|movement|set)\b)|say|type|output|copy|echo|sing|chant|recite"
+    r"|display|"
+    r"generate|produce|give|show|draw|paste|put|shout|reply|respond|return|list|make|create"
+    r"|compose|"
     r"rewrite|continue|extend|turn|need|want|provide|draft|finish|fill|insert|count|spell|send|"
     r"keep|written|typed|printed|copied|"  # "ha repeated 300 times"
-    r"schreib\w*|rappe?|wiederhol(?:e|en|t)?|kopiere?n?|druck(?:e|en)|gib|sage?|tipp(?:e|en)|sing(?:e|en)|"
+    r"schreib\w*|rappe?|wiederhol(?:e|en|t)?|kopiere?n?|druck(?:e|en)|gib|sage?|tipp(?:e|en)"
+    r"|sing(?:e|en)|"
     r"zähle?n?|erstell\w*|erzeug\w*|generiere\w*|dichte|verfass\w*|brauche|"
-    r"[eé]cri(?:s|vez|re)|r[eé]p[eè]tez?|r[eé]p[eé]te[rz]|(?:re)?copie[rz]?|imprime[rz]?|affiche[rz]?|dis|"
-    r"dites|tape[rz]?|chante[rz]?|compte[rz]?|compose[rz]?|g[eé]n[eè]re[rz]?|donne[rz]?|cr[eé]e[rz]?|"
+    r"[eé]cri(?:s|vez|re)|r[eé]p[eè]tez?|r[eé]p[eé]te[rz]|(?:re)?copie[rz]?|imprime[rz]?"
+    r"|affiche[rz]?|dis|"
+    r"dites|tape[rz]?|chante[rz]?|compte[rz]?|compose[rz]?|g[eé]n[eè]re[rz]?|donne[rz]?"
+    r"|cr[eé]e[rz]?|"
     r"fais|escrib(?:e|a|ir|eme|an)|escríbe(?:me|lo|la)|repit(?:e|a|an|elo)|repetir|copi(?:a|ar)|"
-    r"imprim(?:a|ir)|di|dime|diga|teclea|cant(?:a|ar)|cuent(?:a|e)|contar|pon|muestra|gener(?:a|ar)|"
+    r"imprim(?:a|ir)|di|dime|diga|teclea|cant(?:a|ar)|cuent(?:a|e)|contar|pon|muestra|gener(?:a"
+    r"|ar)|"
     r"repitas|escribas|haz|dame|crea|compon)(?![\w(]|-(?!moi|le|la|nous))"
     r"|(?:写|抄|重复|复读|说(?!明|法)|念|打印|输出|打(?=[出上下\d一二两三四五六七八九十百千])|发送|唱|喊|复制|朗读|背诵|生成|显示|来(?!源|自)|给|想要"
     r"|创作|作(?=一?首)|编(?!程)|造|数(?=到|从)|读(?!取))(?!了|过|着)"
@@ -117,32 +127,40 @@ ASK: Final = re.compile(
 )
 NEGATION: Final = re.compile(
     r"\b(?:not|never|without|avoid\w*|no|nor|cannot|stop|instead of|rather than|refrain|"
-    r"nicht|niemals|nie|kein\w*|ohne|vermeide\w*|ne|n|jamais|sans|[eé]vite[rz]?|nunca|sin|evita\w*)\b"
+    r"nicht|niemals|nie|kein\w*|ohne|vermeide\w*|ne|n|jamais|sans|[eé]vite[rz]?|nunca|sin"
+    r"|evita\w*)\b"
     r"|n[o']?['’]t\b|\bdont\b|\bn['’]|不(?![停断同少仅错久过如])|别|勿|避免|禁止|没|未|无需"
 )
 NEGATION_AFTER: Final = re.compile(r"\b(?:nicht|niemals|nie|kein\w*|pas)\b")
 WISH: Final = re.compile(
-    r"\bi(?: would like|['’]d like|(?: \w+)? (?:want|need))\b|\b(?:want|need|like|ask\w*|tell) you\b|"
-    r"\b(?:can|could|will|would) (?:you|we|i)\b|\bje (?:veux|voudrais)\b|\b(?:quiero|necesito) que\b|\bich (?:möchte|will)\b"
+    r"\bi(?: would like|['’]d like|(?: \w+)? (?:want|need))\b|\b(?:want|need|like|ask\w*"
+    r"|tell) you\b|"
+    r"\b(?:can|could|will|would) (?:you|we|i)\b|\bje (?:veux|voudrais)\b|\b(?:quiero"
+    r"|necesito) que\b|\bich (?:möchte|will)\b"
 )
 TOLD: Final = re.compile(
-    r"\b(?:how|why|if|when\w*|had|did|does|do i|tried|used|told|asked|forced|made|because|after|until|"
-    r"unless|who|which|that|i|he|she|it|they|we|people|is|was|were|been|has|warum|wie|wenn|dass|er|sie|"
+    r"\b(?:how|why|if|when\w*|had|did|does|do i|tried|used|told|asked|forced|made|because|after"
+    r"|until|"
+    r"unless|who|which|that|i|he|she|it|they|we|people|is|was|were|been|has|warum|wie|wenn|dass"
+    r"|er|sie|"
     r"comment|pourquoi|si|quand|qui|il|elle|cómo|por qué|cuando|que)\b|如何|怎么|怎样|为什么|如果|为何"
 )
 TOPIC: Final = re.compile(
     r"\b(?:who|that|which|where|whose|about|function|program\w*|script|story|essay|article|review|"
     r"failed|tried|happened|crashed|occurred|appeared|called|asked|visited|"
-    r"welche\w*|programm|funktion|geschichte|skript|qui|programme|fonction|histoire|programa|función|"
+    r"welche\w*|programm|funktion|geschichte|skript|qui|programme|fonction|histoire|programa"
+    r"|función|"
     r"historia)\b|[,;:] (?:it|i|he|she|they|we) "
     r"|关于|故事|循环|函数|程序|脚本|代码|文章|评论|[试失]了|失败|プログラム|関数|物語|について"
 )
 NOUN_BEFORE: Final = re.compile(
-    r"\b(?:the|a|an|my|this|his|her|your|our|their|its|of|in|every|each|der|die|das|le|la|el|un|une|"
+    r"\b(?:the|a|an|my|this|his|her|your|our|their|its|of|in|every|each|der|die|das|le|la|el|un"
+    r"|une|"
     r"una|en|de) $"
 )
 PROGRAM: Final = re.compile(
-    r"\b(?:function|program|script|code|programm|funktion|skript|schleife|programme|fonction|boucle|"
+    r"\b(?:function|program|script|code|programm|funktion|skript|schleife|programme|fonction"
+    r"|boucle|"
     r"programa|función|bucle)\b|函数|程序|脚本|代码|循环|プログラム|関数"
 )
 AROUND: Final = re.compile(r"\b(?:exactly|about|at least|around|over|up to|sur|plus de|über)\s*$")
@@ -150,21 +168,25 @@ RATE: Final = re.compile(
     r"(?:每[天日周月年次个小]|[一1]天|[一1]日|毎[日週月]|週に|平均)[^,，。]{0,8}$"
 )
 AFTER_TIMES: Final = (
-    r"(?! (?:(?:an?|per|each|every|the|as|more|less|fewer|par|pro|am|al|por|plus|más|out of|in the) |"
+    r"(?! (?:(?:an?|per|each|every|the|as|more|less|fewer|par|pro|am|al|por|plus|más|out of"
+    r"|in the) |"
     r"(?:daily|täglich|more|less|faster|slower|larger|bigger|smaller|shorter|cheaper|"
     r"stronger|lower|higher|longer|better|wider|older|in \d|so|que|mehr)\b|"
     r"\d))"
 )
 TIMES: Final = re.compile(
-    rf"(?P<n>{NUM})(?: ?[+-])? ?(?:of )?(?:(?:separate |identical |exact |full )?(?:times|copies|copias|"
-    rf"kopien|exemplaires|repetitions|wiederholungen|répétitions|repeticiones|mal|fois|veces|(?<=\d)x)\b"
+    rf"(?P<n>{NUM})(?: ?[+-])? ?(?:of )?(?:(?:separate |identical |exact |full )?(?:times|copies"
+    rf"|copias|"
+    rf"kopien|exemplaires|repetitions|wiederholungen|répétitions|repeticiones|mal|fois|veces"
+    rf"|(?<=\d)x)\b"
     rf"{AFTER_TIMES}|遍|次(?!元|方|数)|回(?![答复复合归忆家来去帰目数])|份(?!额))|\b(?P<twice>twice|thrice)\b"
     rf"{AFTER_TIMES}"
 )
 LINES_OF: Final = r"(?:lines?|rows?|copies|times|words?|zeilen|lignes|líneas|filas|行|遍|次|回)"
 MANY: Final = re.compile(
     rf"(?P<n>{NUM}) ?(?:x|×|\*|{LINES_OF}|个|個|only)? ?(?:of |the |de |d'|von |las? |の)*"
-    rf"(?:(?:word|letter|character|phrase|sentence|emoji|wort|satz|mot|lettre|palabra|letra|frase)s? )?"
+    rf"(?:(?:word|letter|character|phrase|sentence|emoji|wort|satz|mot|lettre|palabra|letra"
+    rf"|frase)s? )?"
     rf"(?P<unit>{_Q})(?!(?:\w| [^\W\d]+s\b))"
     rf"|(?P<unit2>{_Q}) ?[x×*] ?(?P<n2>{NUM})"
     rf"|(?P<unit3>{_Q})[^,。.\d]{{0,6}}?(?P<n8>{NUM}) ?[个個]"
@@ -172,10 +194,13 @@ MANY: Final = re.compile(
     rf"|\b(?:print|output|type|say|echo|spam) (?P<n4>{NUM}) (?P<bare2>[^\W\d]{{1,12}}(?<!s))"
     rf"(?=$|[.,!;]| in a row| and nothing| without)"
     rf"|(?P<n5>{NUM}) ?[个個](?P<bare3>\w)字?(?=$|[,，。.!的、])"
-    rf"|\b(?:row|line|string|sequence|series|wall|chain|reihe|ligne|rangée|fila|línea) (?:of|von|de) "
+    rf"|\b(?:row|line|string|sequence|series|wall|chain|reihe|ligne|rangée|fila|línea) (?:of|von"
+    rf"|de) "
     rf"(?P<n6>{NUM})"
-    rf"|(?P<n7>{NUM}) (?:stars|asterisks|dashes|hyphens|dots|zeros|zeroes|emojis?|hearts|underscores|"
-    rf"exclamation (?:marks|points)|question marks|smileys|smiley faces|sternchen|étoiles|estrellas|corazones)\b"
+    rf"|(?P<n7>{NUM}) (?:stars|asterisks|dashes|hyphens|dots|zeros|zeroes|emojis?|hearts"
+    rf"|underscores|"
+    rf"exclamation (?:marks|points)|question marks|smileys|smiley faces|sternchen|étoiles"
+    rf"|estrellas|corazones)\b"
 )
 NEXT_CLAUSE: Final = re.compile(r"[,;:(]|\b(?:and|und|et|y)\b")
 CROSSED: Final = re.compile("[x×*]")
@@ -205,31 +230,40 @@ OVER_AND_OVER: Final = re.compile(
 REPEAT: Final = re.compile(
     r"(?<![\w-])(?:repeat|keep (?:repeating|saying|writing|printing|typing)|wiederhol(?:e|en)|"
     r"r[eé]p[eè]te[rz]?|repit(?:e|a|an)|repetir)(?![\w(-])(?! (?:(?:the|this|these|that|same) )*"
-    r"(?:process|steps?|procedure|exercise|analysis|question|test|task|for|until|if|experiment|no|nothing|any)\b)"
+    r"(?:process|steps?|procedure|exercise|analysis|question|test|task|for|until|if|experiment"
+    r"|no|nothing|any)\b)"
     rf"|重复(?=[说写输打念发以下这一上我:\s{_Q[1:-1]}])|复读|繰り返(?:して|せ)|復唱"
 )
 POLITE: Final = re.compile(
-    r"\b(?:please|just|now|then|and|simply|only|you to|so|hey|ok|okay|always|bitte|und|dann|por favor|y|et|"
+    r"\b(?:please|just|now|then|and|simply|only|you to|so|hey|ok|okay|always|bitte|und|dann"
+    r"|por favor|y|et|"
     r"s['’]il (?:te|vous) pla[iî]t|puis)\b|[请你帮我再就并然后先给\W]|以下|この|次の|文章?|言葉|を|と"
 )
 ONCE: Final = re.compile(
-    r"\bafter me\b|\bverbatim\b|\bword for word\b|\b(?:above|back)\b|\bwhat i (?:say|said)\b|\bonce\b|"
+    r"\bafter me\b|\bverbatim\b|\bword for word\b|\b(?:above|back)\b|\bwhat i (?:say|said)\b"
+    r"|\bonce\b|"
     r"\bnach mir\b|\baprès moi\b|\bdespués de m[íi]\b|跟我|一遍|一次|復唱"
 )
 SONG: Final = (
-    r"songs?|lyrics|chorus|refrain|poems?|ballad|hymn|lullaby|nursery rhyme|jingle|rap|chant|mantra|"
-    r"litany|outro|lied(?:text)?|gedicht|refrain|strophe|chanson|paroles|poème|comptine|canción|letra|"
+    r"songs?|lyrics|chorus|refrain|poems?|ballad|hymn|lullaby|nursery rhyme|jingle|rap|chant"
+    r"|mantra|"
+    r"litany|outro|lied(?:text)?|gedicht|refrain|strophe|chanson|paroles|poème|comptine|canción"
+    r"|letra|"
     r"estribillo|poema|nana|lieder|villanelle|ghazal|pantoum"
 )
 DRILL: Final = (
-    r"(?:practice|drill) (?:sentences|lines|text)|handwriting (?:practice|sheet)|typing (?:practice|"
-    r"drills?)|copywork|penmanship|write lines|lines for detention|drills?|strafarbeit|schreibübung\w*|"
+    r"(?:practice|drill) (?:sentences|lines|text)|handwriting (?:practice|sheet)"
+    r"|typing (?:practice|"
+    r"drills?)|copywork|penmanship|write lines|lines for detention|drills?|strafarbeit"
+    r"|schreibübung\w*|"
     r"übungssätze|lignes de punition|exercices d['’]écriture|planas|caligrafía"
 )
 DATA: Final = (
     r"(?:test|dummy|mock|fake|seed|placeholder|filler|synthetic|sample) "
-    r"(?:data|text|rows?|records?|content|paragraphs?|users?)|lorem ipsum|filler|testdaten|blindtext|"
-    r"fülltext|données (?:de test|fictives)|texte de remplissage|faux texte|datos de (?:prueba|relleno)|"
+    r"(?:data|text|rows?|records?|content|paragraphs?|users?)|lorem ipsum|filler|testdaten"
+    r"|blindtext|"
+    r"fülltext|données (?:de test|fictives)|texte de remplissage|faux texte|datos de (?:prueba"
+    r"|relleno)|"
     r"texto de relleno"
 )
 KINDS: Final[tuple[tuple[Kind, re.Pattern[str]], ...]] = (
@@ -248,14 +282,16 @@ KINDS: Final[tuple[tuple[Kind, re.Pattern[str]], ...]] = (
     ),
 )
 ROWS: Final = re.compile(
-    rf"(?P<n>{NUM}) ?(?:rows?|lines?|records?|entries|paragraphs?|zeilen|zeichen|lignes|filas|líneas|"
+    rf"(?P<n>{NUM}) ?(?:rows?|lines?|records?|entries|paragraphs?|zeilen|zeichen|lignes|filas"
+    rf"|líneas|"
     r"registros|条|行|件|段)"
 )
-# Work on a given text: what stands repeated in it comes back repeated.
+# Work on a given text: the result repeats what the text repeats.
 WORK: Final = re.compile(
     r"\b(?:translat\w*|summari[sz]e|proofread|clean(?: (?:it|this|that))? ?up|transcri\w+|rewrite|"
     r"paraphrase|rephrase|copy(?! editor)|correct|fix|explain|convert|edit|classify|analy[sz]e|"
-    r"übersetz\w*|korrigier\w*|fasse|bereinig\w*|tradui\w*|corrige\w*|nettoie\w*|résume\w*|recopie\w*|"
+    r"übersetz\w*|korrigier\w*|fasse|bereinig\w*|tradui\w*|corrige\w*|nettoie\w*|résume\w*"
+    r"|recopie\w*|"
     r"traduc\w*|traduzc\w*|resum\w*|limpia\w*|transcrib\w*)(?![\w:])"
     r"|翻译|译成|翻成|总结|校对|润色|整理|清理|改写|转写|抄录|解释|翻訳|訳し|要約|校正|書き起こ|整形"
 )
@@ -264,17 +300,23 @@ ABOVE: Final = re.compile(
 )
 SAME_TEXT: Final = re.compile(
     r"\b(?:translat|proofread|clean|transcri|format|reformat|copy\b|verbatim|correct|ocr\b|"
-    r"keep every word|rewrite|übersetz|korrigier|bereinig|abschreib|tradui|corrig|nettoie|recopie|traduc|"
+    r"keep every word|rewrite|übersetz|korrigier|bereinig|abschreib|tradui|corrig|nettoie"
+    r"|recopie|traduc|"
     r"traduzc|limpia|copia)|翻译|译成|翻成|校对|整理|清理|转写|抄录|抄写|复制|翻訳|訳し|校正|書き起こ|整形|原样"
 )
-# An earlier answer is wanted once more, as it is or changed.
+# Requests for an earlier response, as it is or changed.
 AGAIN: Final = re.compile(
-    r"\b(?:write|send|give|show|print|say|type|post|paste|tell|read|list|return|output|repeat|schreib\w*|zeig\w*|sag\w*|gib|schick\w*|"
-    r"[eé]cri(?:s|vez|re)|donne[rz]?|montre[rz]?|envoie|escrib\w*|dame|muestra|env[ií]a|repit\w*)\b[^.!?\n]{0,60}"
-    r"\b(?:again|once more|one more time|noch ?(?:ein)?mal|erneut|encore une fois|de nouveau|otra vez|de nuevo|una vez más)\b"
-    r"|\b(?:re-?write|re-?send|re-?word|rephrase|revise|proofread|überarbeite\w*|r[eé][eé]cri(?:s|vez|re)|reescrib\w*)\b"
+    r"\b(?:write|send|give|show|print|say|type|post|paste|tell|read|list|return|output|repeat"
+    r"|schreib\w*|zeig\w*|sag\w*|gib|schick\w*|"
+    r"[eé]cri(?:s|vez|re)|donne[rz]?|montre[rz]?|envoie|escrib\w*|dame|muestra|env[ií]a"
+    r"|repit\w*)\b[^.!?\n]{0,60}"
+    r"\b(?:again|once more|one more time|noch ?(?:ein)?mal|erneut|encore une fois|de nouveau"
+    r"|otra vez|de nuevo|una vez más)\b"
+    r"|\b(?:re-?write|re-?send|re-?word|rephrase|revise|proofread|überarbeite\w*"
+    r"|r[eé][eé]cri(?:s|vez|re)|reescrib\w*)\b"
     r"|\b(?:whole|full|entire|complete|updated|corrected|revised) "
-    r"(?:version|letter|text|code|file|script|email|article|essay|story|poem|document|list|answer|draft)\b"
+    r"(?:version|letter|text|code|file|script|email|article|essay|story|poem|document|list"
+    r"|answer|draft)\b"
     r"|再(?:写|发|说|给|念|输出|打印|来)(?:[我一遍次下份]|$)|重新?(?:写|发|说|输出|生成|给)|重复|修改|改写|改成|改为|润色"
     r"|完整(?:的|版|代码)|もう一度|再度|書き直|修正し"
 )
@@ -282,39 +324,47 @@ OTHER_COLON: Final = re.compile(
     r"rule|format|require|condition|style|like this|要求|格式|规则|条件"
 )
 OTHER_KIND: Final = re.compile(
-    r"\b(?:list|names?|playlist|essay|review|analysis|summary|article|email|blog|player|app|website|"
+    r"\b(?:list|names?|playlist|essay|review|analysis|summary|article|email|blog|player|app"
+    r"|website|"
     r"liste|namen|noms|nombres|lista)\b|歌单|歌名|分析|赏析|介绍"
 )
 KIND_FIRST: Final = re.compile(
     r"(?:(?:an?|some|short|long|sad|funny|catchy|ein|eine|un|une|una|please|the) ){0,3}"
 )
 KIND_GOES_ON: Final = re.compile(r" (?:about|to|of|for|in|with|über|sur|sobre|please)\b|$|[.,!:]")
-# A sentence matches a group's patterns only if it holds one of the group's hints. A search for them is
-# cheap, and most texts have few.
+# A sentence matches the patterns of a group only if it contains one of the group's hints. They are
+# cheap to search for, and most texts have few.
 _HINT_WORDS: Final = {
-    "times": "times|twice|thrice|copies|copias|kopien|exemplaires|repetition|wiederholungen|répétition|"
+    "times": "times|twice|thrice|copies|copias|kopien|exemplaires|repetition|wiederholungen"
+    "|répétition|"
     "repeticion|mal|fois|veces|0x|5x|遍|次|回|份",
-    "many": "print|output|echo|row of|line of|string of|sequence of|series of|wall of|chain of|reihe von|"
+    "many": "print|output|echo|row of|line of|string of|sequence of|series of|wall of|chain of"
+    "|reihe von|"
     "rangée de|fila de|línea de|stars|asterisk|dashes|hyphens|dots|zero|emoji|hearts|underscores|"
     "exclamation|question mark|smiley|sternchen|étoiles|estrellas|corazones|个|個|a's|a’s|x's|x’s",
-    "numbers": "count to|count from|数字|count up|count down|counting|count aloud|count out|numbers|从|由|数到|"
+    "numbers": "count to|count from|数字|count up|count down|counting|count aloud|count out"
+    "|numbers|从|由|数到|"
     "から|zähl|zahlen|compte|nombres|números|numeros|cuent|contar",
-    "unnumbered": "repeat|keep |over and over|again and again|forever|nonstop|non-stop|endless|infinite|"
+    "unnumbered": "repeat|keep |over and over|again and again|forever|nonstop|non-stop|endless"
+    "|infinite|"
     "many times|without stopping|until i |immer wieder|endlos|ohne ende|wiederhol|en boucle|sans |"
-    "encore et|infini|otra vez|sin parar|muchas veces|siempre|répèt|repèt|répet|repet|repit|fill|一直|"
+    "encore et|infini|otra vez|sin parar|muchas veces|siempre|répèt|repèt|répet|repet|repit|fill"
+    "|一直|"
     "不停|不断|反复|无限|永远|很多|许多|何度|ずっと|延々|永遠|重复|复读|繰り返|復唱",
-    "kinds": "song|lyric|chorus|refrain|poem|ballad|hymn|lullaby|rhyme|jingle|rap|chant|mantra|litany|"
-    "outro|lied|gedicht|strophe|chanson|paroles|poème|comptine|canción|letra|estribillo|nana|villanelle|"
+    "kinds": "song|lyric|chorus|refrain|poem|ballad|hymn|lullaby|rhyme|jingle|rap|chant|mantra"
+    "|litany|"
+    "outro|lied|gedicht|strophe|chanson|paroles|poème|comptine|canción|letra|estribillo|nana"
+    "|villanelle|"
     "ghazal|pantoum|歌|诗|詩|童谣|咒语|作詞|practice|drill|handwriting|typing|copywork|penmanship|"
-    "write lines|lines for|strafarbeit|schreibübung|übungss|lignes de|exercices d|planas|caligraf|抄写|罚|"
+    "write lines|lines for|strafarbeit|schreibübung|übungss|lignes de|exercices d|planas"
+    "|caligraf|抄写|罚|"
     "练|書き取り|練習文|test |dummy|mock|fake|seed |placeholder|filler|synthetic|sample |lorem|testdaten|"
     "blindtext|fülltext|données|texte|datos|texto|测试|假数据|填充|占位|テスト|ダミー",
 }
 HINTS: Final = {group: tuple(hints.split("|")) for group, hints in _HINT_WORDS.items()}
-# Hints that begin a word are looked up by its first characters, the others in the text.
-LETTERS: Final = bytes(
-    byte if chr(byte).islower() and byte < 128 else 32 for byte in range(256)
-)  # all else is space
+# Hints that begin a word are looked up by its first characters; others are searched for.
+# A translation table of ASCII text: lower-case letters stay, all else becomes a space.
+LETTERS: Final = bytes(byte if chr(byte).islower() and byte < 128 else 32 for byte in range(256))
 WORD_BEGIN: Final = re.compile("([a-zà-ÿ]{1,4})[a-zà-ÿ]*")
 _WITHIN_WORDS: Final = frozenset(("mal", "fois", "rap"))  # "zehnmal", "rappen"
 PREFIXED_HINTS: Final[dict[str, list[tuple[str, str]]]] = {}
@@ -326,7 +376,7 @@ for _group, _hints in HINTS.items():
         else:
             OTHER_HINTS.append((_group, _hint))
 ASCII_OTHER_HINTS: Final = [(group, hint) for group, hint in OTHER_HINTS if hint.isascii()]
-# What NFKC may change, and the character that it may be composed with.
+# Text that NFKC may change, and the character that it may be composed with.
 TO_FOLD: Final = re.compile(
     ".?[^\x00-\x7f\u2018-\u201e\u3001-\u3020\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff]+", re.DOTALL
 )

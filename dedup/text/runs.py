@@ -1,7 +1,7 @@
-"""Finds runs: units that stand repeated in a text, whatever the spacing and the counters between.
+"""Finds runs: copies of a unit in a row, whatever the spacing and the counters between them.
 
-The text is probed at every few characters for what recurs shortly after, so that text in which
-nothing does costs next to nothing.
+The text is probed every few characters for text that recurs shortly after, so that a text without
+runs costs next to nothing.
 """
 
 import re
@@ -11,10 +11,10 @@ from dedup.text.words import fold
 
 _PROBE_CHARS: Final = 6
 _PROBE_STEP: Final = 24
-_LONG_CHARS: Final = 2000  # texts from here on are probed for what recurs over more characters
+_LONG_CHARS: Final = 2000  # length from which a text is probed with _LONG_PROBE_CHARS
 _LONG_PROBE_CHARS: Final = 12
 _MAX_RUN_PERIOD: Final = 400
-_MIN_RUN_COPIES: Final = 4  # three of a sentence
+_MIN_RUN_COPIES: Final = 4  # one less of a unit of _MIN_RUN_CHARS
 _MIN_RUN_CHARS: Final = 20
 _MAX_RUNS: Final = 4
 _SPACING: Final = re.compile(
@@ -23,7 +23,11 @@ _SPACING: Final = re.compile(
 
 
 def runs(text: str) -> list[tuple[str, int]]:
-    """Return units that stand repeated in `text`, without spacing, punctuation and counters."""
+    """Return the runs in `text`, at most `_MAX_RUNS`.
+
+    Returns:
+        The unit of each, without case, spacing, punctuation and numbers, and its copies.
+    """
     plain = " ".join(text.split())
     if not _may_repeat(plain):
         return []
@@ -50,7 +54,10 @@ def runs(text: str) -> list[tuple[str, int]]:
 
 
 def _may_repeat(plain: str) -> bool:
-    size = _PROBE_CHARS if len(plain) < _LONG_CHARS else _LONG_PROBE_CHARS
+    """Return whether anything in a text recurs right after itself."""
+    size = _PROBE_CHARS
+    if len(plain) >= _LONG_CHARS:
+        size = _LONG_PROBE_CHARS
     for at in range(0, len(plain) - size, _PROBE_STEP):
         found = plain.find(plain[at : at + size], at + 1, at + _MAX_RUN_PERIOD + size)
         if found >= 0 and _period(plain, at, 1):
@@ -59,7 +66,7 @@ def _may_repeat(plain: str) -> bool:
 
 
 def _period(text: str, at: int, repeats: int) -> int:
-    """Return the period of a cycle at `at` that goes on for `repeats` more copies; 0 if none."""
+    """Return the period of a cycle at the offset `at`, with `repeats` more copies; 0 if none is."""
     probe = text[at : at + _PROBE_CHARS]
     found = at
     for _ in range(4):  # the probe may recur within the period
@@ -74,13 +81,16 @@ def _period(text: str, at: int, repeats: int) -> int:
 
 
 def form(text: str) -> str:
-    """Return `text` without case, spacing, punctuation and numbers; symbols alone stay."""
+    """Return `text` without case, spacing, punctuation and numbers.
+
+    A text that has nothing else is returned without case and spacing.
+    """
     text = fold(text)
     return _SPACING.sub("", text) or "".join(text.split())
 
 
 def root(squeezed: str) -> tuple[str, int]:
-    """Return the shortest string that `squeezed` is a power of, and the power."""
+    """Return the shortest string that `squeezed` consists of copies of, and their number."""
     if not squeezed:
         return "", 1
     size = (squeezed + squeezed).find(squeezed, 1)

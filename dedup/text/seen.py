@@ -1,4 +1,4 @@
-"""The sentences a text has said, and whether a new one says one of them again."""
+"""The sentences of a text so far, and the search for one that a new sentence repeats."""
 
 import bisect
 import re
@@ -10,17 +10,20 @@ from typing import Final, NamedTuple
 
 from dedup.text.words import UNSPACED, units
 
-# Words that a sentence may differ in and still say the same. Pronouns for people, prepositions of place and time, "or", and all that
-# negates or counts are not among them.
+# Words in which near-duplicates may differ. Pronouns for people, prepositions of place and time,
+# "or", negations and counts are not among them.
 _LIGHT: Final = frozenset(
-    "a an the this that these those such some any of in on at by for as and so also too then very really quite rather just "
-    "even still simply only is are was were be been being am has have had having do does did will would shall its it which who there "
-    "here now well indeed however moreover furthermore additionally but "
-    "der die das den dem des ein eine einen einem einer eines und auch sehr dann so ist sind war waren "  # German
+    "a an the this that these those such some any of in on at by for as and so also too then very "
+    "really quite rather just even still simply only is are was were be been being am has have had "
+    "having do does did will would shall its it which who there here now well indeed however "
+    "moreover furthermore additionally but "
+    # German
+    "der die das den dem des ein eine einen einem einer eines und auch sehr dann so ist sind war "
+    "waren "
     "le la les l un une des de du d et aussi très est sont était que qui "  # French
     "el los las lo una unos unas del y también muy es son era "  # Spanish
-    "的 地 得 了 着 过 也 都 就 还 又 很 太 更 最 便 即 而 且 并 及 与 和 把 使 对 为 由 以 所 其 之 这 那 些 个 种 "
-    "吗 呢 吧 啊 呀 啦 嘛 一 再 已 曾 将 会 则 是 但 却 则 亦 "
+    "的 地 得 了 着 过 也 都 就 还 又 很 太 更 最 便 即 而 且 并 及 与 和 把 使 对 为 由 以 所 其 之 这 那 些 "
+    "个 种 吗 呢 吧 啊 呀 啦 嘛 一 再 已 曾 将 会 则 是 但 却 亦 "
     "は が を に も の て で と か よ ね な だ".split()
 )
 _ENDINGS: Final = ("", "s", "es", "d", "ed", "ing", "ly")
@@ -32,9 +35,13 @@ _TOKEN: Final = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 class Seen(NamedTuple):
     """A remembered sentence.
 
-    start: its offset in what went in; below 0 for one of an earlier turn. scope: the list that an item belongs to; 0 for other kinds.
-    after: the key before it. place: where it stands in what was kept. item, marker: number and marker of the item it belongs to; 0 and
-    "" for none. section: the number of its heading.
+    key: its `sentence_key`.
+    start: its offset in the input; below 0 for one of an earlier turn.
+    scope: the list that an item belongs to; 0 for other kinds.
+    after: the key of the sentence before it.
+    place: its offset in the kept text, as `Context.chars` counts it.
+    item, marker: number and marker of the list item that it belongs to; 0 and "" for none.
+    section: the number of its heading.
     """
 
     key: str
@@ -48,14 +55,20 @@ class Seen(NamedTuple):
 
 
 class SeenSentences:
-    """The last `max_sentences` sentences by key, and, for `similarity` < 1, by the words they are made of.
+    """The last sentences, by key and, for near-duplicates, by word.
 
-    Looking up a key or a prefix costs O(log n); a near match looks only at sentences that share rare words with the new one.
+    A lookup of a key or a prefix costs O(log n). A search for a near-duplicate reads at most
+    `CANDIDATES_PER_WORD` sentences for each word.
+
+    Args:
+        max_sentences: sentences remembered.
+        similarity: share of common words (0 to 1) from which two sentences are near-duplicates; 1
+            for exact matches only.
     """
 
     CANDIDATES_PER_WORD = 16
     MAX_PREFIXED = 16
-    MIN_NEAR_UNITS = 6  # shorter sentences differ by one word and say something else
+    MIN_NEAR_UNITS = 6  # shorter sentences may differ by one word and mean something else
 
     def __init__(self, max_sentences: int, similarity: float = 1.0) -> None:
         self._similarity = similarity
@@ -67,21 +80,23 @@ class SeenSentences:
         self._by_word: dict[str, deque[str]] = {}
 
     def match(self, key: str, scope: int = 0) -> Seen | None:
-        """The earlier sentence in the same scope that `key` says again, or nearly so."""
+        """Return the earlier sentence of that scope with the key, or a near-duplicate of it."""
         seen = self._by_key.get(key)
         if seen is None and self._similarity < 1:
             seen = self._near(key)
-        return seen if seen and seen.scope == scope else None
+        if seen and seen.scope == scope:
+            return seen
+        return None
 
     def could_match(self, prefix: str) -> bool:
-        """Return whether a sentence whose key begins with `prefix` could still be a repeat."""
+        """Return whether a sentence whose key begins with `prefix` may turn out to be a repeat."""
         if self._similarity < 1 and self._sorted:
             return True
         at = bisect.bisect_left(self._sorted, prefix)
         return at < len(self._sorted) and self._sorted[at].startswith(prefix)
 
     def beginning_with(self, prefix: str) -> Iterator[Seen]:
-        """Yield some of the sentences whose keys begin with `prefix`."""
+        """Yield the sentences whose keys begin with `prefix`, at most `MAX_PREFIXED`."""
         at = bisect.bisect_left(self._sorted, prefix)
         for key in self._sorted[at : at + self.MAX_PREFIXED]:
             if not key.startswith(prefix):
@@ -89,7 +104,7 @@ class SeenSentences:
             yield self._by_key[key]
 
     def add(self, seen: Seen) -> None:
-        """Remembers a sentence; said again in another scope, it counts for the last one."""
+        """Remember a sentence. A repeat in another scope replaces the earlier one."""
         key = seen.key
         if key not in self._by_key:
             if len(self._order) == self._max:
@@ -105,6 +120,7 @@ class SeenSentences:
         self._by_key[key] = seen
 
     def _drop(self, key: str) -> None:
+        """Forget a sentence."""
         del self._by_key[key]
         del self._sorted[bisect.bisect_left(self._sorted, key)]
         for word in self._words.pop(key, ()):
@@ -115,6 +131,7 @@ class SeenSentences:
                 del self._by_word[word]
 
     def _near(self, key: str) -> Seen | None:
+        """Return the most similar near-duplicate; None if there is none."""
         words = frozenset(units(key))
         if len(words) < self.MIN_NEAR_UNITS:
             return None
@@ -123,15 +140,17 @@ class SeenSentences:
         for candidate in sorted(candidates):
             other = self._words[candidate]
             share = 2 * len(words & other) / (len(words) + len(other))
-            if share >= best_share and says_the_same(key, candidate):
+            if share >= best_share and have_same_content(key, candidate):
                 best, best_share = candidate, share
-        return self._by_key[best] if best is not None else None
+        if best is None:
+            return None
+        return self._by_key[best]
 
 
-def says_the_same(key: str, other: str) -> bool:
-    """Return whether two keys differ only in words that carry no content: function words, and the endings of the others.
+def have_same_content(key: str, other: str) -> bool:
+    """Return whether two keys differ only in function words, and in the endings of other words.
 
-    Anything else may be what the sentence is about: a name, a number, a path, a negation, a noun.
+    Any other word may be what the sentence is about: a name, a number, a path, a negation, a noun.
     """
     ours, theirs = _TOKEN.findall(key), _TOKEN.findall(other)
     for operation, at, end, other_at, other_end in SequenceMatcher(
@@ -153,7 +172,7 @@ def _is_light(token: str) -> bool:
 
 
 def _is_inflected(token: str, other: str) -> bool:
-    """Return whether two words are forms of one: they differ in an ending alone."""
+    """Return whether two words differ in their endings alone."""
     one, two = token.strip(_AROUND), other.strip(_AROUND)
     shorter = min(len(one), len(two))
     stem = next((at for at in range(shorter) if one[at] != two[at]), shorter)

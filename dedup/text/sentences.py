@@ -1,59 +1,37 @@
-"""Removes sentences, lines and list items that say again, word for word, what stands earlier.
+"""Removes sentences, lines and list items that repeat, word for word, what was kept before.
 
-    text -> Segmenter -> SeenSentences -> decision -> text
+    text -> Segmenter -> RepeatJudge -> kept text
 
-What may yet turn out to be a repeat is held; all else is let go at once. Decisions rest on what stays: a removed segment leaves no
-trace in the segmenter.
+Text that may turn out to be a repeat is held; all other text is released at once. Decisions rest on
+the text that is kept: a removed segment leaves no trace in the segmenter.
 """
 
 import bisect
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from dedup.config import FilterConfig
-from dedup.text.context import FORMULA, LEADS_IN, NEAR_CHARS, Context
+from dedup.text.context import Context
+from dedup.text.repeats import RepeatJudge
 from dedup.text.seen import Seen, SeenSentences
-from dedup.text.segmenter import Kind, Mark, Segment, Segmenter, is_terminated
-from dedup.text.words import UNSPACED, key_prefix, sentence_key, utf8_size
+from dedup.text.segmenter import Kind, Mark, Segment, Segmenter, is_terminated, segments_of
+from dedup.text.words import key_prefix, sentence_key, utf8_size
 
 RemovalKind = Literal["sentence", "line", "item", "quote", "loop"]
 
 _REMOVABLE: Final = ("sentence", "line", "item", "quote")
-# What a repeat must weigh, in bytes of UTF-8.
-_MIN_ECHO: Final = 20  # right after the same words, or as they followed each other before: "Yes, sir." again is a dialogue
-_MIN_ITEM: Final = 16  # in the same list
-_MIN_LABELLED_ITEM: Final = 32  # "Source: The Guardian"
-_MIN_NEAR: Final = 25  # within a few sentences of one paragraph or item; a line of old Chinese verse has eight characters
-_MIN_ALONE: Final = (
-    60  # between other words than before, or a passage: a short sentence may be true twice
-)
-_MIN_SECTION: Final = 100  # under another heading, which may be what it is true of
-_MIN_PARAGRAPH: Final = (
-    150  # a paragraph of one sentence under a line that is none: what it is true of
-)
-_MIN_CUT_WORD: Final = 16  # at the text's end, broken off within a word of an earlier sentence
-_MIN_CUT_SENTENCE: Final = 32  # ... between two words of it
-_MIN_CUT_PASSAGE: Final = 8  # ... where what stands before it was said before, too
-_PARALLEL_ITEMS: Final = 3  # side by side
-_MAX_HISTORY_CHARS: Final = (
-    1 << 18
-)  # of earlier turns, the last are remembered: a request must not cost seconds before it begins
-BLOCK_CHARS: Final = (
-    2048  # a long text is read in blocks, so that nothing costs more than its length
-)
-_ROW: Final = re.compile(r"^[\"'\d]|[,;{}\[\]()]$")  # of JSON, CSV, code
-_LABEL: Final = re.compile(
-    r"[^\s:：]{1,20}(?: [^\s:：]{1,20})?[:：]"
-)  # who speaks; what an answer is to
-_UNSPACED: Final = re.compile(f"[{UNSPACED}]")
-_OPEN: Final = re.compile(r"[(（\[][^)）\]]*$")
+# Characters of earlier turns that are remembered: more would delay the first token by seconds.
+_MAX_HISTORY_CHARS: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Characters [start, end) of what went in, not given out. first_start: where they were said first (below 0: an earlier turn)."""
+    """Characters [start, end) of the input that were removed.
+
+    kind: what was removed. first_start: offset of the text that they repeat; below 0 if that is in
+    an earlier turn.
+    """
 
     start: int
     end: int
@@ -62,18 +40,19 @@ class Removal:
 
 
 class _Pending:
-    """The text that no segment was taken of yet, and the separator before it. Counts what was given out of both.
+    """The pending segment and the separator before it, with what was released of both.
 
-    Offsets are those in the input.
+    start: offset of the segment in the input. num_released: characters of it that were released.
+    separator_at: offset of the separator.
     """
 
     def __init__(self, start: int) -> None:
         self.text = ""
         self.start = start
-        self.given = 0
+        self.num_released = 0
         self.separator = ""
         self.separator_at = 0
-        self.separator_given = False
+        self._separator_released = False
 
     @property
     def end(self) -> int:
@@ -81,30 +60,33 @@ class _Pending:
 
     @property
     def held_chars(self) -> int:
-        return len(self.text) - self.given + (0 if self.separator_given else len(self.separator))
+        held = len(self.text) - self.num_released
+        if not self._separator_released:
+            held += len(self.separator)
+        return held
 
-    def give(self, num_chars: int) -> str:
-        """Return the separator and the first `num_chars` characters, less what was given before."""
-        text = self.text[self.given : num_chars]
-        if num_chars > self.given:
-            self.given = num_chars
-        if not self.separator_given:
+    def release(self, num_chars: int) -> str:
+        """Return the separator and the first `num_chars` characters, without what was released."""
+        text = self.text[self.num_released : num_chars]
+        if num_chars > self.num_released:
+            self.num_released = num_chars
+        if not self._separator_released:
             text = self.separator + text
-            self.separator_given = True
+            self._separator_released = True
         return text
 
     def advance(self, num_chars: int) -> None:
-        """Go on behind a segment and its separator."""
+        """Advance past a segment and its separator."""
         self.text = self.text[num_chars:]
         self.start += num_chars
-        self.given, self.separator_given = 0, False
+        self.num_released, self._separator_released = 0, False
 
     def separate(self, at: int, separator: str) -> None:
-        """Set the separator before the text."""
+        """Set the separator before the segment."""
         self.separator_at, self.separator = at, separator
 
     def drop(self) -> None:
-        """Leave out the text and its separator: the input ends before them."""
+        """Drop the segment and its separator: the input ends before them."""
         if self.separator:
             self.start = self.separator_at
         self.text = self.separator = ""
@@ -112,7 +94,11 @@ class _Pending:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """An item's first sentence, said before: it goes if all of its line does. With what is to be put back if it goes."""
+    """A repeated first sentence of a list item, held until the item ends.
+
+    It is removed if the rest of the item is. before, mark: the context and the segmenter's state to
+    return to.
+    """
 
     segment: Segment
     start: int
@@ -123,11 +109,24 @@ class _Head:
     before: Context
     mark: Mark
 
+    @property
+    def end(self) -> int:
+        return self.start + len(self.segment.text)
+
 
 class SentenceFilter:
-    """Yields what stays of the text it is fed. With `removes` False everything stays, and repeats are counted as flagged.
+    """A filter of repeated sentences. Offsets are those in the input.
 
-    Offsets are those in the input, with what `restart` left out. Sentences that `allowed_copies` allows any copies of stay.
+    Args:
+        config: the policy and its limits.
+        removes: whether repeats are removed; if not, they are counted as flagged.
+        history: earlier texts of the conversation.
+        allowed_copies: a function that returns how many copies of a sentence are legitimate. A
+            sentence with any is never removed.
+
+    Attributes:
+        removed: the removed spans, in order.
+        num_kept, num_removed, num_flagged: sentences.
     """
 
     def __init__(
@@ -138,70 +137,71 @@ class SentenceFilter:
         allowed_copies: Callable[[str], int] | None = None,
     ) -> None:
         self.removed: list[Removal] = []
-        self.kept = self.dropped = self.flagged = 0
+        self.num_kept = self.num_removed = self.num_flagged = 0
         self._max_segment_chars = config.max_segment_chars
         self._removes = removes
         self._allowed_copies = allowed_copies
         self._segmenter = Segmenter(config.max_segment_chars)
-        self._seen = SeenSentences(
-            config.max_sentences, config.similarity if config.policy == "strict" else 1.0
-        )
-        self._context = Context()
-        self._last_dropped = ""  # key of the segment dropped since the last that stays
+        similarity = config.similarity if config.policy == "strict" else 1.0
+        self._judge = RepeatJudge(SeenSentences(config.max_sentences, similarity))
         self._pending = _Pending(0)
         self._head: _Head | None = None
         self._flushed = False
-        room = _MAX_HISTORY_CHARS
-        recent = []
-        for text in reversed(list(history)):
-            recent.append(text[max(0, len(text) - room) :])
-            room -= len(recent[-1])
-        for text in reversed(recent):
-            self._remember(text)
+        self._remember(history)
 
     @property
     def held_chars(self) -> int:
-        head = len(self._head.separator) + len(self._head.segment.text) if self._head else 0
-        return head + self._pending.held_chars
+        held = self._pending.held_chars
+        if self._head:
+            held += len(self._head.separator) + len(self._head.segment.text)
+        return held
+
+    @property
+    def end(self) -> int:
+        """The offset after the last character that was fed and not dropped by `cut`."""
+        return self._pending.end
 
     def feed(self, text: str) -> Iterable[str]:
-        """Yield the text that stays, in pieces. One that follows a removal is yielded after the removal is recorded in `removed`."""
+        """Yield the kept text.
+
+        A piece that follows a removal is yielded only after the removal is recorded in `removed`.
+
+        Returns:
+            An iterator, to be exhausted; or a tuple of one piece if the delta only continues a
+            sentence that is kept, as most deltas do.
+        """
         self._pending.text += text
         self._segmenter.feed(text)
         segment = self._segmenter.take()
-        if (
-            segment is None and self._pending.given and self._head is None
-        ):  # nearly always: a sentence that stays goes on
-            return (self._pending.give(self._segmenter.certain_chars),)
+        if segment is None and self._pending.num_released and self._head is None:
+            return (self._pending.release(self._segmenter.certain_chars),)
         return self._feed(segment)
 
-    def _feed(self, segment: Segment | None) -> Iterator[str]:
-        yield from self._judge_all(segment)
-        if self._pending.text and (self._pending.given or not self._could_go()):
-            yield self._keep_head()
-            yield self._pending.give(self._segmenter.certain_chars)
-
     def flush(self) -> Iterator[str]:
-        """No more text will come."""
+        """Yield the rest of the kept text, now that the text has ended."""
         self._flushed = True
         self._segmenter.flush()
         yield from self._judge_all(self._segmenter.take())
         if self._head:
-            self._drop_head(self._head)
-        yield self._pending.give(len(self._pending.text))
+            self._remove_head(self._head)
+        yield self._pending.release(len(self._pending.text))
 
     def cut(self, second_copy: int) -> Iterator[str]:
-        """No more text will come, because of a loop. `end` is where what stays ends.
+        """Yield the rest of the kept text, now that a loop ends the text.
 
-        What is held of the loop's second copy goes, and so does the beginning of a sentence that stands earlier.
+        Drops what is held of the loop's second copy, and an unfinished sentence that begins as an
+        earlier one does. `end` is then where the kept text ends.
+
+        Args:
+            second_copy: offset of the loop's second copy.
         """
         pending, head = self._pending, self._head
         in_copy = pending.start >= second_copy
         if (
             not pending.text
-            or pending.given
-            or not self._could_go()
-            or not (in_copy or self._is_begun_again())
+            or pending.num_released
+            or not self._could_be_removed()
+            or not (in_copy or self._begins_again())
         ):
             yield from self.flush()
             return
@@ -212,261 +212,187 @@ class SentenceFilter:
         elif head:
             yield self._keep_head()
 
-    @property
-    def end(self) -> int:
-        """The offset after the last character that was fed and not dropped by `cut`."""
-        return self._pending.end
-
-    def restart(self, at: int) -> None:
-        """Goes on with the text from offset `at` on, as if it were a new one; what was said before counts."""
+    def resume(self, at: int) -> None:
+        """Go on from the offset `at` on as with a new text. Earlier sentences still count."""
         self._segmenter = Segmenter(self._max_segment_chars)
         self._pending = _Pending(at)
         self._head, self._flushed = None, False
 
+    def _feed(self, segment: Segment | None) -> Iterator[str]:
+        """Yield what can be kept, from `segment` on."""
+        yield from self._judge_all(segment)
+        pending = self._pending
+        if pending.text and (pending.num_released or not self._could_be_removed()):
+            yield self._keep_head()
+            yield pending.release(self._segmenter.certain_chars)
+
     def _judge_all(self, segment: Segment | None) -> Iterator[str]:
+        """Yield what is kept of `segment` and of those that the segmenter has after it."""
         pending = self._pending
         while segment:
             start, size = pending.start, len(segment.text) + len(segment.separator)
-            key = (
-                sentence_key(segment.text[segment.marker_chars :])
-                if segment.kind in _REMOVABLE
-                else ""
-            )
-            said = self._seen.match(key, segment.scope) if key else None
-            first_start = None
-            if key and (said or self._flushed) and not (pending.given and self._removes):
-                first_start = self._first_start(
-                    segment, key, said, is_last=size == len(pending.text)
-                )
-                if (
-                    first_start is not None
-                    and self._allowed_copies
-                    and self._allowed_copies(segment.text)
-                ):
-                    first_start = None
-            if first_start is not None and self._removes:
-                if segment.kind == "item" and not segment.whole:
-                    self._hold_head(segment, key, start, first_start)
-                else:
-                    self._drop(segment, key, start, first_start)
-            else:
+            key = _key_of(segment)
+            earlier = self._judge.seen.match(key, segment.scope) if key else None
+            first_start = self._first_start(segment, key, earlier)
+            if first_start is None or not self._removes:
                 if self._head:
                     yield self._keep_head()
-                yield pending.give(len(segment.text))
-                self.flagged += first_start is not None
-                self.kept += bool(key)
-                seen = self._pass_by(segment, key, start, utf8_size(key) if said else 0)
-                if key and first_start is None:
-                    self._seen.add(seen)
+                yield pending.release(len(segment.text))
+                self._keep(segment, key, earlier, first_start is not None)
+            elif segment.kind == "item" and not segment.whole:
+                self._hold_head(segment, key, first_start)
+            else:
+                self._remove(segment, key, start, first_start)
             pending.advance(size)
             segment = self._segmenter.take()
 
-    def _pass_by(self, segment: Segment, key: str, start: int, repeated: int) -> Seen:
-        """Goes on behind a segment that stays; returns what is to be remembered of it."""
-        before, pending = self._context, self._pending
-        self._context = now = before.after(segment, key, start, pending.separator, repeated)
-        self._last_dropped = ""
+    def _first_start(self, segment: Segment, key: str, earlier: Seen | None) -> int | None:
+        """Return the offset of what the pending segment repeats; None if it is to be kept."""
+        pending, judge = self._pending, self._judge
+        if not key or not (earlier or self._flushed) or (pending.num_released and self._removes):
+            return None
+        size = len(segment.text) + len(segment.separator)
+        first_start = judge.first_start(
+            segment,
+            key,
+            earlier,
+            in_item=self._head is None and judge.context.is_in_item(pending.separator),
+            at_end=self._flushed and size == len(pending.text),
+        )
+        if first_start is not None and self._allowed_copies and self._allowed_copies(segment.text):
+            return None
+        return first_start
+
+    def _keep(self, segment: Segment, key: str, earlier: Seen | None, is_flagged: bool) -> None:
+        """Count and remember a segment that is kept."""
+        self.num_flagged += is_flagged
+        self.num_kept += bool(key)
+        seen = self._advance(segment, key, utf8_size(key) if earlier else 0)
+        if key and not is_flagged:
+            self._judge.seen.add(seen)
+
+    def _advance(self, segment: Segment, key: str, repeated: int) -> Seen:
+        """Move the context past a segment that is kept; return what is to be remembered of it.
+
+        Args:
+            repeated: bytes of the segment if it is a repeat, else 0.
+        """
+        pending, judge = self._pending, self._judge
+        start, before = pending.start, judge.context
+        now = before.after(segment, key, pending.separator, repeated)
+        judge.context = now
+        judge.last_removed = ""
         pending.separate(start + len(segment.text), segment.separator)
         item, marker = (now.item, now.marker) if now.in_item else (0, "")
         return Seen(
             key, start, segment.scope, before.key, before.chars, item, marker, before.section
         )
 
-    def _drop(self, segment: Segment, key: str, start: int, first_start: int) -> None:
-        """Takes a segment out, and one of the two separators around it: the softer, so that what was apart stays apart."""
-        at, space = self._pending.separator_at, self._pending.separator
+    def _remove(self, segment: Segment, key: str, start: int, first_start: int) -> None:
+        """Remove a segment and the weaker of the two separators around it.
+
+        The stronger one still separates the segments before and after it.
+        """
+        pending = self._pending
+        at, separator = pending.separator_at, pending.separator
         end = start + len(segment.text)
-        if start == 0 or _parts_harder(space, segment.separator):
+        if start == 0 or _is_stronger(separator, segment.separator):
             self._record(start, end + len(segment.separator), segment.kind, first_start)
         else:
-            self._pending.separate(end, segment.separator)
-            if at + len(space) == start:
+            pending.separate(end, segment.separator)
+            if at + len(separator) == start:
                 self._record(at, end, segment.kind, first_start)
             else:
-                self._record(at, at + len(space), segment.kind, first_start)
+                self._record(at, at + len(separator), segment.kind, first_start)
                 self._record(start, end, segment.kind, first_start)
-        self.dropped += 1
-        self._last_dropped = key
-        self._segmenter.forget(self._pending.separator)
+        self.num_removed += 1
+        self._judge.last_removed = key
+        self._segmenter.rollback(pending.separator)
         if self._head and "\n" in segment.separator:
-            self._drop_head(self._head)
+            self._remove_head(self._head)
 
-    def _hold_head(self, segment: Segment, key: str, start: int, first_start: int) -> None:
-        before, pending = self._context, self._pending
-        at, separator = pending.separator_at, pending.separator
-        seen = self._pass_by(segment, key, start, utf8_size(key))
+    def _hold_head(self, segment: Segment, key: str, first_start: int) -> None:
+        """Hold the first sentence of an item, which is a repeat."""
+        before, pending = self._judge.context, self._pending
+        start, at, separator = pending.start, pending.separator_at, pending.separator
+        seen = self._advance(segment, key, utf8_size(key))
         self._head = _Head(
             segment, start, first_start, seen, at, separator, before, self._segmenter.mark()
         )
 
     def _keep_head(self) -> str:
-        """The head after all, for its line says something new."""
+        """Return the held first sentence, as its item is not all repeats; empty if none is held."""
         head, self._head = self._head, None
         if head is None:
             return ""
-        self.kept += 1
-        self._seen.add(head.seen)
+        self.num_kept += 1
+        self._judge.seen.add(head.seen)
         return head.separator + head.segment.text
 
-    def _drop_head(self, head: _Head) -> None:
-        """The whole item goes: what followed its head has gone already."""
+    def _remove_head(self, head: _Head) -> None:
+        """Remove the held first sentence: the rest of its item was removed."""
         pending = self._pending
-        at, end = head.separator_at, head.start + len(head.segment.text)
-        if head.start == 0 or _parts_harder(head.separator, pending.separator):
-            self._record(head.start, end, "item", head.first_start)
-            self._record(
-                pending.separator_at,
-                pending.separator_at + len(pending.separator),
-                "item",
-                head.first_start,
-            )
+        at, first_start = head.separator_at, head.first_start
+        if head.start == 0 or _is_stronger(head.separator, pending.separator):
+            rest_end = pending.separator_at + len(pending.separator)
+            self._record(head.start, head.end, "item", first_start)
+            self._record(pending.separator_at, rest_end, "item", first_start)
             pending.separate(at, head.separator)
         else:
-            self._record(at, at + len(head.separator), "item", head.first_start)
-            self._record(head.start, end, "item", head.first_start)
-        self.dropped += 1
-        self._context = head.before
-        self._segmenter.forget(pending.separator, head.mark)
+            self._record(at, at + len(head.separator), "item", first_start)
+            self._record(head.start, head.end, "item", first_start)
+        self.num_removed += 1
+        self._judge.context = head.before
+        self._segmenter.rollback(pending.separator, head.mark)
         self._head = None
 
     def _record(self, start: int, end: int, kind: Kind, first_start: int) -> None:
-        """Adds a removal in its place, near the end."""
+        """Insert a removal in order, near the end. One of nothing is not recorded."""
         if start < end:
             removal = Removal(start, end, kind, first_start)  # type: ignore[arg-type]
             bisect.insort(self.removed, removal, key=lambda removal: removal.start)
 
-    def _first_start(
-        self, segment: Segment, key: str, said: Seen | None, is_last: bool
-    ) -> int | None:
-        """Return where the segment was said first, if it is one to remove."""
-        weight = utf8_size(key)
-        if (
-            self._flushed
-            and is_last
-            and "\n" not in segment.separator
-            and not is_terminated(segment.text)
-        ):
-            return self._begun_at(segment, key, weight)
-        if (
-            said is None
-            or weight < _MIN_ITEM
-            or not segment.firm
-            or segment.wrapped
-            or segment.text.endswith(LEADS_IN)
-        ):
-            return None
-        if FORMULA.search(segment.text):
-            return None
-        labelled = _LABEL.match(segment.text, segment.marker_chars) is not None
-        if segment.kind == "item":
-            if segment.whole and "\n" not in segment.separator:
-                return None  # the text may have been cut in it
-            return said.start if weight >= (_MIN_LABELLED_ITEM if labelled else _MIN_ITEM) else None
-        context = self._context
-        if (
-            segment.kind == "line" or context.is_verse
-        ):  # verse and titles come back; a line said twice running is a fault
-            again = key == context.key and (weight >= _MIN_ALONE or context.times >= 2)
-            return said.start if again and not _ROW.search(segment.text) else None
-        if key == context.key or (said.after and said.after == self._last_dropped):
-            return said.start if weight >= _MIN_ECHO else None
-        return said.start if weight >= self._least(segment, said, weight, labelled) else None
-
-    def _least(self, segment: Segment, said: Seen, weight: int, labelled: bool) -> int:
-        """Return what a sentence must weigh to be removed where it does not go on with a repeat that was."""
-        context, separator = self._context, self._pending.separator
-        if self._head is None and context.is_in_item(separator) and _side_by_side(said, context):
-            return weight + 1  # two things of which one says the same
-        elsewhere = said.section != context.section
-        if labelled:
-            return weight + 1
-        if (
-            not elsewhere
-            and said.after
-            and said.after == context.key
-            and context.passage + weight >= _MIN_ALONE
-        ):
-            return _MIN_ECHO
-        if elsewhere:
-            return _MIN_SECTION
-        if segment.whole:
-            return _MIN_ALONE if context.is_prose else _MIN_PARAGRAPH
-        return _MIN_NEAR if context.chars - said.place <= NEAR_CHARS else _MIN_ALONE
-
-    def _begun_at(self, segment: Segment, key: str, weight: int) -> int | None:
-        """Return where the sentence stands that the text's unfinished end begins again, if the text was cut off in it."""
-        if not segment.firm or weight < _MIN_CUT_PASSAGE:
-            return None
-        context, dropped = self._context, self._last_dropped
-        broken = _OPEN.search(segment.text) is not None
-        mid_line = segment.kind == "sentence" and not segment.whole
-        for said in self._seen.beginning_with(key):
-            if said.scope != segment.scope or (
-                said.key == key and segment.whole and segment.kind != "item"
-            ):
-                continue  # a whole line may be all that was meant
-            if said.key == key and segment.kind == "item":
-                least = _MIN_ITEM
-            elif dropped and dropped in (said.key, said.after):
-                least = _MIN_CUT_PASSAGE
-            elif (broken or _breaks_word(said.key, len(key))) and not context.is_verse:
-                least = _MIN_CUT_WORD
-            elif mid_line or (
-                segment.kind == "line"
-                and not context.is_verse
-                and context.key
-                and context.key in (said.key, said.after)
-            ):
-                least = _MIN_CUT_SENTENCE
-            else:
-                continue
-            if weight >= least:
-                return said.start
-        return None
-
-    def _is_begun_again(self) -> bool:
-        """Return whether what is pending, unfinished, begins a sentence that stands earlier."""
+    def _begins_again(self) -> bool:
+        """Return whether the pending text is the beginning of an earlier sentence."""
         text = self._pending.text
         if "\n" in text or is_terminated(text.rstrip()):
             return False
-        key = key_prefix(self._segmenter.open_as()[1])
-        return next(self._seen.beginning_with(key), None) is not None
+        key = key_prefix(self._segmenter.peek()[1])
+        return next(self._judge.seen.beginning_with(key), None) is not None
 
-    def _could_go(self) -> bool:
-        """Return whether the pending segment may still be removed."""
+    def _could_be_removed(self) -> bool:
+        """Return whether the pending segment may turn out to be a repeat."""
         if not self._removes:
             return False
-        kind, content = self._segmenter.open_as()
+        kind, content = self._segmenter.peek()
         if kind is None:
             return True
-        return kind in _REMOVABLE and self._seen.could_match(key_prefix(content))
+        return kind in _REMOVABLE and self._judge.seen.could_match(key_prefix(content))
 
-    def _remember(self, text: str) -> None:
-        segmenter = Segmenter(self._max_segment_chars)
-        for at in range(0, len(text) + 1, BLOCK_CHARS):
-            segmenter.feed(text[at : at + BLOCK_CHARS])
-            if at + BLOCK_CHARS > len(text):
-                segmenter.flush()
-            while segment := segmenter.take():
-                key = sentence_key(segment.text[segment.marker_chars :])
-                if key and segment.kind in _REMOVABLE:
-                    self._seen.add(Seen(key, -1, segment.scope))
-
-
-def _side_by_side(said: Seen, context: Context) -> bool:
-    """Return whether a sentence belongs to an item a few before the current one, with a marker of the same kind."""
-    is_near = said.item > 0 and 0 < context.item - said.item <= _PARALLEL_ITEMS
-    return is_near and (said.marker == context.marker or "" in (said.marker, context.marker))
+    def _remember(self, history: Iterable[str]) -> None:
+        """Remember the sentences of the last `_MAX_HISTORY_CHARS` characters of earlier texts."""
+        room = _MAX_HISTORY_CHARS
+        recent = []
+        for text in reversed(list(history)):
+            recent.append(text[max(0, len(text) - room) :])
+            room -= len(recent[-1])
+        for text in reversed(recent):
+            for segment in segments_of(text, self._max_segment_chars):
+                if key := _key_of(segment):
+                    self._judge.seen.add(Seen(key, -1, segment.scope))
 
 
-def _breaks_word(key: str, at: int) -> bool:
-    """Return whether a word, or a number, of `key` goes on over the offset `at`."""
-    return (
-        key[at - 1 : at].isalnum() and key[at : at + 1].isalnum() and not _UNSPACED.match(key, at)
-    )
+def _key_of(segment: Segment) -> str:
+    """Return the key of a segment without its marker; empty for a kind that is never removed."""
+    if segment.kind not in _REMOVABLE:
+        return ""
+    return sentence_key(segment.text[segment.marker_chars :])
 
 
-def _parts_harder(separator: str, other: str) -> bool:
-    """Return whether `separator` parts harder than `other`: by a blank line, a line's end, a space. A line keeps its own indentation."""
+def _is_stronger(separator: str, other: str) -> bool:
+    """Return whether `separator` separates more than `other`: a blank line, a line's end, a space.
+
+    A separator that indents a line stays with it.
+    """
     indented = "\n" in other and other[-1] != "\n"
     return not indented and min(2, separator.count("\n")) > min(2, other.count("\n"))

@@ -1,4 +1,4 @@
-"""Texts of public reports: loops that were not stopped and legitimate output that was, each with its right outcome."""
+"""Texts from public reports, each with the right outcome: missed loops and wrong cuts."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What the filter removes, and what it leaves alone."""
+"""The filter: removals, and text that it must keep."""
 
 import pytest
 
@@ -122,7 +122,7 @@ def test_what_is_not_parallel_goes(text: str, expected: str) -> None:
 
 
 def test_of_a_passage_said_again_short_sentences_go_too() -> None:
-    """Far from its first place a short sentence alone stays; after the sentence it followed there it goes."""
+    """Far from its original a short sentence is removed only after the sentence it followed there."""
     first = f"The dam above the village gave way at four o'clock in the morning. {B} {C}"
     between = "In the next valley they knew nothing of it, and went on with the harvest as they did every year at that time. "
     between += "Only the miller wondered why the brook was brown, and sent his boy up to the weir to look at the sluice.\n\n"
@@ -135,7 +135,7 @@ def test_of_a_passage_said_again_short_sentences_go_too() -> None:
 
 @pytest.mark.parametrize("end", [12, 30, 42])
 def test_what_the_text_ends_in_goes_if_it_begins_an_earlier_sentence_again(end: int) -> None:
-    """A text cut off at its last token often ends in a second copy; fewer than 32 bytes may be words that were meant."""
+    """A truncated text often ends in a second copy; fewer than 32 bytes may be meant."""
     said = "The dam above the village gave way at four in the morning."
     assert filtered(f"{B} {said} {said[:end]}")[0] == (
         f"{B} {said} {said[:end]}" if end < 32 else f"{B} {said}"
@@ -174,7 +174,7 @@ def test_a_last_line_that_only_begins_as_another_stays(text: str) -> None:
 
 
 def test_a_cut_leaves_no_beginning_of_a_sentence_behind() -> None:
-    """Whatever a loop's bounds are to the detector, its reader sees whole sentences."""
+    """The output ends with a whole sentence, wherever the detector sees the bounds of the loop."""
     first = "Maria opened the gate and let the dogs out into the yard."
     second = "Then she went back to the kitchen and put the kettle on the stove."
     out, done = filtered(f"It was early. {first} {second} " + f"{first} {second} " * 8)

@@ -1,4 +1,4 @@
-"""What is prose, verse, notation, code and data."""
+"""Prose, verse, notation, code and data."""
 
 import pytest
 

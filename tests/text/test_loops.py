@@ -1,4 +1,4 @@
-"""What the loop detector calls a loop, and what it does not."""
+"""The loop detector: loops, and text that is none."""
 
 import gc
 import random
@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dedup import LoopConfig, LoopDetector, LoopEvent
+from dedup.text.loops import LoopEnd, LoopScanner
 
 PROSE = (
     "The river had risen in the night and taken the bridge, so the mail did not come. Nobody in the village remembered such a "
@@ -39,7 +40,7 @@ def test_a_cycle_is_found_where_it_begins(before: str, unit: str) -> None:
 
 
 def test_a_first_copy_whose_tokens_are_cut_elsewhere_counts() -> None:
-    """Two characters of Japanese are a token; what stands before the loop decides where its first copy's begin."""
+    """Two characters of Japanese are a token: the text before a loop shifts its tokens."""
     unit = "橋は夜のうちに流された。"
     for before in ("昨日の", "昨日"):
         event = LoopDetector().feed(before + unit * 5 + "橋は")
@@ -292,7 +293,7 @@ def test_a_short_table_of_random_numbers_is_no_loop() -> None:
 
 
 def test_measurements_in_prose_need_more_copies_than_a_counter() -> None:
-    """A number that cannot be told from those before is something new."""
+    """A number that the ones before do not predict is new."""
     rng = random.Random(5)
     counted = LoopDetector().feed(
         "".join(f"The gauge at the weir reads {i} today. " for i in range(1, 40))
@@ -365,13 +366,38 @@ def test_three_copies_of_token_ids_must_be_long() -> None:
 
 
 def test_a_text_that_goes_on_after_a_loop_has_left_it() -> None:
-    detector = LoopDetector()
-    detector.push("and the man of the house " * 20 + PROSE + CHINESE)
+    scanner = LoopScanner(LoopConfig())
+    scanner.feed("and the man of the house " * 20 + PROSE + CHINESE)
     changes = []
-    while change := detector.next_change():
+    while change := scanner.next_change():
         changes.append(change)
     assert [type(change).__name__ for change in changes] == ["LoopEvent", "LoopEnd"]
     assert abs(changes[1].at - 20 * 25) <= 1
+
+
+def test_a_loop_after_a_flood_that_was_replaced_ends_where_it_ends() -> None:
+    scanner = LoopScanner(LoopConfig())
+    symbols = "".join(random.Random(1).choices("-+=", k=2000))
+    scanner.feed(PROSE + symbols)
+    flood = scanner.next_change()
+    assert isinstance(flood, LoopEvent)
+    assert flood.kind == "flood"
+    scanner.resume()
+    looping = "Then it rose over the old stone wall. " * 20
+    scanner.feed(looping + CHINESE)
+    loop, end = scanner.next_change(), scanner.next_change()
+    assert isinstance(loop, LoopEvent)
+    assert isinstance(end, LoopEnd)
+    assert abs(end.at - len(PROSE + symbols + looping)) <= 16
+
+
+def test_flush_reports_a_loop_that_the_last_token_makes_certain() -> None:
+    text = PROSE + "Then it rose over the old stone wall. " * 6
+    event = LoopDetector().feed(text)
+    assert event is not None
+    detector = LoopDetector()
+    assert detector.feed(text[: event.detected_at]) is None
+    assert detector.flush() == event
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Numbers that are written in words."""
+"""Numbers in words."""
 
 import pytest
 

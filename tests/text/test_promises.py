@@ -83,7 +83,7 @@ ENDS = {"| {} | ": " |\n", '{{"id": {}, "say": "': '"}}\n', "    ": ";\n"}
 
 @st.composite
 def counted(draw: st.DrawFn) -> str:
-    """A unit with a number in it, which stays, advances or jumps."""
+    """Return copies of a unit with a number that stays, advances or jumps."""
     before, after, number = draw(sentences), draw(sentences), draw(st.sampled_from(COUNTERS))
     first, step = draw(st.integers(0, 300)), draw(st.sampled_from([0, 1, -1, 7, 7919]))
     return "".join(
@@ -94,7 +94,7 @@ def counted(draw: st.DrawFn) -> str:
 
 @st.composite
 def drifting(draw: st.DrawFn) -> str:
-    """Variants of one sentence, or some sentences, in changing order."""
+    """Return variants of one sentence, or some sentences, in changing order."""
     said = draw(st.lists(sentences, min_size=2, max_size=5))
     if draw(st.booleans()):
         frame = draw(st.lists(st.sampled_from(WORDS), min_size=4, max_size=12))
@@ -109,7 +109,7 @@ def drifting(draw: st.DrawFn) -> str:
 
 @st.composite
 def listed(draw: st.DrawFn) -> str:
-    """A list, a table or rows of data whose items may be the same."""
+    """Return a list, a table or rows of data whose items may be equal."""
     marker = draw(st.sampled_from(MARKERS))
     items = draw(st.lists(sentences, min_size=1, max_size=3))
     end = ENDS.get(marker, "\n")
@@ -119,7 +119,7 @@ def listed(draw: st.DrawFn) -> str:
 
 @st.composite
 def flooding(draw: st.DrawFn) -> str:
-    """A stretch of a few symbols, with or without a period."""
+    """Return a stretch of a few symbols, with or without a period."""
     symbols = draw(st.text(st.sampled_from("-=+|01 \n.😅…哈ha"), min_size=1, max_size=4))
     if draw(st.booleans()):
         return symbols * draw(st.integers(1, 400))
@@ -232,7 +232,7 @@ def test_3_off_and_watch_are_the_identity_at_once(text: str, sizes: list[int], p
 @thorough
 @given(st.permutations(SENTENCES[:7]), st.sampled_from(["loops", "balanced"]))
 def test_4_novel_text_is_not_held_back(sentences: list[str], policy: str) -> None:
-    """Held is at most a step, a marker that may begin, and what may be the second copy of a few words."""
+    """At most a step, the beginning of a marker and a possible copy of a few words are held."""
     repetition_filter = RepetitionFilter(FilterConfig(policy=policy))  # type: ignore[arg-type]
     held = []
     for character in "\n".join(sentences):
@@ -245,7 +245,7 @@ def test_4_novel_text_is_not_held_back(sentences: list[str], policy: str) -> Non
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from([*SENTENCES, "x", "\n", " ", "=", "```\ncode", "那"]), editing)
 def test_5_memory_is_bounded(unit: str, policy: str) -> None:
-    """What a filter holds does not grow with the text, however it repeats or does not."""
+    """Memory does not grow with the text, whether it repeats or not."""
     repetition_filter = RepetitionFilter(FilterConfig(policy=policy, max_segment_chars=500))  # type: ignore[arg-type]
     for number in range(3000):
         repetition_filter.feed(f"{unit}{number * 7919 % 3001:x}")
@@ -339,7 +339,7 @@ novel = (
     editing,
 )
 def test_9_a_cycle_is_stopped_while_it_runs(before: str, unit: list[str], policy: str) -> None:
-    """After two copies and a bit of a long unit; after more of a short one."""
+    """A long unit is cut after two copies and a part, a short one after more."""
     period = "".join(unit)
     _, done = filtered(before + period * 400, policy=policy)
     assert done.loop is not None
@@ -390,7 +390,7 @@ words = st.sampled_from(WORDS)
 
 @st.composite
 def structured(draw: st.DrawFn) -> str:
-    """Legitimate text of a form that repeats by nature."""
+    """Return legitimate text of a form that repeats."""
     kind = draw(st.sampled_from(STRUCTURES))
     return kind(draw)
 

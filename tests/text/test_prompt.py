@@ -1,4 +1,4 @@
-"""What prompts ask for, and what only looks like asking."""
+"""Requests for repetition in prompts, and text that only looks like one."""
 
 import time
 

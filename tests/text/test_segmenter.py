@@ -1,4 +1,4 @@
-"""How the segmenter cuts text."""
+"""The segmenter."""
 
 import pytest
 from hypothesis import example, given

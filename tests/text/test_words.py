@@ -1,4 +1,4 @@
-"""Words and keys: the ways for ASCII and for all text are one."""
+"""Words and keys: the fast path for ASCII gives the results of the general one."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,13 +10,13 @@ ASCII = st.text(st.one_of(st.sampled_from("abAB01 *_`\"',.!;:?"), st.characters(
 
 @given(ASCII)
 def test_a_quote_that_does_not_count_changes_no_key(text: str) -> None:
-    """Text with one character beyond ASCII is read the general way; where that character is ignored, the key is the same."""
+    """A character outside ASCII selects the general path; if it is ignored, the key is the same."""
     assert key_prefix("\u201c" + text) == key_prefix(text)
     assert sentence_key(text + "\u201d") == sentence_key(text)
 
 
 @given(ASCII)
 def test_words_are_the_same_beside_those_of_other_scripts(text: str) -> None:
-    """What stands beside a text does not change its words."""
+    """The words of a text do not depend on the text around it."""
     assert units(text + " 中") == [*units(text), "中"]
     assert units(text + " é") == [*units(text), "é"]

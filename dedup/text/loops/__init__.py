@@ -1,5 +1,7 @@
-"""Loop detection: the detector and its kinds of evidence, one concept a file."""
+"""Loop detection: the detector, the scanner behind it, and its evidence; one concept a file."""
 
-from dedup.text.loops.detector import LoopDetector, LoopEnd, LoopEvent, LoopKind
+from dedup.text.loops.detector import LoopDetector
+from dedup.text.loops.events import LoopEnd, LoopEvent, LoopKind
+from dedup.text.loops.scanner import LoopScanner
 
-__all__ = ["LoopDetector", "LoopEnd", "LoopEvent", "LoopKind"]
+__all__ = ["LoopDetector", "LoopEnd", "LoopEvent", "LoopKind", "LoopScanner"]

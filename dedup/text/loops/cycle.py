@@ -1,31 +1,35 @@
-"""Exact cycles: how much of a unit must be said again before it is a loop."""
+"""Cycles: how much of a unit must be repeated to be a loop."""
 
 import re
 from typing import Final, NamedTuple
 
 from dedup.text.form import Form, num_fences
 
-# Letters that must have been said again, by whole copies: two copies of a paragraph are as sure a sign as ten of a word.
+# Letters that must be repeated, by the number of whole copies: two copies of a paragraph are as
+# certain as ten of a word.
 _NEEDED: Final[tuple[float, ...]] = (0.0, 0.0, 100.0, 70.0, 45.0, 45.0, 40.0)
 _NEEDED_OF_MANY: Final = 33.0
 _NEEDED_OF_SYMBOLS: Final = 45.0  # rules, leaders, padding; and at least _SYMBOL_COPIES
 _SYMBOL_COPIES: Final = 8
 # In code, tables, JSON and other data, where a wrong cut breaks what follows.
 _LETTERS_IN_STRUCTURE: Final = 450.0
-_LETTERS_IN_BLOCKS: Final = 200.0  # of at least _BLOCK_LINES different lines: equal rows and literals are common, equal blocks are not
+# For units of at least _BLOCK_LINES different lines: equal rows and literals are common, equal
+# blocks are not.
+_LETTERS_IN_BLOCKS: Final = 200.0
 _BLOCK_LINES: Final = 3
 QUOTES: Final = re.compile("[\"']")  # of empty strings
-_BLANK: Final = "____"  # of a form, to be filled in with something new
+_BLANK: Final = "____"  # of a form to be filled in
 _COUNTERS_IN_STRUCTURE: Final = 2600.0
 _ONE_LETTER_IN_STRUCTURE: Final = 1000.0  # base64 of zeros
 _ROWS_OF_DIGITS: Final = 110.0  # a matrix of zeros
-_DIGITS_IN_STRUCTURE: Final = 250.0  # an array of such
+_DIGITS_IN_STRUCTURE: Final = 250.0  # an array of equal numbers
 _EMPTY_STRINGS: Final = 150.0
 _SYMBOLS_IN_FENCE: Final = 75.0
 _NOTATION_FACTOR: Final = 2.0  # formulas repeat their terms
-_STATEMENT_COPIES: Final = 8  # but not a whole equation so often
+_STATEMENT_COPIES: Final = 8  # copies from which a whole equation needs no more than prose
 _COUNTER_FACTOR: Final = 2.0  # a cycle in which numbers advance may be an enumeration
-# How much of one copy more must have begun, that those before it are no accident: a share, and characters of a long one.
+# The part of one more copy that must have begun, or else the copies before it may be all: a share
+# of it, and at most so many characters.
 _NEXT_BEGUN: Final = 0.15
 _MAX_NEXT_BEGUN: Final = 60
 
@@ -33,10 +37,13 @@ LEAST_WEIGHT: Final = _NEEDED_OF_MANY
 
 
 class Cycle(NamedTuple):
-    """The end of a text that repeats one unit.
+    """Copies of one unit at the end of a text.
 
-    start, end: offsets of the first copy's beginning and of the last one's end so far. period: characters of a copy. unit: one copy.
-    weight: letters said again. is_exact: whether numbers stay too.
+    start, end: offsets where the first copy begins, and where the last one ends so far.
+    period: characters of a copy.
+    unit: one copy.
+    weight: letters repeated.
+    is_exact: True if the copies are equal; False if numbers advance.
     """
 
     start: int
@@ -56,17 +63,17 @@ class Cycle(NamedTuple):
 
     @property
     def is_block(self) -> bool:
-        """True if a copy has several different lines, and no blank to fill in."""
+        """True if a copy has several different lines and no blank to fill in."""
         lines = {line.strip() for line in self.unit.split("\n") if any(map(str.isalpha, line))}
         return len(lines) >= _BLOCK_LINES and _BLANK not in self.unit
 
     @property
     def could_be_loop(self) -> bool:
-        """True if it would be a loop in prose, where it takes the least."""
+        """True if it would be a loop in prose, which needs the least."""
         return self.is_loop("prose", False)
 
     def is_loop(self, form: Form, is_fenced: bool) -> bool:
-        """Return whether the cycle is a loop where it stands, in text of that form."""
+        """Return whether the cycle is a loop in text of that form."""
         copies = (self.end - self.start) / self.period
         begun = least_begun(self.period) / self.period
         if not any(map(str.isalnum, self.unit)):
@@ -98,7 +105,9 @@ class Cycle(NamedTuple):
 
     def _needed_in_structure(self) -> float:
         if not self.has_letters:
-            return _DIGITS_IN_STRUCTURE if self.is_exact else _ROWS_OF_DIGITS
+            if self.is_exact:
+                return _DIGITS_IN_STRUCTURE
+            return _ROWS_OF_DIGITS
         if not self.is_exact:
             return _COUNTERS_IN_STRUCTURE
         if self.period == 1:
@@ -107,16 +116,18 @@ class Cycle(NamedTuple):
 
 
 def needed_weight(copies: float) -> float:
-    """Return the letters that so many copies of prose must have said again to be a loop."""
+    """Return the letters that so many copies of prose must repeat to be a loop."""
     whole = int(copies)
-    return _NEEDED[whole] if whole < len(_NEEDED) else _NEEDED_OF_MANY
+    if whole < len(_NEEDED):
+        return _NEEDED[whole]
+    return _NEEDED_OF_MANY
 
 
 def least_begun(period: int) -> float:
-    """Return the characters of one copy more that must have begun."""
+    """Return the characters of one more copy that must have begun."""
     return min(_NEXT_BEGUN * period, _MAX_NEXT_BEGUN)
 
 
 def period_of(unit: str) -> int:
-    """Return the shortest period of `unit` repeated: tokens may be cut so that several copies make one."""
+    """Return the shortest period of `unit`: tokens may be cut so that it holds several copies."""
     return (unit + unit).find(unit, 1)

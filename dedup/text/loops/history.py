@@ -1,25 +1,27 @@
-"""The detector's memory of a text: its last tokens, where they end, and where each pair of them stood last."""
+"""The scanner's memory of a text: its last tokens, and where each pair of them occurred last."""
 
 import bisect
 from array import array
 from typing import Final
 
 from dedup.text.form import num_fences
-from dedup.text.loops.pairs import PairTable
-from dedup.text.loops.tokens import token_of
+from dedup.text.loops.pairs import ID_BITS, FoldedPairs, PairTable, is_folded
 
-_ID_BITS: Final = 30  # a text has fewer tokens
 _AFTER_DIGITS: Final = ":"
-_FOLDED: Final = "\0"  # before a token whose numbers are folded
 
 
 class History:
-    """The last tokens. Numbers count tokens from the text's beginning; index 0 of the lists is token number `base`.
+    """The last tokens of a text.
 
-    ends: the offset at which each token ends. copies: by number, how often what a token belongs to had been said before; 0 where it
-    is missing. end: the length of the text. tail: its last characters, at least `TAIL_CHARS`. found: the number of the token that
-    ended the same pair as the last token before, as it is written or with its numbers folded; -1 if the pair is new. is_passage:
-    whether the pair before that one stood there too: three tokens stood before.
+    Token numbers count from the text's beginning; index 0 of the lists is token number `base`.
+
+    tokens, ends: the tokens, and the offset at which each ends.
+    copies: by token number, how often its passage occurred before; 0 where it is missing.
+    end: length of the text.
+    tail: its last characters, at least `TAIL_CHARS`.
+    found: number of the second token at the previous occurrence of the last pair, as written or
+        with numbers folded; -1 if the pair is new.
+    is_passage: True if the pair before it occurred there too, so three tokens did.
     """
 
     TAIL_CHARS = 256
@@ -33,31 +35,29 @@ class History:
         self.found = -1
         self.is_passage = False
         self.tail = ""
-        self._ids: dict[str, int] = {}  # token -> its number when it stood first
+        self._ids: dict[str, int] = {}  # a token's id is its number at its first occurrence
         self._pairs = PairTable()
-        self._folded_at: dict[
-            int, int
-        ] = {}  # ids of a pair with numbers folded -> number of its second token
+        self._folded = FoldedPairs()
         self._last_id = -1  # of the last token; -1 if the next one follows nothing
-        self._last_folded = 0  # id of the last token with its numbers folded; 0 if it has none
         self._frames: set[int] = set()  # ids of two tokens with one between them
-        self._num_fences = 0  # in what was forgotten
+        self._num_fences = 0  # in the tokens that were dropped
 
     def append(self, token: str) -> None:
-        """Add a token."""
-        self.found = -2  # no pair that stood before comes after this
+        """Append a token."""
+        self.found = -2  # no pair follows this number
         self.read([token], 0, 1)
 
     def read(self, tokens: list[str], at: int, stop: int) -> int:
-        """Add the tokens from index `at` on, up to the third of a passage that stood before.
+        """Append the tokens from index `at` on, up to the third of a passage that occurred before.
+
+        This is the hot loop of text that does not repeat: it does as little as possible.
 
         Returns:
-            The index after the last token added.
-
-        Goal: as little as can be for a token that is new.
+            The index after the last token appended.
         """
         base, seen, ends, end = self.base, self.tokens, self.ends, self.end
-        ids, pairs, last, folded = self._ids, self._pairs, self._last_id, self._last_folded
+        ids, pairs, folded, last = self._ids, self._pairs, self._folded, self._last_id
+        last_folded = folded.last_id
         found, first, is_passage = self.found, at, False
         number = base + len(seen)
         while at < stop and not is_passage:
@@ -68,9 +68,9 @@ class History:
             seen.append(seen[this - base] if base <= this < number else token)  # one string for all
             ends.append(end)
             known = pairs.move(seen, base, ids, last, this) if last >= 0 else -1
-            if folded or (token < _AFTER_DIGITS and token[0].isdigit()):
-                before = self._add_folded(token, last, this, number)
-                folded = self._last_folded
+            if last_folded or (token < _AFTER_DIGITS and token[0].isdigit()):
+                before = folded.move(token, number, ids, last, this, base)
+                last_folded = folded.last_id
                 if known < 0:
                     known = before
             last = this
@@ -78,26 +78,14 @@ class History:
             found = known
             number += 1
         self.is_passage = is_passage
-        self.tail += "".join(tokens[first:at]) if at > first + 1 else tokens[first]
+        if at > first + 1:
+            self.tail += "".join(tokens[first:at])
+        else:
+            self.tail += tokens[first]
         if len(self.tail) > 4 * self.TAIL_CHARS:
             self.tail = self.tail[-self.TAIL_CHARS :]
         self.end, self._last_id, self.found = end, last, found
         return at
-
-    def _add_folded(self, token: str, last: int, this: int, number: int) -> int:
-        """Add the pair that ends with a token, numbers folded; return the number of the token that ended it before, or -1."""
-        last = self._last_folded or last
-        self._last_folded = 0
-        if token[0].isdigit():
-            this = self._last_folded = self._ids.setdefault(
-                _FOLDED + token_of(token).folded, number
-            )
-        if last < 0:
-            return -1
-        pair = last << _ID_BITS | this
-        known = self._folded_at.get(pair, -1)
-        self._folded_at[pair] = number
-        return known if known > self.base else -1
 
     @property
     def num_known(self) -> int:
@@ -105,14 +93,14 @@ class History:
         return len(self._ids)
 
     def is_new(self, index: int) -> bool:
-        """Return whether the token at `index` stands nowhere before."""
+        """Return whether the token at `index` occurs there first."""
         return self._ids.get(self.tokens[index], -1) == self.base + index
 
     def fills_frame(self) -> bool:
-        """Return whether the last token was asked about before with the same one two places before it; remember that it was."""
+        """Return whether an earlier call saw the same last token two tokens after the same one."""
         if len(self.tokens) < 3:
             return False
-        frame = self._ids.get(self.tokens[-3], 0) << _ID_BITS | self._last_id
+        frame = self._ids.get(self.tokens[-3], 0) << ID_BITS | self._last_id
         is_known = frame in self._frames
         self._frames.add(frame)
         return is_known
@@ -122,7 +110,7 @@ class History:
         return self.base + len(self.tokens)
 
     def copies_at(self, index: int) -> int:
-        """Return how often what the token at `index` belongs to had been said before."""
+        """Return how often the passage of the token at `index` occurred before."""
         return self.copies.get(self.base + index, 0)
 
     def start_of(self, index: int) -> int:
@@ -134,32 +122,37 @@ class History:
         return "".join(self.tokens[max(0, start) : end])
 
     def text_until(self, offset: int, num_tokens: int, num_chars: int = 0) -> str:
-        """Return the text before `offset`: as many of the last tokens, or characters, as are remembered."""
-        last = bisect.bisect_left(self.ends, offset)
-        if last == len(self.ends):
+        """Return the remembered text that ends at `offset`.
+
+        Args:
+            num_tokens: its length in tokens; if 0, `num_chars` counts.
+            num_chars: its least length in characters.
+        """
+        ends = self.ends
+        last = bisect.bisect_left(ends, offset)
+        if last == len(ends):
             last -= 1
-        excess = self.ends[last] - offset if self.ends else 0
-        first = (
-            last + 1 - num_tokens
-            if num_tokens
-            else bisect.bisect_left(self.ends, offset - num_chars)
-        )
+        first = last + 1 - num_tokens
+        if not num_tokens:
+            first = bisect.bisect_left(ends, offset - num_chars)
         text = self.text(first, last + 1)
-        return text[: len(text) - excess] if excess > 0 else text
+        if ends and ends[last] > offset:
+            return text[: len(text) - (ends[last] - offset)]
+        return text
 
     def in_fence(self, index: int) -> bool:
-        """Return whether the token at `index` stands in fenced code."""
+        """Return whether the token at `index` is in fenced code."""
         return (self._num_fences + num_fences(self.text(0, index))) % 2 == 1
 
     def start_over(self, rest: str) -> None:
-        """Add `rest`, which was not read, and let the next token follow nothing."""
+        """Append `rest`, the text that was not read, and let the next token follow nothing."""
         if rest:
             self.append(rest)
-        self._last_id, self._last_folded = -1, 0
+        self._last_id, self._folded.last_id = -1, 0
         self.found, self.tail = -1, ""
 
     def forget(self, num_tokens: int) -> None:
-        """Drop the oldest tokens. Costs O(what is remembered)."""
+        """Drop the oldest tokens. Costs O(tokens remembered)."""
         self._num_fences += num_fences(self.text(0, num_tokens))
         self.base += num_tokens
         del self.tokens[:num_tokens], self.ends[:num_tokens]
@@ -168,12 +161,8 @@ class History:
         }
         kept = set(self.tokens)
         self._ids = {
-            token: first
-            for token, first in self._ids.items()
-            if token in kept or token[0] == _FOLDED
+            token: first for token, first in self._ids.items() if token in kept or is_folded(token)
         }
-        self._folded_at = {
-            pair: number for pair, number in self._folded_at.items() if number > self.base
-        }
+        self._folded.forget(self.base)
         self._pairs.forget(self.tokens, self.base, self._ids)
         self._frames.clear()

@@ -1,22 +1,24 @@
-"""A hash table of the place where each pair of neighbouring tokens stood last. It stores the place alone.
-
-A dict of pairs takes about twice the memory, and each text that is being written has a table of its own.
-"""
+"""Tables of where each pair of tokens occurred last, as written and with numbers folded."""
 
 from typing import Final
 
+from dedup.text.loops.tokens import token_of
+
+ID_BITS: Final = 30  # a text has fewer tokens
+_FOLDED: Final = "\0"  # precedes a token whose numbers are folded
 _LEAST_SLOTS: Final = 128  # a power of 2
-_MARK_BITS: Final = (
-    12  # of the hash, kept beside the number: they tell most other pairs without a look at the text
-)
+# Bits of the hash, stored beside the number: they exclude most other pairs without a look at the
+# text.
+_MARK_BITS: Final = 12
 _MARK: Final = (1 << _MARK_BITS) - 1
 
 
 class PairTable:
     """A hash table with open addressing.
 
-    A slot holds the number of a pair's second token, plus 1, and a few bits of the pair's hash; 0 if it is empty. The pair itself is
-    read from the text.
+    Each stream has a table of its own; a dict of pairs would take about twice the memory. A slot
+    holds the number of a pair's second token, plus 1, and some bits of the pair's hash; 0 if it is
+    empty. The pair itself is read from the text.
     """
 
     def __init__(self) -> None:
@@ -26,15 +28,16 @@ class PairTable:
     def move(
         self, tokens: list[str], base: int, ids: dict[str, int], first: int, second: int
     ) -> int:
-        """Record where the pair that `tokens` ends with stands now, and return where it stood before.
+        """Record the position of the pair that `tokens` ends with; return its previous position.
 
         Args:
-            tokens: all that are remembered.
-            base: the number of the first of them.
-            ids: of all tokens; `first` and `second` are those of the pair.
+            tokens: the tokens remembered.
+            base: number of the first of them.
+            ids: the ids of all tokens.
+            first, second: the ids of the pair.
 
         Returns:
-            The number of the token that the pair ended with before; -1 if it is new.
+            The number of the pair's second token at its previous occurrence; -1 if it is new.
         """
         slots = self._slots
         mask = len(slots) - 1
@@ -59,10 +62,11 @@ class PairTable:
         return -1
 
     def forget(self, tokens: list[str], base: int, ids: dict[str, int]) -> None:
-        """Drop the pairs that begin before the token with the number `base`, now the first that is remembered."""
+        """Drop the pairs that begin before token number `base`, now the first one remembered."""
         self._fill(len(self._slots), tokens, base, ids)
 
     def _fill(self, num_slots: int, tokens: list[str], base: int, ids: dict[str, int]) -> None:
+        """Move the pairs that are remembered to a table of `num_slots` slots."""
         old = self._slots
         slots = self._slots = [0] * num_slots
         mask = num_slots - 1
@@ -75,6 +79,54 @@ class PairTable:
                     slot = (slot + 1) & mask
                 slots[slot] = stored
                 self._num_pairs += 1
+
+
+class FoldedPairs:
+    """The pairs that hold a number, with numbers folded: "gate 12" and "gate 13" are one pair.
+
+    last_id: id of the last token with its numbers folded; 0 if it has none.
+    """
+
+    def __init__(self) -> None:
+        self.last_id = 0
+        self._numbers: dict[int, int] = {}  # number of the second token, by the ids of a pair
+
+    def move(
+        self, token: str, number: int, ids: dict[str, int], first: int, second: int, base: int
+    ) -> int:
+        """Record the position of the pair that ends with a token; return its previous position.
+
+        Args:
+            token, number: the token and its number.
+            ids: the ids of all tokens, and of those with numbers folded.
+            first, second: the ids of the pair as written; `first` is -1 at the beginning.
+            base: number of the first token remembered.
+
+        Returns:
+            The number of the pair's second token at its previous occurrence; -1 if it is new.
+        """
+        first = self.last_id or first
+        self.last_id = 0
+        if token[0].isdigit():
+            self.last_id = ids.setdefault(_FOLDED + token_of(token).folded, number)
+            second = self.last_id
+        if first < 0:
+            return -1
+        pair = first << ID_BITS | second
+        known = self._numbers.get(pair, -1)
+        self._numbers[pair] = number
+        if known > base:
+            return known
+        return -1
+
+    def forget(self, base: int) -> None:
+        """Drop the pairs that begin before token number `base`, now the first one remembered."""
+        self._numbers = {pair: number for pair, number in self._numbers.items() if number > base}
+
+
+def is_folded(token: str) -> bool:
+    """Return whether a key of the ids is a token with its numbers folded."""
+    return token[0] == _FOLDED
 
 
 def _hash(first: int, second: int) -> int:

@@ -1,6 +1,7 @@
-"""Tokens of the loop detector: a word with what follows it, two characters of an unspaced script, a stretch of symbols.
+"""Tokens of the loop scanner.
 
-Token boundaries depend on the text alone, never on how it was cut into deltas.
+A token is a word or two characters of an unspaced script, with the symbols after it, or a run of
+symbols. Token boundaries do not depend on how a text is cut into deltas.
 """
 
 import re
@@ -18,60 +19,66 @@ _LOWER: Final = 0  # and digits
 _UPPER: Final = 1
 _NEWLINE: Final = 2
 _OTHER: Final = 3
-_KINDS: Final = bytes(
-    [
-        _LOWER
-        if symbol.islower() or symbol.isdigit()
-        else _UPPER
-        if symbol.isupper()
-        else _NEWLINE
-        if symbol == "\n"
-        else _OTHER
-        for symbol in map(chr, range(256))
-    ]
-)
+
+
+def _kind_of(symbol: str) -> int:
+    if symbol.islower() or symbol.isdigit():
+        return _LOWER
+    if symbol.isupper():
+        return _UPPER
+    if symbol == "\n":
+        return _NEWLINE
+    return _OTHER
+
+
+_KINDS: Final = bytes([_kind_of(chr(code)) for code in range(256)])
 _NUMBER: Final = re.compile(r"\d+")
 _DIGITS_COMPARED: Final = 15
 _IN_WORDS: Final = "0 in words"
 _FIRST_UNSPACED: Final = "\u3040"
-_FEW_LETTERS: Final = (
-    6  # a word with fewer weighs all of them, "aaaaaaaaaaaa" and "hahahahahaha" weigh less
-)
+# A word with fewer letters has its full weight; "aaaaaaaaaaaa" and "hahahahahaha" have less.
+_FEW_LETTERS: Final = 6
 
-# Weights: how much a character is expected to say, in letters of a spaced script.
+# Weights: the information that a character is expected to carry, in letters of a spaced script.
 _IDEOGRAPH_WEIGHT: Final = 2.6
 _DIGIT_WEIGHT: Final = 0.4
-_SAME_DIGIT_WEIGHT: Final = 0.3  # zeros stand in rows
+_SAME_DIGIT_WEIGHT: Final = 0.3  # zeros come in rows
 _SYMBOL_WEIGHT: Final = 0.12
 _WIDE_SYMBOL_WEIGHT: Final = 0.25  # outside ASCII
 _FIRST_EMOJI: Final = "\U0001f000"
-_MONOTONE: Final = 0.35  # of the weight of a word made of few different letters
+_MONOTONE: Final = 0.35  # share of its weight that a word of few different letters has
 
 
 class Token:
-    """A token and what is compared of it.
+    """A token with the forms of it that are compared.
 
-    text: as it stands. key: its letters and digits with case and width folded, or its symbols. folded: the key with every number
-    as 0, the same for all numbers in words. number: its first number, -1 without one. weight: the information it is expected to
-    carry, in letters.
+    text: as written.
+    key: its letters and digits, with case and width folded; its symbols if it has none.
+    folded: the key with every number as 0; the same for all numbers in words.
+    number: its first number; -1 if it has none.
+    num_digits: digits of that number.
+    weight: the information that it is expected to carry, in letters.
     """
 
     def __init__(self, text: str) -> None:
         self.text = text
         word = text if text.isalnum() else "".join(filter(str.isalnum, text))
         self.key = fold(word) if word else text
-        found = _NUMBER.search(self.key)
-        self.number = int(found.group()[:_DIGITS_COMPARED]) if found else -1
-        self.num_digits = len(found.group()) if found else 0
-        self.folded = _NUMBER.sub("0", self.key) if found else self.key
-        if word and not found and (number := number_in_words(word, self.key)) >= 0:
+        self.number, self.num_digits, self.folded = -1, 0, self.key
+        if found := _NUMBER.search(self.key):
+            digits = found.group()
+            self.number, self.num_digits = int(digits[:_DIGITS_COMPARED]), len(digits)
+            self.folded = _NUMBER.sub("0", self.key)
+        elif word and (number := number_in_words(word, self.key)) >= 0:
             self.number, self.num_digits, self.folded = number, 1, _IN_WORDS
         self.weight = _weight(text, self.key if word else "")
 
 
 def tokenize(text: str) -> list[str]:
-    """Cut `text` into tokens. The last one may go on in the text that follows."""
-    return _ascii_tokens(text) if text.isascii() else _TOKEN.findall(text)
+    """Cut `text` into tokens. The last one may be incomplete."""
+    if text.isascii():
+        return _ascii_tokens(text)
+    return _TOKEN.findall(text)
 
 
 _TOKENS: Final[dict[str, Token]] = {}  # shared by all detectors; bounded
@@ -79,7 +86,7 @@ _MAX_TOKENS: Final = 1 << 14
 
 
 def token_of(text: str) -> Token:
-    """Return the token that `text` is."""
+    """Return the token of `text`, from a cache."""
     token = _TOKENS.get(text)
     if token is None:
         if len(_TOKENS) >= _MAX_TOKENS:
@@ -89,6 +96,7 @@ def token_of(text: str) -> Token:
 
 
 def _weight(text: str, word: str) -> float:
+    """Return the weight of a token. word: its letters and digits."""
     num_symbols = sum(1 for char in text if not char.isalnum())
     weight = num_symbols * _SYMBOL_WEIGHT
     if num_symbols and not text.isascii():
@@ -112,7 +120,7 @@ def _weight(text: str, word: str) -> float:
 
 
 def _ascii_tokens(text: str) -> list[str]:
-    """`_TOKEN.findall` of ASCII text, at a quarter of its cost: this is done for every delta of a stream."""
+    """Return `_TOKEN.findall(text)` of ASCII text, at a quarter of the cost."""
     kinds = text.encode().translate(_KINDS)
     end = len(kinds)
     tokens: list[str] = []
@@ -135,14 +143,14 @@ def _ascii_tokens(text: str) -> list[str]:
 
 
 def _run_end(kinds: bytes, at: int, stop: int, kind: int) -> int:
-    """Return where the symbols of `kind` at `at` end."""
+    """Return the index after the run of `kind` at `at`."""
     while at < stop and kinds[at] == kind:
         at += 1
     return at
 
 
 def _symbols_end(kinds: bytes, at: int, stop: int, least: int) -> int:
-    """Return where the symbols of kinds from `least` on at `at` end."""
+    """Return the index after the run of kinds of at least `least` at `at`."""
     while at < stop and kinds[at] >= least:
         at += 1
     return at

@@ -1,4 +1,4 @@
-"""How often a unit must be said before it is a loop."""
+"""Cycles: how often a unit must be repeated to be a loop."""
 
 import pytest
 
@@ -11,14 +11,14 @@ SENTENCE = "The mail did not come that day. "
 def cycle(
     unit: str, copies: float, *, is_exact: bool = True, letters: float | None = None
 ) -> Cycle:
-    """`unit` said so often; by default, its letters said again."""
+    """Return a cycle of so many copies; its weight is that of the copies by default."""
     if letters is None:
         letters = (copies - 1) * sum(map(str.isalpha, unit))
     return Cycle(0, round(copies * len(unit)), len(unit), unit, letters, is_exact)
 
 
 def least_copies(unit: str, form: Form, *, is_exact: bool = True, is_fenced: bool = False) -> float:
-    """Return how many copies of `unit` are a loop in text of that form."""
+    """Return the least copies of `unit` that are a loop in text of that form."""
     tenths = range(10, 10_000)
     return next(
         n / 10 for n in tenths if cycle(unit, n / 10, is_exact=is_exact).is_loop(form, is_fenced)

@@ -1,4 +1,4 @@
-"""How much less a text says than it should."""
+"""The evidence: bits that a text lacks."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Stretches of a few symbols."""
+"""Floods of a few symbols."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""What the detector remembers, and where a pair of tokens stood last."""
+"""The history of tokens, and the last position of each pair."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def history_of(text: str) -> History:
 
 
 def read(history: History, text: str) -> int:
-    """Return how many tokens of `text` were read up to the third of a passage that stood before."""
+    """Return how many tokens of `text` are read, up to the third of an earlier passage."""
     tokens = tokenize(text)
     return history.read(tokens, 0, len(tokens))
 

@@ -1,4 +1,4 @@
-"""How a text is cut into tokens, and what each of them is expected to say."""
+"""Tokens, and the weight of each."""
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,7 @@ from dedup.text.loops.tokens import _TOKEN, _ascii_tokens, token_of, tokenize
 
 @given(st.text(st.one_of(st.sampled_from("abAB01 _\n.,"), st.characters(max_codepoint=127))))
 def test_ascii_text_has_the_tokens_of_any_text(text: str) -> None:
-    """The tokenizer for ASCII gives what the pattern for all text gives."""
+    """The tokenizer for ASCII gives the result of the general pattern."""
     assert _ascii_tokens(text) == _TOKEN.findall(text)
 
 
@@ -20,7 +20,7 @@ def test_tokens_joined_are_the_text(text: str) -> None:
 
 @given(st.text(st.sampled_from("aB0 \n.,水の😅é"), max_size=60), st.integers(0, 60))
 def test_all_tokens_but_the_last_stand_whatever_follows(text: str, cut: int) -> None:
-    """The detector reads deltas: a token that is whole must not change with the next one."""
+    """A complete token does not change with the next delta."""
     assert tokenize(text)[: max(0, len(tokenize(text[:cut])) - 1)] == tokenize(text[:cut])[:-1]
 
 
@@ -62,7 +62,7 @@ def test_numbers_are_folded(text: str, number: int, num_digits: int, folded: str
     ("text", "number"), [("Ninth ", 9), ("VIII\n\n", 8), ("第三", 3), ("river", -1)]
 )
 def test_numbers_in_words_are_counters_of_their_own(text: str, number: int) -> None:
-    """They advance as digits do, but "ninth" does not go on where "8" stood."""
+    """They advance as digits do, but "ninth" does not follow "8"."""
     assert token_of(text).number == number
     assert token_of(text).folded != token_of("7 ").folded
 
