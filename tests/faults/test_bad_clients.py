@@ -426,6 +426,15 @@ def test_hop_by_hop_headers_stay_on_their_hop(
     assert request.values("content-length") == [str(len(request.body))]
 
 
+def test_offers_to_upgrade_on_one_connection(front: Proxy) -> None:
+    """A client may repeat its offer with every request on a connection."""
+    offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
+    with front.connected() as connection:
+        for content in ("the first", "the second", "the third"):
+            connection.sendall(chat_request("echo", False, *offer, content=content))
+            assert content in read_reply(connection).text
+
+
 # --- Broken bodies --------------------------------------------------------------------------------------------------------------
 
 
