@@ -47,6 +47,7 @@ class Connection:
         self._deadline = Deadline(self._loop, self._expire)
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._received = b""  # and not yet taken
         self._consumer: Consumer | None = None
         self._consumer_pause: Awaitable[None] | None = None
         self._is_paused = False
@@ -65,10 +66,11 @@ class Connection:
         Raises:
             BrokenError, TimeoutError: there is no response.
         """
-        if self._stage == _CLOSED or self._transport is None:
+        if self._transport is None:
             raise BrokenError("it closed the connection")
         self._enter(_READING)
         self._error = None
+        self._received = b""
         self.parser.begin(method)
         self._deadline.start(timeouts)
         self._transport.write(message)
@@ -84,10 +86,10 @@ class Connection:
             BrokenError, TimeoutError: the response is incomplete.
             Exception: the consumer's own.
         """
-        if self.parser.num_body_bytes:
-            if self._is_paused:
-                self._resume_reading()
-            return self.parser.take()
+        if self._received:
+            received, self._received = self._received, b""
+            self._resume_reading()
+            return received
         if self._error is not None:
             raise self._error
         if self.parser.stage == END:
@@ -119,7 +121,6 @@ class Connection:
             self._release()
         elif self._stage == _READING:
             self._enter(_SKIPPING)
-            self.parser.take()
             self._resume_reading()
             self._deadline.restrict(_SKIP_SECONDS)
 
@@ -130,6 +131,7 @@ class Connection:
             self._deadline.stop()
             if self._transport is not None:
                 self._transport.abort()
+                self._transport = None
 
     # The methods of `asyncio.Protocol`.
 
@@ -141,20 +143,20 @@ class Connection:
         if self._stage != _READING or parser.stage == END:
             self._receive_unread(data)
             return
-        deadline = self._deadline
-        deadline.heard_at = self._loop.time()
+        self._deadline.heard_at = self._loop.time()
         try:
-            parser.feed(data)
+            body = parser.feed(data)
         except BrokenError as error:
+            body = parser.take()
             self._fail(error)
-        if parser.num_body_bytes:
-            deadline.begin_body()
-            if self._consumer is not None:
-                self._hand_over(self._consumer)
+        if body:
+            self._deadline.begin_body()
+            if self._consumer is None:
+                self._buffer(body)
+            else:
+                self._hand_over(self._consumer, body)
                 if self._consumer is not None and parser.stage != END:
                     return
-            elif parser.num_body_bytes > _PAUSE_BYTES and not self._is_paused:
-                self._pause_reading()
         self._wake()
 
     def eof_received(self) -> None: ...
@@ -185,26 +187,26 @@ class Connection:
             self.abort()  # nothing was requested
             return
         try:
-            self.parser.feed(data)
+            skipped = self.parser.feed(data)
         except BrokenError:
             self.abort()
             return
-        num_skipped = len(self.parser.take())
         if self.parser.stage == END:
             self._release()
-        elif num_skipped > _PAUSE_BYTES:
+        elif len(skipped) > _PAUSE_BYTES:
             self.abort()
 
-    def _hand_over(self, consumer: Consumer) -> None:
+    def _hand_over(self, consumer: Consumer, body: bytes) -> None:
         try:
-            self._consumer_pause = consumer(self.parser.take())
+            self._consumer_pause = consumer(body)
         except Exception as error:  # raised in the task that awaits `pour`
             self._fail(error)
         if self._consumer_pause is not None:
-            self._consumer = None  # what arrives meanwhile waits
+            self._consumer = None  # what arrives meanwhile is kept
 
-    def _pause_reading(self) -> None:
-        if self._stage == _READING and self._transport is not None:
+    def _buffer(self, body: bytes) -> None:
+        self._received += body
+        if len(self._received) > _PAUSE_BYTES and not self._is_paused and self._transport:
             self._is_paused = True
             self._deadline.suspend()
             self._transport.pause_reading()
@@ -213,7 +215,7 @@ class Connection:
         if self._is_paused:
             self._is_paused = False
             self._deadline.resume()
-            if self._stage != _CLOSED and self._transport is not None:
+            if self._transport is not None:
                 self._transport.resume_reading()
 
     def _release(self) -> None:

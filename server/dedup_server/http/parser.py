@@ -20,7 +20,7 @@ _MAX_HEAD_BYTES: Final = 64 * 1024
 
 
 class ResponseParser:
-    """Parser of the responses on one connection: `begin` one, `feed` it, `take` its body."""
+    """Parser of the responses on one connection: `begin` one, then `feed` it."""
 
     def __init__(self) -> None:
         self.begin("GET")
@@ -32,22 +32,20 @@ class ResponseParser:
         self.headers: Headers = []  # names in lower case
         self.keeps_alive = False
         self.num_head_bytes = 0
-        self.num_body_bytes = 0  # fed and not yet taken
-        self._body: list[bytes] = []
+        self._body: list[bytes] = []  # parsed and not yet returned
         self._is_to_head = method == "HEAD"
         self._ends_with_connection = False
         self._http = httptools.HttpResponseParser(self)
 
-    def feed(self, data: bytes) -> None:
-        """Parse `data`. The body before an error can still be taken.
+    def feed(self, data: bytes) -> bytes:
+        """Parse `data` and return the part of the body in it.
 
         Raises:
-            BrokenError: `data` does not continue a valid response.
+            BrokenError: `data` does not continue a valid response. `take` returns the body before
+                the error.
         """
         if self.stage == BETWEEN_CHUNKS and (body := whole_chunks(data)) is not None:
-            self._body.append(body)
-            self.num_body_bytes += len(body)
-            return
+            return body
         if self.stage == HEAD:
             self.num_head_bytes += len(data)
         try:
@@ -60,6 +58,7 @@ class ResponseParser:
             raise BrokenError(f"its response is not valid HTTP: {error}") from None
         if self.stage == HEAD and self.num_head_bytes > _MAX_HEAD_BYTES:
             raise BrokenError(f"the head of its response is longer than {_MAX_HEAD_BYTES} bytes")
+        return self.take()
 
     def feed_eof(self) -> bool:
         """Return whether the response is complete when the connection ends here."""
@@ -68,10 +67,9 @@ class ResponseParser:
         return self.stage == END
 
     def take(self) -> bytes:
-        """Return the body that was fed since the last call."""
+        """Return the body that was parsed and not returned before."""
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
-        self.num_body_bytes = 0
         return body
 
     # Callbacks of httptools.
@@ -97,7 +95,6 @@ class ResponseParser:
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
-        self.num_body_bytes += len(body)
 
     def on_chunk_header(self) -> None:
         self.stage = BODY
