@@ -55,7 +55,7 @@ def test_a_worker_that_dies_is_started_again_and_what_it_counted_stays(
             assert front.post("ok").status == 200
         victim = children(front.process.pid)[0]
         os.kill(victim, signal.SIGKILL)
-        wait_for_log(front, "is started again")
+        wait_for_log(front, "it is restarted")
         for _ in range(200):
             if len(children(front.process.pid)) == 2:
                 break
