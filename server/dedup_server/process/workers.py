@@ -132,7 +132,7 @@ class Supervisor:
 
 
 def _preload() -> None:
-    """Import and load once what every worker needs, so that they start fast and share its memory."""
+    """Load what every worker needs once: workers start fast and share its memory."""
     import dedup_server.app
     import dedup_server.engines.upstream.engine
     import dedup_server.http.protocol
