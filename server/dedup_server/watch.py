@@ -146,8 +146,9 @@ class Window:
         return self.total(f"{histogram}_sum") / count if count else None
 
     def quantile(self, histogram: str, share: float) -> float | None:
-        """Return a quantile as `histogram_quantile` of Prometheus does, but infinity beyond the last
-        bucket; None without observations.
+        """Return a quantile as Prometheus's `histogram_quantile` does.
+
+        It is infinite beyond the last bucket, and None without observations.
         """
         name = f"{histogram}_bucket"
         bounds = {

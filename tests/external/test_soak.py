@@ -36,7 +36,7 @@ FEW_PAGES = 6
 SERVER = """
 import gc, json, os, signal, sys, threading
 from collections import Counter
-from dedup_server.engines.local.batching import PAGE, Batcher
+from dedup_server.engines.local.paged_engine import PAGE, PagedEngine
 from dedup_server.engines.local.engine import LocalEngine
 
 engines, armed = [], []
@@ -59,7 +59,7 @@ def tell(*_):
     gc.collect()
     names = Counter(type(each).__name__ for each in gc.get_objects())
     decoder = engines[0].loaded.decoder
-    scheduler, cache = decoder._processor.scheduler, decoder._processor.cache
+    scheduler, cache = decoder.engine.processor.scheduler, decoder.engine.processor.cache
     if not scheduler.has_pending_requests():  # else the decoder's thread is at it
         cache.evict_cached_blocks()
         cache.pool.try_to_free_sectors()
@@ -72,7 +72,7 @@ def tell(*_):
 
 LocalEngine.load = load_and_patch
 if pages := int(os.environ["SOAK_PAGES"]):
-    Batcher._size = lambda batcher, context: (min(context, pages * PAGE), pages)
+    PagedEngine._size = lambda engine, context: (min(context, pages * PAGE), pages)
 signal.signal(signal.SIGUSR1, lambda *_: armed.append(1))
 signal.signal(signal.SIGUSR2, tell)
 from dedup.cli import main

@@ -36,8 +36,10 @@ from dedup.config import DecodingConfig
 from dedup.logits.hf import logits_processors
 from dedup.logits.history import TokenHistory
 from dedup.logits.processors import apply
-from dedup_server.engines.local import batching
-from dedup_server.engines.local.batching import Batcher, EngineFailedError, Scores, UnbatchableError
+from dedup_server.engines.local import batching, paged_engine
+from dedup_server.engines.local.batching import Batcher
+from dedup_server.engines.local.decoding import EngineFailedError, Scores
+from dedup_server.engines.local.paged_engine import PagedEngine, UnbatchableError
 from dedup_server.engines.local.sampling import choose
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -181,7 +183,7 @@ def wait_until(holds: Callable[[], bool], seconds: float = 10) -> None:
 
 def free_share(batcher: Batcher) -> float:
     """Of the pages, those that no sequence holds; what is only kept for the next one with the same beginning counts as free."""
-    cache = batcher._processor.cache
+    cache = batcher.engine.processor.cache
     cache.evict_cached_blocks()
     cache.pool.try_to_free_sectors()
     return float(cache.compute_free_capacity())
@@ -241,9 +243,9 @@ def test_a_model_that_answers_otherwise_in_the_engine_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = build(FAMILIES["llama"])
-    right = batching.paged_attention.scaled_dot_product_attention
+    right = paged_engine.paged_attention.scaled_dot_product_attention
     monkeypatch.setattr(
-        batching.paged_attention,
+        paged_engine.paged_attention,
         "scaled_dot_product_attention",
         lambda *given, **more: right(*given, **more) * 1.01,
     )
@@ -253,7 +255,9 @@ def test_a_model_that_answers_otherwise_in_the_engine_is_found_out(
 
 def test_what_is_used_of_transformers_is_still_there() -> None:
     """An upgrade that moves one of these has to be looked at; then the version goes into `TESTED`."""
-    assert transformers.__version__.startswith(tuple(f"{version}." for version in batching.TESTED))
+    assert transformers.__version__.startswith(
+        tuple(f"{version}." for version in paged_engine.TESTED)
+    )
     assert list(inspect.signature(ModelRunner._sample).parameters) == [
         "self",
         "scores",
@@ -332,7 +336,7 @@ def test_those_who_leave_free_their_places_and_the_one_who_stays_is_untouched(
         for answer in leaving:
             batcher.cancel(answer.sequence)
         said = [len(answer.tokens) for answer in leaving]
-        wait_until(lambda: len(batcher._processor.scheduler.active_requests) <= 1, 1)
+        wait_until(lambda: len(batcher.engine.processor.scheduler.active_requests) <= 1, 1)
         assert staying.wait() == alone
         assert all(
             len(answer.tokens) <= before + 1 for answer, before in zip(leaving, said, strict=True)
@@ -357,7 +361,8 @@ def test_nothing_is_kept_of_what_is_over(batcher: Batcher) -> None:
     def live() -> int:
         gc.collect()
         return sum(
-            type(each) in (batching.Sequence, batching.RequestState) for each in gc.get_objects()
+            type(each) in (batching.Sequence, paged_engine.RequestState)
+            for each in gc.get_objects()
         )
 
     Answer(batcher, prompt(5), 2).wait()
@@ -365,7 +370,7 @@ def test_nothing_is_kept_of_what_is_over(batcher: Batcher) -> None:
     for _ in range(50):
         Answer(batcher, prompt(5), 2).wait()
         batcher.cancel(Answer(batcher, prompt(5), 500).sequence)
-    wait_until(lambda: not batcher._processor.scheduler.has_pending_requests())
+    wait_until(lambda: not batcher.engine.processor.scheduler.has_pending_requests())
     wait_until(lambda: live() <= before + 2)
 
 
@@ -392,7 +397,7 @@ def test_after_a_fatal_error_those_in_flight_hear_of_it_and_the_next_are_served(
             answer.wait()
     assert Answer(batcher, prompt(9)).wait() == alone
     assert batcher.num_active == 0
-    assert "starts anew" in caplog.text
+    assert "the engine restarts" in caplog.text
 
 
 def test_an_engine_that_failed_leaves_nothing_behind(
@@ -410,7 +415,7 @@ def test_an_engine_that_failed_leaves_nothing_behind(
 
     engines = []
     for _ in range(3):
-        engines.append(weakref.ref(batcher._processor.cache))
+        engines.append(weakref.ref(batcher.engine.processor.cache))
         monkeypatch.setattr(model, "forward", broken)
         with pytest.raises(EngineFailedError, match="out of memory"):
             Answer(batcher, prompt(9)).wait()
@@ -421,7 +426,7 @@ def test_an_engine_that_failed_leaves_nothing_behind(
 
 
 def test_a_long_prompt_is_read_in_pieces_while_others_go_on(model: Any) -> None:
-    tokens = prompt(3 * batching.STEP_TOKENS + 7)
+    tokens = prompt(3 * paged_engine.STEP_TOKENS + 7)
     wanted = expected(model, tokens, 20, ALL), expected(model, prompt(4), 60, ALL)
     batcher = Batcher(model, max_concurrent=4, context=2048)
     short = Answer(batcher, prompt(4), 60, ALL)
@@ -435,9 +440,9 @@ def test_a_long_prompt_is_read_in_pieces_while_others_go_on(model: Any) -> None:
 def test_where_pages_run_out_a_sequence_waits_and_says_the_same(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Batcher, "_size", lambda self, context: (3 * batching.PAGE, 3))
+    monkeypatch.setattr(PagedEngine, "_size", lambda self, context: (3 * paged_engine.PAGE, 3))
     batcher = Batcher(model, max_concurrent=4, context=1024)
-    assert batcher.context == 3 * batching.PAGE
+    assert batcher.context == 3 * paged_engine.PAGE
     alone = Answer(batcher, prompt(100), 400, ALL).wait()
     together = [Answer(batcher, prompt(100), 400, ALL) for _ in range(4)]
     assert [answer.wait() for answer in together] == [alone] * 4
@@ -446,17 +451,17 @@ def test_where_pages_run_out_a_sequence_waits_and_says_the_same(
 
 
 def test_memory_is_sized_from_the_machine(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = 2 * 2 * 2 * 8 * 4 * batching.PAGE  # keys and values, layers, heads, size, bytes
+    page = 2 * 2 * 2 * 8 * 4 * paged_engine.PAGE  # keys and values, layers, heads, size, bytes
     batcher = Batcher(model, max_concurrent=16, context=1000)
-    assert 16 * 4 * page <= batcher.cache_bytes <= 18 * 4 * page
+    assert 16 * 4 * page <= batcher.engine.cache_bytes <= 18 * 4 * page
     assert batcher.context == 1000
     batcher.stop()
-    free = int(2.5 * page / batching.MEMORY_SHARE)
-    monkeypatch.setattr(batching, "get_device_and_memory_breakdown", lambda: (None, free, 0, 0))
+    free = int(2.5 * page / paged_engine.MEMORY_SHARE)
+    monkeypatch.setattr(paged_engine, "get_device_and_memory_breakdown", lambda: (None, free, 0, 0))
     batcher = Batcher(model, max_concurrent=16, context=1000)
-    assert batcher.context == 2 * batching.PAGE
+    assert batcher.context == 2 * paged_engine.PAGE
     batcher.stop()
-    monkeypatch.setattr(batching, "get_device_and_memory_breakdown", lambda: (None, page, 0, 0))
+    monkeypatch.setattr(paged_engine, "get_device_and_memory_breakdown", lambda: (None, page, 0, 0))
     with pytest.raises(UnbatchableError, match="no memory"):
         Batcher(model, max_concurrent=16, context=1000)
 

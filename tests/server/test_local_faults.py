@@ -25,7 +25,7 @@ from transformers import BloomConfig
 from dedup.logits.history import TokenHistory
 from dedup_server.app import create_app
 from dedup_server.engines.base import USED, Events
-from dedup_server.engines.local import batching
+from dedup_server.engines.local import batching, paged_engine
 from dedup_server.engines.local.answering import SampledAnswer
 from dedup_server.engines.local.batching import Batcher
 from dedup_server.engines.local.choice import Choice
@@ -350,7 +350,9 @@ async def test_a_slow_reader_that_leaves_frees_its_place(any_engine: LocalEngine
 async def with_pages(monkeypatch: pytest.MonkeyPatch, num_pages: int) -> LocalEngine:
     """An engine with memory for so many pages."""
     monkeypatch.setattr(
-        Batcher, "_size", lambda self, context: (min(context, num_pages * batching.PAGE), num_pages)
+        paged_engine.PagedEngine,
+        "_size",
+        lambda self, context: (min(context, num_pages * paged_engine.PAGE), num_pages),
     )
     engine = LocalEngine(str(DEMO_MODEL), device="cpu")
     await engine.start()
@@ -361,7 +363,7 @@ async def test_a_prompt_longer_than_the_memory_for_it_is_refused_and_truncated_w
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = await with_pages(monkeypatch, 2)
-    longest = 2 * batching.PAGE
+    longest = 2 * paged_engine.PAGE
     with pytest.raises(ApiError, match=rf"600 tokens.*{longest}") as refused:
         await complete(engine, prompt=[100] * 600)
     assert (refused.value.status, refused.value.code) == (400, "context_length_exceeded")
@@ -392,7 +394,7 @@ async def test_where_memory_is_short_and_those_who_have_it_leave_the_others_go_o
 
     def choose_and_leave(choice: Choice, scores: Scores) -> int:
         """Its reader leaves between this step and the next."""
-        if decoder._processor.scheduler.block_new_requests:
+        if decoder.engine.processor.scheduler.block_new_requests:
             own = [each for each in decoder._sequences.values() if each.step.args[0] is choice]  # type: ignore[attr-defined]
             decoder.cancel(own[0])
             left.append(choice._sampling.seed)
@@ -426,7 +428,7 @@ class Kept:
         kinds = (
             OneSequence,
             batching.Sequence,
-            batching.RequestState,
+            paged_engine.RequestState,
             Choice,
             TokenHistory,
             SampledAnswer,
@@ -485,7 +487,7 @@ async def test_rounds_of_requests_and_cancels_leave_nothing_behind(
     assert len(gc.get_objects()) - num_objects < 500
     decoder = any_engine.loaded.decoder
     if isinstance(decoder, Batcher):
-        scheduler, cache = decoder._processor.scheduler, decoder._processor.cache
+        scheduler, cache = decoder.engine.processor.scheduler, decoder.engine.processor.cache
         for held in (
             scheduler.active_requests,
             scheduler.waiting_requests,
@@ -578,7 +580,7 @@ class Local:
         """Sequences that have a place, as the decoder itself sees it, or wait for one."""
         decoder = self.engine.loaded.decoder
         if isinstance(decoder, Batcher):
-            scheduler = decoder._processor.scheduler
+            scheduler = decoder.engine.processor.scheduler
             return max(
                 decoder.num_active, len(scheduler.active_requests) + len(scheduler.waiting_requests)
             )

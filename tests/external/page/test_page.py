@@ -42,7 +42,7 @@ def ask(page: Page, prompt: str | None = None, **knobs: str) -> None:
 
 def done(page: Page) -> None:
     expect(page.locator("#stop")).to_be_disabled(timeout=60 * SECONDS)
-    expect(page.locator("#try-said")).not_to_be_empty(timeout=60 * SECONDS)
+    expect(page.locator("#try-status")).not_to_be_empty(timeout=60 * SECONDS)
 
 
 def check(page: Page, text: str) -> None:
@@ -99,7 +99,7 @@ def test_the_reason_shows_on_hover_and_on_focus(open_page: Open, demo: str) -> N
     page.keyboard.press("Tab")
     expect(link).to_be_focused()
     expect(link).to_have_attribute("aria-describedby", "tip")
-    expect(tip).to_contain_text("First said here: The outer door")
+    expect(tip).to_contain_text("First occurrence: The outer door")
     page.keyboard.press("Escape")
     expect(tip).to_be_hidden()
 
@@ -112,10 +112,10 @@ def test_arrow_keys_go_from_repeat_to_repeat(open_page: Open, demo: str) -> None
     page.focus("#marked")
     page.keyboard.press("Tab")
     expect(links.nth(0)).to_be_focused()
-    expect(page.locator("#tip")).to_contain_text("this sentence was first said at character 30")
+    expect(page.locator("#tip")).to_contain_text("this sentence first occurs at character 30")
     page.keyboard.press("ArrowRight")
     expect(links.nth(1)).to_be_focused()
-    expect(page.locator("#tip")).to_contain_text("this list item was first said")
+    expect(page.locator("#tip")).to_contain_text("this list item first occurs")
     page.keyboard.press("End")
     expect(links.nth(2)).to_be_focused()
     page.keyboard.press("Enter")
@@ -202,8 +202,8 @@ def test_stop(open_page: Open, hostile: str) -> None:
     expect(page.locator("#raw")).to_contain_text("Number 5 ", timeout=20 * SECONDS)
     page.click("#stop")
     done(page)
-    expect(page.locator("#raw-state")).to_have_text("stopped by you")
-    expect(page.locator("#filtered-state")).to_have_text("stopped by you")
+    expect(page.locator("#raw-state")).to_have_text("stopped")
+    expect(page.locator("#filtered-state")).to_have_text("stopped")
     expect(page.locator("#filtered")).to_contain_text("A word and another word")
 
 
@@ -389,7 +389,7 @@ def test_live_says_that_the_server_is_gone(open_page: Open) -> None:
         expect(state).to_have_attribute("data-state", "on")
         os.kill(server.pid, signal.SIGTERM)
         server.wait(30)
-        expect(state).to_contain_text("has not answered since", timeout=10 * SECONDS)
+        expect(state).to_contain_text("has not responded since", timeout=10 * SECONDS)
         server = start()
         expect(state).to_have_attribute("data-state", "on", timeout=10 * SECONDS)
     finally:
