@@ -1,4 +1,6 @@
-"""Continuous batching: every family's tokens are `generate`'s, and what one sequence does is nobody else's business."""
+"""Continuous batching: every model family generates what `generate` does, and sequences do not
+affect each other.
+"""
 
 import gc
 import inspect
@@ -75,7 +77,7 @@ FAMILIES: dict[str, PreTrainedConfig] = {
     "gpt2": GPT2Config(**SIZES, n_positions=128),
     "glm4": Glm4Config(**SIZES, **GROUPED, pad_token_id=0),
 }
-# These go to `generate`.
+# These are decoded by `generate`.
 REFUSED: dict[str, tuple[PreTrainedConfig, str]] = {
     "bloom": (BloomConfig(**SIZES), "attention of its own"),
     "gptj": (
@@ -102,7 +104,7 @@ REFUSED: dict[str, tuple[PreTrainedConfig, str]] = {
 
 
 def build(config: PreTrainedConfig) -> Any:
-    """Of random weights, large enough that what came before matters."""
+    """Return a model with random weights, scaled so that the context matters."""
     torch.manual_seed(0)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     model = kind.from_config(config).eval()
@@ -119,7 +121,7 @@ def prompt(length: int, seed: int = 0) -> list[int]:
 
 
 class Answer:
-    """A sequence that is asked for and collects what comes."""
+    """A sequence that collects its tokens."""
 
     def __init__(
         self,
@@ -182,7 +184,9 @@ def wait_until(holds: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def free_share(batcher: Batcher) -> float:
-    """Of the pages, those that no sequence holds; what is only kept for the next one with the same beginning counts as free."""
+    """Return the share of pages that no sequence holds. Pages kept for prompts with the same
+    beginning count as free.
+    """
     cache = batcher.engine.processor.cache
     cache.evict_cached_blocks()
     cache.pool.try_to_free_sectors()
@@ -218,7 +222,7 @@ def expected(model: Any, tokens: list[int], limit: int, config: DecodingConfig) 
 
 @pytest.mark.parametrize("config", [PLAIN, ALL], ids=["plain", "all"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_says_what_generate_says(family: str, config: DecodingConfig) -> None:
+def test_every_family_generates_what_generate_does(family: str, config: DecodingConfig) -> None:
     model = build(FAMILIES[family])
     prompts = [prompt(length) for length in (1, 5, 20, 33)]
     wanted = [expected(model, tokens, 40, config) for tokens in prompts]
@@ -226,11 +230,11 @@ def test_every_family_says_what_generate_says(family: str, config: DecodingConfi
     answers = [Answer(batcher, tokens, 40, config) for tokens in prompts]
     assert [answer.wait() for answer in answers] == wanted
     batcher.stop()
-    assert expected(model, prompts[1], 40, config) == wanted[1]  # the model is as it was
+    assert expected(model, prompts[1], 40, config) == wanted[1]  # the model is restored
 
 
 @pytest.mark.parametrize("family", REFUSED)
-def test_what_cannot_be_batched_is_refused_and_left_as_it_was(family: str) -> None:
+def test_an_unbatchable_model_is_refused_and_unchanged(family: str) -> None:
     config, reason = REFUSED[family]
     model = build(config)
     attention = model.config._attn_implementation
@@ -239,7 +243,7 @@ def test_what_cannot_be_batched_is_refused_and_left_as_it_was(family: str) -> No
     assert model.config._attn_implementation == attention
 
 
-def test_a_model_that_answers_otherwise_in_the_engine_is_found_out(
+def test_a_model_with_other_scores_in_the_engine_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = build(FAMILIES["llama"])
@@ -253,8 +257,8 @@ def test_a_model_that_answers_otherwise_in_the_engine_is_found_out(
         Batcher(model, max_concurrent=2, context=64)
 
 
-def test_what_is_used_of_transformers_is_still_there() -> None:
-    """An upgrade that moves one of these has to be looked at; then the version goes into `TESTED`."""
+def test_private_apis_of_transformers_are_unchanged() -> None:
+    """If an upgrade changes one of these, check `paged_engine` and add the version to `TESTED`."""
     assert transformers.__version__.startswith(
         tuple(f"{version}." for version in paged_engine.TESTED)
     )
@@ -301,7 +305,7 @@ def test_a_sequence_is_the_same_alone_and_among_others(batcher: Batcher) -> None
     assert len({tuple(tokens) for tokens in alone}) == 24
 
 
-def test_one_that_raises_fails_alone(batcher: Batcher) -> None:
+def test_a_sequence_that_raises_fails_alone(batcher: Batcher) -> None:
     alone = Answer(batcher, prompt(9)).wait()
     broken = [Answer(batcher, prompt(9), on_step=fail_at(number)) for number in (0, 1, 7)]
     whole = Answer(batcher, prompt(9))
@@ -312,7 +316,7 @@ def test_one_that_raises_fails_alone(batcher: Batcher) -> None:
     wait_until(lambda: free_share(batcher) == 1)
 
 
-def test_an_end_that_cannot_be_told_harms_nobody(batcher: Batcher) -> None:
+def test_an_on_end_that_raises_affects_no_other_sequence(batcher: Batcher) -> None:
     def on_end(error: BaseException | None) -> None:
         raise RuntimeError("the loop is closed")
 
@@ -320,7 +324,7 @@ def test_an_end_that_cannot_be_told_harms_nobody(batcher: Batcher) -> None:
     assert len(Answer(batcher, prompt(5)).wait()) == 40
 
 
-def test_those_who_leave_free_their_places_and_the_one_who_stays_is_untouched(
+def test_cancelled_sequences_free_their_places_and_others_are_unaffected(
     batcher: Batcher,
 ) -> None:
     alone = Answer(batcher, prompt(9), 200).wait()
@@ -335,19 +339,20 @@ def test_those_who_leave_free_their_places_and_the_one_who_stays_is_untouched(
             assert steps.acquire(timeout=10)
         for answer in leaving:
             batcher.cancel(answer.sequence)
-        said = [len(answer.tokens) for answer in leaving]
+        before_cancel = [len(answer.tokens) for answer in leaving]
         wait_until(lambda: len(batcher.engine.processor.scheduler.active_requests) <= 1, 1)
         assert staying.wait() == alone
         assert all(
-            len(answer.tokens) <= before + 1 for answer, before in zip(leaving, said, strict=True)
+            len(answer.tokens) <= before + 1
+            for answer, before in zip(leaving, before_cancel, strict=True)
         )
         assert not any(answer._ended.is_set() for answer in leaving)
-        batcher.cancel(staying.sequence)  # no harm: it has ended
+        batcher.cancel(staying.sequence)  # has ended: nothing happens
     assert batcher.num_active == 0
     wait_until(lambda: free_share(batcher) == 1)
 
 
-def test_one_that_waits_is_cancelled_before_it_begins(model: Any) -> None:
+def test_a_waiting_sequence_is_cancelled_before_it_begins(model: Any) -> None:
     batcher = Batcher(model, max_concurrent=1, context=1024)
     running = Answer(batcher, prompt(5), 300)
     waiting = Answer(batcher, prompt(5))
@@ -357,7 +362,7 @@ def test_one_that_waits_is_cancelled_before_it_begins(model: Any) -> None:
     batcher.stop()
 
 
-def test_nothing_is_kept_of_what_is_over(batcher: Batcher) -> None:
+def test_ended_sequences_leave_nothing_behind(batcher: Batcher) -> None:
     def live() -> int:
         gc.collect()
         return sum(
@@ -374,7 +379,7 @@ def test_nothing_is_kept_of_what_is_over(batcher: Batcher) -> None:
     wait_until(lambda: live() <= before + 2)
 
 
-def test_after_a_fatal_error_those_in_flight_hear_of_it_and_the_next_are_served(
+def test_after_an_error_of_the_model_its_sequences_fail_and_later_ones_are_decoded(
     model: Any, batcher: Batcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     alone = Answer(batcher, prompt(9)).wait()
@@ -405,7 +410,7 @@ def test_an_engine_that_failed_leaves_nothing_behind(
 ) -> None:
     monkeypatch.setattr(
         batching.log, "exception", lambda message: None
-    )  # pytest keeps what is logged, with its traceback
+    )  # pytest keeps log records with their tracebacks
     forward = model.forward
     failures: list[RuntimeError] = []
 
@@ -425,7 +430,7 @@ def test_an_engine_that_failed_leaves_nothing_behind(
     assert [engine() for engine in engines] == [None] * 3
 
 
-def test_a_long_prompt_is_read_in_pieces_while_others_go_on(model: Any) -> None:
+def test_a_long_prompt_is_read_in_pieces_while_others_continue(model: Any) -> None:
     tokens = prompt(3 * paged_engine.STEP_TOKENS + 7)
     wanted = expected(model, tokens, 20, ALL), expected(model, prompt(4), 60, ALL)
     batcher = Batcher(model, max_concurrent=4, context=2048)
@@ -433,11 +438,11 @@ def test_a_long_prompt_is_read_in_pieces_while_others_go_on(model: Any) -> None:
     long = [Answer(batcher, tokens, 20, ALL) for _ in range(2)]
     assert [answer.wait() for answer in long] == [wanted[0]] * 2
     assert short.wait() == wanted[1]
-    assert Answer(batcher, tokens, 20, ALL).wait() == wanted[0]  # from pages that are kept
+    assert Answer(batcher, tokens, 20, ALL).wait() == wanted[0]  # from kept pages
     batcher.stop()
 
 
-def test_where_pages_run_out_a_sequence_waits_and_says_the_same(
+def test_without_free_pages_a_sequence_waits_and_generates_the_same(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PagedEngine, "_size", lambda self, context: (3 * paged_engine.PAGE, 3))
@@ -466,7 +471,7 @@ def test_memory_is_sized_from_the_machine(model: Any, monkeypatch: pytest.Monkey
         Batcher(model, max_concurrent=16, context=1000)
 
 
-def test_a_prompt_that_fills_the_context_is_refused_and_an_answer_that_does_is_ended(
+def test_the_context_bounds_prompts_and_sequences(
     batcher: Batcher,
 ) -> None:
     for length in (0, 1024, 5000):
@@ -479,7 +484,7 @@ def test_a_prompt_that_fills_the_context_is_refused_and_an_answer_that_does_is_e
         over.wait()
 
 
-def test_what_runs_when_it_is_stopped_ends_with_an_error(model: Any) -> None:
+def test_stopping_ends_all_sequences_with_an_error(model: Any) -> None:
     batcher = Batcher(model, max_concurrent=2, context=1024)
     answers = [Answer(batcher, prompt(5), 900) for _ in range(4)]
     batcher.stop()
