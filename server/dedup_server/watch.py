@@ -89,7 +89,7 @@ class Scrape:
 
     @property
     def upstreams(self) -> dict[str, bool]:
-        """Whether each upstream is up."""
+        """Upstreams by name, and whether they are up."""
         return {
             dict(labels)["upstream"]: value > 0
             for (name, labels), value in self.values.items()

@@ -88,7 +88,7 @@ def test_a_silent_upstream_is_a_504(mock: Upstream) -> None:
             client.chat.completions.create(model="silent", messages=ASK)
         assert raised.value.status_code == 504
         stream = client.chat.completions.create(model="stall", messages=ASK, stream=True)
-        with pytest.raises(openai.APIError, match=r"said nothing for 0\.3 s"):
+        with pytest.raises(openai.APIError, match=r"sent nothing for 0\.3 s"):
             list(stream)
 
 

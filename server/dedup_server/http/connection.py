@@ -50,7 +50,6 @@ class Connection:
         self._received = b""  # and not yet taken
         self._consumer: Consumer | None = None
         self._consumer_pause: Awaitable[None] | None = None
-        self._is_paused = False
 
     @property
     def is_usable(self) -> bool:
@@ -206,14 +205,13 @@ class Connection:
 
     def _buffer(self, body: bytes) -> None:
         self._received += body
-        if len(self._received) > _PAUSE_BYTES and not self._is_paused and self._transport:
-            self._is_paused = True
-            self._deadline.suspend()
+        deadline = self._deadline
+        if len(self._received) > _PAUSE_BYTES and not deadline.is_suspended and self._transport:
+            deadline.suspend()
             self._transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if self._is_paused:
-            self._is_paused = False
+        if self._deadline.is_suspended:
             self._deadline.resume()
             if self._transport is not None:
                 self._transport.resume_reading()

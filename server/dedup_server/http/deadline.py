@@ -34,13 +34,13 @@ class Deadline:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, expire: Callable[[str], None]) -> None:
         self.heard_at = 0.0  # the loop's time at the last read
+        self.is_suspended = False
         self._loop = loop
         self._expire = expire
         self._limit = 0.0
         self._idle_limit = 0.0
         self._total_limit: float | None = None
         self._began_at = 0.0
-        self._suspended = False
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, timeouts: Timeouts) -> None:
@@ -49,7 +49,7 @@ class Deadline:
         self._idle_limit = timeouts.idle
         self._total_limit = timeouts.total
         self._began_at = self.heard_at = self._loop.time()
-        self._suspended = False
+        self.is_suspended = False
         self._check()
 
     def begin_body(self) -> None:
@@ -58,11 +58,11 @@ class Deadline:
 
     def suspend(self) -> None:
         """Count no pauses until `resume`: the consumer is slow, not the server."""
-        self._suspended = True
+        self.is_suspended = True
 
     def resume(self) -> None:
         """Count pauses again."""
-        self._suspended = False
+        self.is_suspended = False
         self.heard_at = self._loop.time()
 
     def restrict(self, seconds: float) -> None:
@@ -81,7 +81,7 @@ class Deadline:
 
     def _check(self) -> None:
         now = self._loop.time()
-        if self._suspended:
+        if self.is_suspended:
             self.heard_at = now
         due = self.heard_at + self._limit
         if self._total_limit is not None:

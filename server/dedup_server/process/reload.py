@@ -34,7 +34,7 @@ _FIXED = (
 
 
 class Reloader:
-    """Puts new settings in force.
+    """Replacement of the settings in force.
 
     Requests in progress end under the settings they began with. Invalid settings change nothing.
 

@@ -35,7 +35,7 @@ class _Stage(Enum):
 
 
 class Supervisor:
-    """Keeps a worker alive for each listener.
+    """Parent of the workers, one per listener, that restarts those that end.
 
     All workers count into one directory, so that each of them can report the metrics of all.
 

@@ -48,7 +48,7 @@ class UnbatchableError(Exception):
 
 
 class PagedEngine:
-    """Decodes requests together, one step at a time.
+    """Engine that decodes requests together, one step at a time.
 
     `add` and `cancel` may be called from any thread, everything else from one only. While the
     engine runs, nothing else may call the model.
