@@ -67,16 +67,20 @@ class Connection:
         """
         if self._transport is None:
             raise BrokenError("it closed the connection")
-        self._enter(_READING)
-        self._error = None
-        self._received = b""
-        self.parser.begin(method)
-        self._deadline.start(timeouts)
+        self._begin(method, timeouts)
         self._transport.write(message)
         while self.parser.stage == HEAD:
             if self._error is not None:
                 raise self._error
             await self.more()
+
+    def _begin(self, method: str, timeouts: Timeouts) -> None:
+        # Not in `send`, where mypyc would take `_error` for None from here on.
+        self._enter(_READING)
+        self._error = None
+        self._received = b""
+        self.parser.begin(method)
+        self._deadline.start(timeouts)
 
     def take(self) -> bytes | None:
         """Return the body received since the last call, b"" at its end, None if there is `more`.
