@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dedup_server.http.chunked import whole_chunks
 from dedup_server.http.client import BrokenError, Response, StaleError, Timeouts
 from dedup_server.http.connection import Connection
+from dedup_server.http.parser import whole_chunks
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 SIZES = st.sampled_from(

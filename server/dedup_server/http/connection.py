@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from dedup_server.http.deadline import Deadline, Timeouts
 from dedup_server.http.errors import BrokenError, StaleError, reason
-from dedup_server.http.parser import END, HEAD, ResponseParser
+from dedup_server.http.parser import BETWEEN_CHUNKS, END, HEAD, ResponseParser
 
 # Takes a piece of a body; returns what to await before the next one, if anything.
 Consumer = Callable[[bytes], Awaitable[None] | None]
@@ -143,7 +143,8 @@ class Connection:
 
     def data_received(self, data: bytes) -> None:
         parser = self.parser
-        if self._stage != _READING or parser.stage == END:
+        stage = parser.stage
+        if self._stage != _READING or stage == END:
             self._receive_unread(data)
             return
         self._deadline.heard_at = self._loop.time()
@@ -153,7 +154,8 @@ class Connection:
             body = parser.take()
             self._fail(error)
         if body:
-            self._deadline.begin_body()
+            if stage != BETWEEN_CHUNKS:  # else the body has begun
+                self._deadline.begin_body()
             if self._consumer is None:
                 self._buffer(body)
             else:

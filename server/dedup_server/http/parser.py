@@ -4,7 +4,6 @@ from typing import Final
 
 import httptools
 
-from dedup_server.http.chunked import whole_chunks
 from dedup_server.http.errors import BrokenError
 
 Headers = list[tuple[bytes, bytes]]
@@ -17,6 +16,7 @@ BETWEEN_CHUNKS: Final = 2
 END: Final = 3
 
 _MAX_HEAD_BYTES: Final = 64 * 1024
+_MAX_SIZE_DIGITS: Final = 7  # of a chunk that bypasses httptools
 
 
 class ResponseParser:
@@ -112,3 +112,41 @@ class ResponseParser:
             and not self._ends_with_connection
             and not self._is_to_head
         )
+
+
+def whole_chunks(data: bytes) -> bytes | None:
+    """Return the body in `data` if `data` is whole chunks without extensions, and not the last one.
+
+    Nearly every read of a stream is of this form. httptools can skip such a read: behind it, its
+    parser stands between two chunks, as before it. Everything else is left to httptools.
+
+    Returns:
+        The body, or None if httptools has to read `data`.
+    """
+    end = len(data)
+    parts: list[bytes] = []
+    at = 0
+    while at < end:
+        size = 0
+        start = at
+        while at < end and at < start + _MAX_SIZE_DIGITS:
+            digit = data[at]
+            if 48 <= digit <= 57:
+                size = 16 * size + digit - 48
+            elif 97 <= digit <= 102:
+                size = 16 * size + digit - 87
+            elif 65 <= digit <= 70:
+                size = 16 * size + digit - 55
+            else:
+                break
+            at += 1
+        stop = at + 2 + size
+        if size == 0 or stop + 2 > end or not (_ends_line(data, at) and _ends_line(data, stop)):
+            return None
+        parts.append(data[at + 2 : stop])
+        at = stop + 2
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _ends_line(data: bytes, at: int) -> bool:
+    return data[at] == 13 and data[at + 1] == 10

@@ -1,4 +1,4 @@
-// The self-similarity plot: rows and columns are places in the text, a dot marks two that are equal.
+// The self-similarity plot: rows and columns are places in the text, a dot marks two equal ones.
 
 import { colour } from "./dom.js";
 import { colourOf } from "./marked.js";

@@ -23,8 +23,8 @@ function number(text) {
   return text === "+Inf" ? Infinity : text === "-Inf" ? -Infinity : Number(text);
 }
 
-// Return the quantile q as PromQL's histogram_quantile does: linear within a bucket, the last finite
-// bound beyond it, null without observations. buckets: [[upper bound, cumulative count]].
+// Return the quantile q as PromQL's histogram_quantile does: linear within a bucket, the last
+// finite bound beyond it, null without observations. buckets: [[upper bound, cumulative count]].
 export function quantile(q, buckets) {
   const sorted = [...buckets].sort((one, other) => one[0] - other[0]);
   const total = sorted.at(-1)?.[1] ?? 0;

@@ -73,7 +73,7 @@ async function read() {
 
 function showStatus(text, state) {
   const line = find("live-state");
-  if (line.textContent !== text) line.textContent = text;  // a screen reader announces a change only
+  if (line.textContent !== text) line.textContent = text;  // announced on a change only
   line.dataset.state = state;
 }
 

@@ -144,7 +144,7 @@ function listen(container) {
   });
 }
 
-// at: y of the pointer; a link may be taller than its pane, and the tooltip belongs to a line of it.
+// at: y of the pointer; a link may be taller than its pane, and the tooltip belongs to one line.
 function showTip(container, link, at) {
   const marked = shown.get(container);
   const { first, reason } = marked.links.get(link);

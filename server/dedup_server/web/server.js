@@ -36,8 +36,8 @@ export async function check(body, signal) {
   return response.json();
 }
 
-// Yield the chunks of a streamed chat completion. Throw a Refusal if the server refuses or fails, or
-// the stream breaks.
+// Yield the chunks of a streamed chat completion. Throw a Refusal if the server refuses or fails,
+// or the stream breaks.
 export async function* chat(body, signal) {
   const response = await request("/v1/chat/completions", { method: "POST", body: JSON.stringify(body), signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
