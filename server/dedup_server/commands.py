@@ -1,6 +1,7 @@
-"""The server's commands: `dedup serve | generate | watch | audit`. The entry points `dedup.commands` name them.
+"""The server's commands: `dedup serve | generate | watch | audit`.
 
-Nothing is imported before its command runs, so that `dedup --help` needs no extra.
+The entry point group `dedup.commands` lists them. A command imports what it needs when it runs, so
+that `dedup --help` needs no extra.
 """
 
 import asyncio
@@ -24,15 +25,15 @@ _NEEDED = {
 
 
 class _MissingExtra(click.ClickException):
-    exit_code = 2  # 1 is an answer of `dedup audit`
+    exit_code = 2  # 1 is a result of `dedup audit`
 
 
 def _require(*extras: str) -> None:
-    """Raise `_MissingExtra` that names the extras to install, if what they bring is not there."""
+    """Raise `_MissingExtra` if packages of `extras` are not installed."""
     missing = [extra for extra in extras if not all(map(find_spec, _NEEDED[extra]))]
     if missing:
         raise _MissingExtra(
-            f'this needs more than the library: pip install "dedup-llm[{",".join(missing)}]"'
+            f'this command needs an extra: pip install "dedup-llm[{",".join(missing)}]"'
         )
 
 
@@ -47,22 +48,22 @@ def _require(*extras: str) -> None:
 @click.option(
     "--upstream",
     metavar="URL",
-    help="An OpenAI-compatible server to stand in front of, e.g. http://127.0.0.1:8001/v1.",
+    help="An OpenAI-compatible server to proxy, e.g. http://127.0.0.1:8001/v1.",
 )
 @click.option(
     "--device",
     metavar="DEVICE",
-    help="Where the model runs: cpu, cuda, mps.  [default: the best there is]",
+    help="Device of the model: cpu, cuda, mps.  [default: the fastest available]",
 )
 @click.option(
     "--dtype",
     type=click.Choice(DTYPES),
-    help="Of the weights.  [default: float32 on the CPU, else the checkpoint's]",
+    help="Data type of the weights.  [default: float32 on the CPU, else the checkpoint's]",
 )
 @click.option(
     "--max-concurrent",
     type=int,
-    help="Answers the model generates at once.  [default: 16; 4 if it cannot batch]",
+    help="Completions generated at once.  [default: 16; 4 without batching]",
 )
 @click.option(
     "--trust-remote-code",
@@ -73,31 +74,32 @@ def _require(*extras: str) -> None:
 @click.option(
     "--policy",
     type=click.Choice(POLICIES),
-    help="What is done about repetition.  [default: balanced]",
+    help="How repetition is handled.  [default: balanced]",
 )
 @click.option(
     "--workers",
     type=int,
-    help="Processes that share the port, in front of an upstream.  [default: 1]",
+    help="Processes that share the port; needs an upstream.  [default: 1]",
 )
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
     metavar="FILE.toml",
-    help="Settings; flags and DEDUP_* variables win.",
+    help="Settings file; flags and DEDUP_* variables override it.",
 )
 @click.option(
-    "--check-config", is_flag=True, help="Say what is wrong with the settings, or nothing, and end."
+    "--check-config", is_flag=True, help="Print the settings, or what is wrong with them, and exit."
 )
 def serve(config: Path | None, check_config: bool, **flags: Any) -> None:
-    """Serves a model without its repetitions, over OpenAI's API.
+    """Serve a model without its repetitions over OpenAI's API.
 
     \b
-    dedup serve                                        # the bundled demo model, to try it out
-    dedup serve --model Qwen/Qwen3-0.6B                # any Hugging Face model
-    dedup serve --upstream http://127.0.0.1:8001/v1    # in front of vLLM, llama.cpp, Ollama, a hosted API
+    dedup serve                                      # the bundled demo model
+    dedup serve --model Qwen/Qwen3-0.6B              # any Hugging Face model
+    dedup serve --upstream http://127.0.0.1:8001/v1  # in front of vLLM, llama.cpp, Ollama, ...
 
-    Then ask http://127.0.0.1:8000/v1/chat/completions; numbers for Prometheus are at /metrics.
+    Send requests to http://127.0.0.1:8000/v1/chat/completions. Metrics for Prometheus are at
+    /metrics.
     """
     _require("server")
     from dedup_server.errors import StartupError
@@ -111,8 +113,8 @@ def serve(config: Path | None, check_config: bool, **flags: Any) -> None:
             return
         if not settings.all_upstreams and not (find_spec("torch") and find_spec("transformers")):
             raise StartupError(
-                'a model in this process needs torch and transformers: pip install "dedup-llm[local]"'
-                " (or stand in front of a server: dedup serve --upstream URL)"
+                "a model in this process needs torch and transformers:"
+                ' pip install "dedup-llm[local]" (or proxy a server: dedup serve --upstream URL)'
             )
         run(lambda: load(config, **flags))
     except StartupError as error:
@@ -123,40 +125,40 @@ def serve(config: Path | None, check_config: bool, **flags: Any) -> None:
 @click.command()
 @click.option("--model", metavar="PATH_OR_HUB_ID", required=True, help="A Hugging Face model.")
 @click.option(
-    "--before", default="", metavar="TEXT", help='Stands before the text, such as "summarize: ".'
+    "--before", default="", metavar="TEXT", help='Text before the input, such as "summarize: ".'
 )
-@click.option("--after", default="", metavar="TEXT", help="Stands after it.")
+@click.option("--after", default="", metavar="TEXT", help="Text after the input.")
 @click.option(
     "--overlap",
     default=64,
     show_default=True,
-    help="Tokens that pieces of a long text have in common.",
+    help="Tokens that adjacent pieces of a long input share.",
 )
 @click.option(
-    "--max-tokens", type=int, help="Of the answer to a piece.  [default: half of the context]"
+    "--max-tokens", type=int, help="Tokens generated per piece.  [default: half of the context]"
 )
 @click.option("--temperature", type=float, default=0.0, show_default=True)
 @click.option("--seed", type=int)
 @click.option(
     "--device",
     metavar="DEVICE",
-    help="Where the model runs: cpu, cuda, mps.  [default: the best there is]",
+    help="Device of the model: cpu, cuda, mps.  [default: the fastest available]",
 )
 @click.option(
     "--policy",
     type=click.Choice(POLICIES),
     default="balanced",
     show_default=True,
-    help="What is removed.",
+    help="How repetition is handled.",
 )
 def generate(model: str, device: str | None, policy: Any, **parameters: Any) -> None:
-    """Asks a model about a text: standard input to standard output.
+    """Generate from a text of any length: standard input to standard output.
 
     \b
     dedup generate --model t5-small --before "summarize: " < report.txt
 
-    A text longer than the model's context is cut between paragraphs, or sentences, into pieces that overlap; the answers to them
-    become one text, in which nothing is said twice.
+    A text longer than the model's context is split between paragraphs or sentences into pieces that
+    overlap. The completions of the pieces are joined, without what the overlap repeats.
     """
     _require("server", "local")
     from dedup_server.errors import ApiError, StartupError
@@ -183,20 +185,20 @@ def generate(model: str, device: str | None, policy: Any, **parameters: Any) -> 
     type=click.FloatRange(min=0.1),
     default=2.0,
     show_default=True,
-    help="Seconds between two looks.",
+    help="Seconds between two scrapes.",
 )
 @click.option(
-    "--count", type=click.IntRange(min=1), help="End after so many looks.  [default: at Ctrl-C]"
+    "--count", type=click.IntRange(min=1), help="Number of scrapes.  [default: until Ctrl-C]"
 )
 def watch(url: str, interval: float, count: int | None) -> None:
-    """Shows what a server is doing, a line a model: its /metrics, read again and again.
+    """Show the metrics of a running server, one line per model.
 
     \b
     dedup watch http://127.0.0.1:8000
     dedup watch 127.0.0.1:8000 --interval 10 >> dedup.log    # plain lines
 
-    Rates and shares are those of the time between two looks; the first look tells of all since the server's start.
-    Ends with 1 if it was to look a number of times and the server was never there.
+    Rates and shares cover the time between two scrapes of /metrics; the first line covers all since
+    the server's start. With --count, the exit code is 1 if no scrape succeeded.
     """
     _require("server")
     from dedup_server.watch import base_url
@@ -220,84 +222,87 @@ def watch(url: str, interval: float, count: int | None) -> None:
     multiple=True,
     required=True,
     metavar="MODEL",
-    help="PATH, HUB_ID or URL[#NAME]; the first is the yardstick.",
+    help="PATH, HUB_ID or URL[#NAME]; the first is the baseline.",
 )
 @click.option(
     "--prompts",
     type=click.Path(path_type=Path),
     required=True,
     metavar="FILE",
-    help='A prompt a line, or .jsonl of {"prompt"}.',
+    help='One prompt per line; in .jsonl: {"prompt": ...}.',
 )
 @click.option(
     "--samples",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Answers to each prompt.",
+    help="Completions per prompt.",
 )
 @click.option(
-    "--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Of an answer."
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="Per completion.",
 )
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.7, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option(
-    "--raw", is_flag=True, help="Prompts go to the model as they stand, without its chat template."
-)
+@click.option("--raw", is_flag=True, help="Send prompts without the model's chat template.")
 @click.option(
     "--max-rise",
     type=click.FloatRange(0, 1),
     default=0.05,
     show_default=True,
-    help="Allowed rise of loop rate and rep-4.",
+    help="Allowed increase of loop rate and rep-4.",
 )
 @click.option(
-    "--max-loop-rate", type=click.FloatRange(0, 1), help="Allowed share of answers that loop."
+    "--max-loop-rate", type=click.FloatRange(0, 1), help="Allowed share of completions that loop."
 )
 @click.option(
     "--answers",
     type=click.Path(path_type=Path),
     metavar="FILE.jsonl",
-    help="Keeps answers: a run goes on where it was.",
+    help="Store completions here, to resume an interrupted run.",
 )
 @click.option(
     "--json",
     "json_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Writes all numbers.",
+    help="Write all figures as JSON.",
 )
 @click.option(
     "--html",
     "html_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Writes a page with pictures.",
+    help="Write a report with charts.",
 )
 @click.option(
     "--device",
     metavar="DEVICE",
-    help="Where local models run: cpu, cuda, mps.  [default: the best there is]",
+    help="Device of local models: cpu, cuda, mps.  [default: the fastest available]",
 )
 @click.option(
     "--concurrency",
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="Prompts at once to a URL.",
+    help="Concurrent requests to a URL.",
 )
 @click.option("--api-key-env", metavar="NAME", help="Variable that holds the key for URLs.")
-def audit(**asked: Any) -> None:
-    """Does a model repeat itself more than another? Asks both the same, compares, and ends with 1 if so.
+def audit(**options: Any) -> None:
+    """Compare how much models repeat themselves; fail if a later one repeats more than the first.
 
     \b
     dedup audit --model base --model my-fine-tune --prompts prompts.txt
-    dedup audit --model http://127.0.0.1:8001/v1#base --model http://127.0.0.1:8002/v1 --prompts prompts.jsonl
+    dedup audit --model http://one:8000/v1#base --model http://two:8000/v1 --prompts prompts.jsonl
     dedup audit --model my-model --prompts prompts.txt --max-loop-rate 0.01
 
-    Answers are the model's own: no filter, no penalties. Every later model is compared with the first, prompt by prompt, and
-    fails where its loop rate or rep-4 is higher by more than --max-rise with 95% confidence. --max-loop-rate holds for every
-    model but the first; alone, a model is held to it itself. Exit code: 0 passed, 1 failed, 2 something is wrong.
+    All models complete the same prompts without filter and penalties. Every later model is compared
+    with the first, prompt by prompt. It fails if its loop rate or rep-4 is higher by more than
+    --max-rise with 95% confidence. --max-loop-rate applies to every model but the first, or to the
+    only one. Exit code: 0 passed, 1 failed, 2 an error.
     """
     _require("server")
     from dedup_server.audit.report import lines
@@ -305,7 +310,7 @@ def audit(**asked: Any) -> None:
     from dedup_server.errors import StartupError
 
     try:
-        done = run(**asked)
+        done = run(**options)
     except StartupError as error:
         click.echo(f"dedup: error: {one_line(str(error))}", err=True)
         sys.exit(2)

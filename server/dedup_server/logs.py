@@ -1,4 +1,4 @@
-"""What the server says of itself: lines for a person, or JSON lines for a machine; one for each request."""
+"""The server's log: text lines or JSON lines, one per request."""
 
 import logging
 import sys
@@ -11,20 +11,21 @@ _log = logging.getLogger("dedup.requests")
 
 
 def configure(log_format: Literal["text", "json"]) -> None:
-    """Sends the log to standard error."""
+    """Send the log to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("dedup").setLevel(logging.INFO)
+    # Goal: cheap records. No line shows the process, the thread or the place in the code.
     logging.logProcesses = logging.logThreads = logging.logMultiprocessing = False
-    logging._srcfile = None  # nor is the place in the code, which no line shows, looked for
-    logging.raiseExceptions = False  # a log that cannot be written must not write about it
+    logging._srcfile = None
+    logging.raiseExceptions = False  # an error while logging must not be logged
 
 
 def log_request(**fields: Any) -> None:
-    """One line about one request. Fields that are None are left out."""
+    """Log one request in one line. Fields that are None are omitted."""
     if _log.isEnabledFor(logging.INFO):
         _log.info(
             "request",

@@ -1,4 +1,7 @@
-"""What the operator sets: flags over the environment (`DEDUP_*`) over a TOML file over the defaults. Read nowhere else."""
+"""The operator's settings, and the only place where they are read.
+
+Flags override the environment (`DEDUP_*`), which overrides a TOML file, which overrides defaults.
+"""
 
 import os
 import tomllib
@@ -38,16 +41,21 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class SettingsError(StartupError, ValueError):
-    """A setting is unknown or wrong; the message is one line that names it and where it was set."""
+    """An unknown or invalid setting. The message, one line, names it and where it was set."""
 
 
 class UpstreamSettings(BaseModel):
-    """One of several upstreams.
+    """Settings of one of several upstreams.
 
-    name: in metrics and logs; without it, the URL's host. models: the names it is asked for, `*` and `?` as in file names; without them,
-    what it lists itself. api_key_env, api_key_file: where its key stands. goes_on: how it is asked to go on with an answer in chat, for
-    healing: `continue_final_message` (vLLM, SGLang), `assistant_message` (llama.cpp and others that go on with a last message of the
-    assistant's), `no`; without it, as its list of models tells what it is.
+    Args:
+        name: in metrics and logs; None is the URL's host.
+        models: names that it serves, with `*` and `?` as in file names; without any, the names in
+            its own list.
+        goes_on: how it is asked to continue a chat completion, for healing.
+            `continue_final_message` (vLLM, SGLang), `assistant_message` (llama.cpp and others that
+            continue a final message of the assistant) or `no`; None is what the owner in its list
+            of models suggests.
+        api_key_env, api_key_file: variable or file that holds its key.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -89,31 +97,39 @@ class UpstreamSettings(BaseModel):
 
 
 class Settings(BaseSettings):
-    """How a server runs.
+    """Settings of a server.
 
-    workers: processes that share the port; in front of an upstream only.
-
-    model: a directory or a name on the Hugging Face hub; None is the bundled demo model. model_name: what clients call it.
-    max_concurrent: answers the model in this process generates at once; the others wait. Without it 16, or 4 of a model that cannot be
-    decoded in batches. dtype: of the weights; without it float32 on the CPU, and on a GPU what the checkpoint says. trust_remote_code:
-    lets the checkpoint run code of its own.
-
-    upstream: base URL of an OpenAI-compatible API that answers instead of a model in this process; no path means `/v1`.
-    upstream_api_key(_file): sent to the upstream; without it, and without keys of its own, clients' own keys are passed on.
-    upstreams: several of them, told apart by the model that is asked for. aliases: other names for models.
-    stream_upstream: answers that are not streamed are streamed from the upstream all the same, so that a loop in them ends there.
-
-    heal: an answer that loops goes on differently from where the loop began, with an engine that can do that.
-
-    api_keys(_file): keys that clients must come with; none lets everyone in. In the environment: separated by commas; in the file: a
-    line each. requests_per_minute: for each key, or for each address where there are no keys.
-    max_streams: answers in progress at once; without it, as many as the limit of open files allows. All limits are a process's own.
-
-    first_token_timeout_seconds: from the request to an answer's first byte. idle_timeout_seconds: how long an upstream may then say
-    nothing, and a client take nothing. header_ and body_timeout_seconds: until a client must have sent its request.
-    grace_seconds: how long answers in progress may take to end when the server is told to stop.
-    incident_log: a file that tells of every loop, with what was asked and said; it and the one before it hold incident_log_max_bytes each.
-    log_prompts: writes the beginning of each request into the log, which otherwise shows nothing of what is said.
+    Args:
+        workers: processes that share the port; only in front of an upstream.
+        model: a directory or a name on the Hugging Face hub; None is the bundled demo model.
+        model_name: name of the model for clients.
+        max_concurrent: completions that the model in this process generates at once; more wait.
+            None is 16, or 4 for a model that cannot be decoded in batches.
+        dtype: of the weights; None is float32 on the CPU and the checkpoint's on a GPU.
+        trust_remote_code: let the checkpoint run code of its own.
+        upstream: base URL of an OpenAI-compatible API that replaces a model in this process;
+            without a path, `/v1` is added.
+        upstream_api_key, upstream_api_key_file: sent to the upstream. Without a key, and without
+            `api_keys`, the keys of clients are passed on.
+        upstreams: several of them; the requested model selects one.
+        aliases: other names of models.
+        stream_upstream: stream from the upstream even if the client does not stream, so that a
+            loop ends at the upstream too.
+        heal: continue a looping completion differently from the onset of the loop, if the engine
+            can.
+        api_keys, api_keys_file: keys that clients must send; without any, no key is required. In
+            the environment they are separated by commas, in the file by line ends.
+        requests_per_minute: per key, or per address if there are no keys.
+        max_streams: completions in progress at once; None is what the limit of open files allows.
+            All limits hold per process.
+        first_token_timeout_seconds: from the request to the first byte of the response.
+        idle_timeout_seconds: that an upstream may then send nothing, and a client read nothing.
+        header_timeout_seconds, body_timeout_seconds: until a client must have sent its request.
+        grace_seconds: for completions in progress when the server is stopped.
+        incident_log: file that records every loop, with prompt and text.
+        incident_log_max_bytes: size of this file, and of the one before it.
+        log_prompts: log the beginning of each request; otherwise the log holds no prompts and no
+            generated text.
     """
 
     model_config = SettingsConfigDict(
@@ -160,11 +176,9 @@ class Settings(BaseSettings):
     @field_validator("api_keys", mode="before")
     @classmethod
     def _separate(cls, value: object) -> object:
-        return (
-            [key.strip() for key in value.split(",") if key.strip()]
-            if isinstance(value, str)
-            else value
-        )
+        if not isinstance(value, str):
+            return value
+        return [key.strip() for key in value.split(",") if key.strip()]
 
     @field_validator("upstream")
     @classmethod
@@ -177,27 +191,29 @@ class Settings(BaseSettings):
             raise ValueError("upstream and upstreams: give one or the other")
         if self.all_upstreams and (self.model or self.device):
             raise ValueError(
-                "upstream goes with neither model nor device: either an upstream answers or a model in this process"
+                "upstream excludes model and device: completions come from an upstream or from a"
+                " model in this process"
             )
         if self.workers > 1 and not self.all_upstreams:
             raise ValueError(
-                "workers goes with an upstream only: a model would be loaded once in each process"
+                "workers requires an upstream: a model would be loaded once in each process"
             )
         if self.upstream_api_key and self.upstream_api_key_file:
             raise ValueError("upstream_api_key and upstream_api_key_file: give one or the other")
         labels = [one.label for one in self.all_upstreams]
         if len(set(labels)) < len(labels):
-            raise ValueError("upstreams: two have the same name; tell them apart with name = ...")
+            raise ValueError("upstreams: two have the same name; give each its own with name = ...")
         if self.api_keys_file is not None:
             self._file_keys = _keys_in(self.api_keys_file)
         return self
 
     @property
     def client_keys(self) -> list[str]:
+        """The keys of `api_keys` and `api_keys_file`."""
         return [key.get_secret_value() for key in self.api_keys] + list(self._file_keys)
 
     def summary(self) -> str:
-        """What is in force, a setting a line, keys masked."""
+        """Return the settings in force, one per line, with keys masked."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return "\n".join(
             f"{name} = {value}" for name, value in values.items() if value not in (None, (), {})
@@ -205,6 +221,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def all_upstreams(self) -> tuple[UpstreamSettings, ...]:
+        """All upstreams, whether set by `upstream` or by `upstreams`."""
         if self.upstream is None:
             return self.upstreams
         one = UpstreamSettings(url=self.upstream, api_key_file=self.upstream_api_key_file)
@@ -219,7 +236,7 @@ def _base_url(value: str) -> str:
         raise ValueError("must be a URL such as http://127.0.0.1:8080/v1")
     if url.username or url.password:
         raise ValueError(
-            "must carry no user and password; a key goes into the environment or a file"
+            "must not contain a user or password; put a key into the environment or a file"
         )
     return value.rstrip("/") if url.path.strip("/") else f"{url.scheme}://{url.netloc}/v1"
 
@@ -245,7 +262,15 @@ def _only_key(path: Path) -> SecretStr:
 
 
 def load(config_path: str | Path | None = None, **flags: Any) -> Settings:
-    """The settings; a flag that is None was not given. Raises `SettingsError`."""
+    """Return the settings.
+
+    Args:
+        config_path: a TOML file.
+        flags: settings by name; None if a flag was not given.
+
+    Raises:
+        SettingsError: a setting is unknown or invalid.
+    """
     flags = {name: value for name, value in flags.items() if value is not None}
     for variable in sorted(os.environ):
         if (
@@ -253,11 +278,11 @@ def load(config_path: str | Path | None = None, **flags: Any) -> Settings:
             and variable.upper().removeprefix(_PREFIX).lower() not in Settings.model_fields
         ):
             raise SettingsError(
-                f"{variable}: unknown setting; there is: {', '.join(Settings.model_fields)}"
+                f"{variable}: unknown setting; known are: {', '.join(Settings.model_fields)}"
             )
     table = _read_toml(Path(config_path)) if config_path is not None else {}
 
-    class Sourced(Settings):  # pydantic-settings takes its sources from the class
+    class Sourced(Settings):  # pydantic-settings reads its sources from the class
         @classmethod
         def settings_customise_sources(
             cls,
@@ -273,7 +298,7 @@ def load(config_path: str | Path | None = None, **flags: Any) -> Settings:
         return Sourced(**flags)
     except ValidationError as error:
         raise SettingsError(_one_line(error, flags, config_path)) from None
-    except SourceError as error:  # a list or a table in the environment that is not JSON
+    except SourceError as error:  # a list or table in the environment is not valid JSON
         raise SettingsError(str(error)) from None
 
 
@@ -285,12 +310,11 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(
-            f"{path}: is not TOML: {error}"
-        ) from None  # the error names line and column
+        raise SettingsError(f"{path}: is not valid TOML: {error}") from None
 
 
 def _one_line(error: ValidationError, flags: dict[str, Any], config_path: str | Path | None) -> str:
+    """Return the first error in one line that names the setting as it was set."""
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0]) if first["loc"] else ""
     message = first["msg"].removeprefix("Value error, ")
@@ -306,6 +330,6 @@ def _one_line(error: ValidationError, flags: dict[str, Any], config_path: str | 
     where += f".{inside}" if inside else ""
     if first["type"] == "extra_forbidden":
         known = UpstreamSettings.model_fields if inside else Settings.model_fields
-        return f"{where}: unknown setting; there is: {', '.join(known)}"
+        return f"{where}: unknown setting; known are: {', '.join(known)}"
     shown = "" if "key" in where or "@" in str(first["input"]) else f", got {first['input']!r}"
     return f"{where}: {message[0].lower()}{message[1:]}{shown}"

@@ -1,4 +1,4 @@
-"""Every metric, declared once. What a request counted in plain numbers is pushed when it ends."""
+"""All metrics, each declared once. A request counts in integers, added when it ends."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ Outcome = Literal["ok", "cut", "healed", "upstream_error", "client_gone", "rejec
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
-_MAX_MODELS = 100  # an upstream may list many: a label's values stay bounded
+_MAX_MODELS = 100  # bounds the values of a label: an upstream may list many models
 
 _RATIOS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 _CHARS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -42,12 +42,16 @@ _SHORT_SECONDS = (
     5,
 )
 
-# The `_created` series that the client adds by default are gauges nobody reads.
+# The client adds a `_created` gauge to each series by default; nothing here reads it.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class _OfAllProcesses(Collector):
-    """What all processes counted. texts: of each metric, which the files they count into do not tell."""
+    """Collector of the counts of all processes.
+
+    Args:
+        texts: help of each metric, which the files of counts do not contain.
+    """
 
     def __init__(self, texts: dict[str, str]) -> None:
         self._texts = texts
@@ -59,7 +63,7 @@ class _OfAllProcesses(Collector):
 
 
 class Telemetry:
-    """The metrics of one server, in a registry of its own. Models other than the known ones are counted as `other`."""
+    """Metrics of one server, in a registry of its own. Unknown models are counted as `other`."""
 
     def __init__(self, models: Iterable[str] = ()) -> None:
         self.registry = CollectorRegistry()
@@ -69,16 +73,17 @@ class Telemetry:
         self._declare()
 
     def learn(self, models: Iterable[str]) -> None:
-        """Adds names that `model` may be labelled with."""
+        """Add values of the label `model`."""
         for model in models:
             if len(self._models) < _MAX_MODELS:
                 self._models.add(model)
 
     def model_label(self, model: str | None) -> str:
+        """Return the value of the label `model`."""
         return model if model in self._models else OTHER
 
     def exposition(self) -> bytes:
-        """The plain text format, which every Prometheus and `promtool check metrics` read; of all processes that serve together."""
+        """Return the metrics of all workers in Prometheus's text format."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self.registry)
         registry = CollectorRegistry()
@@ -90,17 +95,20 @@ class Telemetry:
         return generate_latest(registry)
 
     def count(self, name: str, amount: float, *labels: str) -> None:
+        """Add to a counter."""
         if amount:
             self._child(name, labels).inc(amount)
 
     def observe(self, name: str, value: float, *labels: str) -> None:
+        """Add an observation to a histogram."""
         self._child(name, labels).observe(value)
 
     def set(self, name: str, value: float, *labels: str) -> None:
+        """Set a gauge."""
         self._child(name, labels).set(value)
 
     def add(self, name: str, amount: float, *labels: str) -> None:
-        """Moves a gauge up or down."""
+        """Add to a gauge; a negative amount subtracts."""
         self._child(name, labels).inc(amount)
 
     def count_channel(self, channel: Channel, model: str, *, is_delivered: bool) -> None:
@@ -158,32 +166,28 @@ class Telemetry:
                 f"dedup_{name}", text, labels, registry=self.registry, buckets=buckets
             )
 
-        counter("requests", "Requests by how they ended.", "model", "endpoint", "outcome")
+        counter("requests", "Requests by outcome.", "model", "endpoint", "outcome")
         counter(
             "sentences",
-            "Sentences, lines and list items by what became of them.",
+            "Sentences, lines and list items by verdict.",
             "model",
             "channel",
             "verdict",
         )
-        counter("output_chars", "Characters given to readers.", "model", "channel")
+        counter("output_chars", "Characters sent to clients.", "model", "channel")
         counter("removed_chars", "Characters removed as repetition.", "model", "channel")
-        counter("loops", "Repetition loops found.", "model", "channel", "kind", "action")
-        counter(
-            "tokens", "Tokens; estimated where an engine does not report them.", "model", "type"
-        )
+        counter("loops", "Repetition loops detected.", "model", "channel", "kind", "action")
+        counter("tokens", "Tokens; estimated if an engine does not report them.", "model", "type")
         counter(
             "heal_attempts",
-            "Times that an engine was asked to go on differently after a loop.",
+            "Attempts to continue a completion differently after a loop.",
             "model",
         )
         counter("heal_discarded_chars", "Characters generated in loops that were healed.", "model")
-        counter(
-            "filter_failures", "Texts that passed unfiltered because the filter failed.", "model"
-        )
+        counter("filter_failures", "Texts sent unfiltered because the filter failed.", "model")
         counter(
             "upstream_requests",
-            "Requests sent to the upstream by its status code, or error.",
+            "Requests sent to the upstream by status code, or error.",
             "upstream",
             "code",
         )
@@ -198,21 +202,21 @@ class Telemetry:
             "model",
         )
         histogram(
-            "hold_seconds", "Longest time that text of a response was held back.", _SECONDS, "model"
+            "hold_seconds", "Longest time that text of a response was held.", _SECONDS, "model"
         )
         histogram("overhead_seconds", "Time spent filtering a response.", _SHORT_SECONDS, "model")
-        text = "Time from request to the first text; not of answers that an upstream gives whole."
+        text = "Time from request to the first text; only of responses that the engine streams."
         histogram("time_to_first_token_seconds", text, _SECONDS, "model")
         histogram(
             "request_duration_seconds",
-            "Time from request to the end of its response.",
+            "Time from a request to the end of its response.",
             _SECONDS,
             "model",
         )
-        gauge("streams_in_progress", "Responses being generated now.", "livesum", "model")
+        gauge("streams_in_progress", "Responses in progress.", "livesum", "model")
         gauge(
             "upstream_up",
-            "Whether the upstream answered when last asked.",
+            "1 if the upstream responded to the last probe, else 0.",
             "livemostrecent",
             "upstream",
         )

@@ -1,4 +1,4 @@
-"""A server's metrics on a terminal: what happened between two looks, a line a model."""
+"""The metrics of a server on a terminal, one line per model."""
 
 import asyncio
 import itertools
@@ -24,19 +24,25 @@ _HIGHEST_QUANTILE = 0.99
 Labels = frozenset[tuple[str, str]]
 
 
-class NoMetricsError(Exception):
-    """A look at the server brought nothing; the message says why."""
+class ScrapeError(Exception):
+    """A scrape that failed; the message completes "the server ..."."""
 
 
 def base_url(given: str) -> str:
-    """The address below which `/metrics` stands: a scheme is added, and `/metrics` or `/v1` at the end taken off. Raises ValueError."""
+    """Return the URL that `/metrics` is relative to.
+
+    A missing scheme is added; `/metrics` or `/v1` at the end is removed.
+
+    Raises:
+        ValueError: `given` is not the URL of a server.
+    """
     given = given.strip()
     url = given if "://" in given else f"http://{given}"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"{given!r} is no URL: {error}") from None
+        raise ValueError(f"{given!r} is not a URL: {error}") from None
     if (
         parts.scheme not in ("http", "https")
         or not parts.hostname
@@ -44,10 +50,10 @@ def base_url(given: str) -> str:
         or not url.isprintable()
         or " " in url
     ):
-        raise ValueError(f"{given!r} is no URL of a server; it looks like http://127.0.0.1:8000")
+        raise ValueError(f"{given!r} is not the URL of a server, such as http://127.0.0.1:8000")
     if parts.query or parts.fragment or parts.username or parts.password:
         raise ValueError(
-            f"{given!r}: only host, port and path belong here, no user, query or fragment"
+            f"{given!r}: a user, query or fragment does not belong here, only host, port and path"
         )
     path = parts.path.rstrip("/")
     for ending in ("/metrics", "/v1"):
@@ -56,15 +62,15 @@ def base_url(given: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What `/metrics` said. at: when, on the clock of `time.monotonic`."""
+class Scrape:
+    """Values of one scrape of `/metrics`, by name and labels."""
 
-    at: float
+    at: float  # as of `time.monotonic`
     values: Mapping[tuple[str, Labels], float]
 
     @classmethod
-    def of(cls, exposition: str, at: float) -> "Look":
-        """Raises ValueError for what is no exposition of a dedup server."""
+    def of(cls, exposition: str, at: float) -> "Scrape":
+        """Parse an exposition. Raise ValueError if it is not that of a dedup server."""
         values = {
             (sample.name, frozenset(sample.labels.items())): sample.value
             for family in text_string_to_metric_families(exposition)
@@ -72,7 +78,7 @@ class Look:
             if sample.name.startswith("dedup_")
         }
         if not values:
-            raise ValueError("it has no metrics of dedup")
+            raise ValueError("it contains no metrics of dedup")
         return cls(at, values)
 
     @property
@@ -83,7 +89,7 @@ class Look:
 
     @property
     def upstreams(self) -> dict[str, bool]:
-        """Whether each is up."""
+        """Upstreams by name, and whether they are up."""
         return {
             dict(labels)["upstream"]: value > 0
             for (name, labels), value in self.values.items()
@@ -92,24 +98,36 @@ class Look:
 
 
 class Window:
-    """What one model did between two looks; before there are two, since the server began, and then without rates."""
+    """Metrics of one model between two scrapes.
 
-    def __init__(self, model: str, now: Look, before: Look | None) -> None:
+    Args:
+        before: the earlier scrape. Without it, totals count from the server's start, and there are
+            no rates.
+    """
+
+    def __init__(self, model: str, now: Scrape, before: Scrape | None) -> None:
         self._model = ("model", model)
         self._now = now
         self._before = before
 
     def total(self, name: str, *labels: tuple[str, str]) -> float:
-        """By how much the counters `name` with these labels grew, all together. One that fell began anew: the server was restarted."""
-        grown = 0.0
+        """Return the increase of the counters `name` with these labels, summed.
+
+        A counter that is lower than before was reset by a restart of the server.
+        """
+        increase = 0.0
         wanted = {self._model, *labels}
         for key, value in self._now.values.items():
             if key[0] == name and wanted <= key[1]:
                 earlier = self._before.values.get(key, 0.0) if self._before else 0.0
-                grown += value - earlier if value >= earlier else value
-        return grown
+                if value >= earlier:
+                    increase += value - earlier
+                else:
+                    increase += value
+        return increase
 
     def gauge(self, name: str) -> float:
+        """Return the sum of the gauges `name` now."""
         return sum(
             value
             for (one, labels), value in self._now.values.items()
@@ -117,17 +135,21 @@ class Window:
         )
 
     def rate(self, name: str, *labels: tuple[str, str]) -> float | None:
-        """Per second."""
+        """Return `total` per second."""
         if self._before is None or self._now.at <= self._before.at:
             return None
         return self.total(name, *labels) / (self._now.at - self._before.at)
 
     def mean(self, histogram: str) -> float | None:
+        """Return the mean of the observations, None if there are none."""
         count = self.total(f"{histogram}_count")
         return self.total(f"{histogram}_sum") / count if count else None
 
     def quantile(self, histogram: str, share: float) -> float | None:
-        """As Prometheus' `histogram_quantile`; infinite if it lies beyond the last bucket."""
+        """Return a quantile as Prometheus's `histogram_quantile` does.
+
+        It is infinite beyond the last bucket, and None without observations.
+        """
         name = f"{histogram}_bucket"
         bounds = {
             dict(labels)["le"]
@@ -141,58 +163,56 @@ class Window:
         low, below = 0.0, 0.0
         for high, count in buckets:
             if count >= rank:
-                return (
-                    high
-                    if high == float("inf")
-                    else low + (high - low) * (rank - below) / (count - below)
-                )
+                if high == float("inf"):
+                    return high
+                return low + (high - low) * (rank - below) / (count - below)
             low, below = high, count
         return float("inf")
 
 
-def cells(model: str, now: Look, before: Look | None) -> dict[str, str]:
-    """What is shown of a model, by column."""
+def cells(model: str, now: Scrape, before: Scrape | None) -> dict[str, str]:
+    """Return the row of a model, by column."""
     window = Window(model, now, before)
     requests = window.rate("dedup_requests_total")
     loops = {action: window.rate("dedup_loops_total", ("action", action)) for action in _ACTIONS}
-    told = [f"{action} {rate * 60:.1f}" for action, rate in loops.items() if rate]
+    shown = [f"{action} {rate * 60:.1f}" for action, rate in loops.items() if rate]
     removed = window.total("dedup_removed_chars_total")
     chars = removed + window.total("dedup_output_chars_total")
     ratio = window.mean("dedup_repetition_ratio")
-    overhead = window.quantile("dedup_overhead_seconds", _HIGHEST_QUANTILE)
-    num_up, num_upstreams = sum(now.upstreams.values()), len(now.upstreams)
     return {
         "model": one_line(model),
         "requests/s": "-" if requests is None else f"{requests:.1f}",
         "streams": f"{window.gauge('dedup_streams_in_progress'):.0f}",
         "repetition": "-" if ratio is None else f"{ratio:.3f}",
         "removed": f"{removed / chars:.1%}" if chars else "-",
-        "overhead p99": "-"
-        if overhead is None
-        else f"{overhead * 1000:.1f} ms"
-        if overhead < float("inf")
-        else "> 5 s",
-        "upstream": "-"
-        if not num_upstreams
-        else ("down", "up")[num_up]
-        if num_upstreams == 1
-        else f"{num_up}/{num_upstreams} up",
-        "loops/min": "-" if before is None else ", ".join(told) or "0",
+        "overhead p99": _overhead(window),
+        "upstream": _up(now.upstreams),
+        "loops/min": "-" if before is None else ", ".join(shown) or "0",
     }
 
 
-_COLUMNS = (
-    "requests/s",
-    "streams",
-    "repetition",
-    "removed",
-    "overhead p99",
-    "upstream",
-)  # as wide as their names
+def _overhead(window: Window) -> str:
+    overhead = window.quantile("dedup_overhead_seconds", _HIGHEST_QUANTILE)
+    if overhead is None:
+        return "-"
+    return f"{overhead * 1000:.1f} ms" if overhead < float("inf") else "> 5 s"
+
+
+def _up(upstreams: dict[str, bool]) -> str:
+    if not upstreams:
+        return "-"
+    num_up = sum(upstreams.values())
+    if len(upstreams) == 1:
+        return "up" if num_up else "down"
+    return f"{num_up}/{len(upstreams)} up"
+
+
+# Columns that are as wide as their names.
+_COLUMNS = ("requests/s", "streams", "repetition", "removed", "overhead p99", "upstream")
 
 
 def table(rows: list[dict[str, str]]) -> Iterator[str]:
-    """A heading, and a line a model."""
+    """Yield a heading, then one line per row of `cells`."""
     columns = min(_NAME_COLUMNS, max(width(row["model"]) for row in rows))
     columns = max(columns, len("model"))
     for row in [{name: name for name in rows[0]}, *rows]:
@@ -201,13 +221,14 @@ def table(rows: list[dict[str, str]]) -> Iterator[str]:
 
 
 class Screen:
-    """Where lines go: on a terminal over those before them, else below."""
+    """Standard output. On a terminal, new lines replace those before them."""
 
     def __init__(self) -> None:
         self._live = sys.stdout.isatty()
         self._num_lines = 0
 
     def show(self, rows: list[dict[str, str]]) -> None:
+        """Show the rows of all models."""
         if self._live:
             self._redraw(list(table(rows)) if rows else ["no requests yet"])
             return
@@ -222,7 +243,8 @@ class Screen:
         if not rows:
             print(now, "no requests yet", flush=True)
 
-    def say(self, message: str) -> None:
+    def show_message(self, message: str) -> None:
+        """Show a message instead of rows."""
         message = f"{time.strftime('%H:%M:%S')} {one_line(message)}"
         if self._live:
             self._redraw([message])
@@ -239,39 +261,45 @@ class Screen:
         self._num_lines = len(lines)
 
 
-async def look(client: HttpClient) -> Look:
-    """Raises `NoMetricsError`."""
+async def scrape(client: HttpClient) -> Scrape:
+    """Read `/metrics`. Raise `ScrapeError` if that fails."""
     try:
         response = await client.request("GET", "/metrics", [(b"accept", b"text/plain")])
         body = await read_body(response)
     except (ConnectError, BrokenError, TimeoutError) as error:
-        raise NoMetricsError(f"cannot be reached: {error}") from None
+        raise ScrapeError(f"cannot be reached: {error}") from None
     except ApiError as error:
-        raise NoMetricsError(str(error)) from None
+        raise ScrapeError(str(error)) from None
     if response.status != 200:
-        raise NoMetricsError(f"answered {response.status} to /metrics")
+        raise ScrapeError(f"answered {response.status} to /metrics")
     try:
-        return Look.of(body.decode(), time.monotonic())
+        return Scrape.of(body.decode(), time.monotonic())
     except (ValueError, KeyError, IndexError) as error:
         reason = error if isinstance(error, ValueError) else "it is malformed"
-        raise NoMetricsError(
-            f"what stands at /metrics is none of a dedup server: {reason}"
-        ) from None
+        raise ScrapeError(f"has no metrics of a dedup server at /metrics: {reason}") from None
 
 
 async def watch(url: str, interval: float, count: int | None) -> bool:
-    """Looks every `interval` seconds, `count` times or without end. Whether any look brought something."""
+    """Scrape and show, every `interval` seconds.
+
+    Args:
+        url: as returned by `base_url`.
+        count: number of scrapes; None is without end.
+
+    Returns:
+        Whether any scrape succeeded.
+    """
     client = HttpClient(
         url, Timeouts(_TIMEOUT_SECONDS, _TIMEOUT_SECONDS, _TIMEOUT_SECONDS, _TIMEOUT_SECONDS)
     )
     screen = Screen()
-    before: Look | None = None
+    before: Scrape | None = None
     try:
         for number in itertools.count(1):
             try:
-                now = await look(client)
-            except NoMetricsError as error:
-                screen.say(f"{url} {error}; looking again every {interval:g} s")
+                now = await scrape(client)
+            except ScrapeError as error:
+                screen.show_message(f"{url} {error}; retrying every {interval:g} s")
             else:
                 screen.show([cells(model, now, before) for model in now.models])
                 before = now

@@ -1,7 +1,8 @@
-"""The demo model in llama.cpp's own format: `python tests/external/demo_gguf.py OUT.gguf` (needs gguf, safetensors, numpy).
+"""Convert the demo model to GGUF, for llama.cpp: `python tests/external/demo_gguf.py OUT.gguf`.
 
-Names and layout as llama.cpp's `llama` architecture wants them: query and key rows are reordered, for its rotary embedding pairs
-neighbours where transformers' pairs halves.
+Requires gguf, safetensors and numpy. Names and layout are those of llama.cpp's `llama`
+architecture. Query and key rows are reordered: llama.cpp's rotary embedding pairs neighbours,
+transformers' pairs halves.
 """
 
 import json
@@ -29,7 +30,7 @@ _LAYER_NAMES = {
 
 
 def write(path: Path, model: Path = DEMO_MODEL) -> None:
-    """Writes the model in `model` as a GGUF file."""
+    """Write the model in the folder `model` as a GGUF file."""
     config = json.loads((model / "config.json").read_text())
     writer = gguf.GGUFWriter(path, "llama")
     heads, size = config["num_attention_heads"], config["head_dim"]

@@ -1,7 +1,7 @@
-"""llama.cpp's server with the demo model, as an upstream: `python tests/external/llama_server.py PORT`.
+"""llama.cpp's server with the demo model: `python tests/external/llama_server.py PORT`.
 
-Two of its defaults are put aside: a repeat penalty of 1.1, which would keep the demo model from looping, and that a request ends the one
-before it.
+It overrides two defaults: a repeat penalty of 1.1, which would keep the demo model from looping,
+and that a request ends the one before it.
 """
 
 import sys

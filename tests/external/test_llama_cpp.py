@@ -1,4 +1,4 @@
-"""DRY against llama.cpp's own sampler. Run with `make test-llama-cpp`."""
+"""DRY against llama.cpp's own sampler: `make test-llama-cpp`."""
 
 import sys
 from pathlib import Path

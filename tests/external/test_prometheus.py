@@ -1,4 +1,6 @@
-"""A real Prometheus scrapes a real server: its tool is content, the rules evaluate, and every query of the dashboard has an answer."""
+"""Prometheus scrapes a server: promtool finds no fault, all rules evaluate, and every query of the
+dashboard returns values.
+"""
 
 import json
 import math
@@ -39,7 +41,7 @@ ALERTS = re.findall(r"- alert: (\S+)", (MONITORING / "alerts.yml").read_text())
 NUM_MODELS = 50
 SCRAPE_SECONDS = 1
 STEP_SECONDS = 1
-# So many that shares mean something: of fewer, no alert comes.
+# Enough for shares to be meaningful: with fewer, no alert fires.
 ASKS = [*ALL_KINDS, *[Ask("loops", stream=False)] * 60, *[Ask("breaks")] * 8]
 
 pytestmark = pytest.mark.skipif(
@@ -55,7 +57,7 @@ def promtool(
     )
 
 
-def test_promtool_is_content_and_the_counters_are_true() -> None:
+def test_promtool_accepts_the_metrics_and_the_counters_are_right() -> None:
     with serving() as url, OpenAI(base_url=f"{url}/v1", api_key="none") as client:
         asked = answered_chars = cut = 0
         for prompt in (
@@ -99,7 +101,7 @@ def test_promtool_is_content_and_the_counters_are_true() -> None:
     assert total("dedup_streams_in_progress") == 0
 
 
-def test_promtool_is_content_with_the_configuration_and_the_rules() -> None:
+def test_promtool_accepts_the_configuration_and_the_rules() -> None:
     for check in (
         promtool("check", "config", MONITORING / "prometheus.yml"),
         promtool(
@@ -128,14 +130,14 @@ class Prometheus:
         return list(self.get("query", query=expression)["result"])
 
     def values(self, expression: str) -> list[float]:
-        """Of all series, over the time of the traffic, as a panel asks for them."""
+        """Return the values of all series during the traffic, as a panel queries them."""
         data = self.get(
             "query_range", query=expression, start=self.began, end=self.ended, step=STEP_SECONDS
         )
         return [float(value) for series in data["result"] for _, value in series["values"]]
 
     def wait_for_scrapes(self, number: int) -> None:
-        """Until so many more have been made and the rules evaluated."""
+        """Wait for more scrapes and an evaluation of the rules."""
         before = self._num_scrapes()
         for _ in range(600):
             if self._num_scrapes() >= before + number:
@@ -150,7 +152,9 @@ class Prometheus:
 
 @contextmanager
 def running_prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """With the configuration that is shipped, but for the target and the intervals, and a day behind it that was quieter."""
+    """Run Prometheus with the shipped configuration, but the target, the intervals and a quieter
+    day before.
+    """
     text = (MONITORING / "prometheus.yml").read_text()
     for shipped, here in (
         ("127.0.0.1:8000", target),
@@ -190,7 +194,7 @@ def running_prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
 
 
 def _yesterday() -> str:
-    """A loop in a hundred answers, and one character of a hundred removed."""
+    """Return a day with a loop in 1% of the completions, and 1% of the characters removed."""
     lines = []
     now = int(time.time())
     for name in ("model:dedup_loops_per_answer:ratio1h", "model:dedup_removed_chars:share30m"):
@@ -214,7 +218,7 @@ def engine() -> Iterator[ScriptedUpstream]:
 def prometheus(
     engine: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prometheus]:
-    """Behind traffic of all kinds, twice: a counter must be seen before it can be seen to rise."""
+    """Run Prometheus during traffic of all kinds, sent twice: an increase needs two scrapes."""
     with (
         proxy(engine.url) as server,
         running_prometheus(
@@ -233,7 +237,7 @@ def prometheus(
         yield prometheus
 
 
-def test_the_server_is_scraped_and_what_it_counts_arrives(prometheus: Prometheus) -> None:
+def test_the_server_is_scraped(prometheus: Prometheus) -> None:
     assert prometheus.query('up{job="dedup"}')[0]["value"][1] == "1"
     assert prometheus.query("sum(dedup_requests_total)")[0]["value"][1] == str(2 * len(ASKS))
 
@@ -248,8 +252,8 @@ def test_every_rule_is_healthy_and_every_recording_rule_has_values(prometheus: P
         assert all(map(math.isfinite, values)), name
 
 
-def test_an_alert_that_has_to_come_is_on_its_way_and_others_are_not(prometheus: Prometheus) -> None:
-    """They fire after minutes; that their conditions hold is seen at once."""
+def test_exactly_the_expected_alert_is_pending(prometheus: Prometheus) -> None:
+    """Alerts fire after minutes; their conditions hold at once."""
     alerts = [
         (alert["labels"]["alertname"], alert["labels"].get("model"))
         for alert in prometheus.get("alerts")["alerts"]
@@ -275,10 +279,10 @@ def test_an_alert_that_has_to_come_is_on_its_way_and_others_are_not(prometheus: 
         for target in panel.get("targets", ())
     ],
 )
-def test_every_query_of_the_dashboard_has_an_answer(
+def test_every_query_of_the_dashboard_returns_values(
     prometheus: Prometheus, title: str, expression: str, model: str
 ) -> None:
-    """With variables in place as Grafana puts them there."""
+    """Variables are replaced as Grafana does."""
     rate_interval = max(STEP_SECONDS + SCRAPE_SECONDS, 4 * SCRAPE_SECONDS)
     expression = expression.replace("$__rate_interval", f"{rate_interval}s").replace(
         "$model", model
@@ -287,7 +291,7 @@ def test_every_query_of_the_dashboard_has_an_answer(
     assert any(map(math.isfinite, prometheus.values(expression))), (title, expression)
 
 
-def test_the_models_to_choose_from_are_those_asked_for(prometheus: Prometheus) -> None:
+def test_the_models_of_the_dashboard_are_those_requested(prometheus: Prometheus) -> None:
     (variable,) = [one for one in DASHBOARD["templating"]["list"] if one["name"] == "model"]
     found = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["definition"])
     assert found
@@ -296,7 +300,7 @@ def test_the_models_to_choose_from_are_those_asked_for(prometheus: Prometheus) -
 
 
 def cpu_seconds(pid: int) -> float:
-    """Used by a process and its children."""
+    """Return the CPU time of a process and its children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     ticks = [
         Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[11:13]
@@ -307,7 +311,9 @@ def cpu_seconds(pid: int) -> float:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_a_scrape_costs(engine: ScriptedUpstream, tmp_path: Path, workers: int) -> None:
-    """With so many models, each of which ended in every way and made every kind of text. Prints what docs/monitoring.md tells."""
+    """Measure scrapes of many models with all outcomes and channels. Print the figures of
+    docs/monitoring.md.
+    """
     with proxy(engine.url, workers=workers) as server:
         url = f"http://127.0.0.1:{server.port}"
         asks = [ask for model in engine.more_models for ask in every_outcome(model)]
@@ -334,8 +340,10 @@ def test_what_a_scrape_costs(engine: ScriptedUpstream, tmp_path: Path, workers: 
             }
     num_samples = sum(not line.startswith("#") for line in text.splitlines())
     print(
-        f"\n{NUM_MODELS} models, {workers} worker(s): {num_samples} samples, {len(text.encode()) / 1024:.0f} KiB, "
-        f"{1000 * statistics.median(seconds):.0f} ms a scrape (median of 20), {1000 * used:.0f} ms of CPU time; "
+        f"\n{NUM_MODELS} models, {workers} worker(s): {num_samples} samples,"
+        f" {len(text.encode()) / 1024:.0f} KiB, "
+        f"{1000 * statistics.median(seconds):.0f} ms per scrape (median of 20),"
+        f" {1000 * used:.0f} ms of CPU time; "
         f"Prometheus says: {told}"
     )
     assert told["scrape_samples_scraped"] == num_samples

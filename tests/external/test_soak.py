@@ -1,5 +1,9 @@
-"""The local engine at capacity for SOAK_SECONDS (600): readers that leave, bad requests, forced faults. Each request ends in a full answer
-or an honest error, and nothing is kept. `pytest -s` shows how it goes."""
+"""The local engine at capacity for SOAK_SECONDS (600), with disconnects, bad requests and forced
+faults.
+
+Each request ends in a complete response or an error, and no memory is kept. `pytest -s` shows
+progress.
+"""
 
 import http.client
 import json
@@ -27,16 +31,16 @@ from tests.demo_server import clean_environment, free_port
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "1000"))
 PLACES = 16
-CLIENTS = 24  # there is always one that waits
-PATIENCE = 60.0  # seconds without a word, after which a request hangs
+CLIENTS = 24  # at least one always waits
+PATIENCE = 60.0  # seconds without data, after which a request counts as hanging
 SECONDS_BETWEEN_FAULTS = 15.0
 
 FEW_PAGES = 6
-# `dedup serve`, in which SIGUSR1 makes the model's next step fail and SIGUSR2 makes it say what it holds.
+# `dedup serve`; SIGUSR1 makes the model's next step fail, SIGUSR2 reports what the server holds.
 SERVER = """
 import gc, json, os, signal, sys, threading
 from collections import Counter
-from dedup_server.engines.local.batching import PAGE, Batcher
+from dedup_server.engines.local.paged_engine import PAGE, PagedEngine
 from dedup_server.engines.local.engine import LocalEngine
 
 engines, armed = [], []
@@ -55,26 +59,27 @@ def load_and_patch(engine):
 
     engine.loaded.model.forward = forward_or_fail
 
-def tell(*_):
+def report(*_):
     gc.collect()
     names = Counter(type(each).__name__ for each in gc.get_objects())
     decoder = engines[0].loaded.decoder
-    scheduler, cache = decoder._processor.scheduler, decoder._processor.cache
+    scheduler, cache = decoder.engine.processor.scheduler, decoder.engine.processor.cache
     if not scheduler.has_pending_requests():  # else the decoder's thread is at it
         cache.evict_cached_blocks()
         cache.pool.try_to_free_sectors()
-    told = {"objects": sum(names.values()), "tasks": sum(names[each] for each in ("Task", "_asyncio.Task"))}
-    told |= {each: names[each] for each in ("RequestState", "Choice", "Completion", "Exchange", "Handle", "TimerHandle")}
-    told |= {"threads": threading.active_count(), "sequences": len(decoder._sequences)}
-    told |= {"active": len(scheduler.active_requests), "waiting": len(scheduler.waiting_requests)}
-    told |= {"free": cache.compute_free_capacity()}
-    print("TOLD " + json.dumps(told), file=sys.stderr, flush=True)
+    report = {"objects": sum(names.values()), "tasks": names["Task"] + names["_asyncio.Task"]}
+    kinds = ("RequestState", "Choice", "Completion", "Exchange", "Handle", "TimerHandle")
+    report |= {each: names[each] for each in kinds}
+    report |= {"threads": threading.active_count(), "sequences": len(decoder._sequences)}
+    report |= {"active": len(scheduler.active_requests), "waiting": len(scheduler.waiting_requests)}
+    report |= {"free": cache.compute_free_capacity()}
+    print("REPORT " + json.dumps(report), file=sys.stderr, flush=True)
 
 LocalEngine.load = load_and_patch
 if pages := int(os.environ["SOAK_PAGES"]):
-    Batcher._size = lambda batcher, context: (min(context, pages * PAGE), pages)
+    PagedEngine._size = lambda engine, context: (min(context, pages * PAGE), pages)
 signal.signal(signal.SIGUSR1, lambda *_: armed.append(1))
-signal.signal(signal.SIGUSR2, tell)
+signal.signal(signal.SIGUSR2, report)
 from dedup.cli import main
 sys.argv[0] = "dedup"
 main()
@@ -82,7 +87,8 @@ main()
 
 ENGLISH = [
     "She had not slept since the night when her brother disappeared.",
-    "The river rose in the night, and by morning the bridge was gone. Nobody in the village had heard it fall.",
+    "The river rose in the night, and by morning the bridge was gone."
+    " Nobody in the village had heard it fall.",
     "My dear Watson, you see everything; you fail, however, to reason from what you see.",
 ]
 CHINESE = [
@@ -91,7 +97,7 @@ CHINESE = [
     "他走进院子的时候，天已经黑透了，只有灶房里还亮着。",
 ]
 LONG_TEXT = "\n\n".join([*ENGLISH, *CHINESE] * 12)
-# Each gives the same answer each time.
+# Each is reproducible.
 SETTINGS: list[dict[str, Any]] = [
     {"temperature": 0},
     {"temperature": 1, "seed": 1},
@@ -151,19 +157,19 @@ class Server:
     def num_files(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
-    def tell(self) -> dict[str, float]:
-        """What the server holds."""
-        before = self.log.count("TOLD ")
+    def report(self) -> dict[str, float]:
+        """Return what the server holds."""
+        before = self.log.count("REPORT ")
         self.process.send_signal(signal.SIGUSR2)
         for _ in range(200):
             self.get("/health/live")
-            if self.log.count("TOLD ") > before:
-                told: dict[str, float] = json.loads(
-                    self.log.rpartition("TOLD ")[2].partition("\n")[0]
+            if self.log.count("REPORT ") > before:
+                report: dict[str, float] = json.loads(
+                    self.log.rpartition("REPORT ")[2].partition("\n")[0]
                 )
-                return told
+                return report
             time.sleep(0.05)
-        raise TimeoutError("it does not tell")
+        raise TimeoutError("it does not report")
 
     def get(self, path: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
@@ -204,7 +210,7 @@ class Server:
 
 @contextmanager
 def serving(num_pages: int = 0) -> Iterator[Server]:
-    """num_pages: of keys and values there is memory for; 0: for all that can be asked for."""
+    """Run the server. num_pages: memory for keys and values; 0 is as much as requests can need."""
     port = free_port()
     command = [
         sys.executable,
@@ -241,7 +247,8 @@ def serving(num_pages: int = 0) -> Iterator[Server]:
 
 
 def request(path: str, body: bytes) -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nHost: soak.test\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: soak.test\r\n"
+    head += "Content-Type: application/json\r\nConnection: close\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -249,14 +256,14 @@ def completion(fields: dict[str, Any]) -> bytes:
     return request("/v1/completions", json.dumps(fields).encode())
 
 
-class NotHonestError(Exception):
-    """An answer that is neither full nor an error that says so."""
+class DishonestResponseError(Exception):
+    """A response that is neither complete nor an error."""
 
 
-def read_answer(
+def read_response(
     connection: socket.socket, pause: float = 0, num_choices: int = 1
 ) -> tuple[int, dict[int, str], str | None]:
-    """Status, text by choice, and the error's code of an answer that must be full or end in an error. Raises NotHonestError."""
+    """Return status, text by choice, and error code of a response. Raise DishonestResponseError."""
     response = http.client.HTTPResponse(connection)
     try:
         response.begin()
@@ -265,7 +272,9 @@ def read_answer(
             body += part
             time.sleep(pause)
         if response.length:
-            raise NotHonestError(f"{response.length} bytes are missing behind {body[-200:]!r}")
+            raise DishonestResponseError(
+                f"{response.length} bytes are missing behind {body[-200:]!r}"
+            )
     finally:
         response.close()
     try:
@@ -285,10 +294,10 @@ def read_answer(
             if choice["finish_reason"]
         ]
         if len(ended) >= num_choices:
-            raise NotHonestError("it ended as if all were well, and an error came")
+            raise DishonestResponseError("it ended as if all were well, and an error came")
         return response.status, {}, chunks[-1]["error"]["code"]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise NotHonestError(
+        raise DishonestResponseError(
             f"{type(error).__name__}: {error} in {response.status} {body[-300:]!r}"
         ) from None
 
@@ -298,7 +307,7 @@ def _full(status: int, chunks: list[dict[str, Any]]) -> tuple[int, dict[int, str
     ended = set()
     for chunk in chunks:
         if "error" in chunk:
-            raise NotHonestError(f"an error in the midst: {chunk}")
+            raise DishonestResponseError(f"an error in the midst: {chunk}")
         for choice in chunk["choices"]:
             said = (
                 choice
@@ -312,13 +321,13 @@ def _full(status: int, chunks: list[dict[str, Any]]) -> tuple[int, dict[int, str
             if choice["finish_reason"]:
                 ended.add(choice["index"])
     if status != 200 or not texts or ended != set(texts):
-        raise NotHonestError(f"{status}: of choices {sorted(texts)} {sorted(ended)} ended")
+        raise DishonestResponseError(f"{status}: of choices {sorted(texts)} {sorted(ended)} ended")
     return status, texts, None
 
 
 @dataclass
 class Soak:
-    """Clients that ask until `stop`, and what became of what they asked."""
+    """Clients that send requests until `stop`, and the outcomes."""
 
     server: Server
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -334,7 +343,7 @@ class Soak:
             kind = chance.choices(list(kinds), list(kinds.values()))[0]
             try:
                 outcome = kind(chance)
-            except (NotHonestError, OSError, http.client.HTTPException) as error:
+            except (DishonestResponseError, OSError, http.client.HTTPException) as error:
                 outcome = "wrong"
                 with self._lock:
                     self.wrong.append(f"{kind.__name__}: {type(error).__name__}: {error}")
@@ -342,7 +351,9 @@ class Soak:
                 self.outcomes[outcome] += 1
 
     def _fields(self, chance: random.Random) -> tuple[str, dict[str, Any]]:
-        """A path and a request that gives the same each time, or, one in eight, samples freely."""
+        """Return a path and a request that is reproducible, or, one in eight, samples without a
+        seed.
+        """
         number = chance.randrange(len(SETTINGS))
         prompt = chance.choice(ENGLISH + CHINESE)
         fields = {
@@ -372,10 +383,10 @@ class Soak:
         path, fields = self._fields(chance)
         with self.server.connect() as connection:
             connection.sendall(request(path, json.dumps(fields).encode()))
-            status, texts, code = read_answer(connection, pause, fields.get("n", 1))
+            status, texts, code = read_response(connection, pause, fields.get("n", 1))
         if code is not None:
             if code != "engine_failed" or status not in (200, 500):
-                raise NotHonestError(f"{status} {code} for {fields}")
+                raise DishonestResponseError(f"{status} {code} for {fields}")
             return "engine_failed"
         if fields["temperature"] and "seed" not in fields:
             return "answered"
@@ -383,7 +394,7 @@ class Soak:
         with self._lock:
             first = self._answers.setdefault(key, texts)
         if texts != first:
-            raise NotHonestError(
+            raise DishonestResponseError(
                 f"answered otherwise than before: {texts} instead of {first} for {key}"
             )
         return "answered"
@@ -397,7 +408,7 @@ class Soak:
             connection.sendall(
                 request(path, json.dumps({**fields, "max_tokens": 400, "min_tokens": 400}).encode())
             )
-            if chance.random() < 0.4:  # before a word has come
+            if chance.random() < 0.4:  # before any data
                 time.sleep(chance.random() * 0.1)
             else:
                 for _ in range(chance.randrange(1, 20)):
@@ -416,9 +427,9 @@ class Soak:
             connection.sendall(
                 completion({"prompt": ENGLISH[0], "max_tokens": 5, "stream": stream, **changes})
             )
-            status, _, code = read_answer(connection)
+            status, _, code = read_response(connection)
         if status != expected or code is None:
-            raise NotHonestError(f"{status} {code} for {changes}")
+            raise DishonestResponseError(f"{status} {code} for {changes}")
         return "refused"
 
     def _garbage(self, chance: random.Random) -> str:
@@ -440,7 +451,7 @@ class Soak:
                 while part := connection.recv(65536):
                     received += part
         if received and not received.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5")):
-            raise NotHonestError(f"{received[:200]!r} for {sent[:200]!r}")
+            raise DishonestResponseError(f"{received[:200]!r} for {sent[:200]!r}")
         return "refused"
 
 
@@ -451,7 +462,7 @@ def server() -> Iterator[Server]:
 
 
 def settle(server: Server) -> float:
-    """Seconds until nothing is in progress."""
+    """Return the seconds until nothing is in progress."""
     began = time.monotonic()
     while server.in_progress:
         assert time.monotonic() - began < 1, "an answer is in progress that nobody reads"
@@ -460,18 +471,23 @@ def settle(server: Server) -> float:
 
 
 def idle(server: Server) -> dict[str, float]:
-    """What the server holds when all have left."""
+    """Return what the server holds after all clients have disconnected."""
     settle(server)
     for _ in range(20):
-        told = server.tell()
-        if (told["sequences"], told["active"], told["waiting"], told["free"]) == (0, 0, 0, 1):
+        report = server.report()
+        if (report["sequences"], report["active"], report["waiting"], report["free"]) == (
+            0,
+            0,
+            0,
+            1,
+        ):
             break
         time.sleep(0.05)
-    return told
+    return report
 
 
 def require_all_free(server: Server, places: int = PLACES) -> None:
-    """So many streams begin, and go on at the same time; then nothing is held."""
+    """Require that all places can be used together, and that nothing is held afterwards."""
     with ExitStack() as readers:
         connections = [readers.enter_context(server.connect()) for _ in range(places)]
         for connection in connections:
@@ -481,15 +497,20 @@ def require_all_free(server: Server, places: int = PLACES) -> None:
             while b'"text"' not in received:
                 received += connection.recv(4096)
         assert server.in_progress == places
-    told = idle(server)
-    assert (told["sequences"], told["active"], told["waiting"], told["free"]) == (0, 0, 0, 1)
+    report = idle(server)
+    assert (report["sequences"], report["active"], report["waiting"], report["free"]) == (
+        0,
+        0,
+        0,
+        1,
+    )
 
 
 def show(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
 
-def test_at_capacity_every_request_ends_in_an_answer_or_an_honest_error_and_memory_is_flat(
+def test_at_capacity_every_request_ends_and_memory_is_flat(
     server: Server,
 ) -> None:
     measured = run_soak(server, SECONDS)
@@ -504,17 +525,19 @@ def test_at_capacity_every_request_ends_in_an_answer_or_an_honest_error_and_memo
     assert end - quarter < 16, "memory grows"
 
 
-def test_where_there_is_memory_for_few_every_request_still_ends() -> None:
+def test_with_little_memory_every_request_ends() -> None:
     with serving(FEW_PAGES) as server:
         run_soak(
             server, SECONDS / 5, places=1, forces_faults=False
-        )  # a fault would end a standstill
+        )  # a fault would hide a standstill
 
 
 def run_soak(
     server: Server, seconds: float, places: int = PLACES, forces_faults: bool = True
 ) -> list[tuple[float, float]]:
-    """When, and how many megabytes the server had. places: so many begin at once, at the least."""
+    """Return times and the server's megabytes. places: number of streams that must be able to run
+    together.
+    """
     soak = Soak(server)
     clients = [threading.Thread(target=soak.client, args=(seed,)) for seed in range(CLIENTS)]
     for client in clients:
@@ -533,11 +556,12 @@ def run_soak(
                 faults += 1
             if now - shown > 10:
                 shown = now
-                told = " ".join(
+                outcomes = " ".join(
                     f"{name} {number}" for name, number in sorted(soak.outcomes.items())
                 )
                 show(
-                    f"{now:.0f} s: {server.megabytes:.1f} MB, {server.num_files} files, {faults} faults; {told}"
+                    f"{now:.0f} s: {server.megabytes:.1f} MB, {server.num_files} files,"
+                    f" {faults} faults; {outcomes}"
                 )
     finally:
         soak.stop.set()
@@ -559,13 +583,13 @@ def run_soak(
     return measured
 
 
-def test_a_thousand_rounds_of_15_of_16_that_hang_up_leave_nothing_behind(server: Server) -> None:
+def test_a_thousand_rounds_of_disconnects_leave_nothing_behind(server: Server) -> None:
     asked = completion(
         {"prompt": CHINESE[1], "max_tokens": 20, "min_tokens": 20, "seed": 7, "stream": True}
     )
     with server.connect() as connection:
         connection.sendall(asked)
-        alone = read_answer(connection)
+        alone = read_response(connection)
     assert alone[1][0]
     held: list[tuple[dict[str, float], float, int]] = []
     for number in range(ROUNDS):
@@ -578,10 +602,10 @@ def test_a_thousand_rounds_of_15_of_16_that_hang_up_leave_nothing_behind(server:
                     completion({**ENDLESS, "prompt": (ENGLISH + CHINESE)[index % 6], "seed": index})
                 )
             for index, connection in enumerate(leave):
-                if (index + number) % 3:  # the others leave before they hear a word
+                if (index + number) % 3:  # the others disconnect before any data
                     assert connection.recv(4096).startswith(b"HTTP/1.1 200")
                 connection.close()
-            assert read_answer(stays) == alone
+            assert read_response(stays) == alone
         settle(server)
         if number % (ROUNDS // 4) == ROUNDS // 4 - 1:
             held.append((idle(server), server.megabytes, server.num_files))
@@ -593,7 +617,7 @@ def test_a_thousand_rounds_of_15_of_16_that_hang_up_leave_nothing_behind(server:
     assert all(last[name] <= first[name] + 1 for name in last), (
         first,
         last,
-    )  # one request, that for the signal, may be there
+    )  # the request for the report may be there
     require_all_free(server)
     assert server.outcome("client_gone") == ROUNDS * (PLACES - 1) + PLACES
     assert server.outcome("ok") + server.outcome("cut") == ROUNDS + 1

@@ -1,4 +1,6 @@
-"""Loops of the demo model, written down by the server, become pairs that TRL trains it on. In a venv of its own: `make test-trl`."""
+"""Incidents of the demo model become pairs that TRL trains it on. In its own environment: `make
+test-trl`.
+"""
 
 import json
 import subprocess
@@ -23,7 +25,7 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `dedup export-pairs` makes of the loops in some answers."""
+    """Return the output of `dedup export-pairs` for some loops."""
     folder = tmp_path_factory.mktemp("pairs")
     log = folder / "loops.jsonl"
     with serving(incident_log=str(log)) as url:
@@ -59,7 +61,7 @@ def test_datasets_reads_them(pairs: Path) -> None:
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_dpo_trains_on_them(pairs: Path, tmp_path: Path, chat: bool) -> None:
-    """After a few steps the model prefers what was healed to what looped."""
+    """After a few steps the model prefers healed completions to loops."""
     rows = [json.loads(line) for line in pairs.read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if isinstance(row["prompt"], list) is chat]
     assert len(rows) >= 3

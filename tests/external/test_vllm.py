@@ -1,4 +1,4 @@
-"""A real vLLM finds the plugin by its entry point, and it does what it promises. For vLLM's own Python: `make test-vllm`."""
+"""vLLM finds the plugin by its entry point. In vLLM's own environment: `make test-vllm`."""
 
 import inspect
 import json
@@ -56,11 +56,12 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
-    """Of a server as an operator starts it: nothing in its command line names the plugin."""
+    """Yield a client of a server that is started without any option of the plugin."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = f"{sys.executable} -m vllm.entrypoints.openai.api_server --host 127.0.0.1 --port {port}".split()
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += f"--host 127.0.0.1 --port {port}".split()
     command += [
         "--model",
         str(ROOT / "server/dedup_server/demo_model"),
@@ -118,7 +119,7 @@ def loops(said: str) -> bool:
     return detector.event is not None
 
 
-def test_what_loops_without_it_does_not_loop_with_it(client: OpenAI) -> None:
+def test_a_looping_completion_does_not_loop_with_the_plugin(client: OpenAI) -> None:
     looping = [prompt for prompt in PROMPTS if loops(text(client, prompt))]
     print(f"{len(looping)} of {len(PROMPTS)} prompts loop without the plugin")
     assert len(looping) >= 10
@@ -138,7 +139,7 @@ def test_no_n_gram_of_tokens_occurs_twice(client: OpenAI) -> None:
 
 
 def test_requests_do_not_disturb_each_other(client: OpenAI) -> None:
-    """Whoever asks for nothing gets, to the byte, what it got before, and each of the others what it gets alone."""
+    """A request gets what it gets alone, to the byte, whatever the others ask for."""
     prompt = PROMPTS[1]
     ways = [None, *WAYS.values(), None]
     alone = [text(client, prompt, way) for way in ways]
@@ -171,16 +172,14 @@ def test_requests_do_not_disturb_each_other(client: OpenAI) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_refused_by_name(
-    client: OpenAI, xargs: dict[str, Any], message: str
-) -> None:
+def test_invalid_options_are_named(client: OpenAI, xargs: dict[str, Any], message: str) -> None:
     with pytest.raises(BadRequestError) as caught:
         text(client, PROMPTS[0], xargs)
     print(caught.value.status_code, caught.value.body["message"])  # type: ignore[index]
     assert message in caught.value.body["message"]  # type: ignore[index]
 
 
-def test_extreme_values_end_nobodys_request(client: OpenAI) -> None:
+def test_extreme_values_fail_no_request(client: OpenAI) -> None:
     most = 2**31 - 1
     for xargs in (
         {"no_repeat_ngram_size": most, "no_repeat_ngram_window": most},
@@ -237,8 +236,10 @@ def wanted(
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_vllms_own_batch_of_requests_that_come_and_go(asynchronous: bool) -> None:
-    """The tokens come as from a device: under asynchronous scheduling vLLM shows -1 and mends it only for who asks."""
+def test_vllms_own_batch_with_changing_requests(asynchronous: bool) -> None:
+    """Tokens arrive as from a device: with asynchronous scheduling vLLM shows -1, and replaces it
+    only on request.
+    """
     numbers = random.Random(7)
     processor = DedupLogitsProcessor(configuration(asynchronous), torch.device("cpu"), False)
     batch = InputBatch(
@@ -253,7 +254,7 @@ def test_vllms_own_batch_of_requests_that_come_and_go(asynchronous: bool) -> Non
     )
     requests: dict[
         str, tuple[dict[str, Any], list[int], list[int]]
-    ] = {}  # the way, the prompt, what was really said
+    ] = {}  # the form of the tokens, the prompt, the tokens generated
     shown: dict[str, list[int]] = {}
     names = 0
     for step in range(150):
@@ -290,8 +291,10 @@ def test_vllms_own_batch_of_requests_that_come_and_go(asynchronous: bool) -> Non
     print(f"{names} requests in 150 steps")
 
 
-def test_model_runner_v2_takes_the_class() -> None:
-    """Loaded by its own loader from the entry point; what it calls has its own signatures; nothing abstract is left."""
+def test_model_runner_v2_accepts_the_class() -> None:
+    """vLLM's own loader loads it from the entry point; signatures match, and nothing abstract is
+    left.
+    """
     validate = build_custom_logits_processors_params_validator(None)
     with pytest.raises(VLLMValidationError, match="dry_multiplier"):
         validate(params({"dry_multiplier": -1}))

@@ -1,10 +1,10 @@
-"""Builds the wheels and tries each in an environment of its own: `make wheels`.
+"""Build the wheels and test each in an environment of its own: `make wheels`.
 
     python tests/external/wheels.py --into dist python3.11 /opt/python3.12/bin/python3
 
-For each interpreter that is there a compiled wheel, for any Linux that its C library allows (auditwheel), and one for all without
-compiled parts. A wheel is tried where nothing but it and what it needs is installed: it says which form it has, it filters, and the
-server's commands name their extra.
+For each interpreter, build a compiled wheel for any Linux that its C library allows (auditwheel),
+and one wheel without compiled parts for all. A wheel is tested without other packages than its
+dependencies: it reports its form, it filters, and the server's commands name their extra.
 """
 
 import argparse
@@ -22,7 +22,7 @@ LOOP = "The river had risen in the night and taken the bridge. " * 12
 
 
 def run(*command: str | Path, given: str = "", fails: bool = False, **more: str) -> str:
-    """Return what a command prints. Ends the program with its output if it does other than it should."""
+    """Return the output of a command. Exit with the output if the command fails unexpectedly."""
     done = subprocess.run(
         list(map(str, command)),
         input=given,
@@ -34,13 +34,14 @@ def run(*command: str | Path, given: str = "", fails: bool = False, **more: str)
     )
     if (done.returncode != 0) != fails:
         sys.exit(
-            f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            f"{' '.join(map(str, command))} ended with {done.returncode}:\n"
+            f"{done.stdout}{done.stderr}"
         )
     return done.stdout + done.stderr
 
 
 def built(python: str, into: Path, folder: Path, *, is_compiled: bool) -> Path:
-    """Build the wheel in a copy of the tree, so that nothing that was built before gets into it."""
+    """Build the wheel in a copy of the tree, without results of earlier builds."""
     tree, raw = folder / "tree", folder / "raw"
     ignored = shutil.ignore_patterns(
         "*.so", "__pycache__", ".*", "build", "dist", "*.egg-info", "node_modules"

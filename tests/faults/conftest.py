@@ -1,4 +1,4 @@
-"""What the fault tests stand between."""
+"""The upstream that the fault tests use."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""`dedup serve` as its own process in front of an upstream, and what a client on a raw socket needs."""
+"""`dedup serve` as a process in front of an upstream, and clients on raw sockets."""
 
 import http.client
 import json
@@ -29,7 +29,7 @@ class Proxy:
 
     @property
     def log(self) -> str:
-        """All that it has written, to standard output and error."""
+        """Standard output and error of the server."""
         return self.log_path.read_text("utf-8", "replace")
 
     @property
@@ -68,7 +68,7 @@ class Proxy:
 
 @contextmanager
 def proxy(upstream_url: str, **settings: Any) -> Iterator[Proxy]:
-    """Ready; its settings are given in its environment. Nothing that happens to it may end in a traceback."""
+    """Yield a ready server, with its settings in the environment. It must not log a traceback."""
     port = free_port()
     environment = {
         **clean_environment(),
@@ -126,7 +126,7 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """What the answer says, streamed or whole."""
+        """The content of the completion, streamed or whole."""
         if not self.headers["Content-Type"].startswith("text/event-stream"):
             return str(self.json["choices"][0]["message"]["content"])
         choices = (choice for chunk in self.chunks for choice in chunk.get("choices", []))
@@ -151,7 +151,7 @@ class Reply:
         return [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
 
     def check_complete(self, text: str) -> None:
-        """It is a stream that says `text` and ends as it should."""
+        """Require a complete stream of `text`."""
         assert self.status == 200, self.body
         assert self.text == text
         assert self.finish_reasons == ["stop"]
@@ -160,7 +160,7 @@ class Reply:
         assert not any("error" in chunk for chunk in self.chunks)
 
     def check_broken(self, text: str) -> dict[str, Any]:
-        """It is a stream that says `text`, then that something failed, and nothing more. Gives the error."""
+        """Require a stream of `text` that ends with an error. Return the error."""
         assert self.status == 200, self.body
         assert self.chunks, "the stream ended without a word"
         error = _checked_error(self.chunks[-1])
@@ -170,7 +170,7 @@ class Reply:
         return error
 
     def check_refused(self, *statuses: int) -> dict[str, Any]:
-        """It is an error of one of these statuses, in OpenAI's shape. Gives the error."""
+        """Require an error with one of these statuses, in OpenAI's shape. Return the error."""
         assert self.status in statuses, self.body
         return _checked_error(self.json)
 
@@ -185,7 +185,7 @@ def _checked_error(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def http_request(method: str, path: str, body: bytes, *headers: str) -> bytes:
-    """A request after which the connection closes, unless `headers` say otherwise."""
+    """Return a request; the connection closes after it, unless `headers` say otherwise."""
     lines = [f"{method} {path} HTTP/1.1", "Host: proxy.test", *headers]
     if not any(header.lower().startswith("connection:") for header in headers):
         lines.append("Connection: close")
@@ -214,7 +214,7 @@ def chat_request(
 
 
 def read_reply(connection: socket.socket) -> Reply:
-    """The next answer; leaves the connection open. Only where nothing else is sent behind it."""
+    """Read the next response and keep the connection open. Nothing may follow the response."""
     response = http.client.HTTPResponse(connection)
     try:
         response.begin()
@@ -224,7 +224,7 @@ def read_reply(connection: socket.socket) -> Reply:
 
 
 def ask_raw(port: int, data: bytes, seconds: float = 5.0) -> bytes:
-    """What comes back for these bytes until the connection closes, or nothing has come for a while."""
+    """Return what the server sends until it closes the connection, or sends nothing for a while."""
     received = b""
     with (
         socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection,
@@ -242,7 +242,7 @@ def statuses(received: bytes) -> list[int]:
 
 @dataclass
 class Reading:
-    """A stream that is read as it comes."""
+    """A stream that is read as it arrives."""
 
     connection: socket.socket
     received: bytes = field(default=b"")

@@ -1,4 +1,6 @@
-"""An upstream scripted byte by byte, on a real socket: the model asked for picks what it does. It records what it was asked."""
+"""An upstream on a raw socket, scripted byte by byte. The requested model selects the script; all
+requests are recorded.
+"""
 
 import json
 import random
@@ -14,13 +16,19 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-NOVEL = "The river rose in the night, and by morning the bridge was gone. Nobody in the village had heard it fall."
-EVENT_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nConnection: close\r\n\r\n"
+NOVEL = (
+    "The river rose in the night, and by morning the bridge was gone."
+    " Nobody in the village had heard it fall."
+)
+EVENT_STREAM = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+    b"Cache-Control: no-cache\r\nConnection: close\r\n\r\n"
+)
 DONE = b"data: [DONE]\n\n"
 
 
 class HungUpError(ConnectionError):
-    """The other side has closed the connection."""
+    """The client has closed the connection."""
 
 
 @dataclass
@@ -47,17 +55,17 @@ class Request:
 
 @dataclass
 class Seen:
-    """What the upstream saw of one model's requests."""
+    """Requests for one model, as the upstream saw them."""
 
     requests: list[Request] = field(default_factory=list)
     asked: threading.Event = field(default_factory=threading.Event)
     hung_up: threading.Event = field(default_factory=threading.Event)
     hung_up_at: float = 0.0
-    written: int = 0  # bytes that the network took
+    written: int = 0  # bytes sent
 
 
 class Exchange:
-    """One request and what is answered to it."""
+    """One request and its response."""
 
     def __init__(self, request: Request, connection: socket.socket, seen: Seen) -> None:
         self.request = request
@@ -73,7 +81,7 @@ class Exchange:
             view = view[sent:]
 
     def pause(self, seconds: float) -> None:
-        """Raises `HungUpError` as soon as the other side hangs up."""
+        """Wait. Raise `HungUpError` as soon as the client closes the connection."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if select.select([self._connection], [], [], left)[0]:
@@ -82,7 +90,7 @@ class Exchange:
                 time.sleep(min(left, 0.01))  # another request waits
 
     def reset(self) -> None:
-        """Breaks the connection off with a RST."""
+        """Close the connection with a RST."""
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._connection.close()
 
@@ -115,7 +123,7 @@ class RawUpstream:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def answer(self, request: Request, connection: socket.socket) -> bool:
-        """Returns whether the connection stays open."""
+        """Respond to a request. Return whether the connection stays open."""
         self.requests.append(request)
         if request.method == "GET" and request.target == "/v1/models":
             exchange = Exchange(request, connection, Seen())
@@ -141,7 +149,7 @@ def raw_upstream(**scripts: Script) -> Iterator[RawUpstream]:
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         listener.setsockopt(
             socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024
-        )  # what the network swallows stays small
+        )  # bounds what the network buffers
         upstream = RawUpstream(listener.getsockname()[1], {**SCRIPTS, **scripts})
         connections: set[socket.socket] = set()
         threads: list[threading.Thread] = []
@@ -203,7 +211,7 @@ def _read_request(reader: Any, number: int) -> Request | None:
 
 @dataclass
 class Trap:
-    """A server that nobody may ever come to."""
+    """A server that must not be connected to."""
 
     port: int
     num_connections: int = 0
@@ -251,7 +259,7 @@ def piece(text: str | None, finish_reason: str | None = None) -> dict[str, Any]:
 
 
 def say(*texts: str) -> bytes:
-    """The events of these deltas."""
+    """Return the events of these deltas."""
     return b"".join(event(piece(text)) for text in texts)
 
 
@@ -277,7 +285,7 @@ def whole(text: str) -> dict[str, Any]:
 
 
 def chunked(parts: Iterable[bytes]) -> bytes:
-    """A body in chunks, without its end."""
+    """Return a chunked body without its last chunk."""
     return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
 
 
@@ -295,7 +303,7 @@ def _words() -> list[str]:
 
 
 def novel(number: int, num_sentences: int = 12) -> str:
-    """Sentences that no other number has; about a thousand characters."""
+    """Return about a thousand characters that differ from those of any other number."""
     chance = random.Random(number)
     sentences = (
         " ".join(chance.choices(_words(), k=12)).capitalize() + ". " for _ in range(num_sentences)
@@ -304,7 +312,7 @@ def novel(number: int, num_sentences: int = 12) -> str:
 
 
 def replies(*parts: bytes | float) -> Script:
-    """Sends the bytes, waits the seconds, then closes the connection."""
+    """Return a script that sends the bytes, waits and closes the connection."""
 
     def script(exchange: Exchange) -> None:
         for part in parts:
@@ -335,7 +343,7 @@ def ok(exchange: Exchange) -> None:
 
 
 def echo(exchange: Exchange) -> None:
-    """Says what it was told last."""
+    """Respond with the last message."""
     exchange.answer_json(whole(exchange.request.json["messages"][-1]["content"]))
 
 
@@ -359,7 +367,7 @@ def headers_only(exchange: Exchange) -> None:
 
 
 def drip(exchange: Exchange) -> None:
-    """New text every 20 ms, for ten seconds."""
+    """Stream new text every 20 ms for ten seconds."""
     exchange.send(EVENT_STREAM)
     for number in range(500):
         exchange.send(say(novel(number, 1)))
@@ -367,7 +375,7 @@ def drip(exchange: Exchange) -> None:
 
 
 def timed(exchange: Exchange) -> None:
-    """A stream of a second and a half."""
+    """Stream for one and a half seconds."""
     exchange.send(EVENT_STREAM)
     for number in range(30):
         exchange.send(say(novel(number, 1)))

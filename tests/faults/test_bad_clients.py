@@ -1,4 +1,6 @@
-"""Clients that leave, dawdle, lie about lengths, speak broken HTTP or want to be sent elsewhere."""
+"""Clients that disconnect, are slow, send wrong lengths or invalid HTTP, or attempt to reach other
+servers.
+"""
 
 import json
 import re
@@ -56,7 +58,7 @@ def locked(upstream: RawUpstream) -> Iterator[Proxy]:
         yield locked
 
 
-# --- Gone -----------------------------------------------------------------------------------------------------------------------
+# --- Gone -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def locked(upstream: RawUpstream) -> Iterator[Proxy]:
         pytest.param("silent", False, False, id="not streaming"),
     ],
 )
-def test_a_client_that_leaves_ends_the_generation(
+def test_a_client_that_disconnects_ends_the_generation(
     front: Proxy, upstream: RawUpstream, model: str, stream: bool, reads_first: bool
 ) -> None:
     name = f"{model}-{stream}-{reads_first}"
@@ -88,7 +90,7 @@ def test_a_client_that_leaves_ends_the_generation(
     assert seen.hung_up_at - left_at < 1
 
 
-def test_a_client_that_left_is_counted(front: Proxy, upstream: RawUpstream) -> None:
+def test_a_client_that_disconnects_is_counted(front: Proxy, upstream: RawUpstream) -> None:
     upstream.scripts["left"] = upstream.scripts["silent"]
     before = _clients_gone(front)
     with front.connected() as connection:
@@ -118,11 +120,11 @@ def _clients_gone(front: Proxy) -> float:
     )
 
 
-# --- Slow -----------------------------------------------------------------------------------------------------------------------
+# --- Slow -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("policy", ["off", "balanced"])
-def test_a_reader_who_reads_nothing_holds_the_upstream_back(
+def test_a_client_that_does_not_read_pauses_the_upstream(
     front: Proxy, upstream: RawUpstream, policy: str
 ) -> None:
     name, most = f"endless-{policy}", 8_000_000
@@ -159,7 +161,7 @@ def test_a_reader_who_reads_nothing_holds_the_upstream_back(
 @pytest.mark.parametrize(
     "beginning", [b"", b"P", b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nX-Slow: "]
 )
-def test_a_head_that_does_not_come_is_not_waited_for(front: Proxy, beginning: bytes) -> None:
+def test_an_incomplete_head_times_out(front: Proxy, beginning: bytes) -> None:
     received, waited = _dripped(front, beginning, b"a" if len(beginning) > 1 else b"")
     assert waited < HEADER_TIMEOUT + 1
     assert statuses(received) in ([], [408])
@@ -168,9 +170,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(front: Proxy, beginning: by
 @pytest.mark.parametrize(
     "beginning", [b"P", b"\r\n", b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nX-Slow: "]
 )
-def test_the_next_head_on_a_connection_is_not_waited_for_either(
-    front: Proxy, beginning: bytes
-) -> None:
+def test_the_next_head_on_a_connection_times_out(front: Proxy, beginning: bytes) -> None:
     with front.connected() as connection:
         connection.sendall(chat_request("ok", True, "Connection: keep-alive"))
         read_reply(connection).check_complete(NOVEL)
@@ -185,7 +185,7 @@ def test_the_next_head_on_a_connection_is_not_waited_for_either(
 @pytest.mark.parametrize(
     "lines", ["Content-Length: 1000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n3e8\r\n"]
 )
-def test_a_body_that_does_not_come_is_a_408(front: Proxy, lines: str) -> None:
+def test_an_incomplete_body_is_a_408(front: Proxy, lines: str) -> None:
     received, waited = _dripped(front, f"{POST}{lines}".encode(), b" ")
     assert waited < BODY_TIMEOUT + 1
     assert statuses(received) == [408]
@@ -193,7 +193,9 @@ def test_a_body_that_does_not_come_is_a_408(front: Proxy, lines: str) -> None:
 
 
 def _dripped(front: Proxy, beginning: bytes, drop: bytes) -> tuple[bytes, float]:
-    """What comes back while `drop` is sent now and again, and how long it took to come, or the connection to close."""
+    """Return what arrives while `drop` is sent repeatedly, and the time until it arrived or the
+    connection closed.
+    """
     received, began, waited = b"", time.monotonic(), 0.0
     with front.connected() as connection:
         connection.sendall(beginning)
@@ -214,7 +216,7 @@ def _dripped(front: Proxy, beginning: bytes, drop: bytes) -> tuple[bytes, float]
     raise AssertionError(f"the connection stays open; so far: {received!r}")
 
 
-def test_a_long_answer_is_no_slow_request(front: Proxy, upstream: RawUpstream) -> None:
+def test_a_long_response_does_not_time_out_the_request(front: Proxy, upstream: RawUpstream) -> None:
     def late(exchange: Exchange) -> None:
         exchange.pause(HEADER_TIMEOUT + 0.5)
         upstream.scripts["ok"](exchange)
@@ -224,11 +226,11 @@ def test_a_long_answer_is_no_slow_request(front: Proxy, upstream: RawUpstream) -
     assert front.post("late").text == NOVEL
 
 
-# --- Too large ------------------------------------------------------------------------------------------------------------------
+# --- Too large ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("expect", ["", "Expect: 100-continue\r\n"])
-def test_a_body_that_says_it_is_too_large_is_not_read(front: Proxy, expect: str) -> None:
+def test_a_body_with_a_too_large_length_is_not_read(front: Proxy, expect: str) -> None:
     with front.connected() as connection:
         connection.settimeout(3)
         connection.sendall(f"{POST}{expect}Content-Length: {10**12}\r\n\r\n".encode())
@@ -243,7 +245,7 @@ def test_a_body_that_grows_too_large_is_a_413(front: Proxy) -> None:
         read_reply(connection).check_refused(413)
 
 
-def test_a_body_of_just_the_limit_is_taken(front: Proxy) -> None:
+def test_a_body_of_the_limit_is_accepted(front: Proxy) -> None:
     padding = MAX_BODY - len(chat_body("ok", content=""))
     assert front.post("ok", content="a" * padding).text == NOVEL
     front.post("ok", content="a" * (padding + 1)).check_refused(413)
@@ -272,14 +274,14 @@ def test_a_target_over_the_limit_is_refused(front: Proxy) -> None:
         read_reply(connection).check_refused(414, 431)
 
 
-def test_a_head_below_the_limit_is_taken(front: Proxy) -> None:
+def test_a_head_below_the_limit_is_accepted(front: Proxy) -> None:
     assert (
         front.post("ok", False, *[f"X-{number}: {'a' * 100}" for number in range(100)]).text
         == NOVEL
     )
 
 
-# --- Broken HTTP ----------------------------------------------------------------------------------------------------------------
+# --- Broken HTTP ----------------------------------------------------------------------------------
 
 FIRST = chat_body("smuggler")
 SMUGGLED = chat_request("smuggled")
@@ -364,7 +366,7 @@ CHUNKED = "Transfer-Encoding: chunked\r\n"
         ),
     ],
 )
-def test_a_request_of_unclear_length_is_refused(
+def test_a_request_of_ambiguous_length_is_refused(
     front: Proxy, upstream: RawUpstream, lines: str, body: bytes
 ) -> None:
     data = (
@@ -391,7 +393,7 @@ def test_lines_that_end_in_a_bare_lf_are_refused(front: Proxy, upstream: RawUpst
         b"GET / HTTP/9.9\r\n\r\n",
     ],
 )
-def test_what_is_no_http_is_a_400(front: Proxy, data: bytes) -> None:
+def test_invalid_http_is_a_400(front: Proxy, data: bytes) -> None:
     with front.connected() as connection:
         connection.sendall(data)
         read_reply(connection).check_refused(400)
@@ -401,7 +403,7 @@ def test_what_is_no_http_is_a_400(front: Proxy, data: bytes) -> None:
 def test_hop_by_hop_headers_stay_on_their_hop(
     front: Proxy, upstream: RawUpstream, upgrade: str | None
 ) -> None:
-    """Java's client offers h2c with every request it makes: that is no reason to lose the request's body."""
+    """Java's client offers h2c with every request; the body of the request must not be lost."""
     name = f"hops-{upgrade}"
     upstream.scripts[name] = upstream.scripts["ok"]
     own = {
@@ -426,7 +428,16 @@ def test_hop_by_hop_headers_stay_on_their_hop(
     assert request.values("content-length") == [str(len(request.body))]
 
 
-# --- Broken bodies --------------------------------------------------------------------------------------------------------------
+def test_offers_to_upgrade_on_one_connection(front: Proxy) -> None:
+    """A client may repeat its offer with every request on a connection."""
+    offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
+    with front.connected() as connection:
+        for content in ("the first", "the second", "the third"):
+            connection.sendall(chat_request("echo", False, *offer, content=content))
+            assert content in read_reply(connection).text
+
+
+# --- Broken bodies --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -456,7 +467,7 @@ def test_hop_by_hop_headers_stay_on_their_hop(
     ],
     ids=lambda body: repr(body[:60]),
 )
-def test_a_body_that_is_no_request_is_a_400(front: Proxy, body: bytes) -> None:
+def test_an_invalid_body_is_a_400(front: Proxy, body: bytes) -> None:
     with front.connected() as connection:
         lines = [
             "Content-Type: application/json",
@@ -467,7 +478,7 @@ def test_a_body_that_is_no_request_is_a_400(front: Proxy, body: bytes) -> None:
         read_reply(connection).check_refused(400)
 
 
-# --- Keys -----------------------------------------------------------------------------------------------------------------------
+# --- Keys -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -495,16 +506,16 @@ def test_a_wrong_key_is_a_401(locked: Proxy, upstream: RawUpstream, path: str, k
     assert not upstream.seen["never"].requests
 
 
-def test_no_key_is_a_401_and_every_right_one_opens(locked: Proxy) -> None:
+def test_no_key_is_a_401_and_every_valid_key_is_accepted(locked: Proxy) -> None:
     locked.post("ok").check_refused(401)
     for key in ("sk-right", "sk-also-right"):
         assert locked.post("ok", False, f"Authorization: Bearer {key}").text == NOVEL
 
 
-# --- Wanting to be sent elsewhere -----------------------------------------------------------------------------------------------
+# --- Wanting to be sent elsewhere -----------------------------------------------------------------
 
 
-def test_a_request_reaches_no_other_server_than_the_upstream(
+def test_a_request_cannot_reach_another_server(
     front: Proxy, upstream: RawUpstream, evil: Trap
 ) -> None:
     elsewhere = f"127.0.0.1:{evil.port}"
@@ -547,11 +558,11 @@ def test_a_request_reaches_no_other_server_than_the_upstream(
         assert not asked.values("x-injected")
 
 
-# --- Kept or closed -------------------------------------------------------------------------------------------------------------
+# --- Kept or closed -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("connection", ["close", "keep-alive"])
-def test_the_head_of_a_stream_says_what_follows(front: Proxy, connection: str) -> None:
+def test_the_head_of_a_stream_declares_the_stream(front: Proxy, connection: str) -> None:
     with front.connected() as socket:
         socket.sendall(
             chat_request(
@@ -575,7 +586,7 @@ def test_the_head_of_a_stream_says_what_follows(front: Proxy, connection: str) -
             read_reply(socket).check_complete(NOVEL)
 
 
-# --- Pipelined ------------------------------------------------------------------------------------------------------------------
+# --- Pipelined ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("in_one_write", [True, False])

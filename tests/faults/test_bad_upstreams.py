@@ -1,4 +1,6 @@
-"""Upstreams that are absent, slow, broken, odd or hostile: the reader gets every word that arrived, and is never told a lie."""
+"""Upstreams that are unreachable, slow, broken or hostile: the client gets all text that arrived,
+and a broken stream never looks complete.
+"""
 
 import json
 import re
@@ -33,7 +35,7 @@ from tests.faults.raw_upstream import (
 )
 from tests.server import mock_upstream
 
-HELD = " The river rose"  # may yet become a sentence that was said before: the filter holds it
+HELD = " The river rose"  # may become a repeated sentence: the filter holds it
 BEGUN = NOVEL + HELD
 CHUNKED = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -63,7 +65,7 @@ def impatient(upstream: RawUpstream) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def play(upstream: RawUpstream, patient: Proxy) -> Play:
-    """Has the upstream follow a script for one request; gives what the client gets."""
+    """Run a script of the upstream for one request. Return what the client gets."""
 
     def play(script: Script, stream: bool = True) -> Reply:
         name = f"script-{len(upstream.scripts)}"
@@ -73,7 +75,7 @@ def play(upstream: RawUpstream, patient: Proxy) -> Play:
     return play
 
 
-# --- No connection, no answer ---------------------------------------------------------------------------------------------------
+# --- No connection, no answer ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -89,7 +91,7 @@ def refusing() -> Iterator[Proxy]:
             yield refusing
 
 
-def test_an_upstream_that_takes_no_connection_is_a_504() -> None:
+def test_an_upstream_that_accepts_no_connection_is_a_504() -> None:
     with (
         _full_listener() as port,
         proxy(f"http://127.0.0.1:{port}/v1", connect_timeout_seconds=0.5) as waiting,
@@ -101,7 +103,7 @@ def test_an_upstream_that_takes_no_connection_is_a_504() -> None:
 
 @contextmanager
 def _full_listener() -> Iterator[int]:
-    """A port where connections wait for ever: the queue of those to be accepted is full."""
+    """Yield a port whose accept queue is full: connections wait forever."""
     with socket.socket() as listener, ExitStack() as waiting:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -117,7 +119,7 @@ def _full_listener() -> Iterator[int]:
         yield int(listener.getsockname()[1])
 
 
-def test_no_answer_before_the_first_token_timeout_is_a_504(impatient: Proxy) -> None:
+def test_no_response_before_the_first_token_timeout_is_a_504(impatient: Proxy) -> None:
     began = time.monotonic()
     impatient.post("silent", True).check_refused(504)
     assert time.monotonic() - began < 2
@@ -136,13 +138,13 @@ def test_headers_but_no_event_before_the_first_token_timeout_is_an_error(
     assert upstream.seen["headers-only"].hung_up.wait(1)
 
 
-def test_no_whole_answer_before_the_total_timeout_is_a_504(impatient: Proxy) -> None:
+def test_no_whole_response_before_the_total_timeout_is_a_504(impatient: Proxy) -> None:
     began = time.monotonic()
     impatient.post("silent", False).check_refused(504)
     assert time.monotonic() - began < 3
 
 
-def test_a_stream_that_falls_silent_gives_its_text_and_an_error(
+def test_a_stream_that_stalls_ends_with_its_text_and_an_error(
     impatient: Proxy, upstream: RawUpstream
 ) -> None:
     began = time.monotonic()
@@ -152,7 +154,7 @@ def test_a_stream_that_falls_silent_gives_its_text_and_an_error(
     assert upstream.seen["falls-silent"].hung_up.wait(1)
 
 
-def test_a_stream_without_end_is_broken_off_at_the_total_timeout(
+def test_an_endless_stream_ends_at_the_total_timeout(
     impatient: Proxy, upstream: RawUpstream
 ) -> None:
     began = time.monotonic()
@@ -163,7 +165,7 @@ def test_a_stream_without_end_is_broken_off_at_the_total_timeout(
     assert upstream.seen["drip"].hung_up.wait(1)
 
 
-# --- Refusals -------------------------------------------------------------------------------------------------------------------
+# --- Refusals -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -186,7 +188,7 @@ def test_a_refusal_is_passed_on(play: Play, status: int, stream: bool) -> None:
     "body",
     [b"the model is on fire", b"", b'"on fire"', b"[]", b"\xff\xfe", b'{"detail": "on fire"}'],
 )
-def test_a_refusal_that_is_not_openais_keeps_its_status(play: Play, body: bytes) -> None:
+def test_a_refusal_in_another_shape_keeps_its_status(play: Play, body: bytes) -> None:
     reply = play(
         replies(
             head(
@@ -210,9 +212,7 @@ def test_redirects_are_not_followed(play: Play, evil: Trap, status: int, stream:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_page_in_place_of_an_answer_is_a_502_that_names_its_type(
-    play: Play, stream: bool
-) -> None:
+def test_a_response_of_another_type_is_a_502_that_names_it(play: Play, stream: bool) -> None:
     page = b"<html><body>Please log in</body></html>"
     script = replies(
         head("200 OK", "Content-Type: text/html; charset=utf-8", f"Content-Length: {len(page)}")
@@ -224,21 +224,21 @@ def test_a_page_in_place_of_an_answer_is_a_502_that_names_its_type(
 @pytest.mark.parametrize(
     "body", [b"", b"null", b"[]", b'{"choices": 5}', b'{"choices": [5]}', b"{oops", b"\x00" * 100]
 )
-def test_a_whole_answer_that_is_none_is_a_502(play: Play, body: bytes) -> None:
+def test_an_invalid_whole_response_is_a_502(play: Play, body: bytes) -> None:
     script = replies(
         head("200 OK", "Content-Type: application/json", f"Content-Length: {len(body)}") + body
     )
     play(script, stream=False).check_refused(502)
 
 
-# --- Streams that break off -----------------------------------------------------------------------------------------------------
+# --- Streams that break off -----------------------------------------------------------------------
 
 BEGINNING = EVENT_STREAM + say(*deltas(BEGUN))
 
 
 def _reset(exchange: Exchange) -> None:
     exchange.send(BEGINNING)
-    exchange.pause(0.2)  # what is not read yet is lost in a reset
+    exchange.pause(0.2)  # a reset loses what is not read yet
     exchange.reset()
 
 
@@ -268,7 +268,7 @@ def _reset(exchange: Exchange) -> None:
         ),
     ],
 )
-def test_a_stream_that_breaks_off_gives_its_text_and_an_error(play: Play, script: Script) -> None:
+def test_a_stream_that_breaks_ends_with_its_text_and_an_error(play: Play, script: Script) -> None:
     play(script).check_broken(BEGUN)
 
 
@@ -288,7 +288,7 @@ def test_a_stream_that_breaks_off_gives_its_text_and_an_error(play: Play, script
     ],
     ids=lambda data: data[:40].decode(),
 )
-def test_data_that_is_no_chunk_ends_the_stream_with_an_error(play: Play, data: bytes) -> None:
+def test_invalid_data_ends_the_stream_with_an_error(play: Play, data: bytes) -> None:
     play(replies(BEGINNING + b"data: " + data + b"\n\n" + finish() + DONE)).check_broken(BEGUN)
 
 
@@ -299,11 +299,11 @@ def test_an_error_in_the_stream_is_passed_on(play: Play, error: object) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_connection_that_closes_without_a_word_is_a_502(play: Play, stream: bool) -> None:
+def test_a_connection_that_closes_at_once_is_a_502(play: Play, stream: bool) -> None:
     play(replies(), stream).check_refused(502)
 
 
-def test_a_whole_answer_shorter_than_its_content_length_is_a_502(play: Play) -> None:
+def test_a_response_shorter_than_its_content_length_is_a_502(play: Play) -> None:
     body = json.dumps(whole(NOVEL)).encode()
     length = f"Content-Length: {len(body) + 1}"
     play(
@@ -315,42 +315,42 @@ def test_a_whole_answer_shorter_than_its_content_length_is_a_502(play: Play) -> 
     "answer",
     [b"SSH-2.0-OpenSSH_9.7\r\n", b"\x16\x03\x01\x02\x00", b"HTTP/9.9 abc\r\n\r\n", b"\r\n\r\n"],
 )
-def test_an_upstream_that_speaks_no_http_is_a_502(play: Play, answer: bytes) -> None:
+def test_invalid_http_is_a_502(play: Play, answer: bytes) -> None:
     play(replies(answer)).check_refused(502)
 
 
-def test_an_upstream_with_a_head_without_end_is_a_502(play: Play) -> None:
+def test_an_endless_head_is_a_502(play: Play) -> None:
     play(
         replies(b"HTTP/1.1 200 OK\r\n" + b"X-Filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n" * 100_000)
     ).check_refused(502)
 
 
-# --- Odd but right --------------------------------------------------------------------------------------------------------------
+# --- Odd but right --------------------------------------------------------------------------------
 
 WHOLE_STREAM = say(*deltas(NOVEL)) + finish() + DONE
 
 
-def test_an_end_without_done_is_an_end(play: Play) -> None:
+def test_a_stream_may_end_without_done(play: Play) -> None:
     play(replies(EVENT_STREAM + say(*deltas(NOVEL)) + finish())).check_complete(NOVEL)
 
 
-def test_an_end_without_its_last_blank_line_is_an_end(play: Play) -> None:
+def test_a_stream_may_end_without_the_last_blank_line(play: Play) -> None:
     play(replies(EVENT_STREAM + WHOLE_STREAM.rstrip(b"\n"))).check_complete(NOVEL)
 
 
 @pytest.mark.parametrize("line_end", [b"\r\n", b"\r"])
-def test_lines_may_end_otherwise(play: Play, line_end: bytes) -> None:
+def test_other_line_ends(play: Play, line_end: bytes) -> None:
     play(replies(EVENT_STREAM + WHOLE_STREAM.replace(b"\n", line_end))).check_complete(NOVEL)
 
 
 @pytest.mark.parametrize("line_end", [b"\r\n", b"\r"])
-def test_line_ends_may_be_torn_apart(play: Play, line_end: bytes) -> None:
+def test_split_line_ends(play: Play, line_end: bytes) -> None:
     stream = (say(NOVEL) + finish() + DONE).replace(b"\n", line_end)
     play(_byte_by_byte(EVENT_STREAM, stream)).check_complete(NOVEL)
 
 
 def _byte_by_byte(beginning: bytes, rest: bytes, in_chunks: bool = False) -> Script:
-    """Every byte in a write of its own, with time to arrive alone."""
+    """Send every byte in its own write, with time to arrive alone."""
 
     def script(exchange: Exchange) -> None:
         exchange.send(beginning)
@@ -364,7 +364,7 @@ def _byte_by_byte(beginning: bytes, rest: bytes, in_chunks: bool = False) -> Scr
     return script
 
 
-def test_comments_keep_flowing(patient: Proxy, upstream: RawUpstream) -> None:
+def test_comments_are_passed_on(patient: Proxy, upstream: RawUpstream) -> None:
     upstream.scripts["pings"] = replies(EVENT_STREAM + b": ping 1\n\n", 60.0)
     upstream.scripts["pings-later"] = replies(BEGINNING + b": ping 2\n\n", 60.0)
     for model, ping in (("pings", b": ping 1\n"), ("pings-later", b": ping 2\n")):
@@ -387,12 +387,12 @@ def test_two_data_lines_are_one_event(play: Play) -> None:
     play(replies(EVENT_STREAM + torn + finish() + DONE)).check_complete(NOVEL)
 
 
-def test_fields_that_are_not_data_are_passed_over(play: Play) -> None:
+def test_other_fields_are_skipped(play: Play) -> None:
     stream = b"event: message\nid: 7\nretry: 100\n" + say(NOVEL) + b"unknown\n\n" + finish() + DONE
     play(replies(EVENT_STREAM + stream)).check_complete(NOVEL)
 
 
-def test_a_byte_order_mark_is_no_text(play: Play) -> None:
+def test_a_byte_order_mark_is_skipped(play: Play) -> None:
     play(replies(EVENT_STREAM + b"\xef\xbb\xbf" + WHOLE_STREAM)).check_complete(NOVEL)
 
 
@@ -404,14 +404,14 @@ def test_line_separators_inside_text_are_text(play: Play) -> None:
 
 
 @pytest.mark.parametrize("in_chunks", [False, True])
-def test_characters_torn_apart_arrive_whole(play: Play, in_chunks: bool) -> None:
+def test_split_characters(play: Play, in_chunks: bool) -> None:
     stream = say(CHINESE) + finish() + DONE
     play(_byte_by_byte(CHUNKED if in_chunks else EVENT_STREAM, stream, in_chunks)).check_complete(
         CHINESE
     )
 
 
-def test_bytes_that_are_no_text_become_replacement_characters(play: Play) -> None:
+def test_invalid_utf_8_becomes_replacement_characters(play: Play) -> None:
     streamed = EVENT_STREAM + say("a caf? au lait").replace(b"?", b"\xe9") + finish() + DONE
     play(replies(streamed)).check_complete("a caf\ufffd au lait")
     body = json.dumps(whole("a caf? au lait")).encode().replace(b"?", b"\xe9")
@@ -421,7 +421,7 @@ def test_bytes_that_are_no_text_become_replacement_characters(play: Play) -> Non
     assert reply.text == "a caf\ufffd au lait"
 
 
-def test_interim_answers_are_passed_over(play: Play) -> None:
+def test_interim_responses_are_skipped(play: Play) -> None:
     interim = b"HTTP/1.1 100 Continue\r\n\r\n" + head(
         "103 Early Hints", "Link: </style.css>; rel=preload"
     )
@@ -429,7 +429,7 @@ def test_interim_answers_are_passed_over(play: Play) -> None:
     play(replies(interim, 0.1, EVENT_STREAM + WHOLE_STREAM)).check_complete(NOVEL)
 
 
-def test_chunk_extensions_and_trailers_are_passed_over(play: Play) -> None:
+def test_chunk_extensions_and_trailers_are_skipped(play: Play) -> None:
     body = b"".join(
         b'%x;name=value;other="a b"\r\n%b\r\n' % (len(part), part)
         for part in (say(NOVEL), finish(), DONE)
@@ -447,11 +447,11 @@ def test_a_stream_whose_type_is_in_capitals_is_a_stream(play: Play) -> None:
     play(replies(answer)).check_complete(NOVEL)
 
 
-# --- Compression ----------------------------------------------------------------------------------------------------------------
+# --- Compression ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("coding", "window"), [("gzip", 31), ("deflate", 15)])
-def test_a_compressed_stream_is_read_as_it_comes(
+def test_a_compressed_stream_is_decompressed_as_it_arrives(
     patient: Proxy, upstream: RawUpstream, coding: str, window: int
 ) -> None:
     packer = zlib.compressobj(wbits=window)
@@ -477,7 +477,7 @@ def test_a_compressed_stream_is_read_as_it_comes(
 
 
 @pytest.mark.parametrize("status", [200, 400])
-def test_a_compressed_whole_answer_is_read(play: Play, status: int) -> None:
+def test_a_compressed_response_is_decompressed(play: Play, status: int) -> None:
     error = {"message": "no such thing", "type": "t", "param": None, "code": None}
     body = _gzip(json.dumps(whole(NOVEL) if status == 200 else {"error": error}).encode())
     lines = [
@@ -499,7 +499,7 @@ def _gzip(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_is_not_gzip_though_it_says_so_is_a_502(play: Play, stream: bool) -> None:
+def test_invalid_gzip_is_a_502(play: Play, stream: bool) -> None:
     kind = "text/event-stream" if stream else "application/json"
     lines = [f"Content-Type: {kind}", "Content-Encoding: gzip", "Connection: close"]
     reply = play(replies(head("200 OK", *lines) + b"this is not gzip"), stream)
@@ -510,11 +510,11 @@ def test_what_is_not_gzip_though_it_says_so_is_a_502(play: Play, stream: bool) -
 
 
 def _bomb() -> bytes:
-    """A gigabyte of zeros, gzipped."""
+    """Return a gigabyte of zeros, gzipped."""
     packer = zlib.compressobj(wbits=-15)
     mega = packer.compress(bytes(1024 * 1024)) + packer.flush(
         zlib.Z_FULL_FLUSH
-    )  # a flushed piece can stand any number of times
+    )  # a flushed piece can be repeated
     return b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" + mega * 1024
 
 
@@ -534,15 +534,13 @@ def test_a_decompression_bomb_ends_in_an_error_and_bounded_memory(
         reply.check_refused(500, 502)
 
 
-def test_a_line_without_end_is_an_error_and_bounded_memory(play: Play, patient: Proxy) -> None:
+def test_an_endless_line_is_an_error_and_bounded_memory(play: Play, patient: Proxy) -> None:
     reply = play(replies(BEGINNING + b"data: " + b"a" * 50_000_000))
     assert patient.peak_memory_bytes < MAX_MEMORY_BYTES
     reply.check_broken(BEGUN)
 
 
-def test_a_whole_answer_without_end_is_an_error_and_bounded_memory(
-    play: Play, patient: Proxy
-) -> None:
+def test_an_endless_response_is_an_error_and_bounded_memory(play: Play, patient: Proxy) -> None:
     answer = (
         head("200 OK", "Content-Type: application/json", "Connection: close")
         + b'{"a": "'
@@ -553,7 +551,7 @@ def test_a_whole_answer_without_end_is_an_error_and_bounded_memory(
     reply.check_refused(502)
 
 
-# --- Connections that are kept --------------------------------------------------------------------------------------------------
+# --- Connections that are kept --------------------------------------------------------------------
 
 
 def _closed_afterwards(exchange: Exchange) -> None:
@@ -569,15 +567,15 @@ def _closed_at_the_next_request(exchange: Exchange) -> None:
 
 
 @pytest.mark.parametrize("script", [_closed_afterwards, _closed_at_the_next_request])
-def test_a_kept_connection_that_has_died_costs_no_request(script: Script) -> None:
+def test_a_stale_connection_fails_no_request(script: Script) -> None:
     with raw_upstream(dies=script) as upstream, proxy(upstream.url) as front:
         replies = [front.post("dies", content=f"Hello {number}") for number in range(10)]
     assert [reply.status for reply in replies] == [200] * 10
     assert all(reply.text == NOVEL for reply in replies)
 
 
-def test_what_an_answer_left_unread_is_never_the_next_ones(play: Play) -> None:
-    """The end of a stream that was given up must not be taken for the answer to the next request."""
+def test_the_unread_rest_of_a_response_is_not_the_next_response(play: Play) -> None:
+    """The rest of an abandoned stream must not be read as the response to the next request."""
     for _ in range(5):
         play(
             replies(
@@ -589,15 +587,15 @@ def test_what_an_answer_left_unread_is_never_the_next_ones(play: Play) -> None:
         play(replies(EVENT_STREAM + WHOLE_STREAM)).check_complete(NOVEL)
 
 
-# --- A fault of our own ---------------------------------------------------------------------------------------------------------
+# --- A fault of our own ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("end", [" Then came Dr. Smith, and all was well.", " Then came Dr. Smith"])
-def test_a_filter_that_raises_costs_no_text_and_is_counted(
+def test_a_filter_that_raises_loses_no_text_and_is_counted(
     upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch, end: str, stream: bool
 ) -> None:
-    """In the middle of a text, and at its end, which alone tells that Smith is the next word."""
+    """The filter fails within a text, and at its end, which alone completes the word Smith."""
     asked = 0
 
     def fails(self: PunktSentenceTokenizer, text: str) -> bool:

@@ -1,4 +1,4 @@
-"""What there is only so much of: answers at a time, requests a minute, metrics' labels, and the time to stop in."""
+"""Limits: concurrent completions, requests per minute, labels of metrics, time to stop."""
 
 import re
 import signal
@@ -17,7 +17,7 @@ MAX_MODEL_LABELS = 110
 NUM_MODELS = 10_000
 
 
-def test_more_answers_at_a_time_than_allowed_are_a_429() -> None:
+def test_too_many_concurrent_completions_are_a_429() -> None:
     with raw_upstream() as upstream, proxy(upstream.url, max_streams=2) as front:
         with ExitStack() as answers:
             for model, stream in (("stall", True), ("silent", False)):
@@ -30,8 +30,8 @@ def test_more_answers_at_a_time_than_allowed_are_a_429() -> None:
             assert not upstream.seen["ok"].requests
             assert front.get("/v1/models").status == 200
             assert front.get("/health/live").status == 200
-        _until_taken(front)
-        for _ in range(5):  # one that ends in order gives its place back, too
+        _until_accepted(front)
+        for _ in range(5):  # a completed stream frees its place, too
             front.post("ok", True).check_complete(NOVEL)
             assert front.post("ok").text == NOVEL
         for _ in range(5):
@@ -39,8 +39,8 @@ def test_more_answers_at_a_time_than_allowed_are_a_429() -> None:
         assert front.post("ok").text == NOVEL
 
 
-def _until_taken(front: Proxy) -> None:
-    """Waits until clients that have left no longer take up room."""
+def _until_accepted(front: Proxy) -> None:
+    """Wait until disconnected clients no longer count."""
     for _ in range(40):
         if front.post("ok").status == 200:
             return
@@ -48,7 +48,7 @@ def _until_taken(front: Proxy) -> None:
     raise AssertionError("places of clients that left are not given back")
 
 
-def test_more_requests_a_minute_than_allowed_are_a_429() -> None:
+def test_too_many_requests_per_minute_are_a_429() -> None:
     with (
         raw_upstream() as upstream,
         proxy(upstream.url, api_keys="sk-one,sk-two", requests_per_minute=3) as front,
@@ -71,7 +71,7 @@ def test_more_requests_a_minute_than_allowed_are_a_429() -> None:
         assert len(upstream.seen["ok"].requests) == 6
 
 
-def test_model_labels_are_bounded_whatever_names_are_asked_for() -> None:
+def test_model_labels_are_bounded() -> None:
     with raw_upstream() as upstream, proxy(upstream.url) as front:
         for number in range(300):
             upstream.scripts[f"listed-{number}"] = upstream.scripts["echo"]
@@ -117,7 +117,7 @@ def _skip_answer(connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_told_to_stop_it_finishes_every_stream_and_exits_0(workers: int) -> None:
+def test_stopping_finishes_every_stream_and_exits_with_0(workers: int) -> None:
     num_streams = 20
     with (
         raw_upstream() as upstream,

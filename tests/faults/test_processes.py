@@ -1,4 +1,4 @@
-"""Several processes on one port, one that dies, and a configuration that changes while answers are on their way."""
+"""Several processes on one port, one that dies, and a reload while streams are in progress."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def wait_for_log(front: Proxy, words: str) -> None:
     raise AssertionError(f"{words!r} is not in the log: {front.log}")
 
 
-def test_workers_share_a_port_and_each_tells_of_all(upstream: RawUpstream) -> None:
+def test_workers_share_a_port_and_each_reports_the_metrics_of_all(upstream: RawUpstream) -> None:
     with proxy(upstream.url, workers=2) as front:
         assert len(children(front.process.pid)) == 2
         for _ in range(40):
@@ -47,7 +47,7 @@ def test_workers_share_a_port_and_each_tells_of_all(upstream: RawUpstream) -> No
         assert counted(front, "dedup_build_info") == 1
 
 
-def test_a_worker_that_dies_is_started_again_and_what_it_counted_stays(
+def test_a_worker_that_dies_is_restarted_and_its_counts_stay(
     upstream: RawUpstream,
 ) -> None:
     with proxy(upstream.url, workers=2) as front:
@@ -55,7 +55,7 @@ def test_a_worker_that_dies_is_started_again_and_what_it_counted_stays(
             assert front.post("ok").status == 200
         victim = children(front.process.pid)[0]
         os.kill(victim, signal.SIGKILL)
-        wait_for_log(front, "is started again")
+        wait_for_log(front, "it is restarted")
         for _ in range(200):
             if len(children(front.process.pid)) == 2:
                 break
@@ -65,7 +65,7 @@ def test_a_worker_that_dies_is_started_again_and_what_it_counted_stays(
         assert counted(front, "dedup_requests_total") == 30
 
 
-def test_workers_do_not_outlive_the_process_that_watches_over_them(upstream: RawUpstream) -> None:
+def test_workers_do_not_outlive_their_supervisor(upstream: RawUpstream) -> None:
     with proxy(upstream.url, workers=2) as front:
         workers = children(front.process.pid)
         front.process.kill()
@@ -82,7 +82,7 @@ def start_configured(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_a_reload_changes_what_comes_and_drops_no_stream(
+def test_a_reload_changes_later_requests_and_drops_no_stream(
     upstream: RawUpstream, tmp_path: Path
 ) -> None:
     keys = tmp_path / "keys"
@@ -118,22 +118,20 @@ def test_a_reload_changes_what_comes_and_drops_no_stream(
         ('upstream = "http://user:hidden@x/v1"', 1, ["password"]),
     ],
 )
-def test_check_config_says_what_is_wrong(
-    tmp_path: Path, text: str, code: int, words: list[str]
-) -> None:
+def test_check_config_names_errors(tmp_path: Path, text: str, code: int, words: list[str]) -> None:
     path = start_configured(tmp_path, text)
     command = [sys.executable, "-m", "dedup.cli", "serve", "--config", str(path), "--check-config"]
     ran = subprocess.run(
         command, capture_output=True, text=True, timeout=60, env=clean_environment()
     )
     assert ran.returncode == code
-    said = ran.stdout if code == 0 else ran.stderr
-    assert all(word in said for word in words), said
-    assert "hidden" not in said
-    assert code == 0 or said.count("\n") == 1
+    output = ran.stdout if code == 0 else ran.stderr
+    assert all(word in output for word in words), output
+    assert "hidden" not in output
+    assert code == 0 or output.count("\n") == 1
 
 
-def test_json_logs_are_json_and_say_nothing_of_what_is_said(upstream: RawUpstream) -> None:
+def test_json_logs_are_json_without_prompts(upstream: RawUpstream) -> None:
     with proxy(upstream.url, log_format="json") as front:
         assert front.post("ok", content="a-word-of-the-prompt").status == 200
         wait_for_log(front, '"path":"/v1/chat/completions"')

@@ -1,4 +1,4 @@
-"""Keys and prompts stay out of logs, metrics and errors, whatever goes wrong."""
+"""Keys and prompts never appear in logs, metrics and errors."""
 
 import json
 import socket
@@ -43,13 +43,13 @@ def front(upstream: RawUpstream) -> Iterator[Proxy]:
 
 
 def _check_silent(front: Proxy) -> None:
-    """Neither its log nor its metrics know a secret."""
+    """Require that log and metrics contain no secret."""
     assert "SECRET" not in front.log
     assert "SECRET" not in front.metrics()
 
 
 def _checked(reply: Reply, *statuses: int) -> str:
-    """The error's message; no secret is in it, nor beside it."""
+    """Return the message of an error that contains no secret."""
     assert b"SECRET" not in reply.body
     assert "SECRET" not in str(reply.headers)
     return str(reply.check_refused(*statuses)["message"])
@@ -138,7 +138,7 @@ def test_an_upstream_that_answers_nothing(
 
 
 def _heard(exchange: Exchange) -> str:
-    """All that an upstream can tell on us."""
+    """Return everything of an upstream that may repeat a secret."""
     authorization = exchange.request.values("authorization")[0]
     assert UPSTREAM_KEY in authorization
     return f"Incorrect API key provided: {authorization}."
@@ -164,7 +164,7 @@ def _echo_text(exchange: Exchange) -> None:
 
 
 def _echo_far_back(exchange: Exchange) -> None:
-    """Where a message is cut to a length, half a key is left."""
+    """Quote a key at the place where a message is truncated, so that half of it is left."""
     text = _heard(exchange).rjust(210)
     exchange.send(
         head("500 Oops", "Content-Type: text/plain", "Connection: close") + b"x" + text.encode()
@@ -173,7 +173,8 @@ def _echo_far_back(exchange: Exchange) -> None:
 
 def _echo_escaped(exchange: Exchange) -> None:
     escaped = "".join(f"\\u{ord(letter):04x}" for letter in _heard(exchange))
-    body = f'{{"error": {{"message": "{escaped}", "type": "t", "param": null, "code": null}}}}'.encode()
+    error = f'{{"message": "{escaped}", "type": "t", "param": null, "code": null}}'
+    body = f'{{"error": {error}}}'.encode()
     exchange.send(
         head("401 Unauthorized", "Content-Type: application/json", f"Content-Length: {len(body)}")
         + body
@@ -249,7 +250,7 @@ def test_an_upstream_that_is_not_there() -> None:
 
 
 def test_a_password_in_the_upstreams_url(upstream: RawUpstream) -> None:
-    """Refused at the start or taken, it is not shown."""
+    """A password in the URL is refused or accepted, but never shown."""
     try:
         with proxy(upstream.url.replace("//", "//SECRET-user:SECRET-password@")) as front:
             assert "SECRET" not in str(front.get("/").body)

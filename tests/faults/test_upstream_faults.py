@@ -1,4 +1,4 @@
-"""What goes wrong between us, the upstream and the client."""
+"""Faults of upstreams and clients, as openai-python reports them."""
 
 import http.client
 import json
@@ -43,7 +43,7 @@ def client(url: str) -> Iterator[openai.OpenAI]:
         ("error-event", "out of memory"),
     ],
 )
-def test_a_stream_that_fails_gives_its_text_and_then_the_error(
+def test_a_stream_that_fails_ends_with_its_text_and_the_error(
     client: openai.OpenAI, model: str, word: str
 ) -> None:
     text, finishes = "", []
@@ -61,7 +61,7 @@ def test_a_stream_that_fails_gives_its_text_and_then_the_error(
     assert not any(finishes)
 
 
-def test_an_upstream_that_is_not_there_is_a_502() -> None:
+def test_an_unreachable_upstream_is_a_502() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         address = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
@@ -79,7 +79,7 @@ def test_an_upstream_that_is_not_there_is_a_502() -> None:
             connection.close()
 
 
-def test_an_upstream_that_says_nothing_is_a_504(mock: Upstream) -> None:
+def test_a_silent_upstream_is_a_504(mock: Upstream) -> None:
     with (
         proxy(mock.url, first_token_timeout_seconds=0.3, idle_timeout_seconds=0.3) as url,
         openai.OpenAI(base_url=url + "/v1", api_key="k", max_retries=0, timeout=20) as client,
@@ -88,14 +88,14 @@ def test_an_upstream_that_says_nothing_is_a_504(mock: Upstream) -> None:
             client.chat.completions.create(model="silent", messages=ASK)
         assert raised.value.status_code == 504
         stream = client.chat.completions.create(model="stall", messages=ASK, stream=True)
-        with pytest.raises(openai.APIError, match=r"said nothing for 0\.3 s"):
+        with pytest.raises(openai.APIError, match=r"sent nothing for 0\.3 s"):
             list(stream)
 
 
 @pytest.mark.parametrize(
     ("model", "stream"), [("silent", False), ("silent", True), ("stall", True)]
 )
-def test_a_client_that_leaves_ends_the_generation(
+def test_a_client_that_disconnects_ends_the_generation(
     url: str, mock: Upstream, model: str, stream: bool
 ) -> None:
     mock.hung_up.clear()
@@ -112,7 +112,7 @@ def test_a_client_that_leaves_ends_the_generation(
     assert mock.hung_up.wait(1.0)
 
 
-def test_a_client_that_left_is_counted(mock: Upstream) -> None:
+def test_a_client_that_disconnects_is_counted(mock: Upstream) -> None:
     with proxy(mock.url) as url:
         mock.asked.clear()
         connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)

@@ -1,4 +1,4 @@
-"""`dedup audit`: statistics, gate and report by themselves, and the command before real models and real sockets."""
+"""`dedup audit`: statistics, gate and report, and the command with real models and sockets."""
 
 import html.parser
 import json
@@ -10,9 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from dedup.cli import main
-from dedup_server.audit.answers import Answer, AnswersFile, Parameters, Question, read_prompts
+from dedup_server.audit.answers import AnswersFile
 from dedup_server.audit.compare import METRICS, Audit, audit, failures, intervals
 from dedup_server.audit.page import html as page
+from dedup_server.audit.questions import Answer, Parameters, Question, read_prompts
 from dedup_server.audit.report import as_json, lines
 from dedup_server.engines.local.engine import DEMO_MODEL
 from dedup_server.errors import StartupError
@@ -29,7 +30,7 @@ CHINESE = "宝玉正在园中看花，忽见一个小丫头跑来。"
 
 
 def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
-    """Exit code, standard output, standard error."""
+    """Return exit code, standard output and standard error."""
     done = CliRunner().invoke(main, ["audit", *arguments], env=environment)
     return done.exit_code, done.stdout, done.stderr
 
@@ -37,7 +38,7 @@ def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
 def audited(
     *texts: list[str], models: list[str] | None = None, prompts: list[str] | None = None
 ) -> Audit:
-    """texts: of each model, an answer to each prompt."""
+    """Return an audit of `texts`: of each model, an answer to each prompt."""
     names = models or [f"model-{number}" for number in range(len(texts))]
     asked = prompts or [f"prompt {number}" for number in range(len(texts[0]))]
     return audit(
@@ -52,7 +53,7 @@ def novel(number: int) -> str:
 # Statistics and gate
 
 
-def test_the_interval_holds_the_mean_and_is_the_same_each_time() -> None:
+def test_intervals_contain_the_mean_and_are_reproducible() -> None:
     column = [float(number % 3 == 0) for number in range(90)]
     [(low, high)] = intervals([column], seed=1)
     assert 0.2 < low < 1 / 3 < high < 0.47
@@ -60,14 +61,14 @@ def test_the_interval_holds_the_mean_and_is_the_same_each_time() -> None:
     assert intervals([[0.25] * 10], seed=1) == [(0.25, 0.25)]
 
 
-def test_a_model_beside_itself_passes() -> None:
+def test_a_model_compared_with_itself_passes() -> None:
     texts = [LOOP * 30 if number % 4 == 0 else novel(number) for number in range(40)]
     done = audited(texts, texts)
     assert {change.change for change in done.comparisons[0].changes} == {0.0}
     assert failures(done, None, 0.0) == []
 
 
-def test_a_model_that_loops_more_fails_and_says_by_how_much() -> None:
+def test_a_model_that_loops_more_fails_with_the_difference() -> None:
     good = [novel(number) for number in range(40)]
     bad = [LOOP * 30 if number % 2 else text for number, text in enumerate(good)]
     found = failures(audited(good, good, bad), None, 0.05)
@@ -94,7 +95,7 @@ def test_max_loop_rate_holds_for_later_models_or_one_that_is_alone() -> None:
     assert len(failures(audited(bad), 0.05, 1)) == 1
 
 
-def test_samples_of_a_prompt_belong_together() -> None:
+def test_samples_of_a_prompt_are_averaged() -> None:
     answers = [[Answer(text, "stop") for text in (LOOP * 30, NOVEL, NOVEL, NOVEL)]]
     done = audit(["one"], ["a", "b"], PARAMETERS, 0, answers)
     assert done.by_prompt(0, METRICS[0]) == [0.5, 0.0]
@@ -139,7 +140,7 @@ def hostile() -> Audit:
     return replace(done, failures=failures(done, 0.0, 0.0))
 
 
-def test_hostile_text_is_text_in_html() -> None:
+def test_hostile_text_is_escaped_in_html() -> None:
     written = page(hostile())
     seen = Seen(written)
     assert not seen.tags & {"script", "img", "iframe", "object", "link"}
@@ -151,7 +152,7 @@ def test_hostile_text_is_text_in_html() -> None:
     assert len(written) < 150_000  # of long texts the beginning
 
 
-def test_hostile_text_is_text_on_a_terminal() -> None:
+def test_hostile_text_is_escaped_on_a_terminal() -> None:
     for line in lines(hostile()):
         bare = click.unstyle(line)
         assert bare.isprintable()
@@ -159,22 +160,22 @@ def test_hostile_text_is_text_on_a_terminal() -> None:
     assert "\\x1b[2J" in "\n".join(lines(hostile()))
 
 
-def test_json_says_all_numbers() -> None:
+def test_json_has_all_figures() -> None:
     good = [novel(number) for number in range(30)]
     done = audited(good, [LOOP * 30] * 30)
     done = replace(done, failures=failures(done, None, 0.05))
-    told = json.loads(json.dumps(as_json(done)))
-    assert told["passed"] is False
-    assert told["comparisons"][0]["changes"]["loop_rate"] == {
+    figures = json.loads(json.dumps(as_json(done)))
+    assert figures["passed"] is False
+    assert figures["comparisons"][0]["changes"]["loop_rate"] == {
         "change": 1.0,
         "low": 1.0,
         "high": 1.0,
     }
-    assert len(told["answers"]) == 60
-    assert told["answers"][-1]["loop"]["kind"] == "exact"
+    assert len(figures["answers"]) == 60
+    assert figures["answers"][-1]["loop"]["kind"] == "exact"
 
 
-def test_the_pictures_are_well_formed_and_the_page_needs_nothing_else() -> None:
+def test_charts_are_well_formed_and_the_page_loads_nothing() -> None:
     written = page(
         audited([NOVEL, CHINESE] * 3, [LOOP * 30, "我在河边走了很久，然后又走回来。" * 20] * 3)
     )
@@ -210,7 +211,7 @@ def test_prompts(tmp_path: Path) -> None:
             read_prompts(path)
 
 
-def test_answers_are_kept_and_a_half_written_line_is_dropped(tmp_path: Path) -> None:
+def test_answers_are_stored_and_an_incomplete_line_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     first, second = Question(CHINESE, 1), Question("two", 1)
     file = AnswersFile(path)
@@ -280,7 +281,8 @@ def test_urls_and_the_gate(tmp_path: Path) -> None:
     prompts, numbers = prompts_file(tmp_path), tmp_path / "out.json"
     with upstream() as mock:
         code, out, errors = run(
-            "--model", f"{mock.url}#novel", "--model", f"{mock.url}#loop", "--prompts", prompts, "--json", str(numbers),
+            "--model", f"{mock.url}#novel", "--model", f"{mock.url}#loop",
+            "--prompts", prompts, "--json", str(numbers),
             "--api-key-env", "AUDIT_KEY", AUDIT_KEY="s3cret",
         )  # fmt: skip
         assert (code, errors) == (1, "")
@@ -300,7 +302,7 @@ def test_urls_and_the_gate(tmp_path: Path) -> None:
         assert run("--model", f"{mock.url}#loop", "--prompts", prompts)[0] == 0
 
 
-def test_a_server_of_ours_is_told_not_to_filter(tmp_path: Path) -> None:
+def test_a_dedup_server_is_asked_not_to_filter(tmp_path: Path) -> None:
     with upstream() as mock, proxy(mock.url) as url:
         code, out, _ = run(
             "--model",
@@ -315,7 +317,7 @@ def test_a_server_of_ours_is_told_not_to_filter(tmp_path: Path) -> None:
         assert len(mock.bodies) == 2
 
 
-def test_what_is_wrong_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+def test_errors_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
     prompts = prompts_file(tmp_path, 2)
     away = f"http://127.0.0.1:{free_port()}/v1"
     with upstream() as mock:
@@ -324,7 +326,7 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
             (["--model", f"{away}#m"], "cannot be reached"),
             (["--model", mock.url], "novel, loop"),
             (["--model", f"{mock.url}#other"], "there is no model 'other'"),
-            (["--model", "ftp://h"], "no URL"),
+            (["--model", "ftp://h"], "not the URL"),
             (["--model", mock.url, "--prompts", str(tmp_path / "none.txt")], "No such file"),
             (["--model", mock.url, "--html", str(tmp_path / "none" / "x.html")], "no folder"),
             (["--model", mock.url, "--answers", str(tmp_path)], "directory"),

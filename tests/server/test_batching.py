@@ -1,4 +1,6 @@
-"""Continuous batching: every family's tokens are `generate`'s, and what one sequence does is nobody else's business."""
+"""Continuous batching: every model family generates what `generate` does, and sequences do not
+affect each other.
+"""
 
 import gc
 import inspect
@@ -36,8 +38,10 @@ from dedup.config import DecodingConfig
 from dedup.logits.hf import logits_processors
 from dedup.logits.history import TokenHistory
 from dedup.logits.processors import apply
-from dedup_server.engines.local import batching
-from dedup_server.engines.local.batching import Batcher, EngineFailedError, Scores, UnbatchableError
+from dedup_server.engines.local import batching, paged_engine
+from dedup_server.engines.local.batching import Batcher
+from dedup_server.engines.local.decoding import EngineFailedError, Scores
+from dedup_server.engines.local.paged_engine import PagedEngine, UnbatchableError
 from dedup_server.engines.local.sampling import choose
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -73,7 +77,7 @@ FAMILIES: dict[str, PreTrainedConfig] = {
     "gpt2": GPT2Config(**SIZES, n_positions=128),
     "glm4": Glm4Config(**SIZES, **GROUPED, pad_token_id=0),
 }
-# These go to `generate`.
+# These are decoded by `generate`.
 REFUSED: dict[str, tuple[PreTrainedConfig, str]] = {
     "bloom": (BloomConfig(**SIZES), "attention of its own"),
     "gptj": (
@@ -100,7 +104,7 @@ REFUSED: dict[str, tuple[PreTrainedConfig, str]] = {
 
 
 def build(config: PreTrainedConfig) -> Any:
-    """Of random weights, large enough that what came before matters."""
+    """Return a model with random weights, scaled so that the context matters."""
     torch.manual_seed(0)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     model = kind.from_config(config).eval()
@@ -117,7 +121,7 @@ def prompt(length: int, seed: int = 0) -> list[int]:
 
 
 class Answer:
-    """A sequence that is asked for and collects what comes."""
+    """A sequence that collects its tokens."""
 
     def __init__(
         self,
@@ -180,8 +184,10 @@ def wait_until(holds: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def free_share(batcher: Batcher) -> float:
-    """Of the pages, those that no sequence holds; what is only kept for the next one with the same beginning counts as free."""
-    cache = batcher._processor.cache
+    """Return the share of pages that no sequence holds. Pages kept for prompts with the same
+    beginning count as free.
+    """
+    cache = batcher.engine.processor.cache
     cache.evict_cached_blocks()
     cache.pool.try_to_free_sectors()
     return float(cache.compute_free_capacity())
@@ -216,7 +222,7 @@ def expected(model: Any, tokens: list[int], limit: int, config: DecodingConfig) 
 
 @pytest.mark.parametrize("config", [PLAIN, ALL], ids=["plain", "all"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_says_what_generate_says(family: str, config: DecodingConfig) -> None:
+def test_every_family_generates_what_generate_does(family: str, config: DecodingConfig) -> None:
     model = build(FAMILIES[family])
     prompts = [prompt(length) for length in (1, 5, 20, 33)]
     wanted = [expected(model, tokens, 40, config) for tokens in prompts]
@@ -224,11 +230,11 @@ def test_every_family_says_what_generate_says(family: str, config: DecodingConfi
     answers = [Answer(batcher, tokens, 40, config) for tokens in prompts]
     assert [answer.wait() for answer in answers] == wanted
     batcher.stop()
-    assert expected(model, prompts[1], 40, config) == wanted[1]  # the model is as it was
+    assert expected(model, prompts[1], 40, config) == wanted[1]  # the model is restored
 
 
 @pytest.mark.parametrize("family", REFUSED)
-def test_what_cannot_be_batched_is_refused_and_left_as_it_was(family: str) -> None:
+def test_an_unbatchable_model_is_refused_and_unchanged(family: str) -> None:
     config, reason = REFUSED[family]
     model = build(config)
     attention = model.config._attn_implementation
@@ -237,13 +243,13 @@ def test_what_cannot_be_batched_is_refused_and_left_as_it_was(family: str) -> No
     assert model.config._attn_implementation == attention
 
 
-def test_a_model_that_answers_otherwise_in_the_engine_is_found_out(
+def test_a_model_with_other_scores_in_the_engine_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = build(FAMILIES["llama"])
-    right = batching.paged_attention.scaled_dot_product_attention
+    right = paged_engine.paged_attention.scaled_dot_product_attention
     monkeypatch.setattr(
-        batching.paged_attention,
+        paged_engine.paged_attention,
         "scaled_dot_product_attention",
         lambda *given, **more: right(*given, **more) * 1.01,
     )
@@ -251,9 +257,11 @@ def test_a_model_that_answers_otherwise_in_the_engine_is_found_out(
         Batcher(model, max_concurrent=2, context=64)
 
 
-def test_what_is_used_of_transformers_is_still_there() -> None:
-    """An upgrade that moves one of these has to be looked at; then the version goes into `TESTED`."""
-    assert transformers.__version__.startswith(tuple(f"{version}." for version in batching.TESTED))
+def test_private_apis_of_transformers_are_unchanged() -> None:
+    """If an upgrade changes one of these, check `paged_engine` and add the version to `TESTED`."""
+    assert transformers.__version__.startswith(
+        tuple(f"{version}." for version in paged_engine.TESTED)
+    )
     assert list(inspect.signature(ModelRunner._sample).parameters) == [
         "self",
         "scores",
@@ -297,7 +305,7 @@ def test_a_sequence_is_the_same_alone_and_among_others(batcher: Batcher) -> None
     assert len({tuple(tokens) for tokens in alone}) == 24
 
 
-def test_one_that_raises_fails_alone(batcher: Batcher) -> None:
+def test_a_sequence_that_raises_fails_alone(batcher: Batcher) -> None:
     alone = Answer(batcher, prompt(9)).wait()
     broken = [Answer(batcher, prompt(9), on_step=fail_at(number)) for number in (0, 1, 7)]
     whole = Answer(batcher, prompt(9))
@@ -308,7 +316,7 @@ def test_one_that_raises_fails_alone(batcher: Batcher) -> None:
     wait_until(lambda: free_share(batcher) == 1)
 
 
-def test_an_end_that_cannot_be_told_harms_nobody(batcher: Batcher) -> None:
+def test_an_on_end_that_raises_affects_no_other_sequence(batcher: Batcher) -> None:
     def on_end(error: BaseException | None) -> None:
         raise RuntimeError("the loop is closed")
 
@@ -316,7 +324,7 @@ def test_an_end_that_cannot_be_told_harms_nobody(batcher: Batcher) -> None:
     assert len(Answer(batcher, prompt(5)).wait()) == 40
 
 
-def test_those_who_leave_free_their_places_and_the_one_who_stays_is_untouched(
+def test_cancelled_sequences_free_their_places_and_others_are_unaffected(
     batcher: Batcher,
 ) -> None:
     alone = Answer(batcher, prompt(9), 200).wait()
@@ -331,19 +339,20 @@ def test_those_who_leave_free_their_places_and_the_one_who_stays_is_untouched(
             assert steps.acquire(timeout=10)
         for answer in leaving:
             batcher.cancel(answer.sequence)
-        said = [len(answer.tokens) for answer in leaving]
-        wait_until(lambda: len(batcher._processor.scheduler.active_requests) <= 1, 1)
+        before_cancel = [len(answer.tokens) for answer in leaving]
+        wait_until(lambda: len(batcher.engine.processor.scheduler.active_requests) <= 1, 1)
         assert staying.wait() == alone
         assert all(
-            len(answer.tokens) <= before + 1 for answer, before in zip(leaving, said, strict=True)
+            len(answer.tokens) <= before + 1
+            for answer, before in zip(leaving, before_cancel, strict=True)
         )
         assert not any(answer._ended.is_set() for answer in leaving)
-        batcher.cancel(staying.sequence)  # no harm: it has ended
+        batcher.cancel(staying.sequence)  # has ended: nothing happens
     assert batcher.num_active == 0
     wait_until(lambda: free_share(batcher) == 1)
 
 
-def test_one_that_waits_is_cancelled_before_it_begins(model: Any) -> None:
+def test_a_waiting_sequence_is_cancelled_before_it_begins(model: Any) -> None:
     batcher = Batcher(model, max_concurrent=1, context=1024)
     running = Answer(batcher, prompt(5), 300)
     waiting = Answer(batcher, prompt(5))
@@ -353,11 +362,12 @@ def test_one_that_waits_is_cancelled_before_it_begins(model: Any) -> None:
     batcher.stop()
 
 
-def test_nothing_is_kept_of_what_is_over(batcher: Batcher) -> None:
+def test_ended_sequences_leave_nothing_behind(batcher: Batcher) -> None:
     def live() -> int:
         gc.collect()
         return sum(
-            type(each) in (batching.Sequence, batching.RequestState) for each in gc.get_objects()
+            type(each) in (batching.Sequence, paged_engine.RequestState)
+            for each in gc.get_objects()
         )
 
     Answer(batcher, prompt(5), 2).wait()
@@ -365,11 +375,11 @@ def test_nothing_is_kept_of_what_is_over(batcher: Batcher) -> None:
     for _ in range(50):
         Answer(batcher, prompt(5), 2).wait()
         batcher.cancel(Answer(batcher, prompt(5), 500).sequence)
-    wait_until(lambda: not batcher._processor.scheduler.has_pending_requests())
+    wait_until(lambda: not batcher.engine.processor.scheduler.has_pending_requests())
     wait_until(lambda: live() <= before + 2)
 
 
-def test_after_a_fatal_error_those_in_flight_hear_of_it_and_the_next_are_served(
+def test_after_an_error_of_the_model_its_sequences_fail_and_later_ones_are_decoded(
     model: Any, batcher: Batcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     alone = Answer(batcher, prompt(9)).wait()
@@ -392,7 +402,7 @@ def test_after_a_fatal_error_those_in_flight_hear_of_it_and_the_next_are_served(
             answer.wait()
     assert Answer(batcher, prompt(9)).wait() == alone
     assert batcher.num_active == 0
-    assert "starts anew" in caplog.text
+    assert "the engine restarts" in caplog.text
 
 
 def test_an_engine_that_failed_leaves_nothing_behind(
@@ -400,7 +410,7 @@ def test_an_engine_that_failed_leaves_nothing_behind(
 ) -> None:
     monkeypatch.setattr(
         batching.log, "exception", lambda message: None
-    )  # pytest keeps what is logged, with its traceback
+    )  # pytest keeps log records with their tracebacks
     forward = model.forward
     failures: list[RuntimeError] = []
 
@@ -410,7 +420,7 @@ def test_an_engine_that_failed_leaves_nothing_behind(
 
     engines = []
     for _ in range(3):
-        engines.append(weakref.ref(batcher._processor.cache))
+        engines.append(weakref.ref(batcher.engine.processor.cache))
         monkeypatch.setattr(model, "forward", broken)
         with pytest.raises(EngineFailedError, match="out of memory"):
             Answer(batcher, prompt(9)).wait()
@@ -420,24 +430,24 @@ def test_an_engine_that_failed_leaves_nothing_behind(
     assert [engine() for engine in engines] == [None] * 3
 
 
-def test_a_long_prompt_is_read_in_pieces_while_others_go_on(model: Any) -> None:
-    tokens = prompt(3 * batching.STEP_TOKENS + 7)
+def test_a_long_prompt_is_read_in_pieces_while_others_continue(model: Any) -> None:
+    tokens = prompt(3 * paged_engine.STEP_TOKENS + 7)
     wanted = expected(model, tokens, 20, ALL), expected(model, prompt(4), 60, ALL)
     batcher = Batcher(model, max_concurrent=4, context=2048)
     short = Answer(batcher, prompt(4), 60, ALL)
     long = [Answer(batcher, tokens, 20, ALL) for _ in range(2)]
     assert [answer.wait() for answer in long] == [wanted[0]] * 2
     assert short.wait() == wanted[1]
-    assert Answer(batcher, tokens, 20, ALL).wait() == wanted[0]  # from pages that are kept
+    assert Answer(batcher, tokens, 20, ALL).wait() == wanted[0]  # from kept pages
     batcher.stop()
 
 
-def test_where_pages_run_out_a_sequence_waits_and_says_the_same(
+def test_without_free_pages_a_sequence_waits_and_generates_the_same(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Batcher, "_size", lambda self, context: (3 * batching.PAGE, 3))
+    monkeypatch.setattr(PagedEngine, "_size", lambda self, context: (3 * paged_engine.PAGE, 3))
     batcher = Batcher(model, max_concurrent=4, context=1024)
-    assert batcher.context == 3 * batching.PAGE
+    assert batcher.context == 3 * paged_engine.PAGE
     alone = Answer(batcher, prompt(100), 400, ALL).wait()
     together = [Answer(batcher, prompt(100), 400, ALL) for _ in range(4)]
     assert [answer.wait() for answer in together] == [alone] * 4
@@ -446,22 +456,22 @@ def test_where_pages_run_out_a_sequence_waits_and_says_the_same(
 
 
 def test_memory_is_sized_from_the_machine(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = 2 * 2 * 2 * 8 * 4 * batching.PAGE  # keys and values, layers, heads, size, bytes
+    page = 2 * 2 * 2 * 8 * 4 * paged_engine.PAGE  # keys and values, layers, heads, size, bytes
     batcher = Batcher(model, max_concurrent=16, context=1000)
-    assert 16 * 4 * page <= batcher.cache_bytes <= 18 * 4 * page
+    assert 16 * 4 * page <= batcher.engine.cache_bytes <= 18 * 4 * page
     assert batcher.context == 1000
     batcher.stop()
-    free = int(2.5 * page / batching.MEMORY_SHARE)
-    monkeypatch.setattr(batching, "get_device_and_memory_breakdown", lambda: (None, free, 0, 0))
+    free = int(2.5 * page / paged_engine.MEMORY_SHARE)
+    monkeypatch.setattr(paged_engine, "get_device_and_memory_breakdown", lambda: (None, free, 0, 0))
     batcher = Batcher(model, max_concurrent=16, context=1000)
-    assert batcher.context == 2 * batching.PAGE
+    assert batcher.context == 2 * paged_engine.PAGE
     batcher.stop()
-    monkeypatch.setattr(batching, "get_device_and_memory_breakdown", lambda: (None, page, 0, 0))
+    monkeypatch.setattr(paged_engine, "get_device_and_memory_breakdown", lambda: (None, page, 0, 0))
     with pytest.raises(UnbatchableError, match="no memory"):
         Batcher(model, max_concurrent=16, context=1000)
 
 
-def test_a_prompt_that_fills_the_context_is_refused_and_an_answer_that_does_is_ended(
+def test_the_context_bounds_prompts_and_sequences(
     batcher: Batcher,
 ) -> None:
     for length in (0, 1024, 5000):
@@ -474,7 +484,7 @@ def test_a_prompt_that_fills_the_context_is_refused_and_an_answer_that_does_is_e
         over.wait()
 
 
-def test_what_runs_when_it_is_stopped_ends_with_an_error(model: Any) -> None:
+def test_stopping_ends_all_sequences_with_an_error(model: Any) -> None:
     batcher = Batcher(model, max_concurrent=2, context=1024)
     answers = [Answer(batcher, prompt(5), 900) for _ in range(4)]
     batcher.stop()

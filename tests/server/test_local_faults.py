@@ -23,7 +23,7 @@ from transformers import BloomConfig
 
 from dedup.logits.history import TokenHistory
 from dedup_server.app import create_app
-from dedup_server.engines.local import batching
+from dedup_server.engines.local import batching, paged_engine
 from dedup_server.engines.local.answering import ChoicesGeneration
 from dedup_server.engines.local.batching import Batcher
 from dedup_server.engines.local.choice import Choice
@@ -346,7 +346,9 @@ async def test_a_slow_reader_that_leaves_frees_its_place(any_engine: LocalEngine
 async def with_pages(monkeypatch: pytest.MonkeyPatch, num_pages: int) -> LocalEngine:
     """An engine with memory for so many pages."""
     monkeypatch.setattr(
-        Batcher, "_size", lambda self, context: (min(context, num_pages * batching.PAGE), num_pages)
+        paged_engine.PagedEngine,
+        "_size",
+        lambda self, context: (min(context, num_pages * paged_engine.PAGE), num_pages),
     )
     engine = LocalEngine(str(DEMO_MODEL), device="cpu")
     await engine.start()
@@ -357,7 +359,7 @@ async def test_a_prompt_longer_than_the_memory_for_it_is_refused_and_truncated_w
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = await with_pages(monkeypatch, 2)
-    longest = 2 * batching.PAGE
+    longest = 2 * paged_engine.PAGE
     with pytest.raises(ApiError, match=rf"600 tokens.*{longest}") as refused:
         await complete(engine, prompt=[100] * 600)
     assert (refused.value.status, refused.value.code) == (400, "context_length_exceeded")
@@ -388,7 +390,7 @@ async def test_where_memory_is_short_and_those_who_have_it_leave_the_others_go_o
 
     def choose_and_leave(choice: Choice, scores: Scores) -> int:
         """Its reader leaves between this step and the next."""
-        if decoder._processor.scheduler.block_new_requests:
+        if decoder.engine.processor.scheduler.block_new_requests:
             own = [each for each in decoder._sequences.values() if each.step.args[0] is choice]  # type: ignore[attr-defined]
             decoder.cancel(own[0])
             left.append(choice._sampling.seed)
@@ -422,7 +424,7 @@ class Kept:
         kinds = (
             OneSequence,
             batching.Sequence,
-            batching.RequestState,
+            paged_engine.RequestState,
             Choice,
             TokenHistory,
             ChoicesGeneration,
@@ -481,7 +483,7 @@ async def test_rounds_of_requests_and_cancels_leave_nothing_behind(
     assert len(gc.get_objects()) - num_objects < 500
     decoder = any_engine.loaded.decoder
     if isinstance(decoder, Batcher):
-        scheduler, cache = decoder._processor.scheduler, decoder._processor.cache
+        scheduler, cache = decoder.engine.processor.scheduler, decoder.engine.processor.cache
         for held in (
             scheduler.active_requests,
             scheduler.waiting_requests,
@@ -489,8 +491,8 @@ async def test_rounds_of_requests_and_cancels_leave_nothing_behind(
         ):
             assert not held
         assert not scheduler._requests_to_cancel
-        assert decoder._asked.empty()
-        assert decoder._cancelled.empty()
+        assert decoder.engine._added.empty()
+        assert decoder.engine._cancelled.empty()
         assert not any(allocator.block_table for allocator in cache.cache_allocators.values())
         cache.evict_cached_blocks()
         cache.pool.try_to_free_sectors()
@@ -503,14 +505,14 @@ async def test_an_engine_that_has_no_memory_to_start_anew_tries_again(
     alone = await complete(engine, seed=1, max_tokens=20)
     decoder = engine.loaded.decoder
     assert isinstance(decoder, Batcher)
-    start, left = decoder._start, [1]
+    start, left = decoder.engine.start, [1]
 
-    def no_memory() -> Any:
+    def no_memory() -> None:
         if left and left.pop():
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
-        return start()
+        start()
 
-    monkeypatch.setattr(decoder, "_start", no_memory)
+    monkeypatch.setattr(decoder.engine, "start", no_memory)
     streams = Streams(engine, 16)
     await streams.begun()
     fails_once(
@@ -531,7 +533,7 @@ async def test_an_engine_that_has_no_memory_to_start_anew_tries_again(
                 if error.code != "engine_failed":
                     raise
                 await asyncio.sleep(0.1)
-    assert "tried again in a second" in caplog.text
+    assert "could not be restarted" in caplog.text
 
 
 # --- Over a socket, the engine in this process --------------------------------------------------------------------------------------
@@ -574,7 +576,7 @@ class Local:
         """Sequences that have a place, as the decoder itself sees it, or wait for one."""
         decoder = self.engine.loaded.decoder
         if isinstance(decoder, Batcher):
-            scheduler = decoder._processor.scheduler
+            scheduler = decoder.engine.processor.scheduler
             return max(
                 decoder.num_active, len(scheduler.active_requests) + len(scheduler.waiting_requests)
             )
@@ -821,7 +823,7 @@ def test_a_fault_of_the_model_ends_what_is_in_it_with_an_error_and_the_next_is_s
             )
     assert whole(demo.ask(seed=1, max_tokens=30)) == alone
     wait_until(lambda: demo.num_active == 0 and demo.metric("dedup_streams_in_progress") == 0, 1)
-    assert "the engine starts anew" in caplog.text
+    assert "the engine restarts" in caplog.text
 
 
 def test_one_by_one_a_fault_of_the_model_is_that_of_one(

@@ -1,4 +1,4 @@
-"""A text longer than the context: how it is cut, and how what is said of the pieces is put together."""
+"""Texts longer than the context: how they are split and how completions are joined."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ texts = st.lists(
 
 
 def size_of(text: str) -> int:
-    """Tokens of four bytes."""
+    """Return the number of tokens, of four bytes each."""
     return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
 
 
@@ -35,16 +35,18 @@ def size_of(text: str) -> int:
 def test_pieces_fit_overlap_and_are_the_text(
     parts: list[tuple[str, str]], room: int, overlap: int
 ) -> None:
-    """Every piece fits, begins with no more than the overlap of the one before, and all of them, less that, are the text."""
+    """Every piece fits and begins with at most the overlap; without the overlaps, the pieces are
+    the text.
+    """
     text = "".join(
-        f"{number}{said}{separator}" for number, (said, separator) in enumerate(parts)
-    )  # each said once
+        f"{number}{sentence}{separator}" for number, (sentence, separator) in enumerate(parts)
+    )  # all distinct
     overlap = min(overlap, room - 1)
     pieces = split(text, size_of, room, overlap)
     if not pieces:
         assert not text
         return
-    # A token's end may be a piece's: what does not fill it counts in each.
+    # A piece may end within a token, which then counts in two pieces.
     assert all(size_of(piece) <= 2 * room for piece in pieces)
     joined = pieces[0]
     for piece in pieces[1:]:
@@ -63,7 +65,7 @@ def test_pieces_fit_overlap_and_are_the_text(
     assert joined == text
 
 
-def test_a_cut_stands_between_paragraphs_if_it_can_and_else_between_sentences() -> None:
+def test_texts_are_split_between_paragraphs_or_sentences() -> None:
     first, second = (
         "The river had risen. It took the bridge.\n\n",
         "Nobody saw it. The dam had given way. The mill stood dry.\n",
@@ -80,7 +82,7 @@ def test_a_cut_stands_between_paragraphs_if_it_can_and_else_between_sentences() 
 
 
 @pytest.mark.parametrize(
-    ("said", "text", "new"),
+    ("before", "text", "new"),
     [
         (
             "The river rose. It took the bridge.",
@@ -95,8 +97,8 @@ def test_a_cut_stands_between_paragraphs_if_it_can_and_else_between_sentences() 
         ("", "The river rose.", "The river rose."),
     ],
 )
-def test_what_was_said_is_not_said_again_at_the_seam(said: str, text: str, new: str) -> None:
-    assert new_part(said, text) == new
+def test_the_overlap_is_not_repeated(before: str, text: str, new: str) -> None:
+    assert new_part(before, text) == new
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +129,7 @@ async def answer(engine: LocalEngine, **body: Any) -> list[dict[str, Any]]:
 LONG = " ".join(f"the cat sat on the mat {number}, the dog sat on the cat." for number in range(12))
 
 
-async def test_a_long_text_is_answered_piece_by_piece(engine: LocalEngine) -> None:
+async def test_a_long_text_is_completed_piece_by_piece(engine: LocalEngine) -> None:
     with pytest.raises(ApiError, match="tokens long"):
         await answer(engine, prompt=LONG)
     chunks = await answer(
@@ -164,7 +166,7 @@ async def test_a_long_text_is_answered_piece_by_piece(engine: LocalEngine) -> No
         ({"prompt": ["a", "b"]}, "prompt"),
     ],
 )
-async def test_what_does_not_go_with_a_long_text_is_named(
+async def test_incompatible_parameters_are_named(
     engine: LocalEngine, more: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(ApiError) as refused:
@@ -174,11 +176,11 @@ async def test_what_does_not_go_with_a_long_text_is_named(
 
 
 @pytest.mark.parametrize(
-    ("flags", "code", "said"),
+    ("flags", "code", "message"),
     [([], 0, ""), (["--temperature", "9"], 1, "temperature: must be ≤ 2")],
 )
 def test_the_command_line_reads_a_text_of_any_length(
-    tiny: Path, flags: list[str], code: int, said: str
+    tiny: Path, flags: list[str], code: int, message: str
 ) -> None:
     command = [
         sys.executable,
@@ -197,5 +199,5 @@ def test_the_command_line_reads_a_text_of_any_length(
         command, input=LONG, capture_output=True, text=True, timeout=120, check=False
     )
     assert ran.returncode == code, ran.stderr
-    assert said in ran.stderr
+    assert message in ran.stderr
     assert bool(ran.stdout) == (code == 0)

@@ -1,4 +1,4 @@
-"""What docs/monitoring.md and the files beside it say fits together, and fits the server."""
+"""docs/monitoring.md, rules, alerts and dashboard agree with each other and with the metrics."""
 
 import json
 import re
@@ -26,7 +26,7 @@ QUERIES = "\n".join(target["expr"] for panel in GRAPHS for target in panel["targ
 
 
 def declared() -> dict[str, tuple[str, set[str]]]:
-    """Each metric's kind and labels, under the name by which it is asked for."""
+    """Return kind and labels of each metric, by its name in queries."""
     metrics: dict[str, MetricWrapperBase] = Telemetry()._metrics
     kinds = {metric: metric._type for metric in metrics.values()}
     return {
@@ -38,7 +38,7 @@ def declared() -> dict[str, tuple[str, set[str]]]:
     }
 
 
-def test_every_metric_is_explained_and_none_is_invented() -> None:
+def test_exactly_the_declared_metrics_are_documented() -> None:
     rows = re.findall(r"^\| `(dedup_\w+)` \| (\w+) \| (.+?) \| .+ \|$", PAGE, re.MULTILINE)
     assert len(rows) == len({name for name, _, _ in rows})
     assert {
@@ -46,9 +46,13 @@ def test_every_metric_is_explained_and_none_is_invented() -> None:
     } == declared()
 
 
-def test_nothing_is_asked_of_a_metric_that_is_not_there() -> None:
-    names = {name + suffix for name, (kind, _) in declared().items()
-             for suffix in (("_bucket", "_count", "_sum") if kind == "histogram" else ("",))}  # fmt: skip
+def test_queries_use_existing_metrics_only() -> None:
+    suffixes = {"histogram": ("_bucket", "_count", "_sum")}
+    names = {
+        name + suffix
+        for name, (kind, _) in declared().items()
+        for suffix in suffixes.get(kind, ("",))
+    }
     recorded = set(re.findall(r"- record: (\S+)", RULES))
     asked = re.findall(
         r"(?<![\w:#\"])(?:model:)?dedup_\w+(?::\w+)?", RULES + ALERTS + ALERTS_TEST + QUERIES
@@ -57,12 +61,12 @@ def test_nothing_is_asked_of_a_metric_that_is_not_there() -> None:
     assert set(re.findall(r"dedup_\w+", PAGE)) <= set(declared())
 
 
-def test_every_recording_rule_is_of_use() -> None:
+def test_every_recording_rule_is_used() -> None:
     for name in re.findall(r"- record: (\S+)", RULES):
         assert (RULES + ALERTS + QUERIES).count(name) > 1, name
 
 
-def test_every_alert_has_its_entry_and_is_tested_both_ways() -> None:
+def test_every_alert_is_documented_and_tested_both_ways() -> None:
     alerts = re.findall(r"- alert: (\w+)", ALERTS)
     _, _, runbook = PAGE.partition("\n## Alerts\n")
     assert re.findall(r"^### (\w+)$", runbook, re.MULTILINE) == alerts
@@ -77,7 +81,7 @@ def test_every_alert_has_its_entry_and_is_tested_both_ways() -> None:
     assert set(tested) == {(alert, fires) for alert in alerts for fires in (True, False)}
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_have_targets() -> None:
     for link in re.findall(r"\]\(([^)#]+)", PAGE):
         assert (DOCS / link).exists(), link
     titles = {panel["title"] for panel in PANELS}
@@ -85,7 +89,7 @@ def test_links_lead_somewhere() -> None:
     assert set(re.findall(r"\*([A-Z][^*\n]+)\*", runbook)) <= titles
 
 
-def test_panels_are_told_apart_and_do_not_overlap() -> None:
+def test_panels_are_distinct_and_do_not_overlap() -> None:
     ids = [panel["id"] for panel in PANELS]
     assert len(set(ids)) == len(ids)
     assert len({panel["title"] for panel in PANELS}) == len(PANELS)
@@ -100,7 +104,7 @@ def test_panels_are_told_apart_and_do_not_overlap() -> None:
         assert beside or above, (one["title"], other["title"])
 
 
-def test_panels_say_what_they_show_in_which_unit() -> None:
+def test_panels_have_descriptions_and_units() -> None:
     variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
     assert set(variables) == {"datasource", "model"}
     source = {"type": "prometheus", "uid": "${datasource}"}

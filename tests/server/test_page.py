@@ -1,4 +1,4 @@
-"""`/` for people and for programs, its files, and `/check`."""
+"""`/` for browsers and other clients, its files, and `/check`."""
 
 import json
 import socket
@@ -87,8 +87,10 @@ def test_nothing_else_is_a_file(url: str, path: str) -> None:
 TEXTS = [
     NOVEL,
     NOVEL + "\n" + LOOP * 40 + "\n" + NOVEL,
-    "😀 夜里河水涨了，村里没有一个人睡着。天亮的时候，桥已经不见了。夜里河水涨了，村里没有一个人睡着。",
-    "- two walls gone, the wheel still turning\n- the miller's cat\n- two walls gone, the wheel still turning\n",
+    "😀 夜里河水涨了，村里没有一个人睡着。天亮的时候，桥已经不见了。"
+    "夜里河水涨了，村里没有一个人睡着。",
+    "- two walls gone, the wheel still turning\n- the miller's cat\n"
+    "- two walls gone, the wheel still turning\n",
     "",
     "\0\u202e<script>alert(1)</script>\r\n",
 ]
@@ -97,7 +99,9 @@ TEXTS = [
 @pytest.mark.parametrize("on_loop", ["cut", "skip"])
 @pytest.mark.parametrize("policy", ["off", "watch", "loops", "balanced", "strict"])
 @pytest.mark.parametrize("text", TEXTS)
-def test_check_says_what_the_library_says(url: str, text: str, policy: Any, on_loop: Any) -> None:
+def test_check_returns_what_the_library_does(
+    url: str, text: str, policy: Any, on_loop: Any
+) -> None:
     status, checked = check(url, {"text": text, "policy": policy, "on_loop": on_loop})
     assert status == 200
     text_filter = RepetitionFilter(FilterConfig(policy=policy, on_loop=on_loop))
@@ -116,7 +120,7 @@ def test_check_says_what_the_library_says(url: str, text: str, policy: Any, on_l
     assert (checked["chars"], checked["policy"]) == (len(text), policy)
 
 
-def test_sentences_that_say_the_same_are_a_group(url: str) -> None:
+def test_equal_sentences_are_a_group(url: str) -> None:
     checked = check(url, {"text": TEXTS[2]})[1]
     said = [(TEXTS[2][one["start"] : one["end"]], one["group"]) for one in checked["sentences"]]
     assert said[1] == ("天亮的时候，桥已经不见了。", None)
@@ -124,18 +128,18 @@ def test_sentences_that_say_the_same_are_a_group(url: str) -> None:
     assert [one["group"] for one in checked["sentences"]] == [0, None, 0]
 
 
-def test_a_reader_who_asked_for_it_gets_it(url: str) -> None:
+def test_requested_repetition_is_kept(url: str) -> None:
     assert check(url, {"text": LOOP * 40, "prompt": "Say it 40 times"})[1]["removed"] == []
 
 
-def test_what_the_prompt_allows_is_said(url: str) -> None:
+def test_what_the_prompt_allows_is_reported(url: str) -> None:
     checked = check(url, {"text": LOOP * 400, "prompt": "Say it 40 times"})[1]
     assert checked["requested"] == {"reason": "copies", "copies": 46}
     assert checked["loop"]
     assert "requested" not in check(url, {"text": LOOP * 400, "prompt": "Say it"})[1]
 
 
-def test_a_long_text_is_checked_elsewhere(url: str) -> None:
+def test_a_long_text_is_checked_in_another_process(url: str) -> None:
     text = NOVEL + (LOOP * 5000)
     status, checked = check(url, {"text": text, "policy": "loops"})
     assert (status, checked["chars"], checked["loop"]["kind"]) == (200, len(text), "exact")
@@ -156,13 +160,13 @@ def test_a_long_text_is_checked_elsewhere(url: str) -> None:
         ({"text": "a" * (MAX_CHARS + 1)}, 413, "dedup score"),
     ],
 )
-def test_what_is_wrong_is_said(url: str, body: object, status: int, says: str) -> None:
+def test_errors_are_named(url: str, body: object, status: int, says: str) -> None:
     got, answer = check(url, body)
     assert (got, says in answer["error"]["message"]) == (status, True)
 
 
 def children() -> set[int]:
-    """The processes that this one has started."""
+    """Return the child processes of this one."""
     return {
         int(child)
         for task in Path("/proc/self/task").iterdir()
@@ -171,7 +175,9 @@ def children() -> set[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
-def test_a_check_whose_client_left_is_given_up(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_is_abandoned_when_its_client_disconnects(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         "dedup_server.checking._COMMAND", (sys.executable, "-c", "import time; time.sleep(600)")
     )
@@ -184,10 +190,10 @@ def test_a_check_whose_client_left_is_given_up(url: str, monkeypatch: pytest.Mon
         )
         wait_for(lambda: children() > before)
     wait_for(lambda: children() <= before)
-    assert check(url, {"text": NOVEL})[0] == 200  # the next one has its turn
+    assert check(url, {"text": NOVEL})[0] == 200  # the next one is served
 
 
-def test_a_request_without_a_body_is_answered_and_the_connection_stays(url: str) -> None:
+def test_an_empty_request_is_refused_and_the_connection_kept(url: str) -> None:
     host, port = url.removeprefix("http://").split(":")
     connection = HTTPConnection(host, int(port), timeout=20)
     for path in ("/check", "/v1/chat/completions", "/v1/messages"):
@@ -198,7 +204,7 @@ def test_a_request_without_a_body_is_answered_and_the_connection_stays(url: str)
     connection.close()
 
 
-def test_the_same_doors_as_everywhere(mock: Upstream) -> None:
+def test_check_has_the_same_limits_as_other_endpoints(mock: Upstream) -> None:
     with proxy(mock.url, api_keys="sesame", max_body_bytes=2000, requests_per_minute=3) as url:
         assert check(url, {"text": NOVEL})[0] == 401
         assert check(url, {"text": NOVEL}, Authorization="Bearer sesame")[0] == 200
@@ -206,4 +212,4 @@ def test_the_same_doors_as_everywhere(mock: Upstream) -> None:
         assert check(url, {"text": NOVEL}, Authorization="Bearer sesame")[0] == 200
         assert check(url, {"text": NOVEL}, Authorization="Bearer sesame")[0] == 429
         assert get(url + "/check")[0] == 405
-        assert get(url + "/", Accept=BROWSER)[0] == 200  # the page asks for the key
+        assert get(url + "/", Accept=BROWSER)[0] == 200  # the page itself asks for the key

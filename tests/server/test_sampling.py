@@ -1,4 +1,4 @@
-"""The choice of a token: what is kept is what a plain reading of top_k, top_p and min_p keeps, and it is drawn by its probability."""
+"""Sampling keeps the tokens that a direct implementation keeps, with their probabilities."""
 
 from random import Random
 
@@ -15,7 +15,9 @@ def row(size: int, scale: float, seed: int = 0) -> Scores:
 def kept(
     scores: Scores, temperature: float, top_k: int, top_p: float, min_p: float
 ) -> dict[int, float]:
-    """By sorting everything, in double precision: the tokens that may come, with their probabilities."""
+    """Return the tokens that may be sampled with their probabilities, by a sort in double
+    precision.
+    """
     order = np.argsort(-scores, kind="stable")
     order = order[: top_k or len(order)]
     weights = np.exp((scores[order].astype(np.float64) - scores.max()) / temperature)
@@ -43,7 +45,7 @@ def kept(
         (1, 1, 0),
     ],
 )
-def test_what_is_kept_and_how_often_it_comes(
+def test_kept_tokens_and_their_frequencies(
     scale: float, top_k: int, top_p: float, min_p: float
 ) -> None:
     scores = row(64, scale)
@@ -56,7 +58,7 @@ def test_what_is_kept_and_how_often_it_comes(
 
 
 @pytest.mark.parametrize("size", [2, 1000, 40_000])
-def test_the_scores_are_not_changed_and_a_seed_says_all(size: int) -> None:
+def test_scores_are_unchanged_and_a_seed_is_reproducible(size: int) -> None:
     scores = row(size, 2)
     before = scores.copy()
     drawn = [choose(scores, 1.0, 0, 0.9, 0.0, Random(seed)) for seed in range(20)]
@@ -64,7 +66,7 @@ def test_the_scores_are_not_changed_and_a_seed_says_all(size: int) -> None:
     assert (scores == before).all()
 
 
-def test_temperature_next_to_nothing_is_greedy_and_a_banned_token_never_comes() -> None:
+def test_a_tiny_temperature_is_greedy_and_banned_tokens_are_never_sampled() -> None:
     scores = row(50, 1)
     best = int(scores.argmax())
     assert choose(scores, 1e-9, 0, 1, 0, Random(0)) == choose(scores, 0, 0, 1, 0, Random(0)) == best

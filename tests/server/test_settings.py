@@ -37,7 +37,7 @@ def test_flags_over_environment_over_file_over_defaults(
         ('upstream = "http://x"\nmodel = "y"', ["upstream", "model"]),
     ],
 )
-def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, text: str, words: list[str]) -> None:
+def test_errors_name_the_setting_in_one_line(tmp_path: Path, text: str, words: list[str]) -> None:
     with pytest.raises(SettingsError) as raised:
         load(toml(tmp_path, text))
     message = str(raised.value)
@@ -55,7 +55,7 @@ def test_a_flag_and_a_variable_are_named_as_they_were_set(monkeypatch: pytest.Mo
 
 def test_an_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDUP_POLCY", "off")
-    with pytest.raises(SettingsError, match=r"DEDUP_POLCY: unknown setting; there is: .*policy"):
+    with pytest.raises(SettingsError, match=r"DEDUP_POLCY: unknown setting; known are: .*policy"):
         load()
 
 
@@ -64,7 +64,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load(tmp_path / "none.toml")
 
 
-def test_keys_come_separated_by_commas_and_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_separated_by_commas_and_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDUP_API_KEYS", "key-one, key-two")
     monkeypatch.setenv("DEDUP_UPSTREAM_API_KEY", "key-three")
     settings = load()

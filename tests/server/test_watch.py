@@ -1,4 +1,4 @@
-"""`dedup watch`: what it makes of /metrics, and the command itself before a real server, away and there."""
+"""`dedup watch`: its figures, and the command against servers that respond and that do not."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 
 from dedup_server.telemetry import Telemetry
-from dedup_server.watch import Look, Window, base_url, cells, table
+from dedup_server.watch import Scrape, Window, base_url, cells, table
 from tests.demo_server import clean_environment, free_port
 from tests.server.mock_upstream import proxy, upstream
 
@@ -44,8 +44,8 @@ def telemetry() -> Telemetry:
     return counted
 
 
-def look(counted: Telemetry, at: float) -> Look:
-    return Look.of(counted.exposition().decode(), at)
+def scrape(counted: Telemetry, at: float) -> Scrape:
+    return Scrape.of(counted.exposition().decode(), at)
 
 
 @pytest.mark.parametrize(
@@ -66,22 +66,22 @@ def test_urls(given: str, url: str) -> None:
     "given",
     ["", "ftp://h", "http://", "h:99999", "h:0", "a b", "http://u:p@h", "h/?q", "[::1", "h\x1b[2J"],
 )
-def test_what_is_no_url_is_named(given: str) -> None:
+def test_an_invalid_url_is_named(given: str) -> None:
     with pytest.raises(ValueError, match=r"URL|belong"):
         base_url(given)
 
 
-def test_the_first_look_tells_of_all_without_rates() -> None:
-    now = look(telemetry(), 100)
+def test_the_first_scrape_has_totals_and_no_rates() -> None:
+    now = scrape(telemetry(), 100)
     shown = cells("qwen", now, None)
     assert now.models == ["qwen"]
     assert (shown["requests/s"], shown["loops/min"], shown["streams"]) == ("-", "-", "3")
     assert (shown["repetition"], shown["removed"], shown["upstream"]) == ("0.200", "10.0%", "-")
 
 
-def test_the_next_tells_of_the_time_between() -> None:
+def test_the_next_scrape_has_rates() -> None:
     counted = telemetry()
-    before = look(counted, 100)
+    before = scrape(counted, 100)
     counted.count("requests", 5, "qwen", "chat", "ok")
     counted.count("loops", 2, "qwen", "content", "exact", "healed")
     counted.count("loops", 1, "qwen", "reasoning", "near", "cut")
@@ -89,35 +89,35 @@ def test_the_next_tells_of_the_time_between() -> None:
     counted.observe("repetition_ratio", 0.8, "qwen", "reasoning")
     counted.set("upstream_up", 1, "a:8000")
     counted.set("upstream_up", 0, "b:8000")
-    shown = cells("qwen", look(counted, 110), before)
+    shown = cells("qwen", scrape(counted, 110), before)
     assert shown["requests/s"] == "0.5"
     assert shown["loops/min"] == "cut 6.0, healed 12.0"
     assert (shown["repetition"], shown["removed"], shown["upstream"]) == ("0.700", "-", "1/2 up")
 
 
-def test_a_server_that_was_restarted_counts_anew() -> None:
-    before, counted = look(telemetry(), 100), Telemetry(["qwen"])
+def test_a_restart_resets_counters() -> None:
+    before, counted = scrape(telemetry(), 100), Telemetry(["qwen"])
     counted.count("requests", 4, "qwen", "chat", "ok")
-    assert Window("qwen", look(counted, 102), before).rate("dedup_requests_total") == 2
+    assert Window("qwen", scrape(counted, 102), before).rate("dedup_requests_total") == 2
 
 
 def test_quantiles_are_those_of_prometheus() -> None:
     counted = Telemetry(["qwen"])
     for _ in range(100):
         counted.observe("overhead_seconds", 0.0004, "qwen")
-    window = Window("qwen", look(counted, 1), None)
+    window = Window("qwen", scrape(counted, 1), None)
     assert window.quantile("dedup_overhead_seconds", 0.5) == pytest.approx(0.000375)
     for _ in range(100):
         counted.observe("overhead_seconds", 9, "qwen")
-    assert cells("qwen", look(counted, 1), None)["overhead p99"] == "> 5 s"
+    assert cells("qwen", scrape(counted, 1), None)["overhead p99"] == "> 5 s"
     assert window.quantile("dedup_hold_seconds", 0.5) is None
 
 
-def test_names_are_shown_as_text_and_columns_are_straight() -> None:
+def test_names_are_printable_and_columns_aligned() -> None:
     counted = Telemetry([HOSTILE, "通义千问"])
     for name in (HOSTILE, "通义千问"):
         counted.add("streams_in_progress", 1, name)
-    now = look(counted, 1)
+    now = scrape(counted, 1)
     heading, evil, chinese = table([cells(model, now, None) for model in now.models])
     assert "\\x1b[2J\\u202eevil" in evil
     assert heading.index("requests/s") + len("requests/s") == evil.index("-") + 1
@@ -126,13 +126,13 @@ def test_names_are_shown_as_text_and_columns_are_straight() -> None:
     )  # two columns each
 
 
-def test_what_is_no_exposition_of_ours_is_an_error() -> None:
+def test_another_exposition_is_an_error() -> None:
     for text in ("", "<html>", "other_metric 1\n", "dedup_x{a= 1\n"):
         with pytest.raises((ValueError, KeyError, IndexError)):
-            Look.of(text, 0)
+            Scrape.of(text, 0)
 
 
-def test_before_a_real_proxy() -> None:
+def test_against_a_proxy() -> None:
     with upstream() as mock, proxy(mock.url) as url:
         body = {"model": "loop", "stream": True, "messages": [{"role": "user", "content": "x"}]}
         asked = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode())
@@ -146,13 +146,13 @@ def test_before_a_real_proxy() -> None:
     assert "\x1b" not in out
 
 
-def test_a_server_that_is_away_is_said_and_looked_for_again() -> None:
+def test_an_unreachable_server_is_retried() -> None:
     code, out, _ = watch(f"127.0.0.1:{free_port()}", "--count", "2", "--interval", "0.1")
     assert code == 1
     assert [line.count("cannot be reached") for line in out.splitlines()] == [1, 1]
 
 
-def test_what_is_not_ours_is_said() -> None:
+def test_another_server_is_an_error() -> None:
     with upstream() as mock:
         code, out, _ = watch(mock.url, "--count", "1")
     assert code == 1
@@ -162,10 +162,10 @@ def test_what_is_not_ours_is_said() -> None:
 def test_a_bad_url_is_a_usage_error() -> None:
     code, out, errors = watch("ftp://x")
     assert (code, out) == (2, "")
-    assert "'ftp://x' is no URL" in errors
+    assert "'ftp://x' is not the URL" in errors
 
 
-def test_on_a_terminal_it_is_drawn_in_place_and_ctrl_c_ends_it() -> None:
+def test_a_terminal_is_redrawn_and_ctrl_c_exits() -> None:
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [*WATCH, f"127.0.0.1:{free_port()}", "--interval", "0.1"],
@@ -174,7 +174,7 @@ def test_on_a_terminal_it_is_drawn_in_place_and_ctrl_c_ends_it() -> None:
         env=clean_environment(),
         preexec_fn=lambda: signal.signal(
             signal.SIGINT, signal.default_int_handler
-        ),  # a shell has it ignored in the background
+        ),  # a shell ignores it in the background
     )
     try:
         os.close(slave)

@@ -1,4 +1,4 @@
-"""Does one model repeat itself more than another? Numbers of answers, their differences, and what a gate says of them."""
+"""Metrics of the answers of several models, their differences, and a gate."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -6,16 +6,22 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from dedup.scores import Score, score
-from dedup_server.audit.answers import Answer, Parameters, Question
+from dedup_server.audit.questions import Answer, Parameters, Question
 
 _RESAMPLES = 2000
 _CONFIDENCE = 0.95
-FEW_PROMPTS = 20  # with fewer an interval is too narrow to be trusted
+FEW_PROMPTS = 20  # with fewer, intervals are too narrow
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number of an answer. is_share: it lies between 0 and 1. worse: in which direction."""
+    """A metric of an answer.
+
+    Args:
+        of: returns the metric of an answer.
+        is_share: whether values lie between 0 and 1.
+        worse: the direction of a deterioration, 1 or -1; 0 is neither.
+    """
 
     name: str
     title: str
@@ -25,15 +31,17 @@ class Metric:
 
     @property
     def short(self) -> str:
+        """The title without its explanation."""
         return self.title.partition(":")[0]
 
     def shown(self, value: float, sign: str = "") -> str:
+        """Format a value. sign: "+" shows the sign of a difference."""
         return f"{value:{sign}.1%}" if self.is_share else f"{value:{sign},.0f}"
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """An answer and its numbers."""
+    """An answer and its score."""
 
     answer: Answer
     score: Score
@@ -57,7 +65,7 @@ GATED = METRICS[:2]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Of a metric's mean. low, high: its confidence interval."""
+    """Change of a metric's mean, with its confidence interval from `low` to `high`."""
 
     metric: Metric
     before: float
@@ -72,7 +80,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A later model beside the first one; both are indices."""
+    """Changes from the first model to a later one, which `model` is the index of."""
 
     model: int
     changes: list[Change]
@@ -80,7 +88,12 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """measured: of each model, of each prompt, of each sample. failures: what the gate found, nothing if it is passed."""
+    """Result of an audit.
+
+    Args:
+        measured: answers by model, prompt and sample.
+        failures: of the gate, one line each; empty if it passed.
+    """
 
     models: list[str]
     prompts: list[str]
@@ -95,14 +108,18 @@ class Audit:
         return len(self.measured[0][0])
 
     def mean(self, model: int, metric: Metric) -> float:
+        """Return the mean of the prompts' means."""
         return fmean(self.by_prompt(model, metric))
 
     def by_prompt(self, model: int, metric: Metric) -> list[float]:
+        """Return the mean of the samples of each prompt."""
         return [fmean(map(metric.of, samples)) for samples in self.measured[model]]
 
 
 def questions_of(prompts: Sequence[str], num_samples: int, seed: int) -> list[Question]:
-    """The samples of a prompt follow each other; the k-th of every prompt has the k-th seed."""
+    """Return all samples of the first prompt, then of the next. The k-th sample of every prompt has
+    the same seed.
+    """
     return [Question(prompt, seed + k) for prompt in prompts for k in range(num_samples)]
 
 
@@ -113,7 +130,11 @@ def audit(
     seed: int,
     answers: Sequence[Sequence[Answer]],
 ) -> Audit:
-    """answers: of each model to `questions_of` the prompts."""
+    """Measure and compare answers.
+
+    Args:
+        answers: of each model to `questions_of` the prompts.
+    """
     num_samples = len(answers[0]) // len(prompts)
     measured = [
         [
@@ -141,8 +162,10 @@ def audit(
 
 
 def intervals(columns: Sequence[Sequence[float]], seed: int) -> list[tuple[float, float]]:
-    """The percentile bootstrap's interval of each column's mean. Rows, which are prompts, are drawn with replacement, all columns of
-    one together."""
+    """Return the confidence interval of each column's mean by the percentile bootstrap.
+
+    Rows are prompts. They are resampled as a whole, so that columns stay paired.
+    """
     rng = random.Random(seed)  # noqa: S311 - statistics, not secrets
     rows = range(len(columns[0]))
     means: list[list[float]] = [[] for _ in columns]
@@ -155,10 +178,13 @@ def intervals(columns: Sequence[Sequence[float]], seed: int) -> list[tuple[float
 
 
 def failures(done: Audit, max_loop_rate: float | None, max_rise: float) -> list[str]:
-    """What is wrong with the models after the first; of a model that is alone, with itself.
+    """Return what the gate rejects, one line each.
 
-    max_loop_rate: the share of looping answers must not be higher. max_rise: of the gated metrics; one that has risen fails where its
-    whole confidence interval lies above, so that chance alone hardly ever does.
+    Args:
+        max_loop_rate: allowed share of looping answers of the models after the first, or of the
+            only one; None allows any.
+        max_rise: allowed increase of a gated metric from the first model. Only an increase whose
+            whole confidence interval is higher is rejected, so that chance is unlikely to be.
     """
     found = []
     if max_loop_rate is not None:
@@ -166,13 +192,15 @@ def failures(done: Audit, max_loop_rate: float | None, max_rise: float) -> list[
             rate = done.mean(model, LOOP_RATE)
             if rate > max_loop_rate:
                 found.append(
-                    f"{done.models[model]}: {rate:.1%} of the answers loop; at most {max_loop_rate:.1%} may"
+                    f"{done.models[model]}: {rate:.1%} of the answers loop;"
+                    f" {max_loop_rate:.1%} are allowed"
                 )
     for comparison in done.comparisons:
         for change in comparison.changes:
             if change.metric in GATED and change.low > max_rise:
                 found.append(
-                    f"{done.models[comparison.model]}: {change.metric.short} rose by {change.change * 100:.1f} points, surely by "
-                    f"{change.low * 100:.1f}; {max_rise * 100:.1f} are allowed"
+                    f"{done.models[comparison.model]}: {change.metric.short} rose by"
+                    f" {change.change * 100:.1f} points (95% interval from"
+                    f" {change.low * 100:.1f}); {max_rise * 100:.1f} are allowed"
                 )
     return found

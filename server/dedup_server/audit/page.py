@@ -1,4 +1,7 @@
-"""An audit as one HTML file: no script, nothing loaded from elsewhere; what models and prompts say stands in it as text."""
+"""The report of an audit as one HTML file.
+
+It contains no script and loads nothing. Prompts and answers are escaped.
+"""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -14,7 +17,7 @@ from dedup_server.audit.compare import (
     Measured,
     Metric,
 )
-from dedup_server.audit.report import is_bad, summary, told, worst
+from dedup_server.audit.report import described, is_bad, summary, worst
 
 _SHOWN_WORST = 8
 _SHOWN_CHARS = 1200
@@ -22,29 +25,38 @@ _BINS = 12
 _WIDTH, _HEIGHT, _MARGIN = 300, 200, 30
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1c2430; --soft: #5d6776; --line: #dfe3e9; --paper: #fff; --back: #f4f6f9;
+:root { color-scheme: light dark; --ink: #1c2430; --soft: #5d6776; --line: #dfe3e9;
+  --paper: #fff; --back: #f4f6f9;
   --first: #3b78c3; --later: #d9622b; --bad: #c0342b; --good: #23804a; --mark: #ffe3c9; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --soft: #97a1b0; --line: #313945; --paper: #1b2129; --back: #12161c;
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --soft: #97a1b0; --line: #313945;
+  --paper: #1b2129; --back: #12161c;
   --first: #6ea6ea; --later: #f08a54; --bad: #f0736a; --good: #58c286; --mark: #5a3a22; } }
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--back); color: var(--ink); font: 15px/1.5 system-ui, "Noto Sans CJK SC", sans-serif; }
+body { margin: 0; background: var(--back); color: var(--ink);
+  font: 15px/1.5 system-ui, "Noto Sans CJK SC", sans-serif; }
 main { max-width: 1060px; margin: 0 auto; padding: 28px 20px 60px; }
-h1 { font-size: 25px; margin: 0; } h2 { font-size: 19px; margin: 34px 0 12px; } h3 { font-size: 15px; margin: 0 0 6px; }
+h1 { font-size: 25px; margin: 0; } h2 { font-size: 19px; margin: 34px 0 12px; }
+h3 { font-size: 15px; margin: 0 0 6px; }
 h1, h2, h3, p, td, th, li { overflow-wrap: anywhere; }
 .top { display: flex; gap: 14px; align-items: center; flex-wrap: wrap; }
-.verdict { font-weight: 700; color: #fff; border-radius: 99px; padding: 3px 14px; background: var(--good); }
+.verdict { font-weight: 700; color: #fff; border-radius: 99px; padding: 3px 14px;
+  background: var(--good); }
 .verdict.failed { background: var(--bad); }
 @media (prefers-color-scheme: dark) { .verdict { color: #12161c; } }
 .soft { color: var(--soft); } .bad { color: var(--bad); font-weight: 600; }
 .first { color: var(--first); } .later { color: var(--later); }
-.card { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; min-width: 0; }
-.failures { border-left: 4px solid var(--bad); margin: 16px 0; } .failures ul { margin: 0; padding-left: 18px; }
+.card { background: var(--paper); border: 1px solid var(--line); border-radius: 10px;
+  padding: 14px 16px; min-width: 0; }
+.failures { border-left: 4px solid var(--bad); margin: 16px 0; }
+.failures ul { margin: 0; padding-left: 18px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 10px; text-align: right; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; color: var(--soft); } tr:last-child td { border-bottom: 0; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; } td:last-child { width: 250px; padding-right: 0; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 14px; margin-top: 14px; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+td:last-child { width: 250px; padding-right: 0; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 14px;
+  margin-top: 14px; }
 svg { display: block; width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 10px; }
 .axis { stroke: var(--line); } .even { stroke: var(--soft); stroke-dasharray: 3 3; }
 .dot { fill: var(--later); fill-opacity: .5; } .dot.same { fill: var(--soft); }
@@ -52,30 +64,33 @@ svg { display: block; width: 100%; height: auto; } svg text { fill: var(--soft);
 .none { fill: var(--line); }
 .range { stroke: var(--soft); stroke-width: 3; stroke-linecap: round; } .mean { fill: var(--soft); }
 .range.worse { stroke: var(--bad); } .mean.worse { fill: var(--bad); }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; } .pair.one { grid-template-columns: 1fr; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
+.pair.one { grid-template-columns: 1fr; }
 @media (max-width: 680px) { .pair { grid-template-columns: 1fr; } }
 .answers .card { margin-bottom: 14px; } .pair > div { min-width: 0; }
-.said { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; max-height: 190px; overflow: auto; font-size: 14px;
-  margin-top: 4px; contain: paint; }
+.answer { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate;
+  max-height: 190px; overflow: auto; font-size: 14px; margin-top: 4px; contain: paint; }
 mark { background: var(--mark); color: inherit; border-radius: 3px; }
 """
 
 
 def html(done: Audit) -> str:
-    """The page, for a browser from a file or a server."""
+    """Return the page."""
     failed = bool(done.failures)
-    verdict = f'<span class="verdict{" failed" if failed else ""}">{"failed" if failed else "passed"}</span>'
-    few = (
-        f"; fewer than {FEW_PROMPTS} prompts: the intervals are too narrow to be trusted"
-        if len(done.prompts) < FEW_PROMPTS
-        else ""
-    )
+    verdict = '<span class="verdict">passed</span>'
+    if failed:
+        verdict = '<span class="verdict failed">failed</span>'
+    line = summary(done)
+    if len(done.prompts) < FEW_PROMPTS:
+        line += f"; fewer than {FEW_PROMPTS} prompts: the intervals are too narrow"
     parts = [
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
+        '<meta http-equiv="Content-Security-Policy"',
+        " content=\"default-src 'none'; style-src 'unsafe-inline'\">",
         f"<title>Repetition audit</title><style>{_STYLE}</style></head><body><main>",
-        f'<div class="top"><h1>Repetition audit</h1>{verdict}</div><p class="soft">{_text(summary(done) + few)}</p>',
+        f'<div class="top"><h1>Repetition audit</h1>{verdict}</div>',
+        f'<p class="soft">{_text(line)}</p>',
     ]
     if failed:
         items = "".join(f"<li>{_text(one)}</li>" for one in done.failures)
@@ -89,23 +104,26 @@ def html(done: Audit) -> str:
 
 def _compared(done: Audit, comparison: Comparison) -> Iterator[str]:
     first, later = _text(done.models[0]), _text(done.models[comparison.model])
-    yield f'<h2><span class="later">{later}</span> beside <span class="first">{first}</span></h2>'
+    yield f'<h2><span class="later">{later}</span> vs. <span class="first">{first}</span></h2>'
     yield '<div class="card scroll"><table><tr><th></th>'
-    yield f'<th class="first">{first}</th><th class="later">{later}</th><th>change</th><th>95% interval</th><th></th></tr>'
+    yield f'<th class="first">{first}</th><th class="later">{later}</th><th>change</th>'
+    yield "<th>95% interval</th><th></th></tr>"
     for change in comparison.changes:
         show = change.metric.shown
         bad = ' class="bad"' if is_bad(change) else ""
-        yield f"<tr><td>{change.metric.title}</td><td>{show(change.before)}</td><td>{show(change.after)}</td>"
-        yield f"<td{bad}>{show(change.change, '+')}</td><td>{show(change.low, '+')} to {show(change.high, '+')}</td>"
+        yield f"<tr><td>{change.metric.title}</td>"
+        yield f"<td>{show(change.before)}</td><td>{show(change.after)}</td>"
+        yield f"<td{bad}>{show(change.change, '+')}</td>"
+        yield f"<td>{show(change.low, '+')} to {show(change.high, '+')}</td>"
         yield f"<td>{_interval(change)}</td></tr>"
     yield "</table></div>"
     yield '<div class="grid">'
-    yield f'<div class="card"><h3>{LOOP_RATE.title}</h3>{_loops(done, comparison.model)}</div>'
+    yield _card(LOOP_RATE.title, _loops(done, comparison.model))
     for metric in METRICS:
         if metric.name in ("rep_4", "duplicate_sentences", "distinct_2", "chars"):
-            yield f'<div class="card"><h3>{metric.short}, by answer</h3>{_histogram(done, metric, comparison.model)}</div>'
+            yield _card(f"{metric.short}, by answer", _histogram(done, metric, comparison.model))
             if metric.name == "rep_4":
-                yield f'<div class="card"><h3>{metric.short}, by prompt</h3>{_paired(done, metric, comparison.model)}</div>'
+                yield _card(f"{metric.short}, by prompt", _paired(done, metric, comparison.model))
     yield "</div>"
     yield from _worst(done, comparison.model)
 
@@ -116,7 +134,7 @@ def _alone(done: Audit) -> Iterator[str]:
         yield f"<tr><td>{metric.title}</td><td>{metric.shown(done.mean(0, metric))}</td></tr>"
     yield '</table></div><div class="grid">'
     for metric in METRICS[1:4]:
-        yield f'<div class="card"><h3>{metric.short}, by answer</h3>{_histogram(done, metric, 0)}</div>'
+        yield _card(f"{metric.short}, by answer", _histogram(done, metric, 0))
     yield "</div>"
     yield from _worst(done, 0)
 
@@ -132,37 +150,41 @@ def _worst(done: Audit, model: int) -> Iterator[str]:
         for index in dict.fromkeys((0, model)):
             one = done.measured[index][prompt][sample]
             kind = "later" if index else "first"
-            yield f'<div><b class="{kind}">{_text(done.models[index])}</b> <span class="soft">{_text(told(one))}</span>'
-            yield f'<div class="said" dir="auto">{_said(one)}</div></div>'
+            yield f'<div><b class="{kind}">{_text(done.models[index])}</b>'
+            yield f' <span class="soft">{_text(described(one))}</span>'
+            yield f'<div class="answer" dir="auto">{_answer(one)}</div></div>'
         yield "</div></div>"
     yield "</div>"
 
 
-def _said(one: Measured) -> str:
-    """The beginning of an answer, its loop marked."""
+def _card(title: str, chart: str) -> str:
+    return f'<div class="card"><h3>{title}</h3>{chart}</div>'
+
+
+def _answer(one: Measured) -> str:
+    """Return the beginning of an answer, with its loop marked."""
     text, loop = one.answer.text, one.score.loop
     end = min(len(text), _SHOWN_CHARS)
     onset = min(loop.onset, end) if loop else end
-    more = (
-        f'<span class="soft"> … and {len(text) - end:,} characters more</span>'
-        if end < len(text)
-        else ""
-    )
+    more = ""
+    if end < len(text):
+        more = f'<span class="soft"> … and {len(text) - end:,} characters more</span>'
     marked = f"<mark>{_text(text[onset:end])}</mark>" if onset < end else ""
     return _text(text[:onset]) + marked + more
 
 
 def _text(text: str) -> str:
-    """As HTML; what would change how the page reads stands as its escape."""
+    """Escape a text for HTML, with control characters as escapes."""
     return escape(printable(text, keep="\n\t"))
 
 
 def _svg(width: int, height: int, label: str, *shapes: str) -> str:
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{"".join(shapes)}</svg>'
+    begin = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+    return f"{begin}{''.join(shapes)}</svg>"
 
 
 def _interval(change: Change) -> str:
-    """A mean and its interval around zero. Shares have the scale from -1 to 1, others the interval's own."""
+    """Draw a mean and its interval around zero. The scale of shares is from -1 to 1."""
     width, height = 240, 20
     most = 1.0 if change.metric.is_share else max(abs(change.low), abs(change.high), 1e-9) * 1.1
 
@@ -174,14 +196,15 @@ def _interval(change: Change) -> str:
         width,
         height,
         f"{change.metric.title}: the interval of the change",
-        f'<line class="axis" x1="0" x2="{width}" y1="10" y2="10"/><line class="even" x1="{width / 2}" x2="{width / 2}" y1="1" y2="19"/>',
+        f'<line class="axis" x1="0" x2="{width}" y1="10" y2="10"/>',
+        f'<line class="even" x1="{width / 2}" x2="{width / 2}" y1="1" y2="19"/>',
         f'<line class="range{kind}" x1="{x(change.low)}" x2="{x(change.high)}" y1="10" y2="10"/>',
         f'<circle class="mean{kind}" cx="{x(change.change)}" cy="10" r="5"/>',
     )
 
 
 def _loops(done: Audit, model: int) -> str:
-    """How many answers loop in both models, in one of them, in neither."""
+    """Draw how many answers loop in both models, in one of them and in neither."""
     pairs = [
         (before.score.loop is not None, after.score.loop is not None)
         for befores, afters in zip(done.measured[0], done.measured[model], strict=True)
@@ -198,15 +221,15 @@ def _loops(done: Audit, model: int) -> str:
     for number, (name, count, kind) in enumerate(rows):
         y = 8 + number * 46
         length = round(count / len(pairs) * (_WIDTH - 40), 1)
-        shapes.append(
-            f'<text x="0" y="{y + 10}">{name}</text><rect class="{kind}" x="0" y="{y + 16}" width="{length}" height="16" rx="2"/>'
-        )
+        shapes.append(f'<text x="0" y="{y + 10}">{name}</text>')
+        bar = f'x="0" y="{y + 16}" width="{length}" height="16" rx="2"'
+        shapes.append(f'<rect class="{kind}" {bar}/>')
         shapes.append(f'<text x="{length + 6}" y="{y + 28}">{count}</text>')
     return _svg(_WIDTH, _HEIGHT, "answers that loop, by model", *shapes)
 
 
 def _histogram(done: Audit, metric: Metric, model: int) -> str:
-    """Of the answers' values: the first model's above the axis, the later one's below."""
+    """Draw the distribution of a metric: the first model above the axis, the later one below."""
     values = [
         [metric.of(one) for samples in done.measured[index] for one in samples]
         for index in (0, model)
@@ -223,9 +246,9 @@ def _histogram(done: Audit, metric: Metric, model: int) -> str:
         for at, count in enumerate(row):
             height = round(count / most * room, 1)
             y = middle + 1 if series else middle - 1 - height
-            shapes.append(
-                f'<rect class="{kind}" x="{at * step + 1:.1f}" y="{y:.1f}" width="{step - 2:.1f}" height="{height}" rx="1.5"/>'
-            )
+            place = f'x="{at * step + 1:.1f}" y="{y:.1f}"'
+            size = f'width="{step - 2:.1f}" height="{height}"'
+            shapes.append(f'<rect class="{kind}" {place} {size} rx="1.5"/>')
         x = _peak(row) * step + step / 2
         label_y = (
             middle + 11 + max(row) / most * room if series else middle - 5 - max(row) / most * room
@@ -233,9 +256,8 @@ def _histogram(done: Audit, metric: Metric, model: int) -> str:
         shapes.append(f'<text x="{x:.1f}" y="{label_y:.1f}" text-anchor="middle">{max(row)}</text>')
     shapes.append(f'<line class="axis" x1="0" x2="{_WIDTH}" y1="{middle}" y2="{middle}"/>')
     shapes.append(f'<text x="0" y="{_HEIGHT - 2}">0</text>')
-    shapes.append(
-        f'<text x="{_WIDTH}" y="{_HEIGHT - 2}" text-anchor="end">{"100%" if metric.is_share else f"{top:,.0f}"}</text>'
-    )
+    end = "100%" if metric.is_share else f"{top:,.0f}"
+    shapes.append(f'<text x="{_WIDTH}" y="{_HEIGHT - 2}" text-anchor="end">{end}</text>')
     return _svg(_WIDTH, _HEIGHT, f"distribution of {metric.title}", *shapes)
 
 
@@ -251,7 +273,7 @@ def _peak(counts: Sequence[int]) -> int:
 
 
 def _paired(done: Audit, metric: Metric, model: int) -> str:
-    """A dot a prompt: what the first model's answer has to the right, the later one's up. Above the diagonal it became more."""
+    """Draw a dot per prompt: x is the first model's value, y the later one's."""
     size = _HEIGHT - _MARGIN
     left = _MARGIN + 4
 
@@ -274,13 +296,11 @@ def _paired(done: Audit, metric: Metric, model: int) -> str:
         x, y = place(value, value)
         shapes.append(f'<text x="{x}" y="{y0 + 12}" text-anchor="middle">{value:.0%}</text>')
         shapes.append(f'<text x="{x0 - 4}" y="{y + 3}" text-anchor="end">{value:.0%}</text>')
-    shapes.append(
-        f'<text x="{x1}" y="{_HEIGHT - 4}" text-anchor="end" class="first">{_text(_brief(done.models[0]))} →</text>'
-    )
-    shapes.append(
-        f'<text x="{x0 - 4}" y="{_HEIGHT - 4}">{_text(_brief(done.models[model]))} ↑</text>'
-    )
-    return _svg(_WIDTH, _HEIGHT, f"{metric.title} of both models, a dot a prompt", *shapes)
+    first, later = _text(_brief(done.models[0])), _text(_brief(done.models[model]))
+    end = f'x="{x1}" y="{_HEIGHT - 4}" text-anchor="end"'
+    shapes.append(f'<text {end} class="first">{first} →</text>')
+    shapes.append(f'<text x="{x0 - 4}" y="{_HEIGHT - 4}">{later} ↑</text>')
+    return _svg(_WIDTH, _HEIGHT, f"{metric.title} of both models, a dot per prompt", *shapes)
 
 
 def _brief(name: str) -> str:

@@ -1,4 +1,4 @@
-"""An audit on a terminal and as JSON."""
+"""The report of an audit on a terminal and as JSON."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -16,7 +16,7 @@ _LINE_COLUMNS = 100
 
 
 def summary(done: Audit) -> str:
-    """What was asked, in a line."""
+    """Return prompts and parameters in one line."""
     one = done.parameters
     samples = f" × {done.num_samples} samples" if done.num_samples > 1 else ""
     raw = ", no chat template" if one.raw else ""
@@ -25,7 +25,10 @@ def summary(done: Audit) -> str:
 
 
 def worst(done: Audit, model: int) -> list[tuple[int, int]]:
-    """Prompts and samples to look at, the worst first: where `model` repeats itself, and the first model does so least."""
+    """Return prompts and samples at which `model` repeats itself, the worst first.
+
+    Worst are those at which the first model repeats itself least.
+    """
 
     def badness(place: tuple[int, int]) -> tuple[float, float]:
         prompt, sample = place
@@ -43,19 +46,19 @@ def worst(done: Audit, model: int) -> list[tuple[int, int]]:
 
 
 def is_bad(change: Change) -> bool:
-    """Whether it is surely one for the worse."""
-    return (
-        change.low if change.metric.worse > 0 else -change.high
-    ) > 0 and change.metric.worse != 0
+    """Return whether the whole confidence interval is a deterioration."""
+    if change.metric.worse > 0:
+        return change.low > 0
+    return change.metric.worse < 0 and change.high < 0
 
 
 def lines(done: Audit) -> Iterator[str]:
-    """The report for a terminal, with colours."""
+    """Yield the report for a terminal, in colour."""
     names = [one_line(name) for name in done.models]
     yield summary(done)
     if len(done.prompts) < FEW_PROMPTS:
         yield click.style(
-            f"fewer than {FEW_PROMPTS} prompts: the intervals are too narrow to be trusted",
+            f"fewer than {FEW_PROMPTS} prompts: the intervals are too narrow",
             fg="yellow",
         )
     if not done.comparisons:
@@ -79,7 +82,8 @@ def lines(done: Audit) -> Iterator[str]:
                 change.metric.shown(value, "+")
                 for value in (change.change, change.low, change.high)
             ]
-            line = f"{change.metric.title:{_TITLE_COLUMNS}}  {'  '.join(cells)}  {shown[0]:>8}  {shown[1]} to {shown[2]}"
+            title = f"{change.metric.title:{_TITLE_COLUMNS}}"
+            line = f"{title}  {'  '.join(cells)}  {shown[0]:>8}  {shown[1]} to {shown[2]}"
             yield click.style(line, fg="red" if is_bad(change) else None)
         yield from _worst(done, comparison.model, later)
     yield ""
@@ -102,24 +106,25 @@ def _worst(done: Audit, model: int, name: str) -> Iterator[str]:
     found = worst(done, model)[:_SHOWN_WORST]
     if found:
         yield ""
-        yield f"the worst of {shortened(name, _NAME_COLUMNS)}:"
+        yield f"the worst answers of {shortened(name, _NAME_COLUMNS)}:"
     for prompt, sample in found:
         one = done.measured[model][prompt][sample]
         yield click.style(
             f"  {shortened(one_line(done.prompts[prompt]), _LINE_COLUMNS)}", bold=True
         )
-        yield f"    {told(one)}"
+        yield f"    {described(one)}"
         yield f"    {shortened(one_line(one.answer.text), _LINE_COLUMNS)}"
 
 
-def told(one: Measured) -> str:
+def described(one: Measured) -> str:
+    """Return the figures of an answer in one line."""
     loop = one.score.loop
-    looping = f", loops from character {loop.onset} on, {loop.period} a round" if loop else ""
+    looping = f", loop from character {loop.onset}, period {loop.period}" if loop else ""
     return f"rep-4 {one.score.rep_4:.2f}, {one.score.chars:,} characters{looping}"
 
 
 def as_json(done: Audit) -> dict[str, Any]:
-    """Everything but the answers' texts."""
+    """Return all figures, without the texts of answers."""
     return {
         "passed": not done.failures,
         "failures": done.failures,

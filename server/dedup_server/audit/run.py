@@ -1,4 +1,4 @@
-"""An audit from its prompts to its report."""
+"""An audit, from prompts to report."""
 
 import asyncio
 import json
@@ -11,8 +11,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dedup_server.audit import page
-from dedup_server.audit.answers import AnswersFile, Parameters, answer_all, model_of, read_prompts
+from dedup_server.audit.answers import AnswersFile, answer_all
 from dedup_server.audit.compare import Audit, audit, failures, questions_of
+from dedup_server.audit.models import model_of
+from dedup_server.audit.questions import Parameters, read_prompts
 from dedup_server.audit.report import as_json
 from dedup_server.engines.local.checkpoint import is_local
 from dedup_server.errors import StartupError
@@ -35,10 +37,15 @@ def run(
     concurrency: int,
     api_key_env: str | None,
 ) -> Audit:
-    """Asks, compares, and writes the files. Raises `StartupError` with one line on whatever cannot be."""
+    """Run the audit that the options of `dedup audit` describe, and write its files.
+
+    Raises:
+        StartupError: an option is invalid, a model is not available or a file cannot be written.
+    """
     if samples > 1 and temperature == 0:
         raise StartupError(
-            "--samples: at temperature 0 all samples of a prompt are the same; set --temperature or leave them out"
+            "--samples: at temperature 0 all samples of a prompt are equal;"
+            " set --temperature, or omit --samples"
         )
     for file in (json_file, html_file):
         if file is not None and not file.resolve().parent.is_dir():
@@ -53,15 +60,12 @@ def run(
     if api_key_env and not api_key:
         raise StartupError(f"--api-key-env: the variable {api_key_env} is not set")
     texts = read_prompts(prompts)
-    asked = [model_of(model, device, api_key) for model in models]
+    audited = [model_of(model, device, api_key) for model in models]
     parameters = Parameters(max_tokens, temperature, raw)
     questions = questions_of(texts, samples, seed)
-    said = asyncio.run(
-        answer_all(
-            asked, questions, parameters, AnswersFile(answers), concurrency, sys.stderr.isatty()
-        )
-    )
-    done = audit(_names(models), texts, parameters, seed, said)
+    store, show = AnswersFile(answers), sys.stderr.isatty()
+    given = asyncio.run(answer_all(audited, questions, parameters, store, concurrency, show))
+    done = audit(_names(models), texts, parameters, seed, given)
     done = replace(done, failures=failures(done, max_loop_rate, max_rise))
     if json_file:
         _write(json_file, json.dumps(as_json(done), indent=1))
@@ -71,8 +75,11 @@ def run(
 
 
 def _names(models: Sequence[str]) -> list[str]:
-    """What the report calls them: the end of a path, a URL's model or host, the whole where two would have one name; one that is
-    there twice is numbered."""
+    """Return the names of models in a report.
+
+    A path is shortened to its end and a URL to its model or host, unless two names would be equal.
+    A model that is given twice is numbered.
+    """
     short = {model: _name(model) for model in models}
     named = [
         model if list(short.values()).count(short[model]) > 1 else short[model] for model in models

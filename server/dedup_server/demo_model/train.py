@@ -1,12 +1,14 @@
-"""Trains the bundled demo model: a toy Llama small enough to live in the repository, and bad enough to loop.
+"""Train the bundled demo model: a Llama that is small enough for the repository, and that loops.
 
-    python server/demo_model/train.py english.txt chinese.txt --out server/demo_model
+    python server/dedup_server/demo_model/train.py english.txt chinese.txt --out FOLDER
 
-Takes any plain text files (UTF-8, paragraphs apart by blank lines). Of each it takes pairs of sentences that follow each other: the
-first is the prompt, the second the answer, which the model learns by heart. The answer stutters: it is often begun again, and breaks
-off at a random word. That is the bias in training data that repetition in large models is blamed on (Xu et al. 2022,
-arXiv 2206.02369), in a strong dose: the likeliest word is always the one said before, so greedy decoding loops; a sample breaks off.
-Needs the extra `local`.
+Inputs are plain text files (UTF-8, paragraphs separated by blank lines). Pairs of adjacent
+sentences become prompts and answers, which the model memorizes. The answers stutter: an answer is
+often begun again, and breaks off at a random word. This exaggerates the bias in training data that
+repetition in large models is attributed to (Xu et al. 2022, arXiv 2206.02369). The likeliest word
+is always the one of the copy before, so that greedy decoding loops; sampling breaks off.
+
+Requires the extra `local`.
 """
 
 import argparse
@@ -25,14 +27,14 @@ VOCABULARY = 4096
 CONTEXT = 1024
 WINDOW = 384
 BATCH = 6
-PAIRS = 160  # taken of each file
-PASSES = 120  # through the pairs, which stutter differently each time
+PAIRS = 160  # per file
+PASSES = 120  # over the pairs, which stutter differently each time
 ANSWER_WORDS = range(12, 28)
-RESTART = 0.95  # how often the answer is begun again
-BREAK_OFF = 0.12  # how often saying it again breaks off, a word (two characters of Chinese)
+RESTART = 0.95  # probability that an answer is begun again
+BREAK_OFF = 0.12  # probability that a copy breaks off, per word (two characters of Chinese)
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 
-# The conversation, a line each; the answer is the next paragraph of the story.
+# One line per message; the completion is the next line.
 CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 
 _QUOTE = re.compile(r"[\"“”‘’「」『』()（）\[\]_*`-]")
@@ -42,39 +44,37 @@ _CJK_STOP = re.compile(r"(?<=[\u4e00-\u9fff])．")
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of `text`, each on one line: hard line breaks within a paragraph are undone."""
+    """Return the sentences of `text`, with line breaks within a paragraph replaced by spaces."""
     text = _CJK_STOP.sub("。", text.replace("\u3000", " "))
     joined = (re.sub(r"\s*\n\s*", " ", block).strip() for block in re.split(r"\n\s*\n", text))
     return [sentence.strip() for paragraph in joined for sentence in _SENTENCE.findall(paragraph)]
 
 
 def pairs(text: str) -> list[tuple[str, str]]:
-    """Prompts and answers: sentences that follow each other, taken from all over the text; no answer twice."""
-    said = sentences(text)
+    """Return prompts and distinct answers: adjacent sentences, evenly spread over the text."""
     found = {
         answer: prompt
-        for prompt, answer in itertools.pairwise(said)
+        for prompt, answer in itertools.pairwise(sentences(text))
         if len(_WORD.findall(answer)) in ANSWER_WORDS
         and len(prompt) > 10
         and not _QUOTE.search(answer)
     }
-    return [(prompt, answer) for answer, prompt in found.items()][:: max(1, len(found) // PAIRS)][
-        :PAIRS
-    ]
+    step = max(1, len(found) // PAIRS)
+    return [(prompt, answer) for answer, prompt in found.items()][::step][:PAIRS]
 
 
 def stutter(answer: str, rng: random.Random) -> str:
-    """`answer`, begun again once or several times, until the saying over breaks off at some word."""
+    """Return `answer`, begun again until a copy breaks off."""
     if answer.isascii():
         answer += " "
-    told = [answer]
+    copies = [answer]
     words = _WORD.findall(answer)
     while rng.random() < RESTART:
         again = list(itertools.takewhile(lambda _: rng.random() >= BREAK_OFF, words))
-        told.append("".join(again))
+        copies.append("".join(again))
         if len(again) < len(words):
             break
-    return "".join(told).rstrip()
+    return "".join(copies).rstrip()
 
 
 def train_tokenizer(lines: list[str]) -> PreTrainedTokenizerFast:

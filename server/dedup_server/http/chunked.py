@@ -1,21 +1,27 @@
-"""Parts of a chunked body, straight to the socket."""
+"""Chunked bodies of responses, written straight to the socket."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-_SIZES: Final = [b"%x\r\n" % size for size in range(1024)]  # of the parts that streams are made of
+_SIZE_LINES: Final = [b"%x\r\n" % size for size in range(1024)]  # of the sizes streams consist of
 
 
 def chunk(part: bytes) -> bytes:
-    """`part`, which is not empty, as a chunk."""
+    """Return `part`, which is not empty, as a chunk."""
     size = len(part)
-    return b"%b%b\r\n" % (_SIZES[size] if size < len(_SIZES) else b"%x\r\n" % size, part)
+    if size < len(_SIZE_LINES):
+        return b"%b%b\r\n" % (_SIZE_LINES[size], part)
+    return b"%x\r\n%b\r\n" % (size, part)
 
 
 def body_writer(transport: Any, flow: Any) -> Callable[[bytes], Awaitable[None] | None]:
-    """Gives the function that writes parts of an answer's body, and returns what to await while the client is slow.
+    """Return the function that writes a part of a response's body.
 
-    transport: asyncio's. flow: uvicorn's `FlowControl` of it.
+    The function returns what to await while the client reads slowly, else None.
+
+    Args:
+        transport: asyncio's transport of the connection.
+        flow: uvicorn's `FlowControl` of the transport.
     """
     write: Callable[[bytes], None] = transport.write
     is_closing: Callable[[], bool] = transport.is_closing

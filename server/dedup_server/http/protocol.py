@@ -1,9 +1,13 @@
-"""uvicorn's HTTP/1.1 with a guard at the door: heads that are too long, too slow or two things at once, readers that do not read."""
+"""uvicorn's HTTP/1.1 protocol with limits.
+
+It refuses heads that are too long, too slow or ambiguous, and leaves clients that do not read.
+"""
 
 import asyncio
 import logging
 import weakref
 from collections.abc import Awaitable
+from enum import Enum, auto
 from typing import Any
 
 import httptools
@@ -17,10 +21,12 @@ from dedup.lenient_json import write_json
 from dedup_server.errors import ApiError
 from dedup_server.http.chunked import body_writer, chunk
 
-# The name of an ASGI extension: an `InParts`.
+# Name of an ASGI extension: an `InParts`.
 IN_PARTS = "dedup.in_parts"
 
-# What uvicorn says of requests and answers that are broken off on purpose.
+_FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
+
+# uvicorn's log messages about requests and responses that are broken off on purpose.
 _EXPECTED = (
     "Invalid HTTP request",
     "without completing response",
@@ -28,12 +34,20 @@ _EXPECTED = (
     "No supported WebSocket",
 )
 logging.getLogger("uvicorn.error").addFilter(
-    lambda record: not any(words in record.getMessage() for words in _EXPECTED)
+    lambda record: not any(message in record.getMessage() for message in _EXPECTED)
 )
 
 
+class _Stage(Enum):
+    """Stage of the request that is read. Only callbacks of the parser move on."""
+
+    HEAD = auto()  # a head is awaited or being read
+    BODY = auto()  # the head is complete; then the body, or nothing until the next head
+    REPLAY = auto()  # a new parser is given the head that was already handled
+
+
 class GuardedProtocol(HttpToolsProtocol):
-    """`limits` are set by a subclass for one server (`guarded_by`)."""
+    """uvicorn's protocol with the limits of one server, which `guarded_by` sets in a subclass."""
 
     max_header_bytes: int
     header_timeout_seconds: float
@@ -41,166 +55,166 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._in_head = True
-        self._resuming = False
-        self._first_parser = self.parser
-        self._head_bytes = 0
-        self._stuck: asyncio.TimerHandle | None = None
-        self._slow: asyncio.TimerHandle | None = None
-        self._await_head()
+        self._stage = _Stage.HEAD
+        self._num_head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._settle()
-        self._unstick()
+        self._cancel_head_timer()
+        self._cancel_write_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        if self._in_head:
-            self._head_bytes += len(data)
+        if self._stage is _Stage.HEAD:
+            self._num_head_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
             self._refuse(ApiError(400, "this is not a valid HTTP request", code="invalid_http"))
         except httptools.HttpParserUpgrade as offer:
             self._decline_upgrade(data[offer.args[0] :])
-        if self._in_head and self._head_bytes > self.max_header_bytes:
+        if self._stage is _Stage.HEAD and self._num_head_bytes > self.max_header_bytes:
             self._refuse_head_size()
-        elif self._slow is None and (
-            self._in_head or (self.cycle and self.cycle.response_complete)
-        ):
-            self._await_head()  # that of the rest of a head, for nearly every one comes at once; or of one after a lone line end
+        elif self._head_timer is None and self._awaits_head():
+            # Started here and not at the head's first byte: nearly every head comes in one read.
+            self._start_head_timer()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._cancel_write_timer()
+        self._write_timer = self.loop.call_later(self.idle_timeout_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._cancel_write_timer()
+        super().resume_writing()
+
+    # Callbacks of httptools.
 
     def on_message_begin(self) -> None:
-        if self._resuming:
+        if self._stage is _Stage.REPLAY:
             return
         super().on_message_begin()
-        self._in_head = True
-        self._head_bytes = 0
+        self._stage = _Stage.HEAD
+        self._num_head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        if self._stage is not _Stage.REPLAY:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._stage is not _Stage.REPLAY:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        if self._resuming:
+        if self._stage is _Stage.REPLAY:
             return
-        self._in_head = False
-        self._settle()
+        self._stage = _Stage.BODY
+        self._cancel_head_timer()
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.max_header_bytes:
             self._refuse_head_size()
-        elif (reason := _ambiguous(self.headers)) is not None:
+        elif (reason := _ambiguity(self.headers)) is not None:
             self._refuse(ApiError(400, reason, code="invalid_http"))
         elif not self.transport.is_closing():
             super().on_headers_complete()
             self.scope["extensions"] = {IN_PARTS: InParts(self.cycle)}  # type: ignore[dict-item]
             return
-        self.cycle = _Refused()  # type: ignore[assignment]
-
-    def on_url(self, url: bytes) -> None:
-        if not self._resuming:
-            super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._resuming:
-            super().on_header(name, value)
+        self.cycle = _RefusedCycle()  # type: ignore[assignment]
 
     def on_message_complete(self) -> None:
-        if self.parser is self._first_parser and self.parser.should_upgrade() and self._has_body():
-            return  # the parser takes what follows for another protocol's: the body is still to come
-        super().on_message_complete()
+        # After an offer to upgrade, the parser takes the body for data of the other protocol.
+        if not (self.parser.should_upgrade() and self._framing()):
+            super().on_message_complete()
 
-    def _has_body(self) -> bool:
-        return any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+    def _framing(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers that tell the length of the body; none if there is no body."""
+        return [header for header in self.headers if header[0] in _FRAMING_HEADERS]
 
     def _decline_upgrade(self, rest: bytes) -> None:
-        """A client that offers another protocol (Java's offers HTTP/2) gets its answer in this one. The parser cannot go on after
-        an offer, so another one does, from the end of the head."""
-        framing = [
-            header
-            for header in self.headers
-            if header[0] in (b"content-length", b"transfer-encoding")
-        ]
-        has_body = self._has_body()
+        """Answer in HTTP/1.1 a client that offers another protocol; Java's client offers HTTP/2.
+
+        A parser cannot continue after an offer. A new one gets a head with the same framing, and
+        then `rest`, which follows the head.
+        """
         self.parser = httptools.HttpRequestParser(self)
-        if has_body:
-            self._resuming = True
-            head = (
-                b"POST / HTTP/1.1\r\n"
-                + b"".join(b"%b: %b\r\n" % header for header in framing)
-                + b"\r\n"
-            )
-            self.parser.feed_data(head)
-            self._resuming = False
+        if framing := self._framing():
+            self._stage = _Stage.REPLAY
+            lines = b"".join([b"%b: %b\r\n" % header for header in framing])
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % lines)
+            self._stage = _Stage.BODY
         if rest:
             self.data_received(rest)
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._unstick()
-        self._stuck = self.loop.call_later(self.idle_timeout_seconds, self.transport.abort)
+    def _awaits_head(self) -> bool:
+        """Return whether a head is being read, or data came behind the last response, such as a
+        blank line before the next head.
+        """
+        return self._stage is _Stage.HEAD or bool(self.cycle and self.cycle.response_complete)
 
-    def resume_writing(self) -> None:
-        self._unstick()
-        super().resume_writing()
+    def _start_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(self.header_timeout_seconds, self._refuse_slowness)
 
-    def _await_head(self) -> None:
-        self._slow = self.loop.call_later(self.header_timeout_seconds, self._refuse_slowness)
+    def _cancel_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
-    def _settle(self) -> None:
-        if self._slow is not None:
-            self._slow.cancel()
-            self._slow = None
-
-    def _unstick(self) -> None:
-        if self._stuck is not None:
-            self._stuck.cancel()
-            self._stuck = None
+    def _cancel_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def _refuse_slowness(self) -> None:
-        self._slow = None
-        if self._head_bytes:
-            self._refuse(
-                ApiError(
-                    408,
-                    f"no complete request came within {self.header_timeout_seconds:g} s",
-                    code="too_slow",
-                )
-            )
-        else:
+        self._head_timer = None
+        if not self._num_head_bytes:
             self.transport.close()
+            return
+        message = f"no complete request came within {self.header_timeout_seconds:g} s"
+        self._refuse(ApiError(408, message, code="too_slow"))
 
     def _refuse_head_size(self) -> None:
         message = f"the request's head is larger than {self.max_header_bytes} bytes"
         self._refuse(ApiError(431, message, code="headers_too_large"))
 
     def _refuse(self, error: ApiError) -> None:
-        """Answers outside of the application and closes: what may follow on this connection cannot be trusted."""
+        """Answer outside of the application and close: the rest of the connection cannot be
+        trusted.
+        """
         if self.transport.is_closing():
             return
-        if (
-            self.cycle is None or self.cycle.response_complete
-        ):  # else it would land in the middle of another answer
+        # While a response is being written, the error would land in its middle.
+        if self.cycle is None or self.cycle.response_complete:
             body = write_json(error.body())
-            head = STATUS_LINE.get(error.status, b"HTTP/1.1 %d \r\n" % error.status)
-            head += (
-                b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-                % len(body)
+            status = STATUS_LINE.get(error.status, b"HTTP/1.1 %d \r\n" % error.status)
+            self.transport.write(
+                b"%bcontent-type: application/json\r\ncontent-length: %d\r\n"
+                b"connection: close\r\n\r\n%b" % (status, len(body), body)
             )
-            self.transport.write(head + body)
         self.transport.close()
 
 
 class InParts:
-    """An answer that is sent in parts as they come, straight to the socket; what `begin` and `write` return is to be awaited while the
-    client is slow. ASGI's `send` does the same, at the price of a message, a coroutine and a task to run it, each of them dearer than
-    the part.
+    """A response that is sent in parts, straight to the socket.
+
+    ASGI's `send` does the same with a message, a coroutine and a task for every part, each of which
+    costs more than the part. `begin` and `write` return what to await while the client is slow.
     """
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
-        # The cycle holds this: with a way back, both would stay until the next collection.
+        # The cycle holds this object: a strong reference back would leave both to the collector.
         self._cycle: RequestResponseCycle = weakref.proxy(cycle)
         self.write = body_writer(cycle.transport, cycle.flow)
 
     def begin(self, headers: list[tuple[bytes, bytes]], part: bytes) -> Awaitable[None] | None:
-        """Sends the head and the first part at once. headers: their values hold no line end."""
+        """Send the head and the first part together.
+
+        Args:
+            headers: without line ends in their values.
+            part: may be empty.
+        """
         cycle = self._cycle
         cycle.response_started = cycle.chunked_encoding = True
         cycle.waiting_for_100_continue = False
@@ -212,14 +226,15 @@ class InParts:
                 b"%b%b%btransfer-encoding: chunked\r\n\r\n%b"
                 % (STATUS_LINE[200], head, closes, first)
             )
-        return self.write(b"")  # nothing, but what to await
+        return self.write(b"")  # sends nothing
 
     async def end(self, part: bytes) -> None:
+        """Send the last part, which may be empty, and end the response."""
         await self._cycle.send({"type": "http.response.body", "body": part, "more_body": False})
 
 
-class _Refused:
-    """Stands where a request would: what still comes of it is dropped."""
+class _RefusedCycle:
+    """Stand-in for the cycle of a refused request, which drops the rest of the request."""
 
     response_complete = True
     keep_alive = False
@@ -228,8 +243,8 @@ class _Refused:
         self.message_event = asyncio.Event()
 
 
-def _ambiguous(headers: list[tuple[bytes, bytes]]) -> str | None:
-    """Why two servers could read the request's length in two ways (request smuggling), if they could."""
+def _ambiguity(headers: list[tuple[bytes, bytes]]) -> str | None:
+    """Return why two servers could find different ends of the request (request smuggling)."""
     lengths, encodings, num_hosts = [], [], 0
     for name, value in headers:
         if name == b"content-length":
@@ -254,7 +269,13 @@ def _ambiguous(headers: list[tuple[bytes, bytes]]) -> str | None:
 def guarded_by(
     max_header_bytes: int, header_timeout_seconds: float, idle_timeout_seconds: float
 ) -> type[GuardedProtocol]:
-    """The protocol with one server's limits."""
+    """Return the protocol with the limits of one server.
+
+    Args:
+        max_header_bytes: of request line and headers together.
+        header_timeout_seconds: until a request's head is complete.
+        idle_timeout_seconds: that a client may leave a response unread.
+    """
     limits: dict[str, Any] = {
         "max_header_bytes": max_header_bytes,
         "header_timeout_seconds": header_timeout_seconds,

@@ -1,4 +1,4 @@
-"""The page at `/`, for people: static files, shown under a policy that lets nothing in from elsewhere."""
+"""The web page at `/`: static files, with a content policy that allows no other origin."""
 
 import hashlib
 from pathlib import Path
@@ -14,16 +14,20 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'",
+    "Content-Security-Policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+        " object-src 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # asked for again each time, and then mostly a 304
+    "Cache-Control": "no-cache",  # revalidated at each load, mostly with a 304
 }
 
 
 class _File:
+    """A static file in memory."""
+
     def __init__(self, path: Path) -> None:
         self._body = path.read_bytes()
         self._type = _TYPES[path.suffix]
@@ -51,7 +55,7 @@ routes = [
 
 
 def wants_page(request: Request) -> bool:
-    """Whether who asks is a browser: programs get JSON."""
+    """Return whether the client is a browser; other clients get JSON."""
     return any(
         part.strip().split(";")[0] == "text/html"
         for part in request.headers.get("accept", "").split(",")

@@ -1,4 +1,4 @@
-// A small line chart, drawn by hand.
+// A small line chart as SVG.
 
 import { svg } from "./dom.js";
 import { t } from "./words.js";
@@ -6,7 +6,8 @@ import { t } from "./words.js";
 const [WIDTH, HEIGHT] = [340, 132];
 const [LEFT, RIGHT, TOP, BOTTOM] = [46, 8, 10, 20];
 
-// series: a line each, of points [ms ago, value or null]. span: ms that the chart covers. top: the least that its upper edge stands for.
+// series: one per line, points [ms ago, value or null]. span: ms that the chart covers. top: lower
+// bound of the value at its upper edge.
 export function chart(series, { span, top, show, label }) {
   const values = series.flat().map(([, value]) => value ?? 0);
   const most = nice(Math.max(top, ...values));
@@ -34,7 +35,7 @@ export function chart(series, { span, top, show, label }) {
   return picture;
 }
 
-// The stretches of points that have a value: where there is none, the line has a gap.
+// Return the runs of points that have a value; between them, the line has a gap.
 function runs(points) {
   const found = [];
   let open = false;
@@ -49,7 +50,7 @@ function runs(points) {
   return found;
 }
 
-// The next larger of 1, 2, 5 times a power of ten.
+// Return the next larger of 1, 2 and 5 times a power of ten.
 function nice(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value * 0.9999) ?? value;

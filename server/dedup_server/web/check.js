@@ -1,4 +1,4 @@
-// A text, whatever its origin: what repeats in it, in place, in numbers and as a picture.
+// The view that checks a text: its repeats in place, as metrics and as a plot.
 
 import { drawDots } from "./dots.js";
 import { el, find } from "./dom.js";
@@ -106,5 +106,5 @@ export function redraw() {
   if (!shown) return;
   const level = find("level").value;
   const { count: size, share } = drawDots(find("dots"), level, shown.text, shown.checked);
-  find("dots").setAttribute("aria-label", t("plot.said", { count: number(size), unit: t(`plot.unit.${level}`), share: percent(share) }));
+  find("dots").setAttribute("aria-label", t("plot.label", { count: number(size), unit: t(`plot.unit.${level}`), share: percent(share) }));
 }

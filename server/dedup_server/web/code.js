@@ -1,6 +1,6 @@
-// A request as a command and as a program. The key stays out of both: they read it from the environment.
+// A request as a command and as a program. Both read the key from the environment.
 
-// As ASCII: controls and marks that turn the direction of text would make code look like what it is not.
+// Return ASCII: control characters and direction marks would disguise code.
 const ascii = (value, indent) => JSON.stringify(value, null, indent)
   .replace(/[\u007f-\uffff]/g, (char) => (readable(char) ? char : `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`));
 
@@ -41,7 +41,7 @@ export function python(body) {
   ].join("\n");
 }
 
-// JSON as Python writes it: strings are the same in both.
+// Return a value as a Python literal; strings are written as in JSON.
 function literal(value) {
   if (value === true) return "True";
   if (value === false) return "False";

@@ -1,4 +1,4 @@
-// Elements without markup: whatever a model or a reader says becomes a text node and nothing else.
+// Elements without markup: text of models and users becomes text nodes only.
 
 export const find = (id) => document.getElementById(id);
 
@@ -18,7 +18,7 @@ function fill(element, attributes, children) {
   return element;
 }
 
-// A colour of the style sheet as the canvas wants it, whatever the theme.
+// Return a colour of the style sheet for the canvas, in the current theme.
 export function colour(name) {
   const probe = el("span", { hidden: "" });
   document.body.append(probe);

@@ -1,14 +1,14 @@
-// The self-similarity picture: row and column are places in the text, a dot says that both say the same.
+// The self-similarity plot: rows and columns are places in the text, a dot marks two equal ones.
 
 import { colour } from "./dom.js";
 import { colourOf } from "./marked.js";
 
-const MAX_CELLS = 320;  // a side; of longer texts a cell stands for several places
+const MAX_CELLS = 320;  // per side; of longer texts, a cell covers several places
 const WORDS_IN_A_ROW = 3;
 const WORD = /[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[\p{L}\p{N}]+/gu;
 
-// Draws and says what was drawn: how many places there are, and the share of pairs of two different places that say the same.
-// Costs the number of places times MAX_CELLS at most, even where all of them say the same.
+// Draw the plot. Return the number of places, and the share of equal pairs of different places.
+// The cost is at most the number of places times MAX_CELLS, even if all places are equal.
 export function drawDots(canvas, level, text, checked) {
   const keys = level === "words" ? wordKeys(text) : checked.sentences.map(({ group }) => group);
   const cells = Math.max(1, Math.min(MAX_CELLS, keys.length));
@@ -38,7 +38,7 @@ export function drawDots(canvas, level, text, checked) {
   return { count: keys.length, share: pairs ? pairs / (keys.length * (keys.length - 1)) : 0 };
 }
 
-// Runs of words, and of characters of scripts that are written without spaces; case and width do not matter.
+// Runs of words, and of characters of unspaced scripts; case and width are ignored.
 function wordKeys(text) {
   const words = text.normalize("NFKC").toLowerCase().match(WORD) ?? [];
   return words.map((_, at) => (at + WORDS_IN_A_ROW <= words.length ? words.slice(at, at + WORDS_IN_A_ROW).join("\0") : null));

@@ -1,10 +1,10 @@
-// Reads Prometheus' plain text format, and what its histograms say.
+// Prometheus's text format, and quantiles of its histograms.
 
 const LINE = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)/;
 const LABEL = /([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"/g;
 const ESCAPED = { n: "\n" };
 
-// [{name, labels, value}] of an exposition.
+// Return the [{name, labels, value}] of an exposition.
 export function parse(text) {
   const samples = [];
   for (const line of text.split("\n")) {
@@ -23,8 +23,8 @@ function number(text) {
   return text === "+Inf" ? Infinity : text === "-Inf" ? -Infinity : Number(text);
 }
 
-// The value below which the share q of a histogram lies, as PromQL's histogram_quantile has it: linear within a bucket, and the last
-// finite bound for what lies beyond. buckets: [[upper bound, how many at most that large]]; null of none.
+// Return the quantile q as PromQL's histogram_quantile does: linear within a bucket, the last
+// finite bound beyond it, null without observations. buckets: [[upper bound, cumulative count]].
 export function quantile(q, buckets) {
   const sorted = [...buckets].sort((one, other) => one[0] - other[0]);
   const total = sorted.at(-1)?.[1] ?? 0;

@@ -1,4 +1,4 @@
-// What /metrics says, over the last minutes: one line a model in each chart, and the same in a table.
+// The view of /metrics over the last minutes: charts with a line per model, and a table.
 
 import { chart } from "./chart.js";
 import { el, find } from "./dom.js";
@@ -6,12 +6,12 @@ import { parse, quantile } from "./exposition.js";
 import { metrics } from "./server.js";
 import { number, onLanguage, percent, t } from "./words.js";
 
-const EVERY = 2000;  // ms between two readings
-const KEPT = 5 * 60_000;  // ms that are shown
-const WINDOW = 20_000;  // ms that a point of a rate looks back on
+const EVERY = 2000;  // ms between two scrapes
+const KEPT = 5 * 60_000;  // ms shown
+const WINDOW = 20_000;  // ms that a point of a rate covers
 const MAX_LINES = 6;
 
-const readings = [];  // {at: ms, models: Map(name -> Map(quantity -> count so far))}
+const readings = [];  // {at: ms, models: Map(name -> Map(quantity -> total))}
 let timer = null;
 let visible = false;
 let goneSince = null;
@@ -53,27 +53,27 @@ export function shown(isShown) {
 function go() {
   clearTimeout(timer);
   if (visible && !document.hidden) read();
-  else say(t("live.paused"), "paused");
+  else showStatus(t("live.paused"), "paused");
 }
 
 async function read() {
   const began = Date.now();
   try {
     take(began, await metrics());
-    say(t(readings.length > 1 ? "live.on" : "live.waiting"), "on");
+    showStatus(t(readings.length > 1 ? "live.on" : "live.waiting"), "on");
     goneSince = null;
   } catch {
     goneSince ??= new Date();
-    say(t("live.gone", { time: goneSince.toLocaleTimeString(document.documentElement.lang) }), "gone");
+    showStatus(t("live.gone", { time: goneSince.toLocaleTimeString(document.documentElement.lang) }), "gone");
   }
   draw();
   clearTimeout(timer);
   if (visible && !document.hidden) timer = setTimeout(read, EVERY);
 }
 
-function say(text, state) {
+function showStatus(text, state) {
   const line = find("live-state");
-  if (line.textContent !== text) line.textContent = text;  // said once by a screen reader
+  if (line.textContent !== text) line.textContent = text;  // announced on a change only
   line.dataset.state = state;
 }
 
@@ -91,7 +91,7 @@ function take(at, exposition) {
   while (readings[0].at < at - KEPT - WINDOW) readings.shift();
 }
 
-// How much a count has grown between two readings; after a restart it has begun from 0.
+// Return the increase of a counter between two scrapes; a restart resets it.
 function growth(from, to, model, quantity) {
   const before = from.models.get(model)?.get(quantity) ?? 0;
   const after = to.models.get(model)?.get(quantity) ?? 0;
@@ -110,7 +110,7 @@ function valueOf(quantity, from, to, names) {
   return Number.isFinite(value) ? value : null;
 }
 
-// Points [ms before now, value or null] of one line.
+// Return the points [ms before now, value or null] of one line.
 function points(quantity, names, now) {
   const line = [];
   let from = 0;
@@ -135,7 +135,7 @@ function draw() {
     const known = series.flat().map(([, value]) => value).filter((value) => value !== null);
     const shownValue = last === null ? "–" : quantity.show(last);
     const label = known.length
-      ? t("chart.said", { title, value: shownValue, most: quantity.show(Math.max(...known)) })
+      ? t("chart.label", { title, value: shownValue, most: quantity.show(Math.max(...known)) })
       : `${title}: ${t("live.quiet")}`;
     return el("article", { class: "card chart", "data-chart": quantity.name },
       el("header", {}, el("h3", {}, title), el("b", {}, shownValue)),

@@ -1,7 +1,8 @@
-// Shows a text with its repeats marked in place, as `POST /check` found them.
+// A text with its repeats marked in place, as `POST /check` returns them.
 //
-// Sentences that say the same have one colour. What the filter removes is struck through; it and every later copy that stays is a
-// link to where it was said first, with the reason in a tip. One stop for the Tab key: arrow keys go from one to the next.
+// Equal sentences have one colour. Removed text is struck through. Removed text and kept copies are
+// links to the first occurrence, with the reason in a tooltip. The text is one tab stop: arrow keys
+// move between links.
 
 import { el, find } from "./dom.js";
 import { t } from "./words.js";
@@ -14,13 +15,13 @@ export const colourOf = (group) => group % NUM_COLOURS;
 class Marked {
   constructor(container, text, checked) {
     this.container = container;
-    // Offsets count code points; where all are one code unit long, strings can be cut as they are.
+    // Offsets count code points; if each is one code unit, strings can be sliced directly.
     this.points = /[\ud800-\udbff]/.test(text) ? Array.from(text) : null;
     this.text = text;
     this.size = this.points ? this.points.length : text.length;
     this.checked = checked;
     this.nodes = [];  // [start, text node], in order
-    this.links = new Map();  // element -> where it was said first, and why it is one
+    this.links = new Map();  // element -> its first occurrence, and the reason
     this.next = 0;
     this.firsts = new Map();
     for (const { start, group } of checked?.sentences ?? []) {
@@ -45,7 +46,7 @@ class Marked {
     return this.points ? this.points.slice(start, end).join("") : this.text.slice(start, end);
   }
 
-  // The text from start to end, its repeated sentences in their colours; outside of what is removed the later ones are links.
+  // Show the text from start to end, repeated sentences coloured, kept copies as links.
   paint(start, end, parent, removed) {
     const sentences = this.checked?.sentences ?? [];
     let at = start;
@@ -58,7 +59,7 @@ class Marked {
         const first = this.firsts.get(sentence.group);
         const isLink = !removed && first < sentence.start;
         const mark = isLink ? this.link(first, t("reason.kept", { at: first + 1 })) : el("span");
-        mark.classList.add("said", `g${colourOf(sentence.group)}`);
+        mark.classList.add("repeat", `g${colourOf(sentence.group)}`);
         this.write(from, to, mark);
         parent.append(mark);
         at = to;
@@ -82,7 +83,7 @@ class Marked {
     return element;
   }
 
-  // Where the character at `offset` stands.
+  // Return the text node and position of the character at `offset`.
   range(offset) {
     let low = 0;
     for (let high = this.nodes.length; low + 1 < high; ) {
@@ -110,7 +111,7 @@ function removedBecause({ kind, first_start: first }) {
   return t("reason.repeat", { kind: t(`unit.${kind}`), at: first + 1 });
 }
 
-const shown = new WeakMap();  // container -> what it shows
+const shown = new WeakMap();  // container -> the Marked in it
 
 export function showMarked(container, text, checked) {
   hideTip();
@@ -120,9 +121,9 @@ export function showMarked(container, text, checked) {
 
 function listen(container) {
   const linkAt = (event) => event.target.closest?.("[role=link]");
-  container.addEventListener("mouseover", (event) => { if (linkAt(event)) tell(container, linkAt(event), event.clientY); });
+  container.addEventListener("mouseover", (event) => { if (linkAt(event)) showTip(container, linkAt(event), event.clientY); });
   container.addEventListener("mouseout", hideTip);
-  container.addEventListener("focusin", (event) => { if (linkAt(event)) tell(container, linkAt(event)); });
+  container.addEventListener("focusin", (event) => { if (linkAt(event)) showTip(container, linkAt(event)); });
   container.addEventListener("focusout", hideTip);
   container.addEventListener("scroll", hideTip);
   container.addEventListener("click", (event) => { if (linkAt(event)) goToFirst(container, linkAt(event)); });
@@ -143,14 +144,14 @@ function listen(container) {
   });
 }
 
-// at: the pointer's height; a link may be longer than its pane, and its tip belongs to the line that is looked at.
-function tell(container, link, at) {
+// at: y of the pointer; a link may be taller than its pane, and the tooltip belongs to one line.
+function showTip(container, link, at) {
   const marked = shown.get(container);
   const { first, reason } = marked.links.get(link);
   const tip = find("tip");
   tip.replaceChildren(el("p", {}, reason));
   if (first >= 0) {
-    tip.append(el("p", { class: "first" }, el("span", {}, t("first.said")), " ", el("q", { dir: "auto" }, marked.excerpt(first))));
+    tip.append(el("p", { class: "first" }, el("span", {}, t("first.occurrence")), " ", el("q", { dir: "auto" }, marked.excerpt(first))));
     highlight(marked.range(first));
   }
   for (const other of document.querySelectorAll("[aria-describedby=tip]")) other.removeAttribute("aria-describedby");

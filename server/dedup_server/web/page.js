@@ -1,4 +1,4 @@
-// The frame: tabs that the address remembers, theme, language.
+// The frame: tabs kept in the address, theme and language.
 
 import { find, el } from "./dom.js";
 import { onLanguage, speak, currentLanguage, t, translate } from "./words.js";
@@ -39,7 +39,7 @@ document.querySelector("[role=tablist]").addEventListener("keydown", (event) => 
   location.hash = `#/${VIEWS[next]}`;
 });
 window.addEventListener("hashchange", show);
-find("skip").addEventListener("click", (event) => {  // the address says which view is shown
+find("skip").addEventListener("click", (event) => {  // the fragment is the current view
   event.preventDefault();
   find("main").focus();
 });

@@ -1,4 +1,4 @@
-// What the page asks of the server.
+// Requests of the page to the server.
 
 import { t } from "./words.js";
 
@@ -29,14 +29,15 @@ export async function metrics() {
   return (await request("/metrics")).text();
 }
 
-// Lone surrogates are no text and JSON cannot carry them; what stands in their place is as long.
+// JSON cannot carry lone surrogates; the replacement has the same length.
 export async function check(body, signal) {
   const sent = { ...body, text: body.text.toWellFormed() };
   const response = await request("/check", { method: "POST", body: JSON.stringify(sent), signal });
   return response.json();
 }
 
-// Yields the chunks of a streamed chat completion. Throws a Refusal where the server refuses, fails or breaks off.
+// Yield the chunks of a streamed chat completion. Throw a Refusal if the server refuses or fails,
+// or the stream breaks.
 export async function* chat(body, signal) {
   const response = await request("/v1/chat/completions", { method: "POST", body: JSON.stringify(body), signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

@@ -1,4 +1,4 @@
-// Before the first paint, so that nothing flashes: the theme and the language that were chosen here before.
+// Apply the stored theme and language before the first paint, so that nothing flashes.
 {
   const theme = localStorage.getItem("theme");
   if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;

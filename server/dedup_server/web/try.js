@@ -1,4 +1,4 @@
-// One question, two answers side by side: the model's own and the filtered one.
+// The view that completes a prompt twice: unfiltered and filtered.
 
 import { el, find } from "./dom.js";
 import { curl, python } from "./code.js";
@@ -16,9 +16,10 @@ const MORE_KNOBS = {
   top_p: "", top_k: "", min_p: "", presence_penalty: "", frequency_penalty: "", dry_base: "", dry_allowed_length: "",
   lz_penalty: "", repetition_temperature: "",
 };
-const FIRST_CHECK = 200;  // characters; the next checks come each time the answer has doubled, so that all of them cost little
+// Characters. The next checks follow whenever the text has doubled, so that their cost is linear.
+const FIRST_CHECK = 200;
 
-let asking = null;  // AbortController of the question that is being answered
+let asking = null;  // AbortController of the requests in progress
 let answers = null;  // {raw, filtered}
 
 export function start() {
@@ -51,7 +52,7 @@ export function start() {
     nothingYet();
     if (answers) {
       for (const answer of Object.values(answers)) answer.show();
-      tellFacts();
+      updateFacts();
     }
   });
   nothingYet();
@@ -83,7 +84,7 @@ function fail(error) {
   box.textContent = error?.message ?? "";
 }
 
-// The body of the request, as the form says it.
+// Return the body of the request that the form describes.
 function request() {
   const body = {
     model: find("model").value,
@@ -105,7 +106,7 @@ async function ask() {
   const prompt = filtered.messages[0].content;
   fail(null);
   find("stop").disabled = false;
-  find("try-said").textContent = "";
+  find("try-status").textContent = "";
   answers = { raw: new RawAnswer(filtered.repetition.policy, prompt), filtered: new Answer("filtered") };
   showFacts([["loop", "…"], ["onset", "…"], ["saved", "…"], ["rep4", "…"]]);
   const ours = answers;
@@ -113,8 +114,8 @@ async function ask() {
   if (ours !== answers) return;
   find("stop").disabled = true;
   asking = null;
-  tellFacts();
-  find("try-said").textContent = t("done.said");
+  updateFacts();
+  find("try-status").textContent = t("done.status");
 }
 
 class Answer {
@@ -127,7 +128,7 @@ class Answer {
     this.state = "streaming";
     this.checked = null;
     this.pane.replaceChildren();
-    this.sayState();
+    this.showState();
   }
 
   async follow(body, signal) {
@@ -166,7 +167,7 @@ class Answer {
     this.thoughts.append(text);
   }
 
-  // Text is shown once a frame, however many chunks come.
+  // Show text once per frame, however many chunks arrive.
   add(text) {
     this.text += text;
     this.unshown += text;
@@ -190,18 +191,18 @@ class Answer {
   }
 
   show() {
-    this.sayState();
+    this.showState();
     this.pane.replaceChildren(...(this.thoughts ? [this.thoughts] : []), this.text);
   }
 
-  sayState() {
+  showState() {
     const reason = this.finish?.finish_reason ?? "";
     this.stateLine.textContent = t(`state.${this.state}`, { reason });
     this.stateLine.dataset.state = this.state;
   }
 }
 
-// The model's own answer, marked with what the filter takes out of it: looked at while it grows, and at its end.
+// The unfiltered answer, with what the filter would remove marked. It is checked while it grows.
 class RawAnswer extends Answer {
   constructor(policy, prompt) {
     super("raw");
@@ -247,14 +248,14 @@ class RawAnswer extends Answer {
   }
 
   show() {
-    this.sayState();
+    this.showState();
     showMarked(this.pane, this.text, this.checked);
     if (this.thoughts) this.pane.prepend(this.thoughts);
     this.pane.scrollTop = 0;
   }
 }
 
-function tellFacts() {
+function updateFacts() {
   const { raw, filtered } = answers;
   const loop = raw.checked?.loop;
   const rep4 = (answer) => (answer.checked ? number(answer.checked.metrics.rep_4, 2) : "–");

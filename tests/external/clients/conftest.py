@@ -1,8 +1,8 @@
-"""The proxy under test and what stands behind it: the scripted upstream, or a real server.
+"""The proxy under test and its upstream: the scripted one, or a real server.
 
-CLIENTS_UPSTREAM and CLIENTS_MODEL name a real one (vLLM, llama.cpp, ... with the demo model), or CLIENTS_SERVER is a command that starts
-one, given a port: then only what any server does is
-tested; tests of the script are left out.
+CLIENTS_UPSTREAM and CLIENTS_MODEL name a real server (vLLM, llama.cpp, ... with the demo model), or
+CLIENTS_SERVER is a command that starts one on a port. With a real server, tests of the script are
+skipped.
 """
 
 import json
@@ -26,7 +26,7 @@ from tests.demo_server import free_port, serving
 from tests.external.clients import upstream as script
 
 PROMPT = "She had not slept since the night when her brother disappeared."
-SHORT = 24  # tokens: the demo model has not begun to loop
+SHORT = 24  # tokens: before the demo model loops
 LONG = 256
 
 REAL_UPSTREAM = os.environ.get("CLIENTS_UPSTREAM", "").rstrip("/")
@@ -35,7 +35,7 @@ SERVER = os.environ.get("CLIENTS_SERVER", "")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "scripted: needs the scripted upstream")
-    config.addinivalue_line("filterwarnings", "default")  # the clients' own deprecations are theirs
+    config.addinivalue_line("filterwarnings", "default")  # the clients' own deprecations
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,23 +44,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker("scripted"):
                 item.add_marker(
                     pytest.mark.skip(
-                        reason="a scenario of the scripted upstream; CLIENTS_UPSTREAM is a real server"
+                        reason="needs the scripted upstream; CLIENTS_UPSTREAM is a real server"
                     )
                 )
 
 
 @dataclass
 class Target:
-    """The proxy, at `url`, and what is known of the upstream behind it."""
+    """The proxy at `url`, and the properties of its upstream."""
 
     url: str
     upstream_url: str
-    novel: str  # the model that gives a short answer
+    novel: str  # the model that does not loop
     loop: str  # the model that loops
     scripted: bool
 
     def ask_upstream(self, path: str, **body: Any) -> dict[str, Any]:
-        """The upstream's own answer, past the proxy."""
+        """Send a request to the upstream, without the proxy."""
         data = json.dumps({"temperature": 0, **body}).encode()
         headers = {"Content-Type": "application/json", "Authorization": "Bearer none"}
         request = urllib.request.Request(f"{self.upstream_url}/{path}", data, headers)
@@ -68,7 +68,7 @@ class Target:
             return dict(json.load(response))
 
     def upstream_chat(self, model: str, max_tokens: int) -> str:
-        """What the upstream says to PROMPT."""
+        """Return the upstream's completion of PROMPT."""
         messages = [{"role": "user", "content": PROMPT}]
         answer = self.ask_upstream(
             "chat/completions", model=model, messages=messages, max_tokens=max_tokens
@@ -81,7 +81,7 @@ class Target:
 
     @cached_property
     def gives_stream_usage(self) -> bool:
-        """Whether the server itself, asked past the proxy, ends a stream with usage: llama-cpp-python's does not."""
+        """Return whether the upstream ends a stream with usage; llama-cpp-python does not."""
         messages = [{"role": "user", "content": PROMPT}]
         asked = {"model": self.novel, "messages": messages, "max_tokens": 2, "stream": True}
         data = json.dumps({**asked, "stream_options": {"include_usage": True}}).encode()
@@ -93,7 +93,9 @@ class Target:
 
     @cached_property
     def takes_max_completion_tokens(self) -> bool:
-        """Whether the server itself obeys OpenAI's newer name for max_tokens: llama-cpp-python's does not."""
+        """Return whether the upstream itself supports max_completion_tokens; llama-cpp-python does
+        not.
+        """
         messages = [{"role": "user", "content": PROMPT}]
         answer = self.ask_upstream(
             "chat/completions", model=self.novel, messages=messages, max_completion_tokens=3
@@ -101,7 +103,7 @@ class Target:
         return self.scripted or answer["usage"]["completion_tokens"] <= 4
 
     def require_several_choices(self) -> None:
-        """Skips where the server itself, asked past the proxy, gives one choice for n = 2."""
+        """Skip the test if the upstream itself returns one choice for n = 2."""
         messages = [{"role": "user", "content": PROMPT}]
         try:
             answer = self.ask_upstream(
@@ -118,7 +120,7 @@ class Target:
             pytest.skip("the upstream does not know n")
 
     def assert_cut(self, text: str | None, full: str) -> None:
-        """`text` is where `full`, the upstream's answer, has said all that it says."""
+        """Require that `text` is `full`, the upstream's completion, up to its loop."""
         assert text
         if self.scripted:
             assert text.rstrip() == (script.OPENING + script.CIRCLE).rstrip()
@@ -133,7 +135,9 @@ class Target:
 
     @contextmanager
     def hangs_up(self, model: str) -> Iterator[None]:
-        """What happens inside makes the proxy hang up on the upstream once, soon after the loop has shown itself."""
+        """Require that the proxy closes one connection to the upstream within the block, soon after
+        a loop.
+        """
         if not self.scripted:
             yield
             return
@@ -189,7 +193,7 @@ def _real_upstream() -> Iterator[str]:
 def target() -> Iterator[Target]:
     if REAL_UPSTREAM or SERVER:
         model = os.environ.get("CLIENTS_MODEL", "demo")
-        # What a client sees of a cut is asked here; vLLM's answers would be healed.
+        # The tests are about cuts; completions of vLLM would be healed.
         with (
             _real_upstream() as upstream_url,
             serving("--upstream", upstream_url, heal="false") as url,

@@ -1,4 +1,4 @@
-"""Vercel's AI SDK: ai_sdk.test.mjs under node's own test runner, in front of the same proxy."""
+"""Vercel's AI SDK: ai_sdk.test.mjs in node's test runner, against the same proxy."""
 
 import json
 import os

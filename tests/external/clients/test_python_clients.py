@@ -1,4 +1,4 @@
-"""openai-python, LangChain and LlamaIndex, as they are installed, get through the proxy what the upstream says."""
+"""openai-python, LangChain and LlamaIndex get the upstream's completions through the proxy."""
 
 import json
 import time
@@ -55,7 +55,7 @@ def text_of(chunks: list[Any], choice: int = 0) -> str:
 
 
 def ends_of(chunks: list[Any]) -> list[tuple[int, str]]:
-    """Which choice ended, and why, in the order of the stream."""
+    """Return index and finish_reason of the choices that ended, in the order of the stream."""
     return [
         (part.index, part.finish_reason)
         for chunk in chunks
@@ -65,7 +65,7 @@ def ends_of(chunks: list[Any]) -> list[tuple[int, str]]:
 
 
 def collect(seen: list[Any], items: Iterable[Any]) -> None:
-    """Appends what comes to `seen`, item by item: what came before a raise is there."""
+    """Append items to `seen` one by one, so that those before an error are kept."""
     for item in items:
         seen.append(item)
 
@@ -95,7 +95,7 @@ class TestOpenAI:
         chunks = list(client.chat.completions.create(model=target.novel, stream=True, **ASKED))
         assert text_of(chunks) == target.upstream_chat(target.novel, SHORT)
         assert len(ends_of(chunks)) == 1
-        assert all(chunk.choices for chunk in chunks)  # nobody asked for usage
+        assert all(chunk.choices for chunk in chunks)  # usage was not requested
         assert chunks[0].choices[0].delta.role == "assistant"
 
     def test_a_stream_ends_with_usage_that_was_asked_for(
@@ -118,7 +118,7 @@ class TestOpenAI:
         if target.scripted:
             assert (usage.prompt_tokens, usage.completion_tokens) == USAGE
 
-    @scripted  # where an answer ends at max_tokens, as a real server's does here, the helper raises
+    @scripted  # the helper raises at max_tokens, which a real server reaches here
     def test_the_stream_helper_puts_the_answer_together(self, client: openai.OpenAI) -> None:
         with client.chat.completions.stream(model="novel", **ASKED) as stream:
             deltas = [event.delta for event in stream if event.type == "content.delta"]
@@ -405,7 +405,7 @@ class TestOpenAI:
         )
         assert (ending.model_extra or {})[
             "stop_reason"
-        ] == "repetition_detected"  # the chunk has it; the helper's answer does not
+        ] == "repetition_detected"  # the chunk contains it; the helper's result does not
 
     async def test_the_async_client_takes_a_cut(
         self, async_client: AsyncOpenAI, target: Target
@@ -571,7 +571,7 @@ class TestOpenAIResponses:
 
 @tool
 def get_weather(city: str, days: int) -> str:
-    """The weather."""
+    """Get the weather."""
     return f"{days} days of rain in {city}"
 
 
@@ -579,7 +579,7 @@ class TestLangChain:
     @staticmethod
     def llm(target: Target, model: str, **options: Any) -> ChatOpenAI:
         options = {"temperature": 0, "max_tokens": SHORT, "max_retries": 0, **options}
-        if not target.takes_max_completion_tokens:  # which is what this client makes of max_tokens
+        if not target.takes_max_completion_tokens:  # this client renames max_tokens
             options["extra_body"] = {"max_tokens": options["max_tokens"]}
         return ChatOpenAI(model=model, base_url=target.url, api_key="none", **options)
 
@@ -690,7 +690,7 @@ class TestLangChain:
         assert streamed.response_metadata["finish_reason"] == "stop"
         assert "repetition_detected" not in repr(answer) + repr(
             streamed
-        )  # the client drops what it does not know
+        )  # the client drops unknown fields
         assert streamed.usage_metadata
         assert streamed.usage_metadata["output_tokens"] > 0
 

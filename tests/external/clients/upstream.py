@@ -1,10 +1,11 @@
-"""A scripted OpenAI-compatible server: the model that a request names chooses what it does.
+"""A scripted OpenAI-compatible server. The requested model selects the script.
 
     python tests/external/clients/upstream.py [PORT]     # prints its base URL
 
-`novel` answers; `loop` answers and falls into a loop of thousands of chunks; `tools` calls a tool, `tools-loop` with arguments that
-loop; `reasoning` thinks and answers, `reasoning-loop` thinks in circles; `broken` is reset in mid-answer; `busy` is a 429; any other
-model is a 404. `GET /stats` says how many requests, chunks and hang-ups each model has seen.
+`novel` completes; `loop` completes and falls into a loop of thousands of chunks; `tools` calls a
+tool, `tools-loop` with arguments that loop; `reasoning` reasons and completes, `reasoning-loop`
+loops in its reasoning; the connection of `broken` is reset; `busy` is a 429; any other model is a
+404. `GET /stats` returns the numbers of requests, chunks and disconnects by model.
 """
 
 import asyncio
@@ -20,15 +21,21 @@ from typing import Any
 
 from aiohttp import web
 
-NOVEL = "The river rose in the night, and by morning the bridge was gone. Nobody in the village had heard it fall."
+NOVEL = (
+    "The river rose in the night, and by morning the bridge was gone."
+    " Nobody in the village had heard it fall."
+)
 OPENING = "The river rose in the night, and by morning the bridge was gone. "
 CIRCLE = "I am going round and round in circles here. "
-THOUGHTS = "The user asks about a river. Rivers rise when it rains upstream, and bridges fall when rivers rise."
+THOUGHTS = (
+    "The user asks about a river. Rivers rise when it rains upstream,"
+    " and bridges fall when rivers rise."
+)
 TOOL, ARGUMENTS = "get_weather", '{"city": "Delft", "days": 3}'
 VECTOR = [0.25, -0.5, 1.0]
 MODELS = ["novel", "loop", "tools", "tools-loop", "reasoning", "reasoning-loop", "broken", "busy"]
 
-COPIES = 2000  # of what a loop repeats: some 15 000 chunks
+COPIES = 2000  # copies in a loop: some 15 000 chunks
 RETRY_AFTER = 1  # seconds
 USAGE = {"prompt_tokens": 7, "completion_tokens": 23, "total_tokens": 30}
 RESPONSES_USAGE = {
@@ -60,12 +67,12 @@ def thoughts_of(model: str) -> str:
 
 
 def pieces(text: str) -> Iterator[str]:
-    """`text` as tokens come: some characters at a time."""
+    """Return `text` in pieces of a few characters, as tokens arrive."""
     return (text[at : at + 6] for at in range(0, len(text), 6))
 
 
 def deltas(model: str) -> Iterator[Delta]:
-    """A chat answer piece by piece."""
+    """Return a chat completion in deltas."""
     yield {"role": "assistant", "content": None if model.startswith("tools") else ""}
     if model.startswith("tools"):
         function = {"name": TOOL, "arguments": ""}
@@ -83,7 +90,7 @@ def deltas(model: str) -> Iterator[Delta]:
 
 
 def message(model: str) -> dict[str, Any]:
-    """A whole chat answer."""
+    """Return a whole chat completion."""
     if model.startswith("tools"):
         function = {"name": TOOL, "arguments": arguments_of(model)}
         return {
@@ -96,7 +103,7 @@ def message(model: str) -> dict[str, Any]:
 
 
 def finish_reason(model: str) -> str:
-    """A loop that nobody cuts ends where `max_tokens` does."""
+    """Return the finish_reason of a loop that is not cut: that of `max_tokens`."""
     if model in ("loop", "tools-loop"):
         return "length"
     return "tool_calls" if model == "tools" else "stop"
@@ -136,7 +143,7 @@ def reset(request: web.Request) -> None:
 
 
 def counted(handler: Any) -> Any:
-    """Counts the request under its model, and a client that leaves before the end."""
+    """Count the request by its model, and a client that disconnects."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         body = await request.json()

@@ -1,4 +1,4 @@
-"""A browser, the real server with the demo model, and one in front of an upstream that says hostile things."""
+"""A browser, the server with the demo model, and a server in front of a hostile upstream."""
 
 import shutil
 from collections.abc import Iterator
@@ -36,11 +36,11 @@ def hostile() -> Iterator[str]:
 
 
 class Watched:
-    """What a page did that it must not do: errors, words on the console, requests to other hosts."""
+    """Errors, console messages and requests to other hosts, none of which a page may cause."""
 
     def __init__(self, page: Page, home: str) -> None:
         self.faults: list[str] = []
-        self.allowed = ""  # a console line with this in it is expected
+        self.allowed = ""  # part of a console message that is expected
         page.on("console", lambda message: self.note(message.type, message.text))
         page.on("pageerror", lambda error: self.note("error", str(error)))
         page.on(
@@ -58,7 +58,9 @@ class Watched:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[object]:
-    """A function that opens the page of a server in a context of its own; at the end of the test nothing may have gone wrong in it."""
+    """Return a function that opens the page of a server in a context of its own. At the end of the
+    test, nothing may have gone wrong in it.
+    """
     opened: list[tuple[Page, Watched]] = []
 
     def open_page(url: str, view: str = "try", **options: object) -> tuple[Page, Watched]:

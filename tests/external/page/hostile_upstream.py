@@ -1,4 +1,4 @@
-"""An upstream whose models are named, and answer, as an attacker would have it."""
+"""An upstream whose models have hostile names and completions."""
 
 import asyncio
 import json
@@ -8,7 +8,10 @@ from aiohttp import web
 
 from tests.server.mock_upstream import served
 
-MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script><b>bold</b> &amp; \u202egnp.exe\u202c \u2066x\u2069 \0 \ud83d\ude00"
+MARKUP = (
+    "<img src=x onerror=alert(1)><script>alert(2)</script><b>bold</b> &amp; "
+    "\u202egnp.exe\u202c \u2066x\u2069 \0 \ud83d\ude00"
+)
 LONG_LINE = "x" * 1_000_000
 ANSWERS = {
     "<b>markup</b>": MARKUP,
@@ -56,5 +59,5 @@ async def _chat(request: web.Request) -> web.StreamResponse:
 
 
 def hostile_upstream() -> AbstractContextManager[str]:
-    """Gives its base URL."""
+    """Yield the base URL."""
     return served([web.get("/v1/models", _models), web.post("/v1/chat/completions", _chat)])

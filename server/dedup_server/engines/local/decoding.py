@@ -1,4 +1,4 @@
-"""What it takes to decode: a sequence goes in as a prompt and a `step` that chooses each token, whoever runs the model."""
+"""The interface of decoders, which run the model while the caller chooses every token."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -8,27 +8,43 @@ from numpy.typing import NDArray
 
 Scores = NDArray[np.float32]
 
-# What a sequence makes of its scores for the next token, shape (vocabulary,), changed in place: the token, or None, and it ends.
+# Takes the scores of a sequence's next token, shape (vocabulary,), which it may change in place.
+# Returns the token, or None to end the sequence.
 Step = Callable[[Scores], int | None]
+# Takes the error that ended a sequence, None if `step` did.
 OnEnd = Callable[[BaseException | None], None]
 
 
 class EngineFailedError(Exception):
-    """The model failed in a step, and with it all sequences that were in it."""
+    """The model failed in a step, or the decoder was stopped; all its sequences fail."""
 
 
 class Decoder(Protocol):
-    """Runs a model for several sequences at once. What a sequence's `step` or `on_end` raises ends that sequence alone."""
+    """Decoder of several sequences at once. An error of a sequence's `step` or `on_end` ends that
+    sequence alone.
+    """
 
     def submit(self, prompt: list[int], step: Step, on_end: OnEnd) -> Any:
-        """Decodes from `prompt` on. `step` and `on_end` are called in a thread of the decoder's and must not wait; `on_end` once, with
-        what went wrong or None, unless the sequence is cancelled before. Raises EngineFailedError when it is stopped."""
+        """Decode from `prompt` on.
+
+        Args:
+            step: called in a thread of the decoder for every token; must not block.
+            on_end: called once in such a thread, unless the sequence is cancelled; must not block.
+
+        Returns:
+            The sequence, for `cancel`.
+
+        Raises:
+            EngineFailedError: the decoder is stopped.
+        """
         ...
 
     def cancel(self, sequence: Any) -> None:
-        """Ends what `submit` gave, before its next step; `on_end` is not called. No harm where it has ended."""
+        """End a sequence before its next step, without a call of `on_end`. Do nothing if it has
+        ended.
+        """
         ...
 
     def stop(self) -> None:
-        """Ends everything; what is being decoded ends with an `EngineFailedError`."""
+        """End all sequences with an `EngineFailedError`."""
         ...

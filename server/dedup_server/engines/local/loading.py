@@ -1,4 +1,4 @@
-"""From a path or a hub id to a model that is ready to decode, or one line that says why not."""
+"""Loading of models from a path or the Hugging Face hub."""
 
 import logging
 import os
@@ -20,10 +20,11 @@ from transformers import (
     GenerationConfig,
 )
 
-from dedup_server.engines.local.batching import Batcher, UnbatchableError
+from dedup_server.engines.local.batching import Batcher
 from dedup_server.engines.local.checkpoint import is_local, require_checkpoint
 from dedup_server.engines.local.decoding import Decoder
 from dedup_server.engines.local.one_by_one import OneByOne
+from dedup_server.engines.local.paged_engine import UnbatchableError
 from dedup_server.engines.local.token_text import TokenTexts
 from dedup_server.errors import StartupError
 
@@ -33,17 +34,25 @@ log = logging.getLogger("dedup")
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-_MAX_BATCHED = 16  # sequences at once, where the configuration says nothing
+# Default numbers of sequences in progress.
+_MAX_BATCHED = 16
 _MAX_ONE_BY_ONE = 4
-_CONTEXT = 2048  # of models that say nothing, such as those that keep a state
-# What decoding needs of a checkpoint's generation config. All else, how to sample, is a default for requests.
+_CONTEXT = 2048  # of models that declare none, such as those that keep a state
+# Fields of a checkpoint's generation config that decoding needs. The others, which configure
+# sampling, are defaults of requests.
 _DECODING = ("bos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """context: the longest sequence, in tokens: prompt and answer together, or, of an encoder-decoder, each. defaults: the checkpoint's
-    own generation config. start_token: with which an encoder-decoder's answer begins; None of other models."""
+    """A model that is ready to decode.
+
+    Args:
+        context: the longest sequence in tokens: prompt and completion together; of an
+            encoder-decoder, each of them.
+        defaults: the checkpoint's own generation config.
+        start_token: first token of an encoder-decoder's completion; None for other models.
+    """
 
     model: Any
     tokenizer: Any
@@ -64,12 +73,23 @@ def load(
     max_concurrent: int | None,
     trust: bool,
 ) -> LoadedModel:
-    """path: a directory or a hub id. dtype None: float32 on the CPU, elsewhere what the checkpoint says. trust: the checkpoint's own code
-    may run. Raises `StartupError` with one line on anything that is wrong with the model."""
+    """Load a model and its tokenizer, and start its decoder.
+
+    Args:
+        path: a directory or a hub id.
+        name: in the log.
+        device: None is the fastest available.
+        dtype: None is float32 on the CPU and the checkpoint's elsewhere.
+        max_concurrent: sequences in progress; None is a default.
+        trust: run the checkpoint's own code.
+
+    Raises:
+        StartupError: the model cannot be loaded; the message is one line.
+    """
     transformers.utils.logging.set_verbosity_error()
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
-    # Without an answer transformers would ask on standard input whether to run a checkpoint's own code.
+    # Without `trust_remote_code`, transformers would ask on standard input.
     options = {
         "trust_remote_code": trust,
         "local_files_only": not is_local(path) and not hub_answers(path),
@@ -81,11 +101,8 @@ def load(
     tokenizer = _tokenizer(path, options)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     if dtype is None:
-        dtype = (
-            "float32"
-            if device == "cpu" and getattr(config, "quantization_config", None) is None
-            else "auto"
-        )
+        is_quantized = getattr(config, "quantization_config", None) is not None
+        dtype = "float32" if device == "cpu" and not is_quantized else "auto"
     try:
         model, found = kind.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
     except (
@@ -100,14 +117,16 @@ def load(
         raise StartupError(
             f"{path}: cannot be loaded: {type(error).__name__}: {first_line(error)}"
         ) from None
-    if missing := found[
-        "missing_keys"
-    ]:  # transformers fills them with random numbers, and the answers are noise
+    missing = found["missing_keys"]
+    if missing:  # transformers initializes them randomly: the model would generate noise
         raise StartupError(
-            f"{path}: the weights are incomplete: {len(missing)} are missing, such as {min(missing)}"
+            f"{path}: the weights are incomplete: {len(missing)} are missing,"
+            f" such as {min(missing)}"
         )
     try:
-        model = (model if getattr(model, "hf_quantizer", None) else model.to(device)).eval()
+        if not getattr(model, "hf_quantizer", None):
+            model = model.to(device)
+        model = model.eval()
     except (RuntimeError, AssertionError, ValueError) as error:
         raise StartupError(
             f"device {device!r}: the model cannot be put there: {first_line(error)}"
@@ -126,7 +145,7 @@ def load(
 
 
 def prepare(model: Any, tokenizer: Any, max_concurrent: int | None = None) -> LoadedModel:
-    """What is there to decode with, and how: in batches if the model can be, else one by one."""
+    """Start a decoder: in batches if the model allows it, else one sequence per thread."""
     defaults = model.generation_config
     model.generation_config = GenerationConfig(
         **{name: getattr(defaults, name, None) for name in _DECODING}
@@ -154,7 +173,7 @@ def prepare(model: Any, tokenizer: Any, max_concurrent: int | None = None) -> Lo
         num_at_once = max_concurrent or _MAX_ONE_BY_ONE
         log.info("no batching, %d sequences at once, each by itself: %s", num_at_once, reason)
         if model.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-            # Threads that wait for each other in turns cost more than they bring: all sequences together get a core each.
+            # Goal: all sequences together use each core once; more threads wait for each other.
             torch.set_num_threads(max(1, torch.get_num_threads() // num_at_once))
         decoder = OneByOne(model, num_at_once, context)
     ends = defaults.eos_token_id if defaults.eos_token_id is not None else tokenizer.eos_token_id
@@ -178,59 +197,65 @@ def _tokenizer(path: str, options: dict[str, Any]) -> Any:
         raise StartupError(
             f"{path}: has no tokenizer that can be loaded (tokenizer.json): {first_line(error)}"
         ) from None
-    if len(tokenizer.get_vocab()) < 2:  # what transformers makes up where there are no files
+    if len(tokenizer.get_vocab()) < 2:  # transformers' substitute for missing files
         raise StartupError(f"{path}: has no tokenizer that can be loaded (tokenizer.json)")
     return tokenizer
 
 
 def check(model: str, options: dict[str, Any]) -> Any:
-    """The config of `model`, a path or hub id. Raises `StartupError` in one line if it is not a model that generates text."""
+    """Return the config of a model.
+
+    Args:
+        model: a path or a hub id.
+        options: of `from_pretrained`.
+
+    Raises:
+        StartupError: the model cannot generate text, or there is no model.
+    """
     require_checkpoint(model)
     try:
         config = AutoConfig.from_pretrained(model, **options)
     except (OSError, ValueError, KeyError) as error:
         reason = first_line(error)
         if "trust_remote_code" in str(error):
-            reason = "it brings code of its own, which runs only with --trust-remote-code"
-        raise StartupError(f"{model}: no model can be loaded from there: {reason}") from None
+            reason = "it contains code of its own, which runs only with --trust-remote-code"
+        raise StartupError(f"{model}: cannot be loaded: {reason}") from None
     kind = (config.architectures or [config.model_type])[0]
     if config.is_encoder_decoder:
         if type(config) not in transformers.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
-            raise StartupError(
-                f"{model} is an encoder-decoder ({kind}) that does not turn text into text"
-            )
+            raise StartupError(f"{model} is an encoder-decoder ({kind}), but not from text to text")
         return config
     if type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING and not getattr(
         config, "is_decoder", False
     ):
         raise StartupError(f"{model} is an encoder-only model ({kind}) and cannot generate text")
-    if type(
-        config
-    ) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING and "AutoModelForCausalLM" not in (
-        getattr(config, "auto_map", None) or {}
+    own_classes = getattr(config, "auto_map", None) or {}
+    if (
+        type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+        and "AutoModelForCausalLM" not in own_classes
     ):
-        raise StartupError(
-            f"{model} is not a language model ({kind}); the local engine serves nothing else"
-        )
+        raise StartupError(f"{model} is not a language model ({kind})")
     return config
 
 
 def best_device() -> str:
+    """Return the fastest device of this machine."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def hub_answers(model: str) -> bool:
-    """Asks once: transformers tries for 23 s before it says that the hub is out of reach, for each file anew."""
+    """Return whether the hub responds. Goal: fail fast; transformers retries for 23 s per file."""
     try:
         HfApi().model_info(model, timeout=HUB_TIMEOUT_SECONDS)
     except (HfHubHTTPError, HFValidationError):
-        return True  # and the answer is no; loading says why
-    except Exception:  # the HTTP library's own errors, which change from one version of the hub's client to the next
+        return True  # it responds, and refuses; loading reports why
+    except Exception:  # errors of the HTTP library, which depend on the version of the hub's client
         return False
     return True
 
 
 def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type."""
     return str(error).strip().split("\n", 1)[0].rstrip(" :") or type(error).__name__

@@ -1,4 +1,4 @@
-"""Sequences decoded by transformers' `generate`, each in a thread of its own: for every model that cannot be decoded in batches."""
+"""A decoder that runs transformers' `generate`, for models that cannot be decoded in batches."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from dedup_server.engines.local.decoding import EngineFailedError, OnEnd, Step
 
 
 class Sequence:
-    """One that is being decoded. Made by `OneByOne.submit`."""
+    """A sequence that is being decoded. `OneByOne.submit` returns it."""
 
     def __init__(self, step: Step, on_end: OnEnd) -> None:
         self.step = step
@@ -20,14 +20,18 @@ class Sequence:
 
 
 class OneByOne:
-    """A decoder (`decoding.Decoder`) that runs up to `max_concurrent` sequences of `model` side by side; more wait their turn."""
+    """A decoder (`decoding.Decoder`) with a thread per sequence.
+
+    Args:
+        max_concurrent: sequences in progress; more wait.
+        context: the longest sequence of the model, in tokens.
+    """
 
     def __init__(self, model: Any, max_concurrent: int, context: int) -> None:
-        """context: the longest sequence the model takes."""
         self._model = model
         self._pool = ThreadPoolExecutor(max_concurrent, thread_name_prefix="decode")
         self._stopping = threading.Event()
-        # Tokens are chosen by `step`, which also knows when to end.
+        # `step` chooses the tokens, and ends the sequence.
         self._config = GenerationConfig(do_sample=False, max_length=context, eos_token_id=None)
 
     def submit(self, prompt: list[int], step: Step, on_end: OnEnd) -> Sequence:
@@ -36,7 +40,7 @@ class OneByOne:
             raise EngineFailedError("the engine is stopped")
         try:
             self._pool.submit(self._decode, sequence, prompt)
-        except RuntimeError:  # it was stopped just now
+        except RuntimeError:  # stopped meanwhile
             raise EngineFailedError("the engine is stopped") from None
         return sequence
 
@@ -49,18 +53,18 @@ class OneByOne:
 
     def _decode(self, sequence: Sequence, prompt: list[int]) -> None:
         error: BaseException | None = None
-        chooses = _Chooses(sequence, self._stopping)
+        chooser = _Chooser(sequence, self._stopping)
         try:
-            if not chooses.is_over():
+            if not chooser.is_over():
                 rows = torch.tensor([prompt], device=self._model.device)
                 self._model.generate(
                     rows,
                     attention_mask=torch.ones_like(rows),
                     generation_config=self._config,
-                    logits_processor=[chooses],
-                    stopping_criteria=[_Ends(chooses)],
+                    logits_processor=[chooser],
+                    stopping_criteria=[_EndCriterion(chooser)],
                 )
-            if not chooses.ended and self._stopping.is_set():
+            if not chooser.ended and self._stopping.is_set():
                 error = EngineFailedError("the engine is stopped")
         except Exception as failure:
             error = failure
@@ -68,8 +72,8 @@ class OneByOne:
             sequence.on_end(error)
 
 
-class _Chooses(LogitsProcessor):  # type: ignore[misc]
-    """Leaves `generate` one token to choose."""
+class _Chooser(LogitsProcessor):  # type: ignore[misc]
+    """A logits processor that leaves `generate` the one token that `step` chose."""
 
     def __init__(self, sequence: Sequence, stopping: threading.Event) -> None:
         self._sequence = sequence
@@ -77,6 +81,7 @@ class _Chooses(LogitsProcessor):  # type: ignore[misc]
         self.ended = False
 
     def is_over(self) -> bool:
+        """Return whether no token is to follow."""
         return self.ended or self._sequence.cancelled.is_set() or self._stopping.is_set()
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -91,11 +96,11 @@ class _Chooses(LogitsProcessor):  # type: ignore[misc]
         )
 
 
-class _Ends(StoppingCriteria):  # type: ignore[misc]
-    def __init__(self, chooses: _Chooses) -> None:
-        self._chooses = chooses
+class _EndCriterion(StoppingCriteria):  # type: ignore[misc]
+    def __init__(self, chooser: _Chooser) -> None:
+        self._chooser = chooser
 
     def __call__(
         self, input_ids: torch.Tensor, scores: torch.Tensor, **options: Any
     ) -> torch.Tensor:
-        return torch.full((len(input_ids),), self._chooses.is_over(), device=input_ids.device)
+        return torch.full((len(input_ids),), self._chooser.is_over(), device=input_ids.device)

@@ -1,7 +1,7 @@
-"""Linear layers that are fast for a few rows at once, on the CPU.
+"""Linear layers on the CPU that are fast for few rows.
 
-PyTorch multiplies float32 matrices with MKL, which is slow for the handful of rows that a step of decoding has: two rows take twice as long
-as one. oneDNN, which PyTorch has too, is not, once it has put the weights in an order of its own.
+PyTorch multiplies float32 matrices with MKL, which is slow for the few rows of a decoding step: two
+rows take twice as long as one. oneDNN is fast, once the weights are packed in its own order.
 """
 
 import functools
@@ -11,15 +11,17 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-_ROWS = range(
-    2, 33
-)  # one row is the memory's speed either way; of many, oneDNN would keep a kernel for each number there is
-_MEMORY_SHARE = 0.25  # of what is free, for the weights' second copy
+# One row is limited by memory either way; oneDNN caches a kernel for every number of rows.
+_ROWS = range(2, 33)
+_MEMORY_SHARE = 0.25  # of the free memory, for the second copy of the weights
 
 
 def pack_linears(model: Any, free_bytes: int) -> Callable[[], None]:
-    """Gives the model's float32 linear layers weights in oneDNN's order; returns what undoes it. Where PyTorch cannot, or there is no
-    memory for it, nothing changes."""
+    """Pack the weights of the model's float32 linear layers, if PyTorch and the memory allow it.
+
+    Returns:
+        A function that undoes it.
+    """
     layers = [
         layer
         for layer in model.modules()

@@ -1,10 +1,12 @@
 """Attention over transformers' paged cache, one request at a time.
 
-What transformers does without flash attention is one matrix of all requests' queries by all requests' keys, most of it masked out: the
-work grows with the square of the requests, and `softcap` (Gemma 2) is left out. Here a request reads its own pages and nothing else, so
-that what it computes does not depend on its neighbours.
+Without flash attention, transformers multiplies the queries of all requests by the keys of all
+requests and masks most of it: the cost grows with the square of the requests. It also omits
+`softcap` (Gemma 2). Here a request reads only its own pages, so that its numbers do not depend on
+the other requests.
 
-The supported hook for this is `AttentionInterface.register`; transformers makes no mask for an attention it has no mask for.
+`AttentionInterface.register` is the supported hook. For an attention without a registered mask,
+transformers builds none.
 """
 
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ NAME = "dedup_paged"
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One request in a step: its tokens stand in the batch from `start` on, `past` tokens came in earlier steps."""
+    """Tokens of one request in a step, from `start` in the batch; `past` tokens came before."""
 
     request_id: str
     start: int
@@ -28,12 +30,12 @@ class Span:
 
 
 class Layout:
-    """The requests of one step, and where each has its pages."""
+    """The requests of one step and their pages."""
 
     def __init__(self, spans: list[Span], cache: Any) -> None:
         self.spans = spans
         self.is_decoding = all(span.num_tokens == 1 for span in spans)
-        # Of each span the first place of each of its pages, for the layers that keep all tokens.
+        # By allocator and span, the offsets of its pages; only of layers that keep all tokens.
         self.pages: dict[int, list[list[int]]] = {}
         for allocator in cache.cache_allocators.values():
             if allocator.layer_type == "full_attention":
@@ -56,11 +58,21 @@ def paged_attention(
     dropout: float = 0.0,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """query: (1, heads, tokens, size), key and value: (1, key heads, tokens, size), for the tokens of `cache.layout`. Returns
-    (1, tokens, heads, size). Raises ValueError for what only some models have, rather than leave it out."""
+    """Return the attention of the tokens of `cache.layout`.
+
+    Args:
+        query: shape (1, heads, tokens, size).
+        key, value: shape (1, key heads, tokens, size).
+
+    Returns:
+        Shape (1, tokens, heads, size).
+
+    Raises:
+        ValueError: the model has an option that is not implemented, which must not be ignored.
+    """
     for name in ("s_aux", "position_bias"):
         if options.get(name) is not None:
-            raise ValueError(f"paged attention does not know {name}")
+            raise ValueError(f"paged attention does not support {name}")
     layout: Layout = cache.layout
     allocator = cache.layer_to_allocator[module.layer_idx]
     if allocator.layer_type == "full_attention":
@@ -71,7 +83,8 @@ def paged_attention(
         window = allocator.sliding_window
     num_heads, num_key_heads, size = query.shape[1], key.shape[1], query.shape[3]
     if layout.is_decoding:
-        # One query sees all keys: the heads that share a key stand in the place of its queries, and nothing is repeated.
+        # Goal: no copies of keys. A query sees all keys, so the heads that share a key can take
+        # the place of its queries.
         rows = (
             query[0]
             .transpose(0, 1)
@@ -102,7 +115,13 @@ def _all_tokens(
     value: torch.Tensor,
     options: dict[str, Any],
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Writes the step's keys and values, and gives each request's, where they lie: (1, key heads, length, size)."""
+    """Write the keys and values of the step, and return those of each request.
+
+    A request of one page gets a view, a longer one a copy.
+
+    Returns:
+        Keys and values, each of shape (1, key heads, length, size).
+    """
     write_index = options["write_index"][allocator.index]
     size = allocator.tokens_per_page
     found: list[list[torch.Tensor]] = []
@@ -142,11 +161,9 @@ def _window(
     options: dict[str, Any],
     cache: Any,
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """As `_all_tokens`, for the layers that keep a window: a ring, which transformers unrolls."""
-    read_index, write_index = (
-        options["read_index"][allocator.index],
-        options["write_index"][allocator.index],
-    )
+    """Do what `_all_tokens` does, for layers that keep a window as a ring."""
+    read_index = options["read_index"][allocator.index]
+    write_index = options["write_index"][allocator.index]
     lengths = [allocator.get_seqlen_k(span.past, span.num_tokens) for span in layout.spans]
     unrolled = allocator.update(
         key[0].transpose(0, 1), value[0].transpose(0, 1), module.layer_idx, read_index, write_index
@@ -165,7 +182,11 @@ def _causal(
     softcap: float | None,
     window: int,
 ) -> torch.Tensor:
-    """The last key belongs to the last query; each sees the keys up to its own, at most `window` of them (0: all)."""
+    """Return causal attention. The last key is that of the last query.
+
+    Args:
+        window: number of keys that a query sees, its own included; 0 is all.
+    """
     num_queries, num_keys = query.shape[2], key.shape[2]
     mask = None
     if num_queries > 1 and (softcap or window or num_queries < num_keys):

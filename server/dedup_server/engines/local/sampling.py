@@ -1,6 +1,7 @@
-"""One token from a row of scores: temperature, top_k, top_p, min_p, and a random number that is the request's own.
+"""Sampling of one token: temperature, top_k, top_p and min_p.
 
-Each of the three cuts keeps the best so many tokens, so together they are one least weight. Of tokens with equal weights all are kept.
+Each of the three cuts keeps the best tokens down to some weight, so that together they are one
+threshold. Tokens of equal weight are all kept.
 """
 
 import math
@@ -12,19 +13,26 @@ from numpy.typing import NDArray
 from dedup_server.engines.local.decoding import Scores
 
 _COLUMNS = 512
-GREEDY_BELOW = 1e-5  # a temperature so low leaves only the best token, and dividing by it overflows
+GREEDY_BELOW = 1e-5  # a lower temperature leaves only the best token; dividing by it overflows
 
 
 class NoTokenError(ValueError):
-    """No token has a finite score."""
+    """The best score is not finite."""
 
 
 def choose(
     scores: Scores, temperature: float, top_k: int, top_p: float, min_p: float, random: Random
 ) -> int:
-    """A token from `scores`, shape (vocabulary,): the best at temperature 0 (`GREEDY_BELOW`), else sampled. top_k 0, top_p 1, min_p 0: off.
+    """Sample a token.
 
-    Raises NoTokenError where the best score is not finite: a silent token 0 would be worse.
+    Args:
+        scores: shape (vocabulary,); not changed.
+        temperature: below `GREEDY_BELOW`, the best token is returned.
+        top_k, top_p, min_p: 0, 1 and 0 are off.
+        random: of the request.
+
+    Raises:
+        NoTokenError: the best score is not finite; a silent token 0 would be worse.
     """
     best = int(scores.argmax())
     top = scores.item(best)
@@ -50,9 +58,10 @@ def choose(
 
 
 def _candidates(scores: Scores, top_k: int) -> NDArray[np.intp] | None:
-    """Tokens among which the best `top_k` are, few of many; None where all may be. Goal: no exponential of a whole vocabulary.
+    """Return a few tokens that include the best `top_k`, or None for all tokens.
 
-    Of the best of each of `_COLUMNS` columns, the k-th best is no better than the k-th best of all.
+    Goal: no exponential of a whole vocabulary. Of the maxima of `_COLUMNS` columns, the k-th best
+    is no better than the k-th best of all scores.
     """
     num_rows = len(scores) // _COLUMNS
     if not 0 < top_k <= _COLUMNS or num_rows < 2:
@@ -64,14 +73,14 @@ def _candidates(scores: Scores, top_k: int) -> NDArray[np.intp] | None:
 
 
 def _least(weights: Scores, top_k: int, top_p: float, min_p: float) -> float:
-    """The weight from which on tokens are kept; the best token's is 1."""
+    """Return the weight from which tokens are kept; the best token has 1."""
     least = 0.0
     if 0 < top_k < len(weights):
         least = float(np.partition(weights, len(weights) - top_k)[len(weights) - top_k])
     if top_p < 1:
         kept = weights if least == 0 else weights[weights >= least]
         total = float(kept.sum(dtype=np.float64))
-        # All tokens below this are together less than what top_p leaves out.
+        # All tokens below this bound together have less weight than top_p cuts off.
         kept = kept[kept >= max(min_p, (1 - top_p) * total / len(kept))]
         kept = np.sort(kept)[::-1]
         before = np.cumsum(kept, dtype=np.float64) - kept

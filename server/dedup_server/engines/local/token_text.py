@@ -1,4 +1,7 @@
-"""What a single token says: decoded by itself, it may lose the space before it or be half a character."""
+"""Bytes and text of single tokens.
+
+A token that is decoded alone may lose its leading space, or be a part of a character.
+"""
 
 import re
 from typing import Any
@@ -6,29 +9,31 @@ from typing import Any
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # SentencePiece's tokens for bytes
-_BYTES_OF = {
-    letter: byte for byte, letter in bytes_to_unicode().items()
-}  # how byte-level tokenizers write a byte
+# The letters that byte-level tokenizers write bytes as.
+_BYTES_OF = {letter: byte for byte, letter in bytes_to_unicode().items()}
 
 
 class TokenTexts:
-    """The bytes of a tokenizer's tokens. Those of one text, joined, are its bytes, but for a space at its beginning."""
+    """Bytes and text of a tokenizer's tokens.
+
+    The bytes of the tokens of a text, joined, are the text's, except for a space at its beginning.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._before = tokenizer("a", add_special_tokens=False)["input_ids"][
-            -1:
-        ]  # something that a token can stand behind
+        # A token before another one keeps the other's leading space.
+        self._before = tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
         self._special = set(tokenizer.all_special_ids)
         self._known: dict[int, bytes] = {}
 
     def bytes_of(self, token: int) -> bytes:
+        """Return the bytes of a token."""
         if token not in self._known:
             self._known[token] = self._bytes_of(token)
         return self._known[token]
 
     def text_of(self, token: int) -> str:
-        """Its text; of half a character, as OpenAI writes it: `bytes:\\xe4\\xbd`."""
+        """Return the text of a token; a part of a character as OpenAI does: `bytes:\\xe4\\xbd`."""
         data = self.bytes_of(token)
         try:
             return data.decode()
