@@ -307,7 +307,7 @@ def cpu_seconds(pid: int) -> float:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_a_scrape_costs(engine: ScriptedUpstream, tmp_path: Path, workers: int) -> None:
-    """With so many models, each of which ended in every way and made every kind of text. Prints what docs/monitoring.md tells."""
+    """With so many models, each of which ended in every way and made every kind of text. Prints what docs/guides/monitoring.md tells."""
     with proxy(engine.url, workers=workers) as server:
         url = f"http://127.0.0.1:{server.port}"
         asks = [ask for model in engine.more_models for ask in every_outcome(model)]

@@ -1,6 +1,6 @@
 """What each parameter of a request to the local engine does, one by one, with scores that are known.
 
-`KNOBS` has them all, and docs/local.md a table that is made of it; after a change, UPDATE_DOCS=1 writes it anew.
+`KNOBS` has them all, and docs/reference/parameters.md a table that is made of it; after a change, UPDATE_DOCS=1 writes it anew.
 """
 
 import asyncio
@@ -216,7 +216,7 @@ KNOBS: dict[str, tuple[str, Case]] = {}
 
 
 def knob(name: str, effect: str) -> Callable[[Case], Case]:
-    """The case of a parameter. effect: what docs/local.md says of it."""
+    """The case of a parameter. effect: what docs/reference/parameters.md says of it."""
 
     def note(case: Case) -> Case:
         assert name not in KNOBS
@@ -1087,4 +1087,4 @@ def knobs_table() -> str:
 
 
 def test_the_table_of_parameters_in_the_docs_is_this_one() -> None:
-    check_table("parameters", knobs_table())
+    check_table("reference/parameters.md", "parameters", knobs_table())

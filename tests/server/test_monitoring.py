@@ -1,4 +1,4 @@
-"""What docs/monitoring.md and the files beside it say fits together, and fits the server."""
+"""What docs/guides/monitoring.md, docs/reference/metrics.md and the files beside it say fits together, and fits the server."""
 
 import json
 import re
@@ -12,7 +12,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from dedup_server.telemetry import Telemetry
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE = (DOCS / "monitoring.md").read_text("utf-8")
+PAGE = (DOCS / "guides" / "monitoring.md").read_text("utf-8")
+REFERENCE = (DOCS / "reference" / "metrics.md").read_text("utf-8")
 RULES, ALERTS, ALERTS_TEST = (
     (DOCS / "monitoring" / name).read_text("utf-8")
     for name in ("rules.yml", "alerts.yml", "alerts_test.yml")
@@ -39,7 +40,7 @@ def declared() -> dict[str, tuple[str, set[str]]]:
 
 
 def test_every_metric_is_explained_and_none_is_invented() -> None:
-    rows = re.findall(r"^\| `(dedup_\w+)` \| (\w+) \| (.+?) \| .+ \|$", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| `(dedup_\w+)` \| (\w+) \| (.+?) \| .+ \|$", REFERENCE, re.MULTILINE)
     assert len(rows) == len({name for name, _, _ in rows})
     assert {
         name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows
@@ -54,7 +55,7 @@ def test_nothing_is_asked_of_a_metric_that_is_not_there() -> None:
         r"(?<![\w:#\"])(?:model:)?dedup_\w+(?::\w+)?", RULES + ALERTS + ALERTS_TEST + QUERIES
     )
     assert set(asked) <= names | recorded
-    assert set(re.findall(r"dedup_\w+", PAGE)) <= set(declared())
+    assert set(re.findall(r"dedup_\w+", PAGE + REFERENCE)) <= set(declared())
 
 
 def test_every_recording_rule_is_of_use() -> None:
@@ -67,7 +68,7 @@ def test_every_alert_has_its_entry_and_is_tested_both_ways() -> None:
     _, _, runbook = PAGE.partition("\n## Alerts\n")
     assert re.findall(r"^### (\w+)$", runbook, re.MULTILINE) == alerts
     links = re.findall(r"runbook_url: (\S+)", ALERTS)
-    assert links == [f"docs/monitoring.md#{alert.lower()}" for alert in alerts]
+    assert links == [f"docs/guides/monitoring.md#{alert.lower()}" for alert in alerts]
     tested = Counter(
         (name, bool(fires))
         for name, fires in re.findall(
@@ -79,7 +80,7 @@ def test_every_alert_has_its_entry_and_is_tested_both_ways() -> None:
 
 def test_links_lead_somewhere() -> None:
     for link in re.findall(r"\]\(([^)#]+)", PAGE):
-        assert (DOCS / link).exists(), link
+        assert (DOCS / "guides" / link).exists(), link
     titles = {panel["title"] for panel in PANELS}
     _, _, runbook = PAGE.partition("\n## Alerts\n")
     assert set(re.findall(r"\*([A-Z][^*\n]+)\*", runbook)) <= titles
