@@ -288,7 +288,7 @@ def main() -> None:
                     begun = time.perf_counter()
                     spans_of({"text": text[:size]})
                     times.append(time.perf_counter() - begun)
-                cells.append(f"{1000 * statistics.median(times):.1f}")
+                cells.append(f"{1000 * statistics.median(times):.2f}")
             shown[name] = cells
         table("milliseconds for a text", [f"of {size:,} characters" for size in sizes], shown)
 

@@ -2,6 +2,7 @@
 
 import __future__
 
+import dataclasses
 import re
 import sys
 from importlib.machinery import FileFinder, SourceFileLoader
@@ -56,11 +57,12 @@ pygments_dark_style = "github-dark"
 
 
 def _read_docstring(
-    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+    app: Any, what: str, name: str, obj: Any, settings: Any, lines: list[str]
 ) -> None:
     """Read what stands before a docstring's sections as Markdown would be.
 
-    An indented paragraph is code; a paragraph of `name: text` lines is a list of arguments.
+    An indented paragraph is code; a paragraph of `name: text` lines is a list of arguments. Options of a configuration that state
+    their meaning in their metadata become its arguments.
     """
     paragraphs: list[list[str]] = [[]]
     for line in lines:
@@ -73,6 +75,13 @@ def _read_docstring(
             paragraph[:] = ["::", "", *paragraph]
         elif flush and all(re.match(r"[\w*, ]+: ", line) for line in flush):
             paragraph[:] = ["Args:", *("    " + line for line in paragraph)]
+    if what == "class" and dataclasses.is_dataclass(obj):
+        options = [option for option in dataclasses.fields(obj) if "meaning" in option.metadata]
+        paragraphs.append(["Args:"] if options else [])
+        for option in options:
+            paragraphs[-1].append(
+                f"    {option.name}: {option.metadata['meaning']} Must be {option.metadata['range']}."
+            )
     lines[:] = [line for paragraph in paragraphs for line in [*paragraph, ""]]
 
 

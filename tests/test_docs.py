@@ -41,7 +41,7 @@ OTHER_PROGRAMS = {"vllm", "prometheus"}  # named, but not ours to check
 BUILT_BY_THE_SITE = {"{eval-rst}", "{toctree}", "{include}"}
 ADDRESSES = re.compile(r"127\.0\.0\.1:(?:8000|8001|8002|11434)")
 SNIPPETS = snippets()
-MAX_NOT_RUN = 6
+MAX_NOT_RUN = 2
 
 CURL = f"""#!{sys.executable}
 import argparse, sys, urllib.error, urllib.request
