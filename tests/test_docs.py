@@ -94,7 +94,7 @@ class Workshop:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=180,
         )
         assert done.returncode == 0, f"{command}\nexit code {done.returncode}\n{done.stderr}"
         self.printed[command] = done.stdout
@@ -307,7 +307,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=180,
     )
     assert done.returncode == 0, done.stderr
     assert "feed" in (tmp_path / "site" / "reference" / "python.html").read_text("utf-8")

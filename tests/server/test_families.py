@@ -432,7 +432,7 @@ async def test_a_checkpoints_own_code_runs_only_when_it_is_trusted(
 
 
 def families_table() -> str:
-    lines = ["| family | decoded | remarks |", "| --- | --- | --- |"]
+    lines = ["| Family | Decoded | Remarks |", "| --- | --- | --- |"]
     for name, family in FAMILIES.items():
         details = [family.why] if family.why else []
         if getattr(family.config, "sliding_window", None) == WINDOW:
