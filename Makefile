@@ -18,7 +18,7 @@ LLAMA := .venv-llama
 LLAMA_PYTHON ?= $(LLAMA)/bin/python
 LIVE := .venv-live
 
-.PHONY: serve test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-page live-texts calibrate lint types check clean help
+.PHONY: serve test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-page live-texts calibrate docs lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -137,6 +137,10 @@ live-texts: $(LIVE)/.installed  ## generate answers of real small models into li
 
 calibrate: $(READY)  ## judge the loop detector's constants on sources left out; CALIBRATE_ARGS="--help" for options
 	nice -n 15 $(BIN)/python benchmarks/calibrate.py $(CALIBRATE_ARGS)
+
+docs: $(READY)  ## build the documentation into build/docs; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	@echo "build/docs/index.html"
 
 lint: $(READY)  ## ruff and the import floors
 	$(BIN)/ruff check .

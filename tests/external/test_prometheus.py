@@ -312,7 +312,7 @@ def cpu_seconds(pid: int) -> float:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_a_scrape_costs(engine: ScriptedUpstream, tmp_path: Path, workers: int) -> None:
     """Measure scrapes of many models with all outcomes and channels. Print the figures of
-    docs/monitoring.md.
+    docs/guides/monitoring.md.
     """
     with proxy(engine.url, workers=workers) as server:
         url = f"http://127.0.0.1:{server.port}"

@@ -1,6 +1,6 @@
 """Each family of models, from its files on disk to the tokens of an answer: they are those that `model.generate` gives.
 
-The table in docs/local.md is made from `FAMILIES`; after a change, UPDATE_DOCS=1 writes it anew.
+The table in docs/guides/local.md is made from `FAMILIES`; after a change, UPDATE_DOCS=1 writes it anew.
 """
 
 import json
@@ -44,7 +44,7 @@ from tests.server.wired import generate_chunks, sampled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-DOCS = Path(__file__).parents[2] / "docs" / "local.md"
+DOCS = Path(__file__).parents[2] / "docs"
 CONTEXT = 192
 WINDOW = 16  # of the models that look back so far only; the prompt alone is longer
 NUM_TOKENS = 40
@@ -431,7 +431,7 @@ async def test_a_checkpoints_own_code_runs_only_when_it_is_trusted(
 
 
 def families_table() -> str:
-    lines = ["| family | decoded | remarks |", "| --- | --- | --- |"]
+    lines = ["| Family | Decoded | Remarks |", "| --- | --- | --- |"]
     for name, family in FAMILIES.items():
         details = [family.why] if family.why else []
         if getattr(family.config, "sliding_window", None) == WINDOW:
@@ -442,22 +442,23 @@ def families_table() -> str:
     return "\n".join(lines)
 
 
-def check_table(marker: str, table: str) -> None:
-    """The table between two comments in docs/local.md is this one; with UPDATE_DOCS=1 it becomes it."""
+def check_table(page: str, marker: str, table: str) -> None:
+    """The table between two comments in a page of docs/ is this one; with UPDATE_DOCS=1 it becomes it."""
+    path = DOCS / page
     begins, ends = f"<!-- {marker}: begin -->", f"<!-- {marker}: end -->"
-    text = DOCS.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
     assert text.count(begins) == text.count(ends) == 1, (
-        f"{DOCS.name} must have {begins} and {ends} once"
+        f"docs/{page} must have {begins} and {ends} once"
     )
     before, _, rest = text.partition(begins)
     shown, _, after = rest.partition(ends)
     if os.environ.get("UPDATE_DOCS") == "1":
-        DOCS.write_text(f"{before}{begins}\n{table}\n{ends}{after}", encoding="utf-8")
+        path.write_text(f"{before}{begins}\n{table}\n{ends}{after}", encoding="utf-8")
         return
     assert shown.strip() == table, (
-        f"the table '{marker}' in docs/{DOCS.name} is not what the tests say; UPDATE_DOCS=1 writes it anew"
+        f"the table '{marker}' in docs/{page} is not what the tests say; UPDATE_DOCS=1 writes it anew"
     )
 
 
 def test_the_table_of_families_in_the_docs_is_this_one() -> None:
-    check_table("families", families_table())
+    check_table("guides/local.md", "families", families_table())

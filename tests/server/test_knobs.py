@@ -1,6 +1,6 @@
 """What each parameter of a request to the local engine does, one by one, with scores that are known.
 
-`KNOBS` has them all, and docs/local.md a table that is made of it; after a change, UPDATE_DOCS=1 writes it anew.
+`KNOBS` has them all, and docs/reference/parameters.md a table that is made of it; after a change, UPDATE_DOCS=1 writes it anew.
 """
 
 import asyncio
@@ -211,7 +211,7 @@ KNOBS: dict[str, tuple[str, Case]] = {}
 
 
 def knob(name: str, effect: str) -> Callable[[Case], Case]:
-    """The case of a parameter. effect: what docs/local.md says of it."""
+    """The case of a parameter. effect: what docs/reference/parameters.md says of it."""
 
     def note(case: Case) -> Case:
         assert name not in KNOBS
@@ -226,7 +226,7 @@ def knob(name: str, effect: str) -> Callable[[Case], Case]:
 
 @knob(
     "temperature",
-    "scores are divided by it; 0 takes the best token. Without it the checkpoint's own, else 1",
+    "divides the scores; 0 is greedy decoding. Default: the checkpoint's, else 1",
 )
 async def _(engine: LocalEngine) -> None:
     for step in (await ask(engine, temperature=0, max_tokens=20)).steps:
@@ -239,7 +239,7 @@ async def _(engine: LocalEngine) -> None:
     assert drawn == await draw(engine, {CAT: 1.0, DOG: 0.0}, temperature=2)
 
 
-@knob("top_p", "only the likeliest tokens that have this probability together")
+@knob("top_p", "keeps the likeliest tokens that have this probability together")
 async def _(engine: LocalEngine) -> None:
     odds = {CAT: HALF, DOG: THIRD, MAT: SIXTH}
     assert set(await draw(engine, odds)) == {CAT, DOG, MAT}
@@ -247,7 +247,7 @@ async def _(engine: LocalEngine) -> None:
     assert set(await draw(engine, odds, top_p=0.4)) == {CAT}
 
 
-@knob("top_k", "only so many of the likeliest tokens; 0 and -1 are all")
+@knob("top_k", "keeps this many of the likeliest tokens; 0 and -1 keep all")
 async def _(engine: LocalEngine) -> None:
     odds = {CAT: HALF, DOG: THIRD, MAT: SIXTH}
     assert set(await draw(engine, odds, top_k=1)) == {CAT}
@@ -259,7 +259,7 @@ async def _(engine: LocalEngine) -> None:
     )
 
 
-@knob("min_p", "only tokens that have this share of the likeliest one's probability")
+@knob("min_p", "keeps tokens with at least this share of the likeliest one's probability")
 async def _(engine: LocalEngine) -> None:
     odds = {CAT: HALF, DOG: THIRD, MAT: SIXTH}
     assert set(await draw(engine, odds, min_p=0.3)) == {CAT, DOG, MAT}
@@ -269,7 +269,7 @@ async def _(engine: LocalEngine) -> None:
 
 @knob(
     "seed",
-    "the same seed and prompt give the same text, whatever else runs; without it no two answers are the same",
+    "makes the answer reproducible, whatever else runs; without it every answer differs",
 )
 async def _(engine: LocalEngine) -> None:
     alone = (await ask(engine, seed=7, max_tokens=30)).text()
@@ -295,7 +295,7 @@ async def _(engine: LocalEngine) -> None:
     assert (await ask(engine, max_tokens=30)).text() != (await ask(engine, max_tokens=30)).text()
 
 
-@knob("logit_bias", "what is added to tokens' scores, -100 to 100, by token id")
+@knob("logit_bias", "added to tokens' scores, -100 to 100, by token id")
 async def _(engine: LocalEngine) -> None:
     row = scores({CAT: 2.0, DOG: 1.0})
     biased = await ask(
@@ -337,7 +337,7 @@ async def penalized(
 
 @knob(
     "repetition_penalty",
-    "scores of tokens of prompt and answer: divided by it above 0, multiplied below. Without it the checkpoint's own",
+    "for tokens of prompt and answer: divides scores above 0, multiplies those below. Default: the checkpoint's, else off",
 )
 async def _(engine: LocalEngine) -> None:
     changes = await penalized(engine, [CAT, SAT, CAT], [DOG], repetition_penalty=2)
@@ -352,19 +352,19 @@ async def _(engine: LocalEngine) -> None:
     assert below.steps[0].changes == {CAT: -4.0}
 
 
-@knob("presence_penalty", "taken from the scores of tokens of the answer")
+@knob("presence_penalty", "subtracted from the scores of tokens of the answer")
 async def _(engine: LocalEngine) -> None:
     changes = await penalized(engine, [CAT], [DOG, DOG], presence_penalty=0.5)
     assert changes == [{}, {DOG: -0.5}, {DOG: -0.5}]
 
 
-@knob("frequency_penalty", "the same, as often as the token was said")
+@knob("frequency_penalty", "subtracted from the scores of tokens of the answer, times their count")
 async def _(engine: LocalEngine) -> None:
     changes = await penalized(engine, [CAT], [DOG, DOG], frequency_penalty=0.5)
     assert changes == [{}, {DOG: -0.5}, {DOG: -1.0}]
 
 
-@knob("penalty_last_n", "how many tokens these three look back on; -1 is all")
+@knob("penalty_last_n", "number of last tokens that these three look at; -1 is all")
 async def _(engine: LocalEngine) -> None:
     changes = await penalized(engine, [CAT], [DOG, SAT], presence_penalty=0.5, penalty_last_n=1)
     assert changes == [{}, {DOG: -0.5}, {SAT: -0.5}]
@@ -372,14 +372,17 @@ async def _(engine: LocalEngine) -> None:
 
 @knob(
     "penalty_decay",
-    "what a token counts in the frequency penalty, to the power of the tokens after it",
+    "weight of an occurrence in the frequency penalty, to the power of the number of later tokens",
 )
 async def _(engine: LocalEngine) -> None:
     changes = await penalized(engine, [CAT], [DOG, SAT], frequency_penalty=1, penalty_decay=0.5)
     assert changes == [{}, {DOG: -1.0}, {DOG: -0.5, SAT: -1.0}]
 
 
-@knob("penalize_prompt", "whether the prompt counts in these three; by default in the first only")
+@knob(
+    "penalize_prompt",
+    "whether the prompt counts in these three; default: in the repetition penalty only",
+)
 async def _(engine: LocalEngine) -> None:
     assert await penalized(engine, [CAT], [DOG], presence_penalty=1, penalize_prompt=True) == [
         {CAT: -1.0},
@@ -391,7 +394,7 @@ async def _(engine: LocalEngine) -> None:
     ]
 
 
-@knob("no_repeat_ngram_size", "no n tokens occur twice in prompt and answer")
+@knob("no_repeat_ngram_size", "no n-gram of this size occurs twice in prompt and answer")
 async def _(engine: LocalEngine) -> None:
     assert await penalized(engine, [CAT, SAT, CAT], [], no_repeat_ngram_size=2) == [
         {SAT: -math.inf}
@@ -402,7 +405,10 @@ async def _(engine: LocalEngine) -> None:
     ]
 
 
-@knob("no_repeat_ngram_window", "how far back these n tokens may begin; -1 is anywhere")
+@knob(
+    "no_repeat_ngram_window",
+    "number of last tokens among which such an n-gram may begin; -1 is all",
+)
 async def _(engine: LocalEngine) -> None:
     asked = {"no_repeat_ngram_size": 2}
     assert await penalized(engine, [CAT, SAT, ON, CAT], [], no_repeat_ngram_window=4, **asked) == [
@@ -415,7 +421,7 @@ async def _(engine: LocalEngine) -> None:
 
 @knob(
     "encoder_no_repeat_ngram_size",
-    "no n tokens of what an encoder-decoder read occur in the answer",
+    "no n-gram of this size of an encoder's input occurs in the answer",
 )
 async def _(engine: LocalEngine) -> None:
     """Of T5; see the fixture below. A model without an encoder refuses it."""
@@ -424,7 +430,7 @@ async def _(engine: LocalEngine) -> None:
 
 @knob(
     "dry_multiplier",
-    "DRY: what a token loses that would go on with a stretch said before: multiplier · base^(length - allowed_length)",
+    "DRY: a token that continues a repeated suffix loses multiplier · base^(length - allowed_length)",
 )
 async def _(engine: LocalEngine) -> None:
     assert await penalized(engine, [CAT, SAT, ON, CAT, SAT], [], dry_multiplier=0.5) == [{ON: -0.5}]
@@ -453,7 +459,7 @@ async def _(engine: LocalEngine) -> None:
     ) == [{}]
 
 
-@knob("dry_sequence_breakers", "strings over which a stretch does not reach")
+@knob("dry_sequence_breakers", "strings that end a suffix")
 async def _(engine: LocalEngine) -> None:
     asked = {"dry_multiplier": 1, "dry_base": 2}
     assert await penalized(engine, STRETCH, [], dry_sequence_breakers=[" dog"], **asked) == [
@@ -463,7 +469,7 @@ async def _(engine: LocalEngine) -> None:
     assert await penalized(engine, STRETCH, [], dry_sequence_breakers=[], **asked) == [{ON: -2.0}]
 
 
-@knob("dry_penalty_last_n", "how many tokens DRY looks back on; -1 is all, 0 is off")
+@knob("dry_penalty_last_n", "number of last tokens that DRY looks at; -1 is all, 0 is off")
 async def _(engine: LocalEngine) -> None:
     for last_n, expected in ((7, {ON: -2.0}), (6, {ON: -1.0}), (4, {}), (0, {})):
         changes = await penalized(
@@ -477,7 +483,7 @@ SAVED = math.log2(VOCABULARY)
 
 @knob(
     "lz_penalty",
-    "what a token of the answer costs that compression would save; the nearer it stands, the more",
+    "strength of the penalty on tokens of the answer that compression would save; nearer ones cost more",
 )
 async def _(engine: LocalEngine) -> None:
     changes = await penalized(engine, [MAT], [CAT, SAT, CAT], lz_penalty=0.5, lz_buffer=1)
@@ -486,13 +492,13 @@ async def _(engine: LocalEngine) -> None:
     assert changes[3] == pytest.approx({SAT: -0.5 * (SAVED - 1), CAT: -0.5 * SAVED}, abs=1e-3)
 
 
-@knob("lz_window", "how many tokens of the answer it looks back on")
+@knob("lz_window", "number of tokens of the answer that the LZ penalty looks at")
 async def _(engine: LocalEngine) -> None:
     changes = await penalized(engine, [MAT], [CAT, SAT, ON], lz_penalty=1, lz_buffer=1, lz_window=2)
     assert [set(change) for change in changes] == [set(), set(), {SAT}, {ON}]
 
 
-@knob("lz_buffer", "how many tokens must stand before one that is penalized, and are compared")
+@knob("lz_buffer", "number of tokens that must precede a penalized one, and are compared")
 async def _(engine: LocalEngine) -> None:
     changes = await penalized(engine, [MAT], [CAT, SAT, ON], lz_penalty=1, lz_buffer=2)
     assert [set(change) for change in changes] == [set(), set(), set(), {ON}]
@@ -526,7 +532,7 @@ NEAR = {CAT: math.log(0.9), DOG: math.log(0.1)}
 
 @knob(
     "dynatemp_range",
-    "the temperature is lower by up to this where the model is certain, higher where it is not",
+    "the temperature is lower by up to this where the model is certain, and higher where it is not",
 )
 async def _(engine: LocalEngine) -> None:
     assert (await draw(engine, NEAR))[DOG] > 4
@@ -572,7 +578,7 @@ async def _(engine: LocalEngine) -> None:
 
 @knob(
     "repetition_temperature_length",
-    "a text repeats while so many tokens at its end stand earlier too",
+    "number of last tokens that must occur earlier for the text to count as repeating",
 )
 async def _(engine: LocalEngine) -> None:
     row = scores({CAT: 1.0}, 0.0)
@@ -591,7 +597,7 @@ async def _(engine: LocalEngine) -> None:
 # Where an answer ends
 
 
-@knob("max_tokens", "of the answer; without it the context's end")
+@knob("max_tokens", "of the answer; default: up to the end of the context")
 async def _(engine: LocalEngine) -> None:
     row = scores({CAT: 10.0})
     for limit in (1, 7):
@@ -613,7 +619,7 @@ async def _(engine: LocalEngine) -> None:
         )
 
 
-@knob("min_tokens", "before, neither an end token nor a stop string ends the answer")
+@knob("min_tokens", "neither an end token nor a stop string ends the answer before")
 async def _(engine: LocalEngine) -> None:
     row = scores({END: 10.0, CAT: 5.0})
     answer = await ask(engine, lambda step: row, min_tokens=4, temperature=0)
@@ -626,7 +632,7 @@ async def _(engine: LocalEngine) -> None:
 
 @knob(
     "stop",
-    "up to 16 strings; the answer ends before the first that appears, over the borders of tokens too",
+    "up to 16 strings; the answer ends before the first that appears, across tokens too",
 )
 async def _(engine: LocalEngine) -> None:
     for stop, text in (
@@ -643,7 +649,7 @@ async def _(engine: LocalEngine) -> None:
 # What an answer is
 
 
-@knob("n", "so many choices; with a seed each has its own random numbers")
+@knob("n", "number of choices; with a seed each has random numbers of its own")
 async def _(engine: LocalEngine) -> None:
     answer = await ask(engine, n=3, max_tokens=12, seed=1)
     assert {choice["index"] for choice in answer.choices} == {0, 1, 2}
@@ -661,7 +667,7 @@ READABLE = {CAT: 2.0, SAT: 1.0, ON: 0.5, DOG: 0.0, MAT: -1.0}
 
 @knob(
     "logprobs",
-    "chat: whether tokens come with the model's own log-probabilities; completions: with how many alternatives",
+    "chat: adds the model's own log probabilities of tokens; completions: and this many alternatives",
 )
 async def _(engine: LocalEngine) -> None:
     own = await ask(
@@ -707,7 +713,7 @@ async def _(engine: LocalEngine) -> None:
     assert all(choice["logprobs"] is None for choice in silent.choices)
 
 
-@knob("top_logprobs", "chat: so many of the likeliest tokens beside each, up to 20")
+@knob("top_logprobs", "chat: adds this many of the likeliest tokens to each, up to 20")
 async def _(engine: LocalEngine) -> None:
     answer = await ask(engine, None, "chat", max_tokens=5, seed=1, logprobs=True, top_logprobs=7)
     contents = [
@@ -724,7 +730,7 @@ async def _(engine: LocalEngine) -> None:
     assert refused(engine, top_logprobs=2).param == "top_logprobs"
 
 
-@knob("echo", "completions: the prompt stands before the answer")
+@knob("echo", "completions: the prompt precedes the answer")
 async def _(engine: LocalEngine) -> None:
     answer = await say(engine, ON, prompt=["the cat sat", "the dog sat"], echo=True)
     assert [answer.text(index) for index in (0, 1)] == ["the cat sat on", "the dog sat on"]
@@ -740,7 +746,7 @@ async def _(engine: LocalEngine) -> None:
 
 @knob(
     "truncate",
-    "a prompt that leaves no room for the answer loses its beginning; truncated_prompt_tokens says how much. Else it is refused",
+    "drops the beginning of a prompt that leaves no room for the answer, and reports truncated_prompt_tokens; else it is rejected",
 )
 async def _(engine: LocalEngine) -> None:
     prompt = [CAT, SAT, ON, DOG] * 100
@@ -765,7 +771,7 @@ async def _(engine: LocalEngine) -> None:
 
 @knob(
     "long_input",
-    "completions: a prompt longer than the context is cut into pieces; the answers to them are put together",
+    "completions: splits a prompt longer than the context into pieces and merges the answers to them",
 )
 async def _(engine: LocalEngine) -> None:
     text = "The cat sat on the mat, the dog sat on the cat. " * 60
@@ -787,7 +793,7 @@ async def _(engine: LocalEngine) -> None:
 # What is asked, and how it is told
 
 
-@knob("model", "the one that is served, or its alias; another is a 404")
+@knob("model", "the served model or its alias; any other is a 404")
 async def _(engine: LocalEngine) -> None:
     assert {chunk["model"] for chunk in (await say(engine, CAT, model="tiny")).chunks} == {"tiny"}
     with pytest.raises(ApiError) as error:
@@ -827,7 +833,7 @@ def completion(
     return Completion(request, engine, "balanced", Telemetry(engine.models))
 
 
-@knob("stream", "whether the answer comes as it is made")
+@knob("stream", "whether the answer is streamed")
 async def _(engine: LocalEngine) -> None:
     row = scores({CAT: 10.0})
     with scored(engine, lambda step: row, Answer()):
@@ -891,7 +897,7 @@ BOOKS = {
 
 
 def takes_note(name: str) -> None:
-    @knob(name, "taken, without effect")
+    @knob(name, "accepted, without effect")
     async def _(engine: LocalEngine) -> None:
         plain = await ask(engine, seed=5, max_tokens=8)
         noted = await ask(engine, seed=5, max_tokens=8, **{name: BOOKS[name]})
@@ -1079,9 +1085,9 @@ async def test_a_token_of_too_many_digits_is_refused_as_any_other(engine: LocalE
 
 
 def knobs_table() -> str:
-    lines = ["| parameter | what it does |", "| --- | --- |"]
+    lines = ["| Parameter | Effect |", "| --- | --- |"]
     return "\n".join(lines + [f"| `{name}` | {effect} |" for name, (effect, _) in KNOBS.items()])
 
 
 def test_the_table_of_parameters_in_the_docs_is_this_one() -> None:
-    check_table("parameters", knobs_table())
+    check_table("reference/parameters.md", "parameters", knobs_table())

@@ -1,4 +1,6 @@
-"""docs/monitoring.md, rules, alerts and dashboard agree with each other and with the metrics."""
+"""The monitoring guide, the reference of metrics, rules, alerts and dashboard agree with each other
+and with the metrics.
+"""
 
 import json
 import re
@@ -12,7 +14,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from dedup_server.telemetry import Telemetry
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE = (DOCS / "monitoring.md").read_text("utf-8")
+PAGE = (DOCS / "guides" / "monitoring.md").read_text("utf-8")
+REFERENCE = (DOCS / "reference" / "metrics.md").read_text("utf-8")
 RULES, ALERTS, ALERTS_TEST = (
     (DOCS / "monitoring" / name).read_text("utf-8")
     for name in ("rules.yml", "alerts.yml", "alerts_test.yml")
@@ -39,7 +42,7 @@ def declared() -> dict[str, tuple[str, set[str]]]:
 
 
 def test_exactly_the_declared_metrics_are_documented() -> None:
-    rows = re.findall(r"^\| `(dedup_\w+)` \| (\w+) \| (.+?) \| .+ \|$", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| `(dedup_\w+)` \| (\w+) \| (.+?) \| .+ \|$", REFERENCE, re.MULTILINE)
     assert len(rows) == len({name for name, _, _ in rows})
     assert {
         name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows
@@ -58,7 +61,7 @@ def test_queries_use_existing_metrics_only() -> None:
         r"(?<![\w:#\"])(?:model:)?dedup_\w+(?::\w+)?", RULES + ALERTS + ALERTS_TEST + QUERIES
     )
     assert set(asked) <= names | recorded
-    assert set(re.findall(r"dedup_\w+", PAGE)) <= set(declared())
+    assert set(re.findall(r"dedup_\w+", PAGE + REFERENCE)) <= set(declared())
 
 
 def test_every_recording_rule_is_used() -> None:
@@ -71,7 +74,7 @@ def test_every_alert_is_documented_and_tested_both_ways() -> None:
     _, _, runbook = PAGE.partition("\n## Alerts\n")
     assert re.findall(r"^### (\w+)$", runbook, re.MULTILINE) == alerts
     links = re.findall(r"runbook_url: (\S+)", ALERTS)
-    assert links == [f"docs/monitoring.md#{alert.lower()}" for alert in alerts]
+    assert links == [f"docs/guides/monitoring.md#{alert.lower()}" for alert in alerts]
     tested = Counter(
         (name, bool(fires))
         for name, fires in re.findall(
@@ -83,7 +86,7 @@ def test_every_alert_is_documented_and_tested_both_ways() -> None:
 
 def test_links_have_targets() -> None:
     for link in re.findall(r"\]\(([^)#]+)", PAGE):
-        assert (DOCS / link).exists(), link
+        assert (DOCS / "guides" / link).exists(), link
     titles = {panel["title"] for panel in PANELS}
     _, _, runbook = PAGE.partition("\n## Alerts\n")
     assert set(re.findall(r"\*([A-Z][^*\n]+)\*", runbook)) <= titles
