@@ -233,7 +233,7 @@ class FilterConfig:
 class DecodingConfig:
     """Sampling parameters against repetition, under the names that other engines use.
 
-    The defaults switch every method off. docs/logits.md describes the methods and measures their
+    The defaults switch every method off. docs/evidence/logits.md describes the methods and measures their
     effect. Names that end in `_last_n` or `_window` count tokens back from the end; -1 is all.
     """
 

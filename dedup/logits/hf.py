@@ -1,20 +1,16 @@
-"""Adapters for transformers' `generate`: a logits processor, a stopping criterion and a streamer.
+"""Adapter for transformers' `generate`: all sampling methods as one logits processor.
 
 model.generate(**inputs, logits_processor=logits_processors(DecodingConfig(no_repeat_ngram_size=4)))
 """
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria
-from transformers.generation.streamers import BaseStreamer
+from transformers import LogitsProcessor, LogitsProcessorList
 
-from dedup.config import DecodingConfig, LoopConfig
-from dedup.logits.detokenizer import Detokenizer
+from dedup.config import DecodingConfig
 from dedup.logits.device import DeviceMethods
 from dedup.logits.generation import Generation
 from dedup.logits.history import TokenHistory
@@ -22,8 +18,6 @@ from dedup.logits.methods import methods_on
 from dedup.logits.processors import apply
 from dedup.logits.rows import has_token
 from dedup.logits.tokens import NO_TOKENS, TokenSets, token_sets
-from dedup.text.filter import RepetitionFilter
-from dedup.text.loops.detector import LoopDetector, LoopEvent
 
 
 def logits_processors(
@@ -188,109 +182,3 @@ def _returns_logits() -> bool:
             return frame.f_locals.get("raw_logits", ()) is not None
         frame = frame.f_back  # type: ignore[assignment]
     return False
-
-
-class LoopStoppingCriteria(StoppingCriteria):  # type: ignore[misc]
-    """Stopping criterion that ends a row of the batch when its output loops.
-
-    One instance serves one `generate`.
-    """
-
-    def __init__(self, tokenizer: Any, config: LoopConfig | None = None) -> None:
-        self._tokenizer = tokenizer
-        self._config = config
-        self._num_prompt = -1
-        self._outputs: list[_Output] = []
-
-    @property
-    def events(self) -> list[LoopEvent | None]:
-        """Loop of each row, or None. Offsets count characters of the output."""
-        return [output.detector.event for output in self._outputs]
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        """Return which rows loop, shape (batch,), for `input_ids` of shape (batch, length).
-
-        Raises:
-            ValueError: The batch changed its size.
-        """
-        if self._num_prompt < 0:
-            # The first call comes after the first generated token.
-            self._num_prompt = max(0, input_ids.shape[-1] - 1)
-            self._outputs = [self._new_output() for _ in range(input_ids.shape[0])]
-        if len(self._outputs) != input_ids.shape[0]:
-            raise ValueError(
-                f"a batch of {len(self._outputs)} became one of {input_ids.shape[0]}: "
-                "use a new LoopStoppingCriteria"
-            )
-        for number, tokens in enumerate(input_ids[:, self._num_prompt :].tolist()):
-            output = self._outputs[number]
-            if output.tokens != tokens[: len(output.tokens)]:  # a beam that changed its row
-                output = self._outputs[number] = self._new_output()
-            output.extend(tokens[len(output.tokens) :])
-        return torch.tensor([event is not None for event in self.events], device=input_ids.device)
-
-    def _new_output(self) -> "_Output":
-        return _Output([], Detokenizer(self._tokenizer), LoopDetector(self._config))
-
-
-@dataclass(frozen=True, slots=True)
-class _Output:
-    tokens: list[int]
-    detokenizer: Detokenizer
-    detector: LoopDetector
-
-    def extend(self, tokens: list[int]) -> None:
-        for token in tokens:
-            self.tokens.append(token)
-            if text := self.detokenizer.feed(token):
-                self.detector.feed(text)
-
-
-class FilterStreamer(BaseStreamer):  # type: ignore[misc]
-    """Streamer for `generate(streamer=...)` that filters the output. For one sequence."""
-
-    def __init__(
-        self,
-        tokenizer: Any,
-        repetition_filter: RepetitionFilter,
-        sink: Callable[[str], None],
-        skip_prompt: bool = True,
-    ) -> None:
-        """Stream one `generate`.
-
-        Args:
-            tokenizer: The model's tokenizer.
-            repetition_filter: Filter of the output.
-            sink: Called with each piece of text.
-            skip_prompt: Whether the prompt is left out. It is never filtered.
-        """
-        self._detokenizer = Detokenizer(tokenizer)
-        self._filter = repetition_filter
-        self._sink = sink
-        self._skip_prompt = skip_prompt
-        self._prompt_seen = False
-
-    def put(self, value: torch.Tensor) -> None:
-        """Take the prompt, shape (1, length), then one token at a time, shape (1,).
-
-        Raises:
-            ValueError: `value` is a batch.
-        """
-        if value.ndim > 1 and value.shape[0] > 1:
-            raise ValueError("a streamer follows one sequence; got a batch")
-        tokens = value.reshape(-1).tolist()
-        if not self._prompt_seen:
-            self._prompt_seen = True
-            if not self._skip_prompt:
-                self._send("".join(map(self._detokenizer.feed, tokens)))
-            return
-        for token in tokens:
-            self._send(self._filter.feed(self._detokenizer.feed(token)))
-
-    def end(self) -> None:
-        """Send the text that is still held."""
-        self._send(self._filter.feed(self._detokenizer.flush()) + self._filter.flush())
-
-    def _send(self, text: str) -> None:
-        if text:
-            self._sink(text)

@@ -2,7 +2,7 @@
 
 vLLM finds `DedupLogitsProcessor` by its entry point. A request asks for methods in `vllm_xargs`
 (`SamplingParams.extra_args`), under the names of `DecodingConfig`. A request that does not costs
-nothing. How to use it, and its limits: docs/vllm.md.
+nothing. How to use it, and its limits: docs/guides/vllm.md.
 """
 
 import json

@@ -15,7 +15,8 @@ from transformers import (
 )
 
 from dedup import DecodingConfig, FilterConfig, LoopDetector, RepetitionFilter
-from dedup.logits.hf import FilterStreamer, LoopStoppingCriteria, apply_to, logits_processors
+from dedup.integrations.transformers import FilterStreamer, LoopStoppingCriteria
+from dedup.logits.hf import apply_to, logits_processors
 from dedup.logits.history import TokenHistory
 from dedup.logits.tokens import breaker_tokens
 from tests.logits.byte_tokenizers import TOKENIZERS, byte_tokens

@@ -4,7 +4,7 @@ Each token carries information, in bits: next to none if it goes on as an earlie
 if the passage changes, much if it is new. Its letters are expected to carry `EXPECTED_BITS` each.
 The missing bits add up (a CUSUM; Page 1954, "Continuous inspection schemes"). The sum starts over
 at 0 whenever the text has carried what was expected, and is a loop at a limit that depends on the
-form of the text. docs/evidence.md tells how the constants were found, and shows their curves.
+form of the text. docs/evidence/loops.md tells how the constants were found, and shows their curves.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 One read of the socket is one call of the consumer, without a copy or a task between them. It has
 keep-alive, TLS, chunked bodies, back-pressure and deadlines, and hangs up at once. It follows no
-redirects, keeps no cookies, knows no proxies and asks for no compression. docs/proxy.md compares
+redirects, keeps no cookies, knows no proxies and asks for no compression. docs/evidence/cost.md compares
 its cost with other clients.
 """
 

@@ -1,0 +1,1 @@
+"""Adapters for other programs: thin, one file each. None imports another."""
