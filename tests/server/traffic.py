@@ -6,7 +6,7 @@ import http.client
 import json
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -118,8 +118,9 @@ class Sent:
 class ScriptedUpstream(Upstream):
     """Says what `SCRIPTS` has for the model asked for, and keeps what it sent, by the request's id."""
 
-    def __init__(self, more_models: int = 0) -> None:
+    def __init__(self, more_models: int = 0, scripts: Mapping[str, Script] = SCRIPTS) -> None:
         super().__init__()
+        self.scripts = scripts
         self.sent: dict[str, list[Sent]] = {}
         self.more_models = [
             f"model-{number}" for number in range(more_models)
@@ -128,7 +129,7 @@ class ScriptedUpstream(Upstream):
     async def models(self, request: web.Request) -> web.Response:
         listed = [
             {"id": name, "owned_by": "vllm" if script.goes_on else "the tests"}
-            for name, script in SCRIPTS.items()
+            for name, script in self.scripts.items()
         ]
         return web.json_response(
             {
@@ -138,7 +139,7 @@ class ScriptedUpstream(Upstream):
         )
 
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        script = SCRIPTS.get(body.get("script", body["model"]), SCRIPTS["plain"])
+        script = self.scripts.get(body.get("script", body["model"]), SCRIPTS["plain"])
         goes_on = script.goes_on
         attempts = self.sent.setdefault(request.headers["X-Request-Id"], [])
         if attempts:
