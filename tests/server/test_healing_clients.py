@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from random import Random
 from typing import Annotated, Any, Literal
 
 import anthropic
@@ -11,9 +12,28 @@ from anthropic.types import Message, RawMessageStreamEvent
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import Discriminator, TypeAdapter
 
+from dedup import RepetitionFilter
+from dedup.answer.answer import Answer
+from dedup.answer.channel import Editing
+from dedup.answer.continuation import MAX_ATTEMPTS, Support
+from dedup_server.completion import Completion
+from dedup_server.endpoints import ENDPOINTS
+from dedup_server.engines.base import Call, Take
+from dedup_server.requests.base import GenerationRequest
+from dedup_server.telemetry import Telemetry
+from dedup_server.wire.sse import DONE, SSEDecoder, encode
 from tests.server.mock_upstream import proxy, upstream
+from tests.server.played import event as played_event
+from tests.server.test_completion import chunk
+from tests.server.test_healing import novel
+from tests.server.test_messages import block as block_events
+from tests.server.test_messages import body as message_body
+from tests.server.test_messages import stream as message_stream
+from tests.server.test_responses import message_events
+from tests.server.test_responses import stream as whole_stream
 from tests.server.three_apis import SpokenEngine, ThreeApisUpstream, local
 from tests.server.traffic import ARGUMENTS, ENGLISH, LOOPING_ARGUMENTS, ROUND, Script, says
+from tests.server.wired import forwarded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -53,6 +73,10 @@ SCRIPTS = {
         ((("reasoning_content", LOOPS), ("content", THEN)),), goes_on=(says(THEN),)
     ),
     "calls-in-circles": Script(((("arguments", LOOPING_ARGUMENTS),),), goes_on=(says(THEN),)),
+    "limited": says(LOOPS, goes_on=(says(THEN, finish="length"),)),
+    "two-blocks": Script(
+        ((("content", LOOPS), ("content", "It is late.")),), goes_on=(says(THEN),)
+    ),
     "busy": Script(ends=429),
 }
 APIS: tuple[Api, ...] = ("responses", "messages")
@@ -381,6 +405,47 @@ def test_behind_reasoning_a_loop_is_cut(
         assert got.texts == [THEN]
 
 
+@streamed_or_not
+def test_only_the_end_of_a_message_is_continued(proxied: Clients, stream: bool) -> None:
+    got = proxied.ask("messages", "two-blocks", stream=stream)
+    assert got.texts == ([HEALED] if stream else [KEPT, "It is late."])
+    assert got.status == "end_turn"
+
+
+def test_a_text_that_its_engine_ended_is_not_continued() -> None:
+    row = ENDPOINTS["responses"]
+    answer, reader = Answer(Editing("balanced"), heals=True), row.reader()
+    writer = row.writer(answer, forwarded("responses", {"input": "Hello", "stream": True}))
+    written = b""
+    for one in whole_stream(message_events([LOOPS])):
+        if not (answer.is_over or one["type"] == "response.output_text.delta"):
+            frame = reader.read(played_event(one))
+            written += writer.write(frame, answer.feed(frame))
+    assert answer.is_cut
+    assert not answer.is_waiting
+    kinds = [json.loads(event.data)["type"] for event in SSEDecoder().feed(written)]
+    assert kinds.count("response.output_text.done") == 1
+    assert kinds[-1] == "response.completed"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_chat_cannot_ask_for_goes_to_an_upstream_as_it_is(
+    played: ThreeApisUpstream, proxied: Clients, stream: bool
+) -> None:
+    messages = [{"role": "user", "content": ["Hello"]}]
+    assert proxied.ask("messages", "plain", stream=stream, messages=messages).texts == [ENGLISH]
+    assert played.bodies[-1]["messages"] == messages
+
+
+@every_api
+@streamed_or_not
+def test_a_continuation_may_end_at_its_limit(proxied: Clients, api: Api, stream: bool) -> None:
+    got = proxied.ask(api, "limited", stream=stream)
+    assert got.texts == [HEALED]
+    assert got.status == ("incomplete" if api == "responses" else "max_tokens")
+    assert set(got.statuses) <= {"incomplete"}
+
+
 @every_api
 def test_half_a_tool_call_is_never_complete(proxied: Clients, api: Api) -> None:
     if api == "responses":
@@ -423,6 +488,121 @@ def test_one_of_two_local_choices_ends_at_its_limit(
     if api == "responses":
         assert got.statuses[late] == "completed"
         assert got.statuses[1 - late] == "incomplete"
+
+
+class LoopingEngine:
+    """Says something new, and then the same for ever, `num_loops` times; then it ends.
+
+    It answers in an API's own form, and continues in chat.
+    """
+
+    is_local = False
+    models = ("m",)
+
+    def __init__(self, seed: int, num_loops: int) -> None:
+        self.calls: list[Call] = []
+        self._random = Random(seed)
+        self._num_loops = num_loops
+
+    def validate(self, request: GenerationRequest) -> None: ...
+
+    def support(self, request: GenerationRequest) -> Support | None:
+        return Support(has_all_methods=False, can_avoid=self._random.random() < 0.5)
+
+    async def generate(self, call: Call, take: Take) -> None:
+        self.calls.append(call)
+        random = self._random
+        text = " " + novel(random)
+        if len(self.calls) <= self._num_loops:
+            unit = novel(random)[: random.choice([7, 30, 90, 200])] + random.choice([" ", "。"])
+            text += unit * 400
+        deltas = [text[at : at + 9] for at in range(0, len(text), 9)]
+        if call.continuation is not None:
+            events = [played_chunk(chunk(content=delta)) for delta in deltas]
+            events.append(played_chunk(chunk(finish_reason="stop")))
+            if random.random() < 0.5:
+                usage = {"prompt_tokens": 3, "completion_tokens": 7, "total_tokens": 10}
+                events.append(played_chunk({**chunk(), "choices": [], "usage": usage}))
+            events.append(DONE)
+        elif call.request.endpoint == "responses":
+            messages = whole_stream(message_events(deltas))
+            if not call.request.stream:
+                body = json.dumps(messages[-1]["response"]).encode()
+                take([call.reader.read_whole(body)])
+                return
+            events = [played_event(message).encode() for message in messages]
+        else:
+            if not call.request.stream:
+                part = {"type": "text", "text": text}
+                message = {**message_body(part), "role": "assistant", "model": "m"}
+                take([call.reader.read_whole(json.dumps(message).encode())])
+                return
+            events = [
+                played_event(one).encode()
+                for one in message_stream(block_events("text_delta", deltas))
+            ]
+        size = random.choice([1, 3, 10])
+        for at in range(0, len(events), size):
+            take(call.reader.feed(b"".join(events[at : at + size])))
+
+
+def played_chunk(one: Json) -> bytes:
+    return encode(json.dumps(one).encode())
+
+
+@every_api
+@streamed_or_not
+async def test_whatever_loops_the_reader_gets_one_answer(api: Api, stream: bool) -> None:
+    """However often an engine loops, what the reader gets is one text that does not, told once."""
+    for seed in range(60):
+        engine = LoopingEngine(seed, num_loops=seed % 7)
+        hello: Json = {"input": "Hello"}
+        if api == "messages":
+            hello = {"messages": [{"role": "user", "content": "Hello"}]}
+        request = forwarded(api, {**hello, "model": "m", "stream": stream})
+        completion = Completion(request, engine, "balanced", Telemetry(["m"]), heal=True)  # type: ignore[arg-type]
+        if stream:
+            written: list[bytes] = []
+            written.append(await completion.stream(written.append, written.append))
+            text = _streamed_text(api, b"".join(written))
+        else:
+            text = _whole_text(api, json.loads(await completion.collect()))
+        for call in engine.calls[1:]:
+            assert call.continuation is not None
+            assert text.startswith(call.continuation.prefix.rstrip()), seed
+        again = RepetitionFilter()
+        assert again.feed(text) + again.flush() == text, seed
+        num_loops = len(engine.calls) - 1
+        assert num_loops <= MAX_ATTEMPTS
+        outcome = "healed" if num_loops else "ok"
+        assert completion.outcome == outcome or num_loops == MAX_ATTEMPTS, seed
+
+
+def _whole_text(api: Api, body: Json) -> str:
+    got = _got_response(Response(**body)) if api == "responses" else _got_message(Message(**body))
+    assert is_good(api, got)
+    (text,) = got.texts
+    return text
+
+
+def _streamed_text(api: Api, written: bytes) -> str:
+    """Return the text of the deltas, of events that are all there once and in order."""
+    events = [json.loads(event.data) for event in SSEDecoder().feed(written)]
+    for event in events:
+        if event["type"] != "ping":  # which no client has a type for
+            (EVENTS if api == "responses" else MESSAGE_EVENTS).validate_python(event)
+    kinds = [event["type"] for event in events]
+    once = [kind for kind in kinds if not kind.endswith("delta") or kind == "message_delta"]
+    assert len(set(once)) == len(once)
+    if api == "messages":
+        assert kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
+        assert events[-2]["delta"]["stop_reason"] == "end_turn"
+        deltas = [event["delta"]["text"] for event in events if "text" in event.get("delta", {})]
+        return "".join(deltas)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    text = _whole_text(api, events[-1]["response"])
+    assert text == "".join([event["delta"] for event in events if "delta" in event])
+    return text
 
 
 REQUESTS: list[tuple[Api, Json, Json | None]] = [

@@ -58,12 +58,13 @@ class Script:
     """What the engine says when it is asked for a model.
 
     choices: of each the texts, one after another. ends: how; a number is the status of a refusal. goes_on: what it says when it is asked
-    to go on, the first time and so forth; without it, it is not known to be able to.
+    to go on, the first time and so forth; without it, it is not known to be able to. finish: the finish reason.
     """
 
     choices: tuple[tuple[tuple[Slot, str], ...], ...] = ((("content", ENGLISH),),)
     ends: Literal["stop", "error", "break", "stall", "silence"] | int = "stop"
     goes_on: "tuple[Script, ...]" = ()
+    finish: str = "stop"
 
 
 def says(text: str, **more: Any) -> Script:
@@ -179,7 +180,7 @@ class ScriptedUpstream(Upstream):
                 if chat
                 else {"text": message["content"]}
             )
-            choices.append({"index": index, **said, "finish_reason": "stop"})
+            choices.append({"index": index, **said, "finish_reason": script.finish})
         sent.usage = USAGE
         whole = {"id": "u", "object": "chat.completion", "created": 1, "model": sent.body["model"]}
         return web.json_response({**whole, "choices": choices, "usage": USAGE})
@@ -237,7 +238,7 @@ class ScriptedUpstream(Upstream):
                     {
                         "index": index,
                         **({"delta": {}} if chat else {"text": ""}),
-                        "finish_reason": "stop",
+                        "finish_reason": script.finish,
                     }
                 ]
             )

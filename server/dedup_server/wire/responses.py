@@ -392,6 +392,9 @@ class ResponsesWriter:
             if self._cut_off:
                 response["status"] = "incomplete"
                 response["incomplete_details"] = {"reason": "max_output_tokens"}
+                for item in response["output"][-1:]:  # the one that was continued
+                    if isinstance(item, dict) and "status" in item:
+                        item["status"] = "incomplete"
             made = [item for item in self._items.values() if item.begun]
             for item in made:
                 self._close_item(item)
