@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from dedup.answer.channel import Editing
 from dedup.config import Policy
-from dedup_server.errors import ApiError, shutting_down, upstream_failed
+from dedup_server.errors import ApiError, model_not_found, shutting_down, upstream_failed
+from dedup_server.wire.messages import error_body
 from dedup_server.wire.sse import Event, encode
 from tests.server.played import PlayedEvents, event
 from tests.server.wired import Wired, editing_of
@@ -250,6 +251,23 @@ def test_a_failure_of_ours_is_an_error_event(error: ApiError) -> None:
         "error": {"type": "api_error", "message": error.message},
     }
     assert "message_stop" not in played.types
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (model_not_found("m", []), "not_found_error"),
+        (ApiError(422, "no"), "invalid_request_error"),
+        (ApiError(502, "busy", type="overloaded_error"), "overloaded_error"),
+        (upstream_failed("gone"), "api_error"),
+        (upstream_failed("late", 504), "timeout_error"),
+    ],
+)
+def test_the_type_of_an_error_is_the_api_s_own(error: ApiError, kind: str) -> None:
+    assert error_body(error) == {
+        "type": "error",
+        "error": {"type": kind, "message": error.message},
+    }
 
 
 def test_a_stream_that_only_stops_gives_what_was_held() -> None:

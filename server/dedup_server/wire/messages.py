@@ -414,6 +414,8 @@ class MessagesWriter:
 def error_body(error: ApiError) -> Json:
     """Return an error in the API's own shape."""
     kind = _ERRORS.get(error.status)
+    if kind is None and error.type in _ERRORS.values():
+        kind = error.type  # as an upstream of this API has it
     if kind is None:
         kind = "api_error" if error.status >= 500 else "invalid_request_error"
     return {"type": "error", "error": {"type": kind, "message": error.message}}
