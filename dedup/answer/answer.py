@@ -107,8 +107,9 @@ class Choice:
                     is_edited = True
             return is_edited or len(before) > num_before
         # An engine that ended the text itself has nothing to continue.
-        can_wait = self._loops and self._heals and self.can_continue()
-        if can_wait and (finish is None or frame.is_whole):
+        ended = [part for part in self._done if self.parts[part].is_cut]
+        is_open = frame.is_whole or (finish is None and not ended)
+        if is_open and self._loops and self._heals and self.can_continue():
             self.stage = Stage.WAITING
         elif finish is None:
             after += self.cut()
@@ -142,6 +143,7 @@ class Choice:
             if channel.is_cut:
                 channel.resume()
                 self._continued = part
+                self._done.discard(part)
         self.stage = Stage.RUNNING
         self._loops = False
 
@@ -191,9 +193,9 @@ class Choice:
         return channel
 
     def can_continue(self) -> bool:
-        """Return whether an engine can continue: behind content alone, and not complete JSON."""
+        """Return whether an engine can continue: at the end of content alone, not complete JSON."""
         names = {channel.name for channel in self.channels}
-        if names != {CONTENT}:
+        if names != {CONTENT} or not self.channels[-1].is_cut:
             return False
         if not self._editing.wants_json:
             return True

@@ -13,9 +13,10 @@ from aiohttp import web
 from fastapi import FastAPI
 
 from dedup_server.app import create_app
+from dedup_server.engines.base import Engine
 from dedup_server.engines.upstream.engine import UpstreamEngine
 from dedup_server.http.protocol import guarded_by
-from dedup_server.settings import load
+from dedup_server.settings import Settings, load
 from dedup_server.telemetry import Telemetry
 
 NOVEL = "The river rose in the night, and by morning the bridge was gone. Nobody in the village had heard it fall."
@@ -301,7 +302,14 @@ def proxy(upstream_url: str | None, **flags: Any) -> Iterator[str]:
     """Our server in front of `upstream_url`; gives its address."""
     settings = load(upstream=upstream_url, **flags)
     telemetry = Telemetry()
-    app = create_app(settings, UpstreamEngine(settings, telemetry), telemetry)
+    with running(settings, UpstreamEngine(settings, telemetry), telemetry) as url:
+        yield url
+
+
+@contextmanager
+def running(settings: Settings, engine: Engine, telemetry: Telemetry) -> Iterator[str]:
+    """Run our server with an engine in a thread; give its address."""
+    app = create_app(settings, engine, telemetry)
     http = guarded_by(
         settings.max_header_bytes, settings.header_timeout_seconds, settings.idle_timeout_seconds
     )

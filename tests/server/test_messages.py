@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from dedup.answer.channel import Editing
 from dedup.config import Policy
-from dedup_server.errors import ApiError, shutting_down, upstream_failed
+from dedup_server.errors import ApiError, model_not_found, shutting_down, upstream_failed
+from dedup_server.wire.messages import error_body
 from dedup_server.wire.sse import Event, encode
 from tests.server.played import PlayedEvents, event
 from tests.server.wired import Wired, editing_of
@@ -161,7 +162,6 @@ def test_a_repeated_sentence_is_gone() -> None:
     assert played.text() == KEPT
     delta = played.ending["delta"]
     assert delta["stop_reason"] == "end_turn"
-    assert "stop_details" not in delta
     assert delta["repetition"]["removed_sentences"] == 1
     assert delta["repetition"]["removed_chars"] == len(AGAIN) - len(KEPT)
     assert played.ending["usage"] == {"output_tokens": 34}
@@ -221,11 +221,7 @@ def test_a_loop_ends_the_message(
     )
     assert played.messages[-1] == {"type": "message_stop"}
     delta = played.ending["delta"]
-    assert (delta["stop_reason"], delta["stop_sequence"], delta["stop_details"]) == (
-        stop_reason,
-        None,
-        {"type": "repetition_detected"},
-    )
+    assert (delta["stop_reason"], delta["stop_sequence"]) == (stop_reason, None)
     assert delta["repetition"]["loop"]["channel"] == channel
     assert delta["repetition"]["removed_chars"] > 0
     assert played.ending["usage"]["estimated"]
@@ -255,6 +251,23 @@ def test_a_failure_of_ours_is_an_error_event(error: ApiError) -> None:
         "error": {"type": "api_error", "message": error.message},
     }
     assert "message_stop" not in played.types
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (model_not_found("m", []), "not_found_error"),
+        (ApiError(422, "no"), "invalid_request_error"),
+        (ApiError(502, "busy", type="overloaded_error"), "overloaded_error"),
+        (upstream_failed("gone"), "api_error"),
+        (upstream_failed("late", 504), "timeout_error"),
+    ],
+)
+def test_the_type_of_an_error_is_the_api_s_own(error: ApiError, kind: str) -> None:
+    assert error_body(error) == {
+        "type": "error",
+        "error": {"type": kind, "message": error.message},
+    }
 
 
 def test_a_stream_that_only_stops_gives_what_was_held() -> None:
@@ -362,7 +375,6 @@ def test_a_whole_message_is_edited() -> None:
     got, _ = whole({"type": "text", "text": AGAIN})
     assert got["content"] == [{"type": "text", "text": KEPT}]
     assert (got["stop_reason"], got["repetition"]["removed_sentences"]) == ("end_turn", 1)
-    assert "stop_details" not in got
 
 
 @pytest.mark.parametrize(
@@ -384,7 +396,7 @@ def test_a_whole_message_with_a_loop_is_cut(
 ) -> None:
     got, answer = whole(*content, stop_reason=given)
     assert answer.cut
-    assert (got["stop_reason"], got["stop_details"]) == (expected, {"type": "repetition_detected"})
+    assert got["stop_reason"] == expected
     assert got["repetition"]["loop"]
     assert len(got["content"][0][got["content"][0]["type"]]) < 4 * len(LOOP)
 

@@ -6,7 +6,7 @@ import http.client
 import json
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -58,12 +58,13 @@ class Script:
     """What the engine says when it is asked for a model.
 
     choices: of each the texts, one after another. ends: how; a number is the status of a refusal. goes_on: what it says when it is asked
-    to go on, the first time and so forth; without it, it is not known to be able to.
+    to go on, the first time and so forth; without it, it is not known to be able to. finish: the finish reason.
     """
 
     choices: tuple[tuple[tuple[Slot, str], ...], ...] = ((("content", ENGLISH),),)
     ends: Literal["stop", "error", "break", "stall", "silence"] | int = "stop"
     goes_on: "tuple[Script, ...]" = ()
+    finish: str = "stop"
 
 
 def says(text: str, **more: Any) -> Script:
@@ -118,8 +119,9 @@ class Sent:
 class ScriptedUpstream(Upstream):
     """Says what `SCRIPTS` has for the model asked for, and keeps what it sent, by the request's id."""
 
-    def __init__(self, more_models: int = 0) -> None:
+    def __init__(self, more_models: int = 0, scripts: Mapping[str, Script] = SCRIPTS) -> None:
         super().__init__()
+        self.scripts = scripts
         self.sent: dict[str, list[Sent]] = {}
         self.more_models = [
             f"model-{number}" for number in range(more_models)
@@ -128,7 +130,7 @@ class ScriptedUpstream(Upstream):
     async def models(self, request: web.Request) -> web.Response:
         listed = [
             {"id": name, "owned_by": "vllm" if script.goes_on else "the tests"}
-            for name, script in SCRIPTS.items()
+            for name, script in self.scripts.items()
         ]
         return web.json_response(
             {
@@ -138,7 +140,7 @@ class ScriptedUpstream(Upstream):
         )
 
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        script = SCRIPTS.get(body.get("script", body["model"]), SCRIPTS["plain"])
+        script = self.scripts.get(body.get("script", body["model"]), SCRIPTS["plain"])
         goes_on = script.goes_on
         attempts = self.sent.setdefault(request.headers["X-Request-Id"], [])
         if attempts:
@@ -178,7 +180,7 @@ class ScriptedUpstream(Upstream):
                 if chat
                 else {"text": message["content"]}
             )
-            choices.append({"index": index, **said, "finish_reason": "stop"})
+            choices.append({"index": index, **said, "finish_reason": script.finish})
         sent.usage = USAGE
         whole = {"id": "u", "object": "chat.completion", "created": 1, "model": sent.body["model"]}
         return web.json_response({**whole, "choices": choices, "usage": USAGE})
@@ -236,7 +238,7 @@ class ScriptedUpstream(Upstream):
                     {
                         "index": index,
                         **({"delta": {}} if chat else {"text": ""}),
-                        "finish_reason": "stop",
+                        "finish_reason": script.finish,
                     }
                 ]
             )

@@ -18,6 +18,8 @@ _LEFT_OUT = {
     "stream",
     "metadata",
     "thinking",
+    "output_config",
+    "output_format",
     "tools",
     "tool_choice",
     "repetition",
@@ -38,7 +40,15 @@ class MessagesRequest(GenerationRequest):
     def earlier_answers(self) -> list[str]:
         return conversation.answers(self.body.get("messages"))
 
-    chat_names: ClassVar[dict[str, str]] = {"stop": "stop_sequences"}
+    @property
+    def wants_json(self) -> bool:
+        return _format_of(self.body) is not None
+
+    chat_names: ClassVar[dict[str, str]] = {
+        "stop": "stop_sequences",
+        "response_format": "output_config",
+        "reasoning_effort": "output_config",
+    }
 
     def as_chat(self) -> Json:
         body = {name: value for name, value in self.body.items() if value is not None}
@@ -55,6 +65,13 @@ class MessagesRequest(GenerationRequest):
             if not isinstance(message, dict):
                 raise UntranslatableError("messages", "must be a list of objects")
             chat["messages"] += _messages_of(message)
+        form = _format_of(body)
+        if form is not None:
+            schema = {"name": "answer", "schema": form.get("schema")}
+            chat["response_format"] = {"type": "json_schema", "json_schema": schema}
+        config = body.get("output_config")
+        if isinstance(config, dict) and config.get("effort") is not None:
+            chat["reasoning_effort"] = config["effort"]
         _add_tools(chat, body)
         return chat
 
@@ -73,6 +90,14 @@ class SampledMessagesRequest(MessagesRequest):
         return self.n or 1
 
 
+def _format_of(body: Json) -> Json | None:
+    """Return the format that the answer must have; None if it may be any text."""
+    config = body.get("output_config")
+    form = config.get("format") if isinstance(config, dict) else None
+    form = form or body.get("output_format")
+    return form if isinstance(form, dict) else None
+
+
 def _messages_of(message: Json) -> list[Json]:
     """Return a message as messages of a chat."""
     content, role = message.get("content"), message.get("role")
@@ -81,7 +106,8 @@ def _messages_of(message: Json) -> list[Json]:
     texts: list[str] = []
     calls: list[Json] = []
     results: list[Json] = []
-    for block in content if isinstance(content, list) else [{}]:
+    for one in content if isinstance(content, list) else [None]:
+        block: Json = one if isinstance(one, dict) else {}
         kind = block.get("type")
         if kind == "text":
             texts.append(_text_of([block], "messages"))
@@ -134,6 +160,8 @@ def _add_tools(chat: Json, body: Json) -> None:
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
         kind = str(choice.get("type"))
+        if choice.get("disable_parallel_tool_use"):
+            chat["parallel_tool_calls"] = False
         if kind == "tool":
             chat["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}}
         elif kind in _TOOL_CHOICES:

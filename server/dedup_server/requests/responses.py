@@ -23,6 +23,7 @@ _LEFT_OUT = {
     "include",
     "background",
     "max_tool_calls",
+    "top_logprobs",
     "tools",
     "tool_choice",
     "repetition",
@@ -54,6 +55,8 @@ class ResponsesRequest(GenerationRequest):
         "messages": "input",
         "max_tokens": "max_output_tokens",
         "response_format": "text",
+        "verbosity": "text",
+        "reasoning_effort": "reasoning",
         "truncate": "truncation",
     }
 
@@ -75,6 +78,11 @@ class ResponsesRequest(GenerationRequest):
             chat["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif form is not None:
             chat["response_format"] = form
+        for field, name in (("text", "verbosity"), ("reasoning", "effort")):
+            given = body.get(field)
+            if isinstance(given, dict) and given.get(name) is not None:
+                chat.pop(field, None)
+                chat["reasoning_effort" if name == "effort" else name] = given[name]
         _add_tools(chat, body)
         return chat
 
@@ -92,6 +100,17 @@ class SampledResponsesRequest(ResponsesRequest):
     @property
     def num_choices(self) -> int:
         return self.n or 1
+
+    def as_chat(self) -> Json:
+        body = self.body
+        include = body.get("include")
+        if body.get("background"):
+            raise UntranslatableError("background", "an answer is given at once")
+        if body.get("top_logprobs"):
+            raise UntranslatableError("top_logprobs", "no log-probabilities are given here")
+        if isinstance(include, list) and "message.output_text.logprobs" in include:
+            raise UntranslatableError("include", "no log-probabilities are given here")
+        return super().as_chat()
 
 
 def _format_of(body: Json) -> Json | None:
@@ -114,7 +133,9 @@ def _messages(given: object) -> list[Json]:
         elif kind == "function_call":
             function = {"name": item.get("name"), "arguments": item.get("arguments")}
             call = {"id": item.get("call_id"), "type": "function", "function": function}
-            messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+            if not messages or messages[-1]["role"] != "assistant":
+                messages.append({"role": "assistant", "content": None})
+            messages[-1].setdefault("tool_calls", []).append(call)  # one turn calls them all
         elif kind == "function_call_output":
             output = {"tool_call_id": item.get("call_id"), "content": _text_of(item.get("output"))}
             messages.append({"role": "tool", **output})

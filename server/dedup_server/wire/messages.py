@@ -17,8 +17,6 @@ from dedup_server.wire.sse import Event, encode
 
 Json = dict[str, Any]
 
-STOP_DETAILS: Final = {"type": "repetition_detected"}
-
 # By the type of a delta: the channel of its text, and the field that holds it.
 _DELTAS: Final[dict[str, tuple[ChannelName, str]]] = {
     "text_delta": ("content", "text"),
@@ -223,10 +221,13 @@ class MessagesWriter:
     def fail(self, error: ApiError) -> bytes:
         if self._is_closed:
             return b""
+        if self._is_continued and not self._running:
+            return self._close()  # only its usage is missing
         return self._held(list(self._answer.release())) + _event(error_body(error))
 
     def resume(self) -> None:
         self._is_continued = True
+        self._running = self._running or {0}
 
     def add(self, frame: Frame, decision: Decision) -> None:
         source = frame.source
@@ -249,7 +250,7 @@ class MessagesWriter:
             self._message = self._started(frame.start)
             self._message["content"] = []
         for finish in frame.finishes or ():
-            self._reasons = [*self._reasons[1:], _stop_reason(finish.reason)]
+            self._reasons.append(_stop_reason(finish.reason))
 
     def whole(self) -> bytes:
         for piece in self._answer.flush():
@@ -258,11 +259,7 @@ class MessagesWriter:
         answer, message = self._answer, self._message
         if self._raw:
             return self._raw
-        if self._reasons:
-            message["stop_reason"] = self._reasons[-1]
-        if answer.is_cut:
-            message["stop_reason"] = self._cut_reason(message.get("stop_reason"))
-            message["stop_details"] = STOP_DETAILS
+        message["stop_reason"] = self._reason(message.get("stop_reason"))
         if any(channel.filter.removed for channel in answer.channels):
             message["repetition"] = answer.summary()
         for block in message["content"]:
@@ -301,11 +298,7 @@ class MessagesWriter:
     def _close(self) -> bytes:
         """Return the rest of a message that ends here."""
         answer = self._answer
-        reason: object = self._reasons[-1] if self._reasons else None
-        delta: Json = {"stop_reason": reason, "stop_sequence": None}
-        if answer.is_cut:
-            delta["stop_reason"] = self._cut_reason(reason)
-            delta["stop_details"] = STOP_DETAILS
+        delta: Json = {"stop_reason": self._reason(None), "stop_sequence": None}
         if any(channel.filter.removed for channel in answer.channels):
             delta["repetition"] = answer.summary()
         written = b""
@@ -316,15 +309,23 @@ class MessagesWriter:
         written += _event({"type": "message_delta", "delta": delta, "usage": self._usage()})
         return written + _event({"type": "message_stop"})
 
-    def _cut_reason(self, reason: object) -> object:
-        """Return `max_tokens` where what was cut is unusable, so that no client takes it for complete."""
+    def _reason(self, reason: object) -> object:
+        """Return why the message ends; `reason` is what its body says, or None.
+
+        That is `max_tokens` where what was cut is unusable, so that no client takes it for complete.
+        """
         answer = self._answer
-        if any(answer.is_unusable(index) for index in answer.choices):
+        if not self._reasons and not answer.is_cut:
+            return reason
+        is_unusable = any(answer.is_unusable(index) for index in answer.choices)
+        if "max_tokens" in self._reasons or (answer.is_cut and is_unusable):
             return "max_tokens"
-        if reason:
+        if self._reasons:
+            reason = self._reasons[-1]
+        if reason and reason != "end_turn":
             return reason
         has_calls = any(answer.has_calls(index) for index in answer.choices)
-        return "tool_use" if has_calls else "end_turn"
+        return "tool_use" if has_calls else "end_turn"  # else no client would make the call
 
     def _usage(self) -> Json:
         usage: Json = {"output_tokens": self._answer.num_tokens}
@@ -343,8 +344,6 @@ class MessagesWriter:
         if frame.start is not None:
             self._running = set(range(frame.start.num_choices))
             written += _event({"type": "message_start", "message": self._started(frame.start)})
-        if not self._running:
-            self._running = {0}  # of the answer that is continued
         written += self._held(decision.before)
         for delta in frame.deltas:
             if (delta.given or delta.tool) and delta.choice not in decision.dropped:
@@ -354,8 +353,8 @@ class MessagesWriter:
             if isinstance(piece, Finish):
                 self._running.discard(piece.choice)
                 self._reasons.append(_stop_reason(piece.reason))
-        if not self._running or self._answer.is_over:
-            self._reasons.sort(key=lambda reason: reason == "max_tokens")
+        # The usage of another server's stream comes behind the end of its text.
+        if not self._running and not (self._is_continued and frame.output_tokens is None):
             written += self._close()
         return written
 
@@ -414,11 +413,11 @@ class MessagesWriter:
 
 def error_body(error: ApiError) -> Json:
     """Return an error in the API's own shape."""
-    kind = error.type
-    if kind not in _ERRORS.values():
-        kind = _ERRORS.get(error.status, "invalid_request_error")
-        if error.status >= 500:
-            kind = "api_error"
+    kind = _ERRORS.get(error.status)
+    if kind is None and error.type in _ERRORS.values():
+        kind = error.type  # as an upstream of this API has it
+    if kind is None:
+        kind = "api_error" if error.status >= 500 else "invalid_request_error"
     return {"type": "error", "error": {"type": kind, "message": error.message}}
 
 

@@ -285,6 +285,7 @@ class _Item:
     begun: Json = field(default_factory=dict)
     item: Json | None = None
     is_done: bool = False
+    choice: int = 0
     texts: dict[tuple[Kind, int], _Text] = field(default_factory=dict)
     parts: dict[tuple[str, int], _Part] = field(default_factory=dict)  # by their list and place
 
@@ -310,7 +311,7 @@ class ResponsesWriter:
         self._running: set[int] = set()  # choices of an answer that is made here
         self._is_continued = False
         self._is_closed = False
-        self._is_cut_off = False  # a choice ended at its limit
+        self._cut_off: set[int] = set()  # choices that ended at their limit
         self._whole: list[tuple[_Text, Json]] = []  # the texts of a body, and what holds them
         self._raw = b""
 
@@ -352,12 +353,15 @@ class ResponsesWriter:
     def fail(self, error: ApiError) -> bytes:
         if self._is_closed:
             return b""
+        if self._is_continued and not self._running:
+            return self._close()  # only its usage is missing
         written = self._held(list(self._answer.release()))
         last = {"type": "error", "code": error.code, "message": error.message}
         return written + self._made({**last, "param": error.param, "sequence_number": 0})
 
     def resume(self) -> None:
         self._is_continued = True
+        self._running = self._running or {0}
 
     def add(self, frame: Frame, decision: Decision) -> None:
         source = frame.source
@@ -385,12 +389,15 @@ class ResponsesWriter:
             self._settle(text, holder)
         if self._is_continued:
             response["status"], response["incomplete_details"] = "completed", None
-            if self._is_cut_off:
+            if self._cut_off:
                 response["status"] = "incomplete"
                 response["incomplete_details"] = {"reason": "max_output_tokens"}
+                for item in response["output"][-1:]:  # the one that was continued
+                    if isinstance(item, dict) and "status" in item:
+                        item["status"] = "incomplete"
             made = [item for item in self._items.values() if item.begun]
             for item in made:
-                self._close_item(item, response["status"])
+                self._close_item(item)
             response["output"] += [item.item for item in made]
             response["usage"] = self._usage()
         self._report(response)
@@ -510,11 +517,10 @@ class ResponsesWriter:
     # The rest of a response that ends here
 
     def _close(self) -> bytes:
-        status = "completed"
-        if self._is_cut_off or (self._answer.is_cut and self._is_unusable()):
-            status = "incomplete"
+        statuses = [self._status_of(choice) for choice in self._answer.choices]
+        status = "incomplete" if "incomplete" in statuses else "completed"
         open_items = [item for item in self._items.values() if not item.is_done]
-        written = b"".join([self._close_item(item, status) for item in open_items])
+        written = b"".join([self._close_item(item) for item in open_items])
         output = [item.item for item in self._items.values() if item.item is not None]
         response = {**self._response, "status": status, "output": output, "usage": self._usage()}
         if status == "incomplete":
@@ -524,7 +530,13 @@ class ResponsesWriter:
         self._is_closed = True
         return written + self._made({"type": f"response.{status}", "response": response})
 
-    def _close_item(self, item: _Item, status: str) -> bytes:
+    def _status_of(self, choice: int) -> str:
+        """Return the status of a choice's items: `incomplete` where no client may use them."""
+        answer = self._answer
+        is_unusable = answer.is_cut and answer.is_unusable(choice)
+        return "incomplete" if is_unusable or choice in self._cut_off else "completed"
+
+    def _close_item(self, item: _Item) -> bytes:
         written = b""
         for text in item.texts.values():
             if not text.is_done:
@@ -532,7 +544,7 @@ class ResponsesWriter:
                 logprobs: Json = {"logprobs": []} if text.kind is _OUTPUT_TEXT else {}
                 done = {"type": f"response.{text.kind.name}.done", **text.head}
                 written += self._made({**done, text.kind.field: text.given, **logprobs})
-        filled = self._filled(item, status)
+        filled = self._filled(item)
         for part in item.parts.values():
             if not part.is_done:
                 part.is_done = True
@@ -545,7 +557,7 @@ class ResponsesWriter:
             written += self._made(done)
         return written
 
-    def _filled(self, item: _Item, status: str) -> Json:
+    def _filled(self, item: _Item) -> Json:
         """Return the item with the texts that the reader got."""
         filled = dict(item.item or {})
         parts = {place: part.part for place, part in item.parts.items()}
@@ -557,7 +569,7 @@ class ResponsesWriter:
         for name in {name for name, _ in parts}:
             filled[name] = [parts[place] for place in sorted(parts) if place[0] == name]
         if "status" in filled:
-            filled["status"] = status
+            filled["status"] = self._status_of(item.choice)
         return filled
 
     def _report(self, response: Json) -> bool:
@@ -620,8 +632,6 @@ class ResponsesWriter:
         written = b""
         if frame.start is not None:
             written += self._start(frame.start)
-        if not self._running:
-            self._running = {0}  # of the answer that is continued
         written += self._held(decision.before)
         for delta in frame.deltas:
             if delta.choice not in decision.dropped:
@@ -630,9 +640,11 @@ class ResponsesWriter:
         for piece in [*(frame.finishes or ()), *decision.after]:
             if isinstance(piece, Finish):
                 self._running.discard(piece.choice)
-                ends_at_limit = piece.reason in ("length", "incomplete") and not piece.is_cut
-                self._is_cut_off = self._is_cut_off or ends_at_limit
-        if not self._whole and (not self._running or self._answer.is_over):
+                if piece.reason == "length" and not piece.is_cut:
+                    self._cut_off.add(piece.choice)
+        # The usage of another server's stream comes behind the end of its text.
+        has_usage = frame.output_tokens is not None or not self._is_continued
+        if not self._running and has_usage and not self._whole:
             written += self._close()
         return written
 
@@ -683,14 +695,13 @@ class ResponsesWriter:
         item = _new_item(delta)
         head: Json = {"item_id": item["id"], "output_index": index}
         begun = {"type": "response.output_item.added", "output_index": index, "item": dict(item)}
-        entry = self._items[index] = _Item(begun, item)
+        entry = self._items[index] = _Item(begun, item, choice=delta.choice)
         written = self._made(dict(begun))
         if kind.part:
             head[kind.place] = 0
             part = _new_part(kind)
             part[kind.field] = ""
-            added = "content_part" if kind is _OUTPUT_TEXT else "reasoning_part"
-            begun = {"type": f"response.{added}.added", **head, "part": dict(part)}
+            begun = {"type": "response.content_part.added", **head, "part": dict(part)}
             entry.parts[kind.parts, 0] = _Part(begun, part)
             written += self._made(dict(begun))
         text = _Text(kind, delta.part, head)
