@@ -141,8 +141,10 @@ class Completion:
                 if decision is not UNCHANGED and answer.is_over:
                     failure = StopGeneration()
                     break
-            if self.first_text_at is None or self._looped_at is not None:
-                self._note_text(has_text=bool(given))
+            if self.first_text_at is None:
+                self._note_text()
+            if given and self._looped_at is not None:
+                self._note_healing()
             if failure is not None:
                 unwritten = given
                 raise failure
@@ -183,11 +185,13 @@ class Completion:
                 if frame.error is not None:
                     raise frame.error
                 writer.add(frame, answer.feed(frame))
+                if frame.deltas and not frame.is_whole:
+                    self._note_healing()
                 is_whole = is_whole or frame.is_whole
                 if answer.is_over:
                     break
             if not is_whole:  # of a whole answer nobody knows when its first text came
-                self._note_text(has_text=any(frame.deltas for frame in frames))
+                self._note_text()
             if answer.is_over:
                 raise StopGeneration
 
@@ -325,13 +329,15 @@ class Completion:
         self.outcome = "rejected" if is_refusal else "upstream_error"
         return failure
 
-    def _note_text(self, *, has_text: bool = False) -> None:
-        """Note when text came: the first, and the first behind a loop."""
-        if self.first_text_at is None and any(
-            channel.chars_out for channel in self.answer.channels
-        ):
+    def _note_text(self) -> None:
+        """Note when the first text came."""
+        channels = self.answer.channels
+        if self.first_text_at is None and any(channel.chars_out for channel in channels):
             self.first_text_at = time.perf_counter()
-        if self._looped_at is not None and has_text:
+
+    def _note_healing(self) -> None:
+        """Note that there is text again behind a loop."""
+        if self._looped_at is not None:
             self._heal_seconds += time.perf_counter() - self._looped_at
             self._looped_at = None
 

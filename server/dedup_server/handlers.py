@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
@@ -22,17 +22,20 @@ from dedup_server.engines.upstream.engine import UpstreamEngine
 from dedup_server.engines.upstream.server import answer_headers
 from dedup_server.errors import ApiError, invalid, shutting_down
 from dedup_server.http.asgi import (
+    AsgiConnection,
+    Connection,
     Headers,
-    SendParts,
     Watch,
+    check_length,
     clean,
     has_body,
     read_body,
     send_early,
     send_whole,
+    too_large,
 )
 from dedup_server.http.client import BrokenError
-from dedup_server.http.protocol import IN_PARTS
+from dedup_server.http.protocol import DIRECT
 from dedup_server.incidents import IncidentLog
 from dedup_server.limits import RateLimit, StreamLimit
 from dedup_server.logs import log_request
@@ -85,7 +88,7 @@ class Handler:
         self._require_started = require_started
 
     async def handle(
-        self, service: Service, exchange: Exchange, scope: Scope, receive: Receive, send: Send
+        self, service: Service, exchange: Exchange, connection: Connection, scope: Scope, send: Send
     ) -> int:
         """Answer a request whose body has been read, and return the status for the log.
 
@@ -104,6 +107,9 @@ class Handler:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = _exchange_of(scope)
         service: Service = self._app.state.service
+        connection: Connection = scope.get("extensions", {}).get(DIRECT)
+        if connection is None:
+            connection = AsgiConnection(receive, send)
         error: ApiError | None = None
         status = 200
         try:
@@ -111,11 +117,15 @@ class Handler:
             client = scope.get("client")
             service.rate.take(exchange.caller or (client[0] if client else ""))
             settings = service.settings
-            exchange.raw = await read_body(
-                receive, exchange.headers, settings.max_body_bytes, settings.body_timeout_seconds
-            )
-            exchange.is_read = True
-            status = await self.handle(service, exchange, scope, receive, send)
+            max_bytes, timeout = settings.max_body_bytes, settings.body_timeout_seconds
+            check_length(exchange.headers, max_bytes)
+            body = connection.body()
+            if body is None:
+                body = await read_body(receive, max_bytes, timeout)
+            elif len(body) > max_bytes:
+                raise too_large(max_bytes)
+            exchange.raw, exchange.is_read = body, True
+            status = await self.handle(service, exchange, connection, scope, send)
         except ApiError as refused:
             error = refused
             self.note_refusal(exchange)
@@ -189,7 +199,7 @@ class Generation(Handler):
             self._telemetry.count("requests", 1, label, self._endpoint.name, "rejected")
 
     async def handle(
-        self, service: Service, exchange: Exchange, scope: Scope, receive: Receive, send: Send
+        self, service: Service, exchange: Exchange, connection: Connection, scope: Scope, send: Send
     ) -> int:
         settings = service.settings
         request = self._parse(service.engine, exchange)
@@ -208,14 +218,16 @@ class Generation(Handler):
         )
         with service.streams.one():
             try:
-                with self._tracer.span(request, self._endpoint.operation, completion):
-                    async with Watch(receive, completion.leave):
-                        if request.stream:
-                            await self._stream(completion, exchange, scope, send)
-                        else:
-                            body = await completion.collect()
-                            headers = [_JSON, *_headers_of(exchange)]
-                            await send_whole(send, 200, body, headers)
+                with (
+                    self._tracer.span(request, self._endpoint.operation, completion),
+                    Watch(connection, completion.leave),
+                ):
+                    if request.stream:
+                        await self._stream(completion, exchange, connection)
+                    else:
+                        body = await completion.collect()
+                        headers = [_JSON, *_headers_of(exchange)]
+                        await connection.send(clean(headers), body)
             finally:
                 exchange.report.update(completion.report())
         return 200
@@ -233,20 +245,17 @@ class Generation(Handler):
         return parse(kind, body, exchange)
 
     async def _stream(
-        self, completion: Completion, exchange: Exchange, scope: Scope, send: Send
+        self, completion: Completion, exchange: Exchange, connection: Connection
     ) -> None:
-        parts = scope.get("extensions", {}).get(IN_PARTS) or SendParts(send)
-
         def begin(events: bytes) -> Awaitable[None] | None:
             # Until now a refusal could still be a status.
             headers: Headers = list(_STREAM_HEADERS.items())
             for header in _headers_of(exchange):
                 if header[0] not in _STREAM_HEADERS:
                     headers.append(header)
-            begun: Awaitable[None] | None = parts.begin(clean(headers), events)
-            return begun
+            return connection.begin(clean(headers), events)
 
-        await parts.end(await completion.stream(begin, parts.write))
+        await connection.end(await completion.stream(begin, connection.write))
 
 
 class PassThrough(Handler):
@@ -269,38 +278,37 @@ class PassThrough(Handler):
         await super().__call__(scope, receive, send)
 
     async def handle(
-        self, service: Service, exchange: Exchange, scope: Scope, receive: Receive, send: Send
+        self, service: Service, exchange: Exchange, connection: Connection, scope: Scope, send: Send
     ) -> int:
         self._require_started()
         engine = service.engine
         assert isinstance(engine, UpstreamEngine)
         path = _safe_path(scope)
         status = _CLIENT_LEFT
-        with service.streams.one():
-            async with Watch(receive):
-                response = await engine.forward(scope["method"], path, exchange)
-                status = response.status
-                headers = [*exchange.engine_headers, _request_id(exchange)]
-                if length := response.header(b"content-length"):
-                    headers.append((b"content-length", length))
-                start = {"type": "http.response.start", "status": status}
-                try:
-                    await send({**start, "headers": clean(headers)})
-                    while (received := response.take_raw()) != b"":
-                        if received is None:
-                            await response.more()
-                        else:
-                            part = {"type": "http.response.body", "body": received}
-                            await send({**part, "more_body": True})
-                    await send({"type": "http.response.body", "body": b"", "more_body": False})
-                except (BrokenError, TimeoutError) as error:
-                    # The status is sent: only a connection that breaks, without a last chunk, can
-                    # say that the response did.
-                    request_id = exchange.request_id
-                    _log.warning("request_id=%s: the upstream broke off: %s", request_id, error)
-                finally:
-                    response.close()
-                return status
+        with service.streams.one(), Watch(connection):
+            response = await engine.forward(scope["method"], path, exchange)
+            status = response.status
+            headers = [*exchange.engine_headers, _request_id(exchange)]
+            if length := response.header(b"content-length"):
+                headers.append((b"content-length", length))
+            start = {"type": "http.response.start", "status": status}
+            try:
+                await send({**start, "headers": clean(headers)})
+                while (received := response.take_raw()) != b"":
+                    if received is None:
+                        await response.more()
+                    else:
+                        part = {"type": "http.response.body", "body": received}
+                        await send({**part, "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            except (BrokenError, TimeoutError) as error:
+                # The status is sent: only a connection that breaks, without a last chunk, can
+                # say that the response did.
+                request_id = exchange.request_id
+                _log.warning("request_id=%s: the upstream broke off: %s", request_id, error)
+            finally:
+                response.close()
+            return status
         return _CLIENT_LEFT
 
 
@@ -316,13 +324,13 @@ class Check(Handler):
         self._turn = asyncio.Lock()
 
     async def handle(
-        self, service: Service, exchange: Exchange, scope: Scope, receive: Receive, send: Send
+        self, service: Service, exchange: Exchange, connection: Connection, scope: Scope, send: Send
     ) -> int:
         request = read_check(exchange.raw, service.settings.policy)
-        async with Watch(receive):
+        with Watch(connection):
             async with self._turn:
                 body = await answer(request)
-            await send_whole(send, 200, body, [_JSON, *_headers_of(exchange)])
+            await connection.send(clean([_JSON, *_headers_of(exchange)]), body)
             return 200
         return _CLIENT_LEFT
 
@@ -334,7 +342,10 @@ def _exchange_of(scope: Scope) -> Exchange:
         if name == b"x-request-id":
             given = value
             break
-    request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    if given and _REQUEST_ID.fullmatch(given):
+        request_id = given.decode()
+    else:
+        request_id = os.urandom(16).hex()
     return Exchange(request_id, None, time.perf_counter(), headers, scope["query_string"])
 
 

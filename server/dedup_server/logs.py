@@ -27,16 +27,14 @@ def configure(log_format: Literal["text", "json"]) -> None:
 def log_request(**fields: Any) -> None:
     """Log one request in one line. Fields that are None are omitted."""
     if _log.isEnabledFor(logging.INFO):
-        _log.info(
-            "request",
-            extra={"fields": {name: value for name, value in fields.items() if value is not None}},
-        )
+        # As arguments, and not as `extra`, which copies them one by one.
+        _log.info("request", {name: value for name, value in fields.items() if value is not None})
 
 
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "fields", None)
-        if fields is not None:
+        fields = _fields_of(record)
+        if fields:
             return " ".join(f"{name}={_shown(value)}" for name, value in fields.items())
         return super().format(record)
 
@@ -48,11 +46,18 @@ class _JsonFormatter(logging.Formatter):
             "time": f"{stamp}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "event": record.getMessage(),
-            **getattr(record, "fields", {}),
+            **_fields_of(record),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return write_json(line).decode("utf-8", "replace")
+
+
+def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the fields of a request's line; none of another line."""
+    if record.name == _log.name and isinstance(record.args, dict):
+        return record.args
+    return {}
 
 
 def _shown(value: Any) -> str:

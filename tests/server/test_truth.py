@@ -58,6 +58,7 @@ class Fed:
 
     text: str = ""
     went_on_at: int = 0  # where the last attempt begins
+    begins: list[int] = field(default_factory=list)  # where each attempt but the first begins
     discarded_chars: int = 0
     loops: list[tuple[LoopEvent | None, str]] = field(default_factory=list)
 
@@ -147,26 +148,23 @@ class Truth:
         *hung_up, last = [sent for sent in attempts if sent.status == 200]
         input_tokens = _quarter([exchange.ask.prompt])
         output_tokens = _quarter([fed.text for fed in texts.values()])
-        streamed = exchange.ask.stream or self._streams_always
+        is_whole = not (exchange.ask.stream or self._streams_always)
         usage = last.usage
-        if (
-            streamed
-            and _outcome(exchange, attempts) == "cut"
-            and (not exchange.usage or exchange.usage.get("estimated"))
-        ):
-            usage = None
-        if usage and hung_up and not streamed:  # only what was continued is hung up on
-            first = hung_up[0]
-            input_tokens = first.usage["prompt_tokens"]
-            output_tokens = first.usage["completion_tokens"] + usage["completion_tokens"]
-            for place, fed in texts.items():
-                begins = len("".join(first.pieces.get(place, ())))
-                output_tokens += _quarter([fed.text[begins : fed.went_on_at]])
-        elif usage and hung_up:  # what was said already went into the last prompt
-            output_tokens = (
-                _quarter([fed.text[: fed.went_on_at] for fed in texts.values()])
-                + usage["completion_tokens"]
-            )
+        is_estimated = not exchange.usage or exchange.usage.get("estimated")
+        is_streamed = bool(hung_up) or not is_whole
+        if _outcome(exchange, attempts) == "cut" and is_estimated and is_streamed:
+            usage = None  # the last attempt was hung up on
+        if hung_up and is_whole:  # the first attempt was not streamed, so it came with its usage
+            input_tokens = hung_up[0].usage["prompt_tokens"]
+            output_tokens = hung_up[0].usage["completion_tokens"]
+            for fed in texts.values():
+                ends = [*fed.begins[1:], len(fed.text)]
+                parts = [fed.text[at:end] for at, end in zip(fed.begins, ends, strict=True)]
+                output_tokens += sum(_quarter([part]) for part in (parts[:-1] if usage else parts))
+            output_tokens += usage["completion_tokens"] if usage else 0
+        elif usage and hung_up:  # the prefix went into the last prompt
+            output_tokens = _quarter([fed.text[: fed.went_on_at] for fed in texts.values()])
+            output_tokens += usage["completion_tokens"]
         elif usage:
             input_tokens, output_tokens = usage["prompt_tokens"], usage["completion_tokens"]
         if exchange.usage:
@@ -196,6 +194,7 @@ class Truth:
                 pieces = list(sent.pieces.get(place, ()))
                 if number and pieces:
                     fed.went_on_at = before
+                    fed.begins.append(before)
                     pieces[0] = (
                         said[len(said.rstrip("\n")) :] + pieces[0]
                     )  # a paragraph that the server began

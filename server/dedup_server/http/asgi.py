@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.types import Receive, Send
 
@@ -15,62 +15,81 @@ Headers = list[tuple[bytes, bytes]]
 _LINGER_SECONDS = 2.0
 
 
+class Connection(Protocol):
+    """How a request is answered: by `dedup_server.http.protocol.Direct`, or by ASGI's messages."""
+
+    write: Callable[[bytes], Awaitable[None] | None]
+
+    @property
+    def is_lost(self) -> bool: ...
+
+    def watch(self, on_leave: Callable[[], None] | None) -> None: ...
+
+    def body(self) -> bytes | None: ...
+
+    def begin(self, headers: Headers, part: bytes) -> Awaitable[None] | None: ...
+
+    async def end(self, part: bytes) -> None: ...
+
+    async def send(self, headers: Headers, body: bytes) -> None: ...
+
+
 class Watch:
     """Cancels the task that opened it as soon as the client leaves.
 
-    Nothing of that is seen outside of the `async with`.
+    Nothing of that is seen outside of the `with`.
 
     Args:
-        receive: ASGI's; the body has been read.
+        connection: The client's.
         on_leave: Called first when the client leaves.
     """
 
-    def __init__(self, receive: Receive, on_leave: Callable[[], None] | None = None) -> None:
-        self._receive = receive
+    def __init__(self, connection: Connection, on_leave: Callable[[], None] | None = None) -> None:
+        self._connection = connection
         self._on_leave = on_leave
+        self._task: asyncio.Task[Any] | None = None
         self._has_left = False
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         self._task = asyncio.current_task()
-        self._watching: asyncio.Task[None] | None = asyncio.create_task(self._until_left())
+        self._connection.watch(self._leave)
+        if self._connection.is_lost:
+            self._leave()
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        if self._watching:
-            self._watching.cancel()
-        # The traceback of that task holds this object: without a way back, all of the request is
-        # freed now and not by the garbage collector.
-        self._watching = self._on_leave = None
+        self._connection.watch(None)
+        self._on_leave = None  # without a way back, all of the request is freed now
         task, self._task = self._task, None
         if self._has_left and task is not None:
             task.uncancel()
         return self._has_left and kind is asyncio.CancelledError
 
-    async def _until_left(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        if self._task is not None:
+    def _leave(self) -> None:
+        if self._task is not None and not self._has_left:
             self._has_left = True
             if self._on_leave:
                 self._on_leave()
             self._task.cancel()
 
 
-async def read_body(
-    receive: Receive, headers: Headers, max_bytes: int, timeout_seconds: float
-) -> bytes:
+def check_length(headers: Headers, max_bytes: int) -> None:
+    """Raise `ApiError` (413) if the headers of a request announce a body that is too long."""
+    for name, value in headers:
+        if name == b"content-length" and int(value) > max_bytes:
+            raise too_large(max_bytes)
+
+
+async def read_body(receive: Receive, max_bytes: int, timeout_seconds: float) -> bytes:
     """Return the body of a request.
 
     Raises:
         ApiError: (413) It is too long. (408) It comes too slowly.
     """
-    for name, value in headers:
-        if name == b"content-length" and int(value) > max_bytes:
-            raise _too_large(max_bytes)
     parts: list[bytes] = []
     size = 0
     try:
@@ -83,7 +102,7 @@ async def read_body(
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > max_bytes:
-                    raise _too_large(max_bytes)
+                    raise too_large(max_bytes)
                 if not message.get("more_body"):
                     return parts[0] if len(parts) == 1 else b"".join(parts)
     except TimeoutError:
@@ -132,11 +151,24 @@ def clean(headers: Headers) -> Headers:
     return [(name, value.translate(None, b"\r\n\0")) for name, value in headers]
 
 
-class SendParts:
-    """`dedup_server.http.protocol.InParts` where another server runs the application."""
+class AsgiConnection:
+    """A `Connection` where another server than ours runs the application."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
         self._send = send
+        self._watching: asyncio.Task[None] | None = None
+        self.is_lost = False
+
+    def watch(self, on_leave: Callable[[], None] | None) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+        if on_leave is not None:
+            self._watching = asyncio.create_task(self._watch(on_leave))
+
+    def body(self) -> bytes | None:
+        return None  # it comes by `receive`
 
     def begin(self, headers: Headers, part: bytes) -> Awaitable[None]:
         return asyncio.ensure_future(self._begin(headers, part))
@@ -147,6 +179,15 @@ class SendParts:
     async def end(self, part: bytes) -> None:
         await self._write(part, more=False)
 
+    async def send(self, headers: Headers, body: bytes) -> None:
+        await send_whole(self._send, 200, body, headers)
+
+    async def _watch(self, on_leave: Callable[[], None]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.is_lost = True
+        on_leave()
+
     async def _begin(self, headers: Headers, part: bytes) -> None:
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._write(part, more=True)
@@ -156,5 +197,6 @@ class SendParts:
         await self._send(message)
 
 
-def _too_large(max_bytes: int) -> ApiError:
+def too_large(max_bytes: int) -> ApiError:
+    """Return the refusal of a body that is too long."""
     return ApiError(413, f"the body is larger than {max_bytes} bytes", code="body_too_large")

@@ -6,7 +6,7 @@ It refuses heads that are too long, too slow or ambiguous, and leaves clients th
 import asyncio
 import logging
 import weakref
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import Any
 
@@ -21,8 +21,10 @@ from dedup.lenient_json import write_json
 from dedup_server.errors import ApiError
 from dedup_server.http.chunked import body_writer, chunk
 
-# Name of an ASGI extension: an `InParts`.
-IN_PARTS = "dedup.in_parts"
+# Name of an ASGI extension: a `Direct`.
+DIRECT = "dedup.direct"
+
+Headers = list[tuple[bytes, bytes]]
 
 _FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
 
@@ -59,12 +61,15 @@ class GuardedProtocol(HttpToolsProtocol):
         self._num_head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._on_leave: Callable[[], None] | None = None
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_head_timer()
         self._cancel_write_timer()
         super().connection_lost(exc)
+        if self._on_leave is not None:
+            self._on_leave()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -120,7 +125,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(ApiError(400, reason, code="invalid_http"))
         elif not self.transport.is_closing():
             super().on_headers_complete()
-            self.scope["extensions"] = {IN_PARTS: InParts(self.cycle)}  # type: ignore[dict-item]
+            self.scope["extensions"] = {DIRECT: Direct(self.cycle, self)}  # type: ignore[dict-item]
             return
         self.cycle = _RefusedCycle()  # type: ignore[assignment]
 
@@ -128,6 +133,10 @@ class GuardedProtocol(HttpToolsProtocol):
         # After an offer to upgrade, the parser takes the body for data of the other protocol.
         if not (self.parser.should_upgrade() and self._framing()):
             super().on_message_complete()
+
+    def watch(self, on_leave: Callable[[], None] | None) -> None:
+        """Call `on_leave` when the connection is lost; None ends that."""
+        self._on_leave = on_leave
 
     def _framing(self) -> list[tuple[bytes, bytes]]:
         """Return the headers that tell the length of the body; none if there is no body."""
@@ -196,20 +205,39 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-class InParts:
-    """A response that is sent in parts, straight to the socket.
+class Direct:
+    """A request's connection, without ASGI's messages between.
 
-    ASGI's `send` does the same with a message, a coroutine and a task for every part, each of which
-    costs more than the part. `begin` and `write` return what to await while the client is slow.
+    `receive` and `send` do the same with a message, a coroutine and a task for every part, each of
+    which costs more than the part. `begin` and `write` return what to await while the client is
+    slow.
     """
 
-    def __init__(self, cycle: RequestResponseCycle) -> None:
+    def __init__(self, cycle: RequestResponseCycle, protocol: GuardedProtocol) -> None:
         # The cycle holds this object: a strong reference back would leave both to the collector.
         self._cycle: RequestResponseCycle = weakref.proxy(cycle)
+        self._protocol: GuardedProtocol = weakref.proxy(protocol)
         self.write = body_writer(cycle.transport, cycle.flow)
 
-    def begin(self, headers: list[tuple[bytes, bytes]], part: bytes) -> Awaitable[None] | None:
-        """Send the head and the first part together.
+    @property
+    def is_lost(self) -> bool:
+        """Return whether the client has left."""
+        return self._cycle.disconnected
+
+    def watch(self, on_leave: Callable[[], None] | None) -> None:
+        """Call `on_leave` when the client leaves; None ends that."""
+        self._protocol.watch(on_leave)
+
+    def body(self) -> bytes | None:
+        """Return the request's body, if all of it has come."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected:
+            return None
+        cycle.flow.resume_reading()
+        return bytes(cycle.body)
+
+    def begin(self, headers: Headers, part: bytes) -> Awaitable[None] | None:
+        """Send the head of a streamed response and its first part together.
 
         Args:
             headers: without line ends in their values.
@@ -218,19 +246,37 @@ class InParts:
         cycle = self._cycle
         cycle.response_started = cycle.chunked_encoding = True
         cycle.waiting_for_100_continue = False
-        head = b"".join([b"%b: %b\r\n" % header for header in [*cycle.default_headers, *headers]])
-        closes = b"" if cycle.keep_alive else b"connection: close\r\n"
         if not cycle.transport.is_closing():
             first = chunk(part) if part else b""
-            cycle.transport.write(
-                b"%b%b%btransfer-encoding: chunked\r\n\r\n%b"
-                % (STATUS_LINE[200], head, closes, first)
-            )
+            head = self._head(headers)
+            cycle.transport.write(b"%btransfer-encoding: chunked\r\n\r\n%b" % (head, first))
         return self.write(b"")  # sends nothing
 
     async def end(self, part: bytes) -> None:
         """Send the last part, which may be empty, and end the response."""
         await self._cycle.send({"type": "http.response.body", "body": part, "more_body": False})
+
+    async def send(self, headers: Headers, body: bytes) -> None:
+        """Send a whole response."""
+        cycle = self._cycle
+        if cycle.flow.write_paused and not cycle.disconnected:
+            await cycle.flow.drain()
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        if not cycle.transport.is_closing():
+            head = self._head(headers)
+            cycle.transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+
+    def _head(self, headers: Headers) -> bytes:
+        cycle = self._cycle
+        lines = [b"%b: %b\r\n" % header for header in [*cycle.default_headers, *headers]]
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        return STATUS_LINE[200] + b"".join(lines)
 
 
 class _RefusedCycle:

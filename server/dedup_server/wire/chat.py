@@ -430,13 +430,14 @@ class ChatWriter:
         if self._is_chat:
             return {"content": [one.as_chat() for one in logprobs], "refusal": None}
         offsets = []
+        top = [one.top_by_text() for one in logprobs if one.top]
         for one in logprobs:
             offsets.append(self._offsets.get(index, 0))
             self._offsets[index] = offsets[-1] + len(one.text)
         return {
             "tokens": [one.text for one in logprobs],
             "token_logprobs": [one.logprob for one in logprobs],
-            "top_logprobs": [one.top_by_text() for one in logprobs] if logprobs[0].top else None,
+            "top_logprobs": top or None,
             "text_offset": offsets,
         }
 
