@@ -44,7 +44,7 @@ TEXT = [
     "loops/scanner",
     "loops/tokens",
 ]
-ANSWER = ["answer", "channel", "frame", "report"]
+ANSWER = ["answer", "channel", "frame", "report", "usage"]
 SERVER = [
     "completion",
     "http/chunked",
@@ -56,6 +56,7 @@ SERVER = [
     "wire/chat",
     "wire/messages",
     "wire/responses",
+    "wire/responses_reader",
     "wire/sse",
     "engines/upstream/engine",
 ]

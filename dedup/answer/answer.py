@@ -14,7 +14,7 @@ from dedup.answer.frame import (
     Finish,
     Frame,
 )
-from dedup.answer.usage import estimate_tokens
+from dedup.answer.usage import TokenCounts
 
 _EDITED: Final = Decision([], [], [], is_changed=True)
 
@@ -212,12 +212,11 @@ class Answer:
         num_choices: Number of choices that the request asks for.
         heals: A choice that loops in its content waits to be continued, instead of being cut.
         keeps: `given` and `looped` will be asked for.
+        prompt_tokens: An estimate, for engines that report none.
         clock: Returns seconds, for the channels' times.
 
     Attributes:
-        input_tokens, output_tokens: As the engine reports them, all attempts together; None until
-            it does for the attempt that runs.
-        is_estimated: Part of `output_tokens` is an estimate.
+        tokens: Token counts of the prompt and the answer.
         has_failed: The engine reported, in its API's own form, that it failed.
     """
 
@@ -228,23 +227,19 @@ class Answer:
         num_choices: int = 1,
         heals: bool = False,
         keeps: bool = False,
+        prompt_tokens: int = 0,
         clock: Clock = no_clock,
     ) -> None:
         self.editing = editing
         self.heals = heals and num_choices == 1
         self._keeps = keeps or self.heals
         self._clock = clock
-        self.input_tokens: int | None = None
-        self.output_tokens: int | None = None
-        self.is_estimated = False
+        self.tokens = TokenCounts(prompt_tokens)
         self.has_failed = False
         self.choices: dict[int, Choice] = {}
         self._num_choices = num_choices
         self._last: Choice | None = None
         self._has_last_frame = False
-        self._tokens_before = 0  # output of the attempts before this one
-        self._bytes_before = 0
-        self._has_counts = False  # an engine has reported some
         self._is_continued = False
 
     @property
@@ -292,12 +287,11 @@ class Answer:
     @property
     def num_tokens(self) -> int:
         """Return the number of tokens generated, estimated where the engine does not report it."""
-        if self.output_tokens is not None:
-            return self.output_tokens
-        num_bytes = sum([channel.bytes_in for channel in self.channels])
-        if not self._has_counts:
-            return estimate_tokens(num_bytes)
-        return self._tokens_before + estimate_tokens(num_bytes - self._bytes_before)
+        return self.tokens.known_output(self._num_bytes)
+
+    @property
+    def _num_bytes(self) -> int:
+        return sum([channel.bytes_in for channel in self.channels])
 
     def feed(self, frame: Frame) -> Decision:
         """Filter a frame: set `given` of its deltas, and say what else the reader gets.
@@ -318,7 +312,7 @@ class Answer:
                 and not (delta.ends or channel.is_flushed or self._is_continued)
                 and delta.text
             ):
-                self._count(frame)
+                self.tokens.note(frame)
                 given = channel.feed(delta.text)
                 if channel.is_cut:
                     delta.given = given
@@ -327,7 +321,7 @@ class Answer:
                     return UNCHANGED
                 delta.given = given
                 return _EDITED
-        self._count(frame)
+        self.tokens.note(frame)
         if frame.is_last:
             self._has_last_frame = True
         if frame.has_failed:
@@ -361,22 +355,16 @@ class Answer:
         """Flush all texts, and return what they held."""
         return [delta for choice in self.choices.values() for delta in choice.release()]
 
-    def resume(self, prefix: str = "", prompt_tokens: int = 0) -> None:
+    def resume(self, prefix: str = "") -> None:
         """Continue the choices that wait: the frames that follow are another stream's.
 
         Args:
             prefix: Text that the engine continued behind what the reader got.
-            prompt_tokens: Tokens of the prompt, if the engine has not reported them.
         """
         for choice in self.choices.values():
             if choice.stage is Stage.WAITING:
                 choice.resume(prefix)
-        self.is_estimated = self.is_estimated or self.output_tokens is None
-        self._tokens_before = self.num_tokens
-        self._bytes_before = sum([channel.bytes_in for channel in self.channels])
-        self.output_tokens = None
-        if self.input_tokens is None:
-            self.input_tokens = prompt_tokens
+        self.tokens.begin_attempt(self._num_bytes)
         self._has_last_frame = False
         self._is_continued = True
 
@@ -415,11 +403,3 @@ class Answer:
                 index, self.editing, self._clock, heals=self.heals, keeps=self._keeps
             )
         return choice
-
-    def _count(self, frame: Frame) -> None:
-        """Note the engine's counts; of an answer that was continued, all attempts count."""
-        if frame.input_tokens is not None and not self._is_continued:
-            self.input_tokens = frame.input_tokens
-        if frame.output_tokens is not None:
-            self._has_counts = True
-            self.output_tokens = self._tokens_before + frame.output_tokens

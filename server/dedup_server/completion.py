@@ -95,6 +95,7 @@ class Completion:
             num_choices=request.num_choices,
             heals=self._healing is not None,
             keeps=incidents is not None,
+            prompt_tokens=request.prompt_tokens,
             clock=time.perf_counter,
         )
         self._writer = self._endpoint.writer(self.answer, request)
@@ -222,8 +223,8 @@ class Completion:
         return {
             "outcome": self.outcome,
             "ttft_ms": ttft_ms,
-            "input_tokens": self.answer.input_tokens,
-            "output_tokens": self.answer.output_tokens,
+            "input_tokens": self.answer.tokens.input,
+            "output_tokens": self.answer.tokens.output,
             "output_chars": sum([channel.chars_out for channel in channels]),
             "removed_chars": int(sum(removed)) or None,
             "loop": loop,
@@ -241,7 +242,7 @@ class Completion:
         def take_continued(frames: Frames) -> Awaitable[None] | None:
             nonlocal prefix
             if prefix is not None:
-                answer.resume(prefix, self._request.prompt_tokens)
+                answer.resume(prefix)
                 self._writer.resume()
                 prefix = None
             return take(frames)
@@ -359,12 +360,9 @@ class Completion:
                 telemetry.observe("heal_seconds", self._heal_seconds, label)
         if self._incidents is not None and (self._first_loop or answer.is_cut):
             self._log_loop(self._incidents)
-        if not channels and answer.output_tokens is None:
+        if not channels and answer.tokens.output is None:
             return  # nothing was generated
-        input_tokens = answer.input_tokens
-        if input_tokens is None:
-            input_tokens = self._request.prompt_tokens
-        telemetry.count("tokens", input_tokens, label, "input")
+        telemetry.count("tokens", answer.tokens.known_input, label, "input")
         telemetry.count("tokens", answer.num_tokens, label, "output")
         for channel in channels:
             telemetry.count_channel(channel, label, is_delivered=self._is_delivered)

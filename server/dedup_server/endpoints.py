@@ -19,7 +19,8 @@ from dedup_server.wire import chat, messages
 from dedup_server.wire.base import Reader, Writer
 from dedup_server.wire.chat import ChatReader, ChatWriter
 from dedup_server.wire.messages import MessagesReader, MessagesWriter
-from dedup_server.wire.responses import ResponsesReader, ResponsesWriter
+from dedup_server.wire.responses import ResponsesWriter
+from dedup_server.wire.responses_reader import ResponsesReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +55,15 @@ def _chat_writer(answer: Answer, request: GenerationRequest) -> Writer:
         answer,
         is_chat=request.endpoint == "chat",
         wants_usage=request.wants_usage or not request.stream,
-        prompt_tokens=request.prompt_tokens,
     )
 
 
 def _responses_writer(answer: Answer, request: GenerationRequest) -> Writer:
-    return ResponsesWriter(answer, prompt_tokens=request.prompt_tokens)
+    return ResponsesWriter(answer)
 
 
 def _messages_writer(answer: Answer, request: GenerationRequest) -> Writer:
-    return MessagesWriter(answer, prompt_tokens=request.prompt_tokens)
+    return MessagesWriter(answer)
 
 
 CHAT = Endpoint(

@@ -54,7 +54,7 @@ class Wired:
         row = ENDPOINTS[endpoint]
         request = parse(row.forwarded, {**BODIES[endpoint], **body})
         editing = replace(editing or Editing("balanced"), locks_reasoning=row.locks_reasoning)
-        self.answer = Answer(editing, num_choices=num_choices)
+        self.answer = Answer(editing, num_choices=num_choices, prompt_tokens=request.prompt_tokens)
         self.reader = row.reader()
         self.writer = row.writer(self.answer, request)
 
@@ -95,11 +95,11 @@ class Wired:
 
     @property
     def input_tokens(self) -> int | None:
-        return self.answer.input_tokens
+        return self.answer.tokens.input
 
     @property
     def output_tokens(self) -> int | None:
-        return self.answer.output_tokens
+        return self.answer.tokens.output
 
 
 class Chunks:

@@ -170,16 +170,12 @@ class ChatWriter:
         answer: The answer that is written.
         is_chat: Chat, and not text completions.
         wants_usage: A stream ends with its usage.
-        prompt_tokens: An estimate, for answers whose engine reports none.
     """
 
-    def __init__(
-        self, answer: Answer, *, is_chat: bool, wants_usage: bool, prompt_tokens: int
-    ) -> None:
+    def __init__(self, answer: Answer, *, is_chat: bool, wants_usage: bool) -> None:
         self._answer = answer
         self._is_chat = is_chat
         self._wants_usage = wants_usage
-        self._prompt_tokens = prompt_tokens
         self._head: Json = {}
         self._extra: Json = {}
         self._first: Source | None = None
@@ -326,15 +322,13 @@ class ChatWriter:
     def _usage(self) -> Json:
         """Return the usage as the engine reported it; estimated, and saying so, where it did not."""
         answer = self._answer
-        input_tokens = answer.input_tokens
-        if input_tokens is None:
-            input_tokens = self._prompt_tokens
+        input_tokens = answer.tokens.known_input
         usage = {
             "prompt_tokens": input_tokens,
             "completion_tokens": answer.num_tokens,
             "total_tokens": input_tokens + answer.num_tokens,
         }
-        if answer.output_tokens is None or answer.is_estimated:
+        if answer.tokens.is_estimated:
             usage["estimated"] = True
         return usage
 

@@ -159,12 +159,10 @@ class MessagesWriter:
 
     Args:
         answer: The answer that is written.
-        prompt_tokens: An estimate, for answers whose engine reports none.
     """
 
-    def __init__(self, answer: Answer, *, prompt_tokens: int) -> None:
+    def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self._prompt_tokens = prompt_tokens
         self._blocks: dict[str, _Block] = {}  # that are open
         self._of_part: dict[str, str] = {}  # by choice and part: the block that has the text
         self._num_blocks = 0
@@ -266,7 +264,7 @@ class MessagesWriter:
             if isinstance(block, dict) and block.get("type") == "tool_use":
                 _parse_input(block)
         if self._is_continued or not message.get("usage"):
-            message["usage"] = {"input_tokens": self._input_tokens(), **self._usage()}
+            message["usage"] = {"input_tokens": self._answer.tokens.known_input, **self._usage()}
         return write_json(message)
 
     # Events of another server, in which something changes
@@ -329,13 +327,9 @@ class MessagesWriter:
 
     def _usage(self) -> Json:
         usage: Json = {"output_tokens": self._answer.num_tokens}
-        if self._answer.output_tokens is None or self._answer.is_estimated:
+        if self._answer.tokens.is_estimated:
             usage["estimated"] = True
         return usage
-
-    def _input_tokens(self) -> int:
-        tokens = self._answer.input_tokens
-        return self._prompt_tokens if tokens is None else tokens
 
     # Events that are made here: an engine in this process, or a stream that continues the answer
 
@@ -367,7 +361,7 @@ class MessagesWriter:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": {"input_tokens": self._input_tokens(), "output_tokens": 0},
+            "usage": {"input_tokens": self._answer.tokens.known_input, "output_tokens": 0},
             **start.extra,
         }
 

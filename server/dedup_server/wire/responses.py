@@ -6,231 +6,33 @@ and the response are. Wherever it stands again it must be what the deltas gave.
 
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from dedup.answer.answer import Answer
-from dedup.answer.frame import ChannelName, Decision, Delta, Finish, Frame, Start
+from dedup.answer.frame import Decision, Delta, Finish, Frame, Start
 from dedup.answer.usage import estimate_tokens
 from dedup.lenient_json import write_json
-from dedup_server.errors import ApiError, upstream_failed
-from dedup_server.wire.base import Reader
-from dedup_server.wire.reading import count, read_object, refusal_in
+from dedup_server.errors import ApiError
+from dedup_server.wire.responses_reader import (
+    ANNOTATION,
+    BY_CHANNEL,
+    BY_DELTA,
+    LAST,
+    OUTPUT_TEXT,
+    PARTS,
+    PARTS_DONE,
+    ItemKey,
+    Json,
+    Kind,
+    Place,
+    Source,
+    index_of,
+    part_place,
+)
 from dedup_server.wire.sse import Event, encode
 
-Json = dict[str, Any]
-ItemKey = int | str  # an item's place in the output; its id, where the engine does not say
-
 STOP_REASON: Final = "repetition_detected"
-
-
-class Kind(NamedTuple):
-    """A kind of text.
-
-    Args:
-        name: Its name in the types of events.
-        channel: Its channel.
-        field: The field that holds all of it.
-        part: The type of the part that it is, if it is one.
-        parts: The list of its item that the part is in.
-    """
-
-    name: str
-    channel: ChannelName
-    field: str
-    part: str = ""
-    parts: str = ""
-
-    @property
-    def place(self) -> str:
-        """Return the field of an event that tells which part it is about."""
-        return f"{self.parts}_index"
-
-
-_KINDS: Final = (
-    Kind("output_text", "content", "text", "output_text", "content"),
-    Kind("refusal", "content", "refusal", "refusal", "content"),
-    Kind("reasoning_text", "reasoning", "text", "reasoning_text", "content"),
-    Kind("reasoning_summary_text", "reasoning", "text", "summary_text", "summary"),
-    Kind("function_call_arguments", "tool_arguments", "arguments"),
-    Kind("mcp_call_arguments", "tool_arguments", "arguments"),
-    Kind("custom_tool_call_input", "tool_arguments", "input"),
-)
-_OUTPUT_TEXT: Final = _KINDS[0]
-_BY_CHANNEL: Final = {"content": _KINDS[0], "reasoning": _KINDS[2], "tool_arguments": _KINDS[4]}
-_BY_DELTA: Final = {f"response.{kind.name}.delta": kind for kind in _KINDS}
-_BY_DONE: Final = {f"response.{kind.name}.done": kind for kind in _KINDS}
-_BY_PART: Final = {kind.part: kind for kind in _KINDS if kind.part}
-_BY_ITEM: Final = dict(
-    zip(("function_call", "mcp_call", "custom_tool_call"), _KINDS[4:], strict=True)
-)
-_BEGUN: Final = ("content_part", "reasoning_summary_part", "reasoning_part")  # vLLM has the last
-# By the event that says a part begins: the one that says it is done.
-_PARTS: Final = {f"response.{part}.added": f"response.{part}.done" for part in _BEGUN}
-_PARTS_DONE: Final = frozenset(_PARTS.values())
-_ENDINGS: Final = ("completed", "incomplete", "failed", "cancelled")
-_LAST: Final = frozenset(f"response.{status}" for status in _ENDINGS)
-_ANNOTATION: Final = "response.output_text.annotation.added"
-
-
-class Place(NamedTuple):
-    """Where a text stands in an event: its name, its item, and the dict that holds it.
-
-    `head`: the fields of an event that tell which text it is about.
-    """
-
-    part: str
-    kind: Kind
-    number: int
-    item: ItemKey
-    holder: Json
-    head: Json
-
-
-class Source:
-    """An event as it came, the item that it is about, and the texts that stand in it."""
-
-    def __init__(
-        self, event: Event, message: Json, item: ItemKey = 0, places: list[Place] | None = None
-    ) -> None:
-        self.event = event
-        self.message = message
-        self.item = item
-        self.places: list[Place] = places or []
-
-
-class ResponsesReader(Reader):
-    """Reads events and bodies of the Responses API."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._keys: dict[str, ItemKey] = {}  # by an item's id
-        self._known: set[str] = set()  # texts that have begun
-
-    def read(self, event: Event) -> Frame:
-        if not event.data or event.data == b"[DONE]":
-            return Frame([], None, Source(event, {}))
-        message = read_object(event.data)
-        kind = message.get("type")
-        if message.get("object") == "error":
-            raise refusal_in(message)
-        if not isinstance(kind, str):
-            if message.get("error"):
-                raise refusal_in(message)
-            return Frame([], None, Source(event, message))
-        if kind in _BY_DELTA:
-            return self._read_delta(event, message, _BY_DELTA[kind])
-        if kind in _LAST:
-            return self._read_last(event, message, kind)
-        if kind == "error":
-            return Frame([], None, Source(event, message), is_last=True, has_failed=True)
-        if kind.endswith(".done"):
-            item = self._item(message)
-            places = list(self._in_done(message, kind, item))
-            return Frame(self._ends(places), None, Source(event, message, item, places))
-        if kind in _PARTS or kind in (_ANNOTATION, "response.output_item.added"):
-            return Frame([], None, Source(event, message, self._item(message)))
-        return Frame([], None, Source(event, message))
-
-    def read_whole(self, body: bytes) -> Frame:
-        response = read_object(body)
-        if not isinstance(response.get("output"), list):
-            raise upstream_failed("the upstream's answer has no output")
-        frame = self._read_response(Event(body), {"response": response}, response)
-        frame.is_whole = True
-        return frame
-
-    def _read_delta(self, event: Event, message: Json, kind: Kind) -> Frame:
-        delta = message.get("delta")
-        if not isinstance(delta, str):
-            return Frame([], None, Source(event, message))
-        item = self._item(message)
-        place = _place(item, kind, _index(message, kind.place), message, message)
-        self._known.add(place.part)
-        source = Source(event, message, item, [place])
-        return Frame([Delta(0, kind.channel, place.part, delta)], None, source)
-
-    def _read_last(self, event: Event, message: Json, kind: str) -> Frame:
-        response = message.get("response")
-        if isinstance(response, dict):
-            frame = self._read_response(event, message, response)
-        else:
-            frame = Frame([], [Finish(0, None)], Source(event, message), is_last=True)
-        frame.has_failed = kind == "response.failed"
-        return frame
-
-    def _read_response(self, event: Event, message: Json, response: Json) -> Frame:
-        places: list[Place] = []
-        output = response.get("output")
-        for position, item in enumerate(output if isinstance(output, list) else []):
-            if isinstance(item, dict):
-                name = item.get("id")
-                key = self._keys.get(name, position) if isinstance(name, str) else position
-                places += self._in_item(key, item, {"output_index": position})
-        usage, status = response.get("usage"), response.get("status")
-        return Frame(
-            self._ends(places),
-            [Finish(0, status if isinstance(status, str) else None)],
-            Source(event, message, 0, places),
-            input_tokens=count(usage, "input_tokens"),
-            output_tokens=count(usage, "output_tokens"),
-            is_last=True,
-        )
-
-    def _ends(self, places: list[Place]) -> list[Delta]:
-        """Return the ends of the texts that stand in an event; all of one that had no deltas."""
-        deltas = []
-        for place in places:
-            text = "" if place.part in self._known else place.holder[place.kind.field]
-            self._known.add(place.part)
-            deltas.append(Delta(0, place.kind.channel, place.part, text, ends=True))
-        return deltas
-
-    def _in_done(self, message: Json, kind: str, item: ItemKey) -> Iterator[Place]:
-        """Yield the texts that stand in an event which ends one."""
-        if kind in _BY_DONE:
-            known = _BY_DONE[kind]
-            yield from self._find(item, known, _index(message, known.place), message, message)
-        elif kind in _PARTS_DONE and isinstance(message.get("part"), dict):
-            yield from self._in_part(item, message["part"], _part_place(message)[1], message)
-        elif kind == "response.output_item.done" and isinstance(message.get("item"), dict):
-            yield from self._in_item(item, message["item"], message)
-
-    def _in_item(self, key: ItemKey, item: Json, head: Json) -> Iterator[Place]:
-        if isinstance(item.get("id"), str):
-            head = {**head, "item_id": item["id"]}
-        for name in ("summary", "content"):
-            parts = item.get(name)
-            for index, part in enumerate(parts if isinstance(parts, list) else []):
-                if isinstance(part, dict):
-                    yield from self._in_part(key, part, index, {**head, f"{name}_index": index})
-        kind = item.get("type")
-        if isinstance(kind, str) and kind in _BY_ITEM:
-            yield from self._find(key, _BY_ITEM[kind], 0, item, head)
-
-    def _in_part(self, key: ItemKey, part: Json, index: int, head: Json) -> Iterator[Place]:
-        kind = part.get("type")
-        if isinstance(kind, str) and kind in _BY_PART:
-            yield from self._find(key, _BY_PART[kind], index, part, head)
-
-    def _find(
-        self, key: ItemKey, kind: Kind, index: int, holder: Json, head: Json
-    ) -> Iterator[Place]:
-        place = _place(key, kind, index, holder, head)
-        text = holder.get(kind.field)
-        if place.part in self._known or (isinstance(text, str) and text):
-            yield place
-
-    def _item(self, message: Json) -> ItemKey:
-        """Return the key of the item that an event is about."""
-        item, key = message.get("item"), message.get("output_index")
-        name = item.get("id") if isinstance(item, dict) else message.get("item_id")
-        if type(key) is not int:
-            key = self._keys.get(name, name) if isinstance(name, str) else 0
-        if isinstance(name, str) and name:
-            self._keys[name] = key
-        return key
 
 
 @dataclass(slots=True)
@@ -297,12 +99,10 @@ class ResponsesWriter:
 
     Args:
         answer: The answer that is written.
-        prompt_tokens: An estimate, for answers whose engine reports none.
     """
 
-    def __init__(self, answer: Answer, *, prompt_tokens: int) -> None:
+    def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self._prompt_tokens = prompt_tokens
         self._response: Json = {}  # as the engine announced it, and at the end as it is
         self._items: dict[ItemKey, _Item] = {}
         self._texts: dict[str, _Text] = {}  # by choice and part
@@ -330,13 +130,13 @@ class ResponsesWriter:
         if not frame.has_failed:
             for text, delta in zip(texts, frame.deltas, strict=True):
                 text.take(delta)
-        if kind in _BY_DELTA and texts:
+        if kind in BY_DELTA and texts:
             return written + self._write_delta(source, frame.deltas[0], texts[0], decision)
-        if kind in _LAST:
+        if kind in LAST:
             return written + self._write_last(source, texts, kind)
         if kind.endswith(".done"):
             return written + self._write_done(source, texts, decision, kind)
-        if kind == _ANNOTATION and not self._annotates(source):
+        if kind == ANNOTATION and not self._annotates(source):
             return self._drop(message)
         self._note(source, kind)
         return written + self._pass(source.event, message)
@@ -427,8 +227,8 @@ class ResponsesWriter:
         if kind == "response.output_item.done" and isinstance(message.get("item"), dict):
             item.begun = item.begun or message
             item.item = message["item"]
-        elif kind in _PARTS_DONE and _part_place(message) in item.parts:
-            item.parts[_part_place(message)].part = message.get("part") or {}
+        elif kind in PARTS_DONE and part_place(message) in item.parts:
+            item.parts[part_place(message)].part = message.get("part") or {}
         if _is_cut(decision):
             return self._drop(message) + self._held(decision.after) + self._close()
         if decision.dropped:
@@ -438,8 +238,8 @@ class ResponsesWriter:
             is_changed = self._settle(text, place.holder) or is_changed
         if kind == "response.output_item.done":
             item.is_done = True
-        elif kind in _PARTS_DONE and _part_place(message) in item.parts:
-            item.parts[_part_place(message)].is_done = True
+        elif kind in PARTS_DONE and part_place(message) in item.parts:
+            item.parts[part_place(message)].is_done = True
         return self._pass(source.event, message, is_changed=is_changed)
 
     def _write_last(self, source: Source, texts: list[_Text], kind: str) -> bytes:
@@ -460,9 +260,9 @@ class ResponsesWriter:
     def _note(self, source: Source, kind: str) -> None:
         """Note what an event says has begun."""
         message = source.message
-        if kind in _PARTS and isinstance(message.get("part"), dict):
+        if kind in PARTS and isinstance(message.get("part"), dict):
             item = self._item(source.item)
-            item.parts[_part_place(message)] = _Part(message, message["part"])
+            item.parts[part_place(message)] = _Part(message, message["part"])
         elif kind == "response.output_item.added" and isinstance(message.get("item"), dict):
             item = self._item(source.item)
             item.begun, item.item = message, message["item"]
@@ -472,8 +272,8 @@ class ResponsesWriter:
     def _annotates(self, source: Source) -> bool:
         """Return whether an annotation is about what the reader got."""
         message, item = source.message, self._item(source.item)
-        index, annotation = _index(message, "content_index"), message.get("annotation")
-        text, part = item.texts.get((_OUTPUT_TEXT, index)), item.parts.get(("content", index))
+        index, annotation = index_of(message, "content_index"), message.get("annotation")
+        text, part = item.texts.get((OUTPUT_TEXT, index)), item.parts.get(("content", index))
         if text and not self._fits(text, annotation):
             return False
         if part and isinstance(part.part.get("annotations"), list):
@@ -541,14 +341,14 @@ class ResponsesWriter:
         for text in item.texts.values():
             if not text.is_done:
                 text.is_done = True
-                logprobs: Json = {"logprobs": []} if text.kind is _OUTPUT_TEXT else {}
+                logprobs: Json = {"logprobs": []} if text.kind.name == OUTPUT_TEXT.name else {}
                 done = {"type": f"response.{text.kind.name}.done", **text.head}
                 written += self._made({**done, text.kind.field: text.given, **logprobs})
         filled = self._filled(item)
         for part in item.parts.values():
             if not part.is_done:
                 part.is_done = True
-                kind = _PARTS[part.begun["type"]]
+                kind = PARTS[part.begun["type"]]
                 written += self._made({**part.begun, "type": kind, "part": part.part})
         item.is_done = True
         if item.item is not None:
@@ -579,7 +379,7 @@ class ResponsesWriter:
         if not answer.is_cut and not any(text.is_edited for text in texts):
             return False
         if isinstance(response.get("output_text"), str):
-            contents = [text.given for text in texts if text.kind is _OUTPUT_TEXT]
+            contents = [text.given for text in texts if text.kind.name == OUTPUT_TEXT.name]
             response["output_text"] = "".join(contents)
         if answer.is_cut:
             response["stop_reason"] = STOP_REASON
@@ -612,9 +412,7 @@ class ResponsesWriter:
         """Return the usage; estimated, and saying so, where the engine reported none."""
         answer = self._answer
         reasoning = [channel.bytes_in for channel in answer.channels if channel.name == "reasoning"]
-        input_tokens = answer.input_tokens
-        if input_tokens is None:
-            input_tokens = self._prompt_tokens
+        input_tokens = answer.tokens.known_input
         usage: Json = {
             "input_tokens": input_tokens,
             "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -622,7 +420,7 @@ class ResponsesWriter:
             "output_tokens_details": {"reasoning_tokens": estimate_tokens(sum(reasoning))},
             "total_tokens": input_tokens + answer.num_tokens,
         }
-        if answer.output_tokens is None or answer.is_estimated:
+        if answer.tokens.is_estimated:
             usage["estimated"] = True
         return usage
 
@@ -690,7 +488,7 @@ class ResponsesWriter:
 
     def _begin(self, delta: Delta) -> tuple[_Text, bytes]:
         """Begin an item with a text of its own; return the text and the events."""
-        kind = _BY_CHANNEL[delta.channel]
+        kind = BY_CHANNEL[delta.channel]
         index = len(self._items)
         item = _new_item(delta)
         head: Json = {"item_id": item["id"], "output_index": index}
@@ -723,9 +521,9 @@ class ResponsesWriter:
 
     def _delta_of(self, text: _Text, given: str) -> Json:
         """Return an event with a piece of a text, like the last one of that text."""
-        if text.last.get("type") in _BY_DELTA:
+        if text.last.get("type") in BY_DELTA:
             return _with_delta(dict(text.last), given)
-        logprobs: Json = {"logprobs": []} if text.kind is _OUTPUT_TEXT else {}
+        logprobs: Json = {"logprobs": []} if text.kind.name == OUTPUT_TEXT.name else {}
         return {
             "type": f"response.{text.kind.name}.delta",
             **text.head,
@@ -791,12 +589,8 @@ def _with_delta(message: Json, delta: str) -> Json:
     return message
 
 
-def _place(item: ItemKey, kind: Kind, index: int, holder: Json, head: Json) -> Place:
-    return Place(f"{item}/{kind.name}/{index}", kind, index, item, holder, head)
-
-
 def _new_part(kind: Kind) -> Json:
-    if kind is _OUTPUT_TEXT:
+    if kind.name == OUTPUT_TEXT.name:
         return {"type": kind.part, "annotations": []}
     return {"type": kind.part}
 
@@ -816,13 +610,3 @@ def _new_item(delta: Delta) -> Json:
 
 def _key(delta: Delta) -> str:
     return f"{delta.choice}/{delta.part}"
-
-
-def _index(message: Json, name: str) -> int:
-    index = message.get(name)
-    return index if type(index) is int else 0
-
-
-def _part_place(message: Json) -> tuple[str, int]:
-    name = "summary" if "summary_index" in message else "content"
-    return name, _index(message, f"{name}_index")
