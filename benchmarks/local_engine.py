@@ -41,9 +41,10 @@ from transformers import (
     LlamaConfig,
 )
 
-from dedup_server.engines.base import Events
+from dedup_server.endpoints import COMPLETIONS
+from dedup_server.engines.base import Call, Frames
 from dedup_server.engines.local.engine import DEMO_MODEL, LocalEngine
-from tests.server.wired import sampled
+from dedup_server.requests.base import parse
 
 LEVELS = (1, 4, 16)
 NUM_TOKENS = 40  # of each answer
@@ -205,12 +206,12 @@ def by_batching(path: str) -> tuple[Ask, Any]:
 async def answer(engine: LocalEngine, prompt: str, settings: dict[str, Any]) -> tuple[str, int]:
     """Text and tokens."""
     body = {"prompt": prompt, "max_tokens": NUM_TOKENS, "min_tokens": NUM_TOKENS, **settings}
-    request, told = sampled("completions", body), Events()
+    request = parse(COMPLETIONS.sampled, body)
     engine.validate(request)
-    await engine.generate(request, told.extend)
-    chunks = [json.loads(event.data) for event in told if not event.name]
-    text = "".join(choice["text"] for chunk in chunks for choice in chunk["choices"])
-    return text, chunks[-1]["usage"]["completion_tokens"]
+    frames: Frames = []
+    await engine.generate(Call(request, COMPLETIONS.path, COMPLETIONS.reader()), frames.extend)
+    text = "".join(delta.text for frame in frames for delta in frame.deltas)
+    return text, max(frame.output_tokens or 0 for frame in frames)
 
 
 def by_http(session: aiohttp.ClientSession, port: int, settings: dict[str, Any]) -> Ask:

@@ -1,13 +1,17 @@
+import json
 from typing import Any
 
 import msgspec
 import pytest
 
+from dedup.answer.answer import Answer
+from dedup.answer.channel import Editing
 from dedup.answer.frame import Delta, Finish, Frame, Start
+from dedup_server.endpoints import ENDPOINTS
 from dedup_server.errors import ApiError
-from dedup_server.requests.base import Exchange
+from dedup_server.requests.base import EndpointName, Exchange
 from dedup_server.requests.chat import ChatRequest, CompletionRequest
-from tests.server.wired import Chunks, forwarded, sampled
+from tests.server.wired import BODIES, Chunks, forwarded, sampled
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
 
@@ -105,6 +109,25 @@ def test_chunks_of_both_endpoints() -> None:
     assert text[1]["choices"][0]["finish_reason"] == "stop"
     assert {chunk["object"] for chunk in text} == {"text_completion"}
     assert chat[-1]["usage"]["total_tokens"] == 3
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "completions", "responses", "messages"])
+def test_a_whole_answer_of_an_engine_in_this_process_has_its_usage(endpoint: EndpointName) -> None:
+    row = ENDPOINTS[endpoint]
+    answer = Answer(Editing("balanced"))
+    writer = row.writer(answer, forwarded(endpoint, {**BODIES[endpoint], "stream": False}))
+    for frame in (
+        Frame([], start=Start("m", 1), input_tokens=7),
+        Frame([Delta(0, "content", "content", "Hello")], output_tokens=1),
+        Frame([], [Finish(0, "stop")], output_tokens=2),
+        Frame([], is_last=True),
+    ):
+        writer.add(frame, answer.feed(frame))
+    usage = json.loads(writer.whole())["usage"]
+    counts = [usage[name] for name in usage if name.startswith(("input_", "prompt_"))]
+    counts += [usage[name] for name in usage if name.startswith(("output_", "completion_"))]
+    assert [count for count in counts if isinstance(count, int)] == [7, 2]
+    assert "estimated" not in usage
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ class MessagesWriter:
                 self._add(piece)
         if frame.start is not None:
             self._message = self._started(frame.start)
-            self._message["content"] = []
+            del self._message["usage"]  # it is known at the end
         for finish in frame.finishes or ():
             self._reasons.append(_stop_reason(finish.reason))
 
