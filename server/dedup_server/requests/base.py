@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
@@ -14,7 +14,7 @@ from dedup_server.errors import ApiError, invalid
 from dedup_server.requests.conversation import texts_in
 from dedup_server.requests.fields import IS_OBJECT
 
-EndpointName = Literal["chat", "completions", "responses", "messages"]
+EndpointName = str  # of a row of `dedup_server.endpoints`
 
 
 class UntranslatableError(ValueError):
