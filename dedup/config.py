@@ -349,7 +349,7 @@ class DecodingConfig:
 
     @property
     def uses_dry(self) -> bool:
-        """Whether DRY is on, by llama.cpp's conditions."""
+        """Return whether DRY is on, by llama.cpp's conditions."""
         return (
             self.dry_multiplier > 0
             and self.dry_base >= _ONE_IN_32_BITS
@@ -358,5 +358,5 @@ class DecodingConfig:
 
     @property
     def needs_tokenizer(self) -> bool:
-        """Whether any option that is stated in text needs a tokenizer."""
+        """Return whether any option that is stated in text needs a tokenizer."""
         return bool(self.exempt or (self.uses_dry and self.dry_sequence_breakers))

@@ -20,7 +20,7 @@ _EDITED: Final = Decision([], [], [], is_changed=True)
 
 
 class Stage(Enum):
-    """How far a choice has come.
+    """Stage of a choice.
 
     RUNNING -> ENDED: the engine finished it.
     RUNNING -> CUT: it ended at a loop.

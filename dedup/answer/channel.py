@@ -27,7 +27,7 @@ def no_clock() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Editing:
-    """How the texts of an answer are filtered.
+    """Settings of the filter for the texts of an answer.
 
     Args:
         policy: The policy; see `FilterConfig`.

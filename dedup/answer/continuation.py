@@ -36,7 +36,7 @@ _LADDER_ELSEWHERE: tuple[dict[str, float], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """What an engine that can continue an answer offers for it.
+    """Abilities of an engine that can continue an answer.
 
     Args:
         has_all_methods: It obeys every parameter against repetition that this project has.

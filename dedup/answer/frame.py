@@ -80,7 +80,7 @@ class Start:
 
 
 class Frame:
-    """What an engine sends as one unit: a chunk, an event, or a whole body.
+    """A unit that an engine sends: a chunk, an event, or a whole body.
 
     Args:
         deltas: Pieces of text.
@@ -122,7 +122,7 @@ class Frame:
 
 
 class Decision:
-    """What becomes of a frame.
+    """Decision on a frame.
 
     Args:
         before: Held text that is released ahead of the frame.

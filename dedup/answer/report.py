@@ -1,4 +1,4 @@
-"""What became of an answer, for those who report it: the `repetition` object, and whether a cut left something unusable."""
+"""Reports of an answer: the `repetition` object, and whether a cut left something unusable."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -1,8 +1,9 @@
-"""What `POST /check` says of a text: where it says what, what the filter would take out of it, and how much it repeats itself.
+"""`POST /check`: shows how a text repeats itself, and what the filter would remove.
 
     python -m dedup_server.checking < request.json > answer.json
 
-is how the server has a long text checked: in a process of its own, for compiled code lets no other thread run until it is done.
+is how the server checks a long text: in a process of its own, because compiled code lets no other
+thread run until it is done.
 """
 
 import asyncio

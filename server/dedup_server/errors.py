@@ -1,4 +1,4 @@
-"""What goes wrong, and how HTTP says so. The shape of an error's body belongs to each API."""
+"""Errors, with their HTTP status. The shape of an error's body belongs to each API."""
 
 from collections.abc import Mapping
 from typing import Any

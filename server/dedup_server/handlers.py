@@ -60,7 +60,7 @@ _STREAM_HEADERS = {
 
 
 class Service:
-    """What answers requests, under one configuration.
+    """Everything that answers requests, under one configuration.
 
     A reload puts another in its place; requests keep the one that they began with.
     """

@@ -1,4 +1,4 @@
-"""How much may be asked of the server at once, and by whom how often. Each refusal is a 429 that says when to come back."""
+"""Limits of streams at once and of requests per minute. A refusal is a 429 with `Retry-After`."""
 
 import math
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""What an engine is: it turns a request into the frames of an answer."""
+"""Engines: each turns a request into the frames of an answer."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class StopGeneration(Exception):  # noqa: N818 - nothing is wrong
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What an engine is asked for.
+    """A call of an engine.
 
     Args:
         request: The request.

@@ -1,4 +1,4 @@
-"""What ASGI leaves to an application: reading a body, answering whole, and clients that leave."""
+"""ASGI helpers: reading a body, answering whole, and clients that leave."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ _LINGER_SECONDS = 2.0
 
 
 class Connection(Protocol):
-    """How a request is answered: by `dedup_server.http.protocol.Direct`, or by ASGI's messages."""
+    """Way to answer a request: `dedup_server.http.protocol.Direct`, or ASGI's messages."""
 
     write: Callable[[bytes], Awaitable[None] | None]
 

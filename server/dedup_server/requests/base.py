@@ -1,4 +1,4 @@
-"""What all requests have in common, and how one is read."""
+"""Common part of all requests, and `parse`, which reads one."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,7 +36,7 @@ class Strict(BaseModel):
 
 
 class RepetitionOptions(Strict):
-    """What a request changes for itself."""
+    """Settings that a request changes for itself."""
 
     policy: Policy | None = None
     heal: bool | None = None
@@ -44,7 +44,7 @@ class RepetitionOptions(Strict):
 
 @dataclass(slots=True)
 class Exchange:
-    """What is known of a request and its response beside their JSON.
+    """A request and its response, beside their JSON.
 
     Args:
         request_id: The client's, or one of our own.

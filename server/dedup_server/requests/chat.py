@@ -33,7 +33,7 @@ Integral = Annotated[int, IS_INTEGRAL]
 
 
 class LongInput(Strict):
-    """How a prompt longer than the context is cut into pieces.
+    """Settings for a prompt that is longer than the context and is cut into pieces.
 
     Args:
         overlap: Tokens of the piece before with which each begins, at most.
@@ -70,7 +70,7 @@ class Message(BaseModel):
 
 
 class ChoicesRequest(GenerationRequest):
-    """What chat and text completions have in common."""
+    """Common part of chat and text completions."""
 
     stream_options: Annotated[StreamOptions | None, IS_OBJECT] = None
     n: Annotated[int, Field(ge=1, le=128), IS_INTEGRAL] | None = None
@@ -166,7 +166,7 @@ else:
 
 
 class Sampling(Decoding):
-    """How an answer is sampled by an engine in this process, which refuses what is wrong.
+    """Sampling parameters of an engine in this process, which refuses what is wrong.
 
     The fields of `DecodingConfig` are fields of a request, with the same names and ranges.
     """

@@ -43,7 +43,7 @@ class Template:
 
 
 class Place:
-    """Where in a chunk the text of a delta is."""
+    """Place of a delta's text in a chunk."""
 
     def __init__(self, choice: Json, holder: Json, slot: str) -> None:
         self.choice = choice

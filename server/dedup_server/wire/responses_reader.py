@@ -63,7 +63,7 @@ ANNOTATION: Final = "response.output_text.annotation.added"
 
 
 class Place(NamedTuple):
-    """Where a text stands in an event: its name, its item, and the dict that holds it.
+    """Place of a text in an event: its name, its item, and the dict that holds it.
 
     `head`: the fields of an event that tell which text it is about.
     """

@@ -1,4 +1,4 @@
-"""What of a chunk must be looked at to know whether it only goes on with a text: read by its types, all else skipped."""
+"""Typed view of a chunk: the fields that tell whether it only continues a text."""
 
 from typing import Any
 

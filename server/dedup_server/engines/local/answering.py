@@ -19,7 +19,7 @@ Send = Callable[[Frames], None]
 
 
 class Generation(Protocol):
-    """What a request's sequences become. `begin`, each of `sequences` to its end, `end`."""
+    """Frames of a request's sequences: `begin`, each of `sequences` to its end, `end`."""
 
     def sequences(self, send: Send) -> list[tuple[list[int], Step]]:
         """Return the prompt and the step of each sequence to decode.

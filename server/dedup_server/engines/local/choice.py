@@ -25,7 +25,7 @@ _TAIL = 24  # characters that tell whether a sentence has ended
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one request chooses tokens.
+    """Settings by which one request chooses tokens.
 
     Args:
         temperature, top_p, top_k, min_p: 0, 1, 0 and 0 are off; at temperature 0 the best token
@@ -223,7 +223,7 @@ def bias_of(
 
 
 def _overlap(text: str, string: str) -> int:
-    """How many characters at the end of `text` begin `string`."""
+    """Return how many characters at the end of `text` begin `string`."""
     return next(
         (
             size

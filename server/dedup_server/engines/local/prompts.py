@@ -150,7 +150,7 @@ class PromptReader:
         )
 
     def _first_token(self) -> int:
-        """What an empty prompt begins with."""
+        """Return the token that an empty prompt begins with."""
         for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):
             if token is not None:
                 return int(token)

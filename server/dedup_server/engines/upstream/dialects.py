@@ -1,4 +1,4 @@
-"""What each kind of server supports when it is to continue an answer: one row a server."""
+"""Table of servers that continue answers, and how each is asked to: one row a server."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +13,7 @@ GoesOn = Literal["continue_final_message", "assistant_message", "no"]
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one kind of server is asked to continue an answer.
+    """One kind of server, and how it is asked to continue an answer.
 
     Args:
         owner: What its list of models names as their owner (`owned_by`).
