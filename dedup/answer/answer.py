@@ -238,7 +238,7 @@ class Answer:
         self.has_failed = False
         self.choices: dict[int, Choice] = {}
         self._num_choices = num_choices
-        self._last: Choice | None = None
+        self._last: Choice | None = None  # that a frame was of, while it runs
         self._has_last_frame = False
         self._is_continued = False
 
@@ -308,7 +308,6 @@ class Answer:
                 channel is not None
                 and delta.part == last.last_part
                 and delta.choice == last.index
-                and last.stage is Stage.RUNNING
                 and not (delta.ends or channel.is_flushed or self._is_continued)
                 and delta.text
             ):
@@ -339,7 +338,7 @@ class Answer:
         for index in dict.fromkeys(indices):
             choice = self._choice(index)
             is_changed = choice.feed(frame, before, after, dropped) or is_changed
-            self._last = choice
+            self._last = choice if choice.stage is Stage.RUNNING else None
         return Decision(before, after, dropped, is_changed=is_changed)
 
     def flush(self) -> list[Delta | Finish]:
@@ -389,6 +388,7 @@ class Answer:
 
     def _stop(self, choice: Choice) -> Decision:
         """Stop at a loop in the last text."""
+        self._last = None
         after: list[Delta | Finish] = []
         if self.heals and choice.can_continue():
             choice.stage = Stage.WAITING

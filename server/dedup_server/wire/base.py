@@ -3,7 +3,6 @@
 from typing import Protocol
 
 from dedup.answer.frame import Decision, Frame
-from dedup.lenient_json import as_text
 from dedup_server.errors import ApiError, upstream_failed
 from dedup_server.wire.sse import Event, EventTooLongError, SSEDecoder
 
@@ -57,9 +56,6 @@ class Reader:
         return frames
 
     def _frame(self, event: Event) -> Frame:
-        data = as_text(event.data)
-        if data is not event.data:
-            event = Event(data, event.name)
         try:
             return self.read(event)
         except ApiError as error:

@@ -95,7 +95,7 @@ class ChatReader(Reader):
         try:
             view = read_view(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return self._read(event)
+            return self._read(event.as_text())
         frame = self._read_plain(event, view)
         if frame is None:
             frame = self._read(event)

@@ -56,6 +56,7 @@ class MessagesReader(Reader):
     def read(self, event: Event) -> Frame:
         if not event.data or event.data == b"[DONE]":
             return Frame([], None, Source(event, {}, []))
+        event = event.as_text()
         message = read_object(event.data)
         kind = message.get("type")
         if kind == "content_block_delta":

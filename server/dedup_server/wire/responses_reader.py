@@ -99,6 +99,7 @@ class ResponsesReader(Reader):
     def read(self, event: Event) -> Frame:
         if not event.data or event.data == b"[DONE]":
             return Frame([], None, Source(event, {}))
+        event = event.as_text()
         message = read_object(event.data)
         kind = message.get("type")
         if message.get("object") == "error":

@@ -6,6 +6,8 @@ Lines end at CR, LF or CRLF and nowhere else: U+2028 inside JSON is text.
 import re
 from typing import Final
 
+from dedup.lenient_json import as_text
+
 DONE: Final = b"data: [DONE]\n\n"
 
 _BOM: Final = b"\xef\xbb\xbf"
@@ -25,6 +27,11 @@ class Event:
 
     def encode(self) -> bytes:
         return self.raw or encode(self.data, self.name)
+
+    def as_text(self) -> "Event":
+        """Return the event with U+FFFD for bytes that are not UTF-8: clients give up on those."""
+        data = as_text(self.data)
+        return self if data is self.data else Event(data, self.name)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Event) and (self.data, self.name) == (other.data, other.name)
