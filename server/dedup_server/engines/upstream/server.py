@@ -81,7 +81,6 @@ class Upstream:
         self._passes_keys = passes_keys and self._key is None
         self._telemetry = telemetry
         self._client = HttpClient(settings.url, timeouts)
-        self._has_been_asked = False
         self._probed_at = float("-inf")
         self._probing = asyncio.Lock()
 
@@ -232,10 +231,9 @@ class Upstream:
         return response.status < 500
 
     def _set_up(self, is_up: bool) -> None:
-        if is_up is not self.is_up or not self._has_been_asked:
-            self._has_been_asked = True
-            self._telemetry.set("upstream_up", int(is_up), self.name)
         self.is_up = is_up
+        # Each time: of several processes the last one to ask is right.
+        self._telemetry.set("upstream_up", int(is_up), self.name)
 
 
 async def read_body(response: Response) -> bytes:
