@@ -41,7 +41,7 @@ def call(request: GenerationRequest) -> Call:
 
 
 class Wired:
-    """What a reader gets for what a server sends; `answer` decides."""
+    """An answer between the reader and the writer of its endpoint; `answer` decides."""
 
     def __init__(
         self,
