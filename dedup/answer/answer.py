@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from dedup.answer import report
 from dedup.answer.channel import Channel, Clock, Editing, no_clock
+from dedup.answer.continuation import Continuation
 from dedup.answer.frame import (
     CONTENT,
     UNCHANGED,
@@ -26,12 +27,14 @@ class Stage(Enum):
     RUNNING -> CUT: it ended at a loop.
     RUNNING -> WAITING -> RUNNING: it stopped at a loop and was continued.
     RUNNING -> WAITING -> CUT: it could not be continued.
+    RUNNING -> OPENED -> RUNNING: a continuation has begun, and goes on without bans.
     """
 
     RUNNING = 0
     WAITING = 1
-    CUT = 2
-    ENDED = 3
+    OPENED = 2
+    CUT = 3
+    ENDED = 4
 
 
 class Choice:
@@ -52,19 +55,36 @@ class Choice:
         self._keeps = keeps
         self._done: set[str] = set()  # parts that the engine ended
         self._loops = False  # a loop was found while the engine went on
-        self._prefix = ""  # goes before the next text
         self._continued: str | None = None  # the part that was cut and goes on
 
     @property
     def is_cut(self) -> bool:
         """Return whether one of the texts stopped at a loop."""
-        return self.stage is Stage.CUT or self.stage is Stage.WAITING
+        return self.stage in (Stage.CUT, Stage.WAITING)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Return whether nothing more that the engine sends reaches the reader."""
+        return self.stage in (Stage.CUT, Stage.WAITING, Stage.OPENED)
+
+    @property
+    def kept(self) -> str:
+        """Return what an opening made behind `given`, for the next call to go on from."""
+        channel = self.parts.get(self._continued or "")
+        return channel.attempt.kept if channel and channel.attempt else ""
 
     @property
     def given(self) -> str:
         """Return the content that the reader got, where the pieces are kept."""
         contents = [channel for channel in self.channels if channel.name == CONTENT]
         return "".join([piece for channel in contents for piece in channel.given or ()])
+
+    @property
+    def tried(self) -> str:
+        """Return the beginning of what the last attempt generated, if nothing of it passed."""
+        channel = self.parts.get(self._continued or "")
+        attempt = channel.attempt if channel else None
+        return attempt.tried if attempt and not attempt.has_passed else ""
 
     def is_unusable(self, reason: str | None) -> bool:
         """Return whether the cut left something that no client may take for complete."""
@@ -84,7 +104,7 @@ class Choice:
             Whether the reader gets anything else than the frame as it came.
         """
         if self.stage is not Stage.RUNNING:
-            if not self.is_cut:
+            if not self.is_stopped:
                 return False  # what comes behind an ordinary end passes
             dropped.append(self.index)
             return True
@@ -97,13 +117,15 @@ class Choice:
         for delta in frame.deltas:
             if delta.choice == self.index:
                 is_edited = self._feed(delta, finish, before) or is_edited
+        if self._continued is not None:
+            return self._judge_attempt(self.parts[self._continued], frame, finish, before, dropped)
         if finish is not None and not (self._heals and self._loops):
             before += self.release()
         is_cut = any(channel.is_cut for channel in self.channels)
         if not is_cut:
             if finish is not None:
                 self.stage = Stage.ENDED
-                if any(channel.filter.removed for channel in self.channels):
+                if any(channel.has_removals for channel in self.channels):
                     is_edited = True
             return is_edited or len(before) > num_before
         # An engine that ended the text itself has nothing to continue.
@@ -118,34 +140,62 @@ class Choice:
             self.stage = Stage.CUT
         return True
 
-    def release(self, name: ChannelName | None = None) -> list[Delta]:
-        """Flush the texts (of one channel), and return what they held."""
+    def release(self, name: ChannelName | None = None, *, is_whole: bool = True) -> list[Delta]:
+        """Flush the texts (of one channel), and return what they held; see `Channel.flush`."""
         held: list[Delta] = []
         for part, channel in self.parts.items():
             if not channel.is_flushed and (name is None or channel.name == name):
-                text = channel.flush()
+                text = channel.flush(is_whole=is_whole)
                 if text:
                     held.append(Delta(self.index, channel.name, part, text))
         return held
 
     def cut(self) -> list[Delta | Finish]:
-        """End at the loop, and return what the reader gets of that."""
-        self.stage = Stage.CUT
+        """End where the engine was stopped, and return what the reader gets of that."""
+        is_opened = self.stage is Stage.OPENED  # and no token is left to go on
+        self.stage = Stage.ENDED if is_opened else Stage.CUT
         ending: list[Delta | Finish] = []
-        ending += self.release()
-        ending.append(Finish(self.index, None, is_cut=True))
+        ending += self.release(is_whole=False)
+        ending.append(Finish(self.index, "length" if is_opened else None, is_cut=not is_opened))
         return ending
 
-    def resume(self, prefix: str) -> None:
-        """Continue behind a cut; `prefix` goes before the next text."""
-        self._prefix = prefix
+    def resume(self, continuation: Continuation) -> None:
+        """Continue the text that was stopped."""
         for part, channel in self.parts.items():
             if channel.is_cut:
-                channel.resume()
                 self._continued = part
-                self._done.discard(part)
+        if self._continued is not None:
+            self.parts[self._continued].resume(continuation)
+            self._done.discard(self._continued)
         self.stage = Stage.RUNNING
         self._loops = False
+
+    def _judge_attempt(
+        self,
+        channel: Channel,
+        frame: Frame,
+        finish: Finish | None,
+        before: list[Delta],
+        dropped: list[int],
+    ) -> bool:
+        """Decide, behind the texts of a frame, how a continuation stands; see `feed`."""
+        attempt = channel.attempt
+        assert attempt is not None
+        reason = finish.reason if finish is not None else None
+        if channel.is_cut or attempt.is_broken:
+            self.stage = Stage.WAITING
+        elif attempt.has_opened or (reason == "length" and attempt.is_opening):
+            self.stage = Stage.OPENED
+        elif finish is not None:
+            before += _moved(frame, self.index)
+            before += self.release(is_whole=reason != "length")
+            # Where the model ends within a sentence, it is asked once more.
+            is_end = reason == "length" or attempt.ends_well
+            self.stage = Stage.ENDED if is_end else Stage.WAITING
+        if self.is_stopped:
+            before += _moved(frame, self.index)
+            dropped.append(self.index)
+        return True
 
     def _feed(self, delta: Delta, finish: Finish | None, before: list[Delta]) -> bool:
         """Filter one piece. Return whether the reader gets anything else in its place."""
@@ -156,14 +206,13 @@ class Choice:
             if delta.ends:
                 self._end(delta.part, before)
             return False
-        if self._prefix and delta.channel == CONTENT:
-            text, self._prefix = self._prefix + text, ""
         if delta.channel != "reasoning":
             before += self.release("reasoning")  # an answer follows: the reasoning has ended
         channel = self._channel(delta)
         given = channel.feed(text)
         self._loops = self._loops or channel.is_cut
-        if (finish is not None or delta.ends) and not (self._heals and channel.is_cut):
+        is_end = finish is not None or delta.ends
+        if is_end and channel.attempt is None and not (self._heals and channel.is_cut):
             given += channel.flush()  # behind a cut, which may be continued, nothing is held
         if delta.ends:
             self._done.add(delta.part)
@@ -175,7 +224,7 @@ class Choice:
         channel = self.parts.get(part)
         if channel is not None:
             self.last_channel, self.last_part = channel, part
-            text = channel.flush()
+            text = channel.flush() if channel.attempt is None else ""
             if text:
                 before.append(Delta(self.index, channel.name, part, text))
             if not channel.is_cut:
@@ -258,6 +307,11 @@ class Answer:
         return any(choice.stage is Stage.WAITING for choice in self.choices.values())
 
     @property
+    def has_opened(self) -> bool:
+        """Return whether a continuation has begun, and needs another call to go on."""
+        return any(choice.stage is Stage.OPENED for choice in self.choices.values())
+
+    @property
     def is_over(self) -> bool:
         """Return whether nothing that may still come reaches the reader: the engine can stop."""
         if len(self.choices) < self._num_choices:
@@ -266,7 +320,7 @@ class Answer:
         for choice in self.choices.values():
             if choice.stage is Stage.RUNNING:
                 return False
-            is_cut = is_cut or choice.stage is not Stage.ENDED
+            is_cut = is_cut or choice.is_stopped
         return is_cut
 
     @property
@@ -278,6 +332,16 @@ class Answer:
     def given(self) -> str:
         """Return the content that the reader got, of an answer that keeps it."""
         return "".join([choice.given for choice in self.choices.values()])
+
+    @property
+    def kept(self) -> str:
+        """Return what an opening made behind `given`."""
+        return "".join([choice.kept for choice in self.choices.values()])
+
+    @property
+    def tried(self) -> str:
+        """Return the beginning of what a continuation generated in vain."""
+        return "".join([choice.tried for choice in self.choices.values()])
 
     @property
     def looped(self) -> str:
@@ -345,24 +409,26 @@ class Answer:
         """End the answer: choices that wait are cut, and held text is released."""
         ending: list[Delta | Finish] = []
         for choice in self.choices.values():
-            if choice.stage is Stage.WAITING:
+            if choice.stage in (Stage.WAITING, Stage.OPENED):
                 ending += choice.cut()
         ending += self.release()
         return ending
+
+    def give_up(self) -> None:
+        """Stop where a continuation failed: the answer ends at the cut."""
+        for choice in self.choices.values():
+            if choice.stage in (Stage.RUNNING, Stage.OPENED):
+                choice.stage = Stage.WAITING
 
     def release(self) -> list[Delta]:
         """Flush all texts, and return what they held."""
         return [delta for choice in self.choices.values() for delta in choice.release()]
 
-    def resume(self, prefix: str = "") -> None:
-        """Continue the choices that wait: the frames that follow are another stream's.
-
-        Args:
-            prefix: Text that the engine continued behind what the reader got.
-        """
+    def resume(self, continuation: Continuation) -> None:
+        """Continue the choices that were stopped: the frames that follow are another stream's."""
         for choice in self.choices.values():
-            if choice.stage is Stage.WAITING:
-                choice.resume(prefix)
+            if choice.stage in (Stage.WAITING, Stage.OPENED):
+                choice.resume(continuation)
         self.tokens.begin_attempt(self._num_bytes)
         self._has_last_frame = False
         self._is_continued = True
@@ -384,7 +450,7 @@ class Answer:
 
     def has_removals(self, choice: int) -> bool:
         """Return whether something was removed from the choice's texts."""
-        return any(channel.filter.removed for channel in self._choice(choice).channels)
+        return any(channel.has_removals for channel in self._choice(choice).channels)
 
     def _stop(self, choice: Choice) -> Decision:
         """Stop at a loop in the last text."""
@@ -403,3 +469,13 @@ class Answer:
                 index, self.editing, self._clock, heals=self.heals, keeps=self._keeps
             )
         return choice
+
+
+def _moved(frame: Frame, choice: int) -> list[Delta]:
+    """Return what the reader gets of a frame's texts, and take it out of the frame."""
+    moved: list[Delta] = []
+    for delta in frame.deltas:
+        if delta.choice == choice and delta.given:
+            moved.append(Delta(choice, delta.channel, delta.part, delta.given))
+            delta.given = ""
+    return moved

@@ -4,9 +4,11 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Final
+from functools import lru_cache, partial
+from typing import Final, Protocol
 
+from dedup.answer.attempt import Attempt
+from dedup.answer.continuation import Continuation
 from dedup.answer.frame import ChannelName
 from dedup.config import FilterConfig, Policy
 from dedup.lenient_json import read_json
@@ -17,6 +19,7 @@ from dedup.text.prompt import asks_again
 Clock = Callable[[], float]
 
 _log: Final = logging.getLogger("dedup.answer")
+_SENTENCES: Final = ("sentences_kept", "sentences_removed", "sentences_flagged")
 _MAX_JSON_CHARS: Final = 4_000_000  # kept to see at a cut whether it is complete
 
 
@@ -57,8 +60,8 @@ class Editing:
         if policy == "strict" and self.history and not asks_again(self.prompt):
             history = self.history
         config = _config(policy, not is_json)
-        text_filter = RepetitionFilter(config, history=history, prompt=self.prompt)
-        return Channel(name, text_filter, clock, is_json=is_json)
+        make = partial(RepetitionFilter, config, history=history, prompt=self.prompt)
+        return Channel(name, make, clock, is_json=is_json)
 
 
 @lru_cache
@@ -66,40 +69,51 @@ def _config(policy: Policy, edit: bool) -> FilterConfig:
     return FilterConfig(policy=policy, edit=edit)
 
 
+class MakeFilter(Protocol):
+    """Makes the filter of a text."""
+
+    def __call__(self, *, begun: str = "") -> RepetitionFilter:
+        """Return a filter that goes on behind `begun`, which the reader has."""
+        ...
+
+
 class Channel:
     """A filtered text.
 
     Text that may turn out to be a repeat is held, and comes with later text. None is lost: where
-    the filter fails, the text passes unfiltered.
+    the filter fails, the text passes unfiltered. A text that is continued behind a loop comes in
+    whole sentences; what is left of one when the attempt ends is withdrawn.
 
     Args:
         name: The kind of text.
-        text_filter: The filter.
+        make_filter: Makes its filter; another one for each attempt to continue it.
         clock: Returns seconds; read twice a piece.
         is_json: The text has to be JSON: `is_whole_json` may be asked.
 
     Attributes:
+        filter: The filter of the attempt that runs, or ran last.
         overhead_seconds: Time spent in the filter.
         longest_hold_seconds: The longest time that a piece was held.
         bytes_in, chars_out: What came, in bytes of UTF-8; what the reader got, in characters.
         is_flushed: The text has ended.
         has_failed: The filter raised: text passes unfiltered from there on.
         given: The pieces that the reader got, where somebody keeps them; else None.
-        fed: The pieces that came, kept likewise.
+        fed: The pieces that came in this attempt, behind what it continues; kept likewise.
         healed: Loops behind which the text was continued.
-        discarded_chars: Characters generated in those loops.
+        discarded_chars: Characters generated in those loops, or withdrawn.
+        attempt: The attempt to continue the text; None before the first.
     """
 
     def __init__(
         self,
         name: ChannelName,
-        text_filter: RepetitionFilter,
+        make_filter: MakeFilter,
         clock: Clock = no_clock,
         *,
         is_json: bool = False,
     ) -> None:
         self.name: ChannelName = name
-        self.filter = text_filter
+        self.filter = make_filter()
         self.overhead_seconds = 0.0
         self.longest_hold_seconds = 0.0
         self.bytes_in = 0
@@ -110,6 +124,10 @@ class Channel:
         self.fed: list[str] = []
         self.healed: list[LoopEvent] = []
         self.discarded_chars = 0
+        self.attempt: Attempt | None = None
+        self._make_filter = make_filter
+        self._past: list[RepetitionFilter] = []  # of earlier attempts
+        self._withdrawn_chars = 0  # of sentences that an attempt did not end
         self._clock = clock
         # Of what is held: characters fed until then, when it came, the text.
         self._held: deque[tuple[int, float, str]] = deque()
@@ -123,12 +141,19 @@ class Channel:
             self.chars_out += len(text)
             return text
         text_filter = self.filter
+        attempt = self.attempt
+        if attempt is not None:
+            text = attempt.join(text)
         began = self._clock()
         try:
             given = text_filter.feed(text)
+            if attempt is not None:
+                given = attempt.feed(given)
             held = text_filter.held_chars if self._held or given != text else 0
         except Exception:
             return self._give_up(text)
+        if attempt is not None:
+            held += len(attempt.gate.held)
         ended = self._clock()
         self.overhead_seconds += ended - began
         if held or self._held:
@@ -144,8 +169,12 @@ class Channel:
             self._keep_json(given)
         return given
 
-    def flush(self) -> str:
-        """Return the rest, at the text's end; nothing the second time."""
+    def flush(self, *, is_whole: bool = True) -> str:
+        """Return the rest, at the text's end; nothing the second time.
+
+        Args:
+            is_whole: Its author ended it. If not, a continued text ends behind its last sentence.
+        """
         if self.is_flushed or self.has_failed:
             self.is_flushed = True
             return ""
@@ -153,6 +182,8 @@ class Channel:
         began = self._clock()
         try:
             given = self.filter.flush()
+            if self.attempt is not None:
+                given = self._end_attempt(self.attempt, given, is_whole=is_whole)
         except Exception:
             return self._give_up("")
         ended = self._clock()
@@ -178,12 +209,49 @@ class Channel:
             return ""
         return "".join(self.fed)[last.start : last.end]
 
-    def resume(self) -> None:
-        """Continue behind a cut: what is fed next stands in the loop's place."""
-        if self.filter.loop:
+    @property
+    def has_removals(self) -> bool:
+        """Return whether something was removed."""
+        return any(one.removed for one in (*self._past, self.filter))
+
+    @property
+    def removed_chars(self) -> int:
+        """Return the number of characters that the reader does not get, loops among them."""
+        filters = (*self._past, self.filter)
+        return sum([one.chars_in - one.chars_out for one in filters]) + self._withdrawn_chars
+
+    def metrics(self) -> dict[str, float]:
+        """Return the filters' metrics, all attempts together; `rep_4` is that of the first."""
+        numbers = self.filter.metrics()
+        numbers["removed_chars"] += self._withdrawn_chars
+        for one in reversed(self._past):
+            earlier = one.metrics()
+            for name in ("removed_chars", *_SENTENCES):
+                numbers[name] += earlier[name]
+            numbers["rep_4"] = earlier["rep_4"]
+        return numbers
+
+    def resume(self, continuation: Continuation) -> None:
+        """Go on behind what the reader has, and what the attempt's opening keeps.
+
+        What else was generated is withdrawn.
+        """
+        passed, kept = "".join(self.given or ()), ""
+        opened: Attempt | None = None
+        if self.filter.ended and self.filter.loop:
             self.healed.append(self.filter.loop)
             self.discarded_chars += self.filter.removed[-1].end - self.filter.removed[-1].start
-        self.filter.resume()
+        if self.attempt is not None:
+            if continuation.opening is None:
+                opened, kept = self.attempt, self.attempt.kept
+            self._withdraw(len(self.attempt.gate.held) - len(kept))
+        self._past.append(self.filter)
+        self.filter = self._make_filter(begun=passed + kept)
+        self.fed = [passed + kept]
+        self.attempt = Attempt(continuation, passed, opened)
+        self.is_flushed = False
+        self._held.clear()
+        self._num_released = len(passed + kept)
 
     @property
     def is_whole_json(self) -> bool:
@@ -199,6 +267,22 @@ class Channel:
         except (ValueError, RecursionError):
             return False
         return True
+
+    def _end_attempt(self, attempt: Attempt, rest: str, *, is_whole: bool) -> str:
+        """Return what the reader gets of the rest of a continued text, and what closes it."""
+        gate = attempt.gate
+        given = gate.feed(rest)
+        if is_whole:
+            given += gate.finish()
+        self._withdraw(len(gate.held))
+        gate.held = ""
+        if gate.fence and (attempt.ends_well or not is_whole):
+            given += f"\n{gate.fence}"
+        return given
+
+    def _withdraw(self, num_chars: int) -> None:
+        self._withdrawn_chars += num_chars
+        self.discarded_chars += num_chars
 
     def _give_up(self, text: str) -> str:
         """Return what was held, and `text`: a fault of ours must not cost the reader a word."""

@@ -1,32 +1,51 @@
 """Healing: an answer that looped is continued from what the reader has, sampled ever more differently.
 
+    loop -> opening -> free continuation -> end
+              ^------------- loop
+
+What the reader has cannot be withdrawn, so a continuation first finishes the sentence that the loop
+left open, or begins another one: the opening, in which the loop's next word is banned. Then the
+engine goes on as it likes. An attempt that finishes no sentence leaves no trace.
+
 A ladder: each rung is one more attempt, and stays in force for the rest of the answer. The same
 request climbs it in the same way.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-MAX_ATTEMPTS = 4
+from dedup.answer.boundary import can_stop, stands_open
 
-_PARAGRAPH = "\n\n"
-_THINKING = ("<think>", "</think>")
-# Tokens of an attempt: a model that is kept from its loop would rather end within a sentence.
-_MIN_TOKENS = 12
-_LIMITS = ("max_tokens", "max_completion_tokens")
+MAX_ATTEMPTS: Final = 4
+OPENING_TOKENS: Final = 16  # the loop's next word is banned for so long
+
+_THINKING: Final = ("<think>", "</think>")
+_LIMITS: Final = ("max_tokens", "max_completion_tokens")
+# What stands before an item's or a sentence's first word: space, a marker, emphasis, quotes.
+_LEAD: Final = re.compile(
+    r"\s*(?:[-*+•>#|]+\s+|\(?\d{1,4}[.):、．]\s*|\(?[A-Za-z][.)]\s+)*[\s*_\"'“‘「『《（(\[]*"
+)
+_WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+|\S")
+_TOKEN_CHARS: Final = 4
+_MAX_REST: Final = 20  # characters; a longer word is the loop itself
+_MAX_FUTILE: Final = 2  # attempts behind a text that could as well stop
+# The rest of a word that the loop was cut in.
+_REST_OF_WORD: Final = re.compile(r"(?:[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|['’](?=\w))+")
+_UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 # What each rung adds; a request that asks for more keeps it. DRY and n-gram bans leave alone what
 # does not repeat. A frequency penalty, which drives a model away from its own words, is for servers
 # that have neither.
-_LADDER: tuple[dict[str, float], ...] = (
+_LADDER: Final[tuple[dict[str, float], ...]] = (
     {"temperature": 0.2, "dry_multiplier": 0.8},
     {"temperature": 0.4, "dry_multiplier": 0.8, "no_repeat_ngram_size": 8},
     {"temperature": 0.7, "dry_multiplier": 1.2, "no_repeat_ngram_size": 6},
     {"temperature": 0.9, "dry_multiplier": 1.6, "no_repeat_ngram_size": 4},
 )
-_LADDER_ELSEWHERE: tuple[dict[str, float], ...] = (
+_LADDER_WITHOUT_DRY: Final[tuple[dict[str, float], ...]] = (
     {"temperature": 0.2, "frequency_penalty": 0.2},
     {"temperature": 0.5, "frequency_penalty": 0.4},
     {"temperature": 0.8, "frequency_penalty": 0.8},
@@ -39,29 +58,52 @@ class Support:
     """Abilities of an engine that can continue an answer.
 
     Args:
-        has_all_methods: It obeys every parameter against repetition that this project has.
-        can_avoid: It can be kept from a given beginning, and from ending at once.
+        methods: The parameters against repetition that it obeys, of those that the ladder has.
+        opens: It lifts an opening's bans by itself, in one call.
     """
 
-    has_all_methods: bool
-    can_avoid: bool
+    methods: frozenset[str] = frozenset({"frequency_penalty"})
+    opens: bool = False
+
+
+ALL_METHODS: Final = frozenset({"dry_multiplier", "no_repeat_ngram_size", "frequency_penalty"})
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Bans at the beginning of a continuation, for its first sentence or `OPENING_TOKENS`.
+
+    Args:
+        banned: The loop's next word; in scripts without spaces, its first characters.
+        stands_open: The text ends within a sentence: no line's end may follow.
+        can_stop: The text may end here.
+        is_own_call: The engine cannot lift the bans by itself: another call goes on.
+    """
+
+    banned: tuple[str, ...]
+    stands_open: bool
+    can_stop: bool
+    is_own_call: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """One attempt to continue an answer.
+    """One call of an engine that continues an answer.
 
     Args:
         prefix: What has been generated; the engine continues behind it.
-        avoided: What is not to come next: the beginning of one more copy of the loop.
+        opening: The bans at its beginning; None if there are none.
         parameters: Sampling parameters in place of the request's own.
+        insertion: Text that goes before what the engine generates.
     """
 
     prefix: str
-    avoided: str
+    opening: Opening | None
     parameters: Mapping[str, Any]
+    insertion: str = ""
 
 
+@dataclass(slots=True)
 class Healing:
     """The attempts to continue one answer.
 
@@ -74,53 +116,81 @@ class Healing:
         attempts: The number of attempts so far.
     """
 
-    def __init__(self, parameters: Mapping[str, Any], prompt: str, support: Support) -> None:
-        self.attempts = 0
-        self._parameters = parameters
-        self._prompt = prompt
-        self._support = support
+    parameters: Mapping[str, Any]
+    prompt: str
+    support: Support
+    attempts: int = field(default=0, init=False)
+    _given: str | None = field(default=None, init=False)  # where the last attempt began
+    _num_futile: int = field(default=0, init=False)  # attempts that began there
+    _banned: tuple[str, ...] = field(default=(), init=False)  # in all of those
 
-    def next(self, given: str, looped: str, num_tokens: int) -> Continuation | None:
+    def next(self, given: str, looped: str, tried: str, num_tokens: int) -> Continuation | None:
         """Return the next attempt; None if the answer has to end.
 
         Args:
             given: The text that the reader has.
             looped: The loop that was cut behind it.
+            tried: What the last attempt generated behind `given`, in vain.
             num_tokens: Tokens generated so far, the loop's among them.
         """
-        if self.attempts == MAX_ATTEMPTS:
+        left = self._left(num_tokens)
+        if self.attempts == MAX_ATTEMPTS or left is None:
             return None
-        left: dict[str, int] = {}
-        for name in _LIMITS:
-            if self._parameters.get(name) is not None:
-                left[name] = int(self._parameters[name]) - num_tokens
-                if left[name] < 1:
-                    return None
+        rest, following = _rest_of_word(given, looped)
+        is_open = stands_open(given + rest, following)
+        may_stop = can_stop(given + rest, following)
+        if given != self._given:
+            self._given, self._num_futile, self._banned = given, 0, ()
+        elif may_stop and self._num_futile == _MAX_FUTILE:
+            return None
+        self._num_futile += 1
+        self._banned += next_words(following) + next_words(tried)
         rung = self.attempts
         self.attempts += 1
-        parameters = {**left, "seed": self._seed(rung), **self._rung(rung, left)}
-        return Continuation(self._prefix(given, rung), looped, parameters)
-
-    def _prefix(self, given: str, rung: int) -> str:
-        # A new paragraph owes least to the one before.
-        if rung == MAX_ATTEMPTS - 1 or not self._support.can_avoid:
-            given += _PARAGRAPH[len(given) - len(given.rstrip("\n")) :]
+        is_own_call = not self.support.opens
         if rung > 0 and given.rfind(_THINKING[0]) > given.rfind(_THINKING[1]):
-            given = given.rstrip() + f"\n{_THINKING[1]}\n\n"  # enough reasoning: now the answer
-        return given
-
-    def _rung(self, rung: int, left: Mapping[str, int]) -> dict[str, float]:
-        """Return the parameters of a rung, or the request's own where they are stronger."""
-        if self._support.has_all_methods:
-            wanted = _LADDER[rung]
+            insertion = f"{rest}\n{_THINKING[1]}\n\n"  # enough reasoning: now the answer
+            opening = Opening((), False, False, is_own_call)
         else:
-            wanted = dict(_LADDER_ELSEWHERE[rung])
-            if self._support.can_avoid:
-                wanted["min_tokens"] = min([_MIN_TOKENS, *left.values()])
-        return {name: self._stronger(name, wanted[name]) for name in wanted}
+            insertion = rest
+            opening = Opening(self._banned, is_open, may_stop, is_own_call)
+        parameters = self._parameters(rung, left)
+        if is_own_call:
+            for name in left or ("max_tokens",):
+                parameters[name] = min(left.get(name, OPENING_TOKENS), OPENING_TOKENS)
+        prefix = (given + insertion).rstrip()
+        return Continuation(prefix, opening, parameters, insertion)
+
+    def freed(self, text: str, num_tokens: int) -> Continuation | None:
+        """Return how the last attempt goes on behind its opening, which made it `text`."""
+        left = self._left(num_tokens)
+        if left is None:
+            return None
+        return Continuation(text.rstrip(), None, self._parameters(self.attempts - 1, left))
+
+    def _left(self, num_tokens: int) -> dict[str, int] | None:
+        """Return the limits that are left of the request's; None if nothing is."""
+        left: dict[str, int] = {}
+        for name in _LIMITS:
+            if self.parameters.get(name) is not None:
+                left[name] = int(self.parameters[name]) - num_tokens
+                if left[name] < 1:
+                    return None
+        return left
+
+    def _parameters(self, rung: int, left: Mapping[str, int]) -> dict[str, Any]:
+        """Return the parameters of a rung, or the request's own where they are stronger."""
+        methods = self.support.methods
+        wanted = (_LADDER if "dry_multiplier" in methods else _LADDER_WITHOUT_DRY)[rung]
+        stronger = {
+            name: self._stronger(name, value)
+            for name, value in wanted.items()
+            if name == "temperature" or name in methods
+        }
+        return {**left, "seed": self._seed(rung), **stronger}
 
     def _stronger(self, name: str, wanted: float) -> float:
-        given = self._parameters.get(name)
+        given = self.parameters.get(name)
         if not isinstance(given, int | float):
             return wanted
         if name == "no_repeat_ngram_size":  # the shorter, the stronger
@@ -128,6 +198,31 @@ class Healing:
         return max(given, wanted)
 
     def _seed(self, rung: int) -> int:
-        text = f"{self._parameters.get('seed')}\0{rung}\0{self._prompt}"
+        text = f"{self.parameters.get('seed')}\0{rung}\0{self.prompt}"
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
         return int.from_bytes(digest[:4], "big") >> 1
+
+
+def _rest_of_word(given: str, looped: str) -> tuple[str, str]:
+    """Return the rest of the word that a loop was cut in, and what followed it."""
+    rest = _REST_OF_WORD.match(looped)
+    is_within = _REST_OF_WORD.match(given[-1:] + "x")
+    if rest is None or not is_within or len(rest.group()) > _MAX_REST:
+        return "", looped
+    return rest.group(), looped[rest.end() :]
+
+
+def next_words(text: str) -> tuple[str, ...]:
+    """Return what a text begins with, behind markers and marks: its first word.
+
+    In scripts without spaces these are the first characters, as many as a token may have.
+    """
+    lead = _LEAD.match(text)
+    start = lead.end() if lead else 0
+    word = _WORD.match(text, start)
+    if word is None:
+        return ()
+    found = word.group()
+    if not _UNSPACED.match(found):
+        return (found,)
+    return tuple(found[:size] for size in range(1, min(len(found), _TOKEN_CHARS) + 1))

@@ -50,7 +50,7 @@ def summary(policy: str, channels: Sequence[Channel]) -> dict[str, Any]:
         if channel.is_cut and channel.filter.loop:
             report["loop"] = {"channel": channel.name, **asdict(channel.filter.loop)}
             break
-    removed = [int(channel.filter.metrics()["removed_chars"]) for channel in measured]
-    report["removed_chars"] = sum(removed)
-    report["removed_sentences"] = sum([channel.filter.sentences_removed for channel in measured])
+    metrics = [channel.metrics() for channel in measured]
+    report["removed_chars"] = int(sum([numbers["removed_chars"] for numbers in metrics]))
+    report["removed_sentences"] = int(sum([numbers["sentences_removed"] for numbers in metrics]))
     return report

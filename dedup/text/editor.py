@@ -68,6 +68,12 @@ class Editor:
         if self._follower:
             self._follower.reset()
 
+    def begin(self, at: int) -> None:
+        """Go on from the input offset `at` on: all text before it was released as it was fed."""
+        self.flush()
+        self.sentences.forget_verdicts()
+        self.resume(at)
+
     def truncate(self, offset: int) -> None:
         """Forget the removals from the input offset `offset` on: a cut removes all of that."""
         removed = self.sentences.removed

@@ -70,6 +70,8 @@ class RepetitionFilter:
         history: earlier texts of the conversation, for the policy `strict`. Their last 262,144
             characters count.
         prompt: the request. Repetition that it asks for, or contains itself, is allowed.
+        begun: what of the text has been released already. It counts, is not changed and not
+            released again; `chars_in` and offsets count it.
 
     Attributes:
         loop: the first loop, in offsets of the input; None if there is none.
@@ -84,6 +86,7 @@ class RepetitionFilter:
         *,
         history: Iterable[str] = (),
         prompt: str | None = None,
+        begun: str = "",
     ) -> None:
         self.config = config or FilterConfig()
         self.loop: LoopEvent | None = None
@@ -110,6 +113,8 @@ class RepetitionFilter:
                 follower = Follower(self.config.loop, allowed)
             self._editor = Editor(sentences, follower)
         self._loop_removals: list[Removal] = []
+        if begun and policy != "off":
+            self._begin(begun)
 
     @property
     def removed(self) -> list[Removal]:
@@ -222,6 +227,21 @@ class RepetitionFilter:
             text = delta
         self.chars_out += len(text)
         return text
+
+    def _begin(self, text: str) -> None:
+        """Read a text that has been released: whatever repeats in it was let pass."""
+        self.chars_in = self.chars_out = len(text)
+        for at in range(0, len(text), _BLOCK_CHARS):
+            block = text[at : at + _BLOCK_CHARS]
+            self._scanner.feed(block)
+            while self._scanner.next_change():
+                pass
+            if self._editor:
+                self._editor.feed(block)
+        self._scanner.resume()
+        self._held.start = len(text)
+        if self._editor:
+            self._editor.begin(len(text))
 
     def _read(self, text: str) -> str:
         """Feed the scanner; return what can be released."""

@@ -115,6 +115,11 @@ class Segmenter:
         """Characters of the pending text that belong to the next segment, whatever follows."""
         return self._certain
 
+    @property
+    def fence(self) -> str:
+        """The mark of the code fence that is open; empty outside of code."""
+        return self._state.fence
+
     def feed(self, text: str) -> None:
         """Append a delta to the pending text."""
         self._text += text

@@ -212,6 +212,11 @@ class SentenceFilter:
         elif head:
             yield self._keep_head()
 
+    def forget_verdicts(self) -> None:
+        """Forget what was removed and counted, but not the sentences."""
+        self.removed = []
+        self.num_kept = self.num_removed = self.num_flagged = 0
+
     def resume(self, at: int) -> None:
         """Go on from the offset `at` on as with a new text. Earlier sentences still count."""
         self._segmenter = Segmenter(self._max_segment_chars)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from dedup.answer.answer import Answer
 from dedup.answer.channel import Editing
-from dedup.answer.continuation import Healing
+from dedup.answer.continuation import Continuation, Healing
 from dedup.answer.frame import UNCHANGED
 from dedup.config import Policy
 from dedup_server.endpoints import CHAT, ENDPOINTS
@@ -99,6 +99,7 @@ class Completion:
             clock=time.perf_counter,
         )
         self._writer = self._endpoint.writer(self.answer, request)
+        self._looped = ""  # the last loop
         self._first_loop: tuple[str, str] | None = None  # the text before it, and the loop
         self._looped_at: float | None = None  # when a loop was found, until there is new text
         self._heal_seconds = 0.0
@@ -219,14 +220,14 @@ class Completion:
         ttft_ms: float | None = None
         if self.first_text_at is not None:
             ttft_ms = round((self.first_text_at - self.started_at) * 1000, 1)
-        removed = [channel.filter.chars_in - channel.filter.chars_out for channel in channels]
+        removed = [channel.removed_chars for channel in channels]
         return {
             "outcome": self.outcome,
             "ttft_ms": ttft_ms,
             "input_tokens": self.answer.tokens.input,
             "output_tokens": self.answer.tokens.output,
             "output_chars": sum([channel.chars_out for channel in channels]),
-            "removed_chars": int(sum(removed)) or None,
+            "removed_chars": sum(removed) or None,
             "loop": loop,
         }
 
@@ -237,14 +238,14 @@ class Completion:
         chat = self._chat
         request = chat if chat is not None and self._engine.is_local else self._request
         call = Call(request, endpoint.path, endpoint.reader())
-        prefix: str | None = None  # what the next attempt continues, until its first frame
+        coming: Continuation | None = None  # until its first frame
 
         def take_continued(frames: Frames) -> Awaitable[None] | None:
-            nonlocal prefix
-            if prefix is not None:
-                answer.resume(prefix)
+            nonlocal coming
+            if coming is not None:
+                answer.resume(coming)
                 self._writer.resume()
-                prefix = None
+                coming = None
             return take(frames)
 
         while True:
@@ -252,25 +253,33 @@ class Completion:
                 with contextlib.suppress(StopGeneration):
                     continues = call.continuation is not None
                     await self._engine.generate(call, take_continued if continues else take)
+                if not answer.is_complete:
+                    raise upstream_failed("the upstream's stream ended before the answer did")
             except ApiError as refused:
-                if prefix is None:
+                if call.continuation is None:
                     raise
                 _log.warning("an answer that looped could not be continued: %s", refused)
-                return  # it ends at the cut
-            if not answer.is_complete:
-                raise upstream_failed("the upstream's stream ended before the answer did")
-            if healing is None or chat is None or not answer.is_waiting:
+                answer.give_up()
                 return
-            given = answer.given
-            if self._first_loop is None:
-                self._first_loop = (given, answer.looped)
-            continuation = healing.next(given, answer.looped, answer.num_tokens)
-            if continuation is None:
+            coming = self._next(healing) if healing is not None else None
+            if coming is None or chat is None:
                 return
-            self._looped_at = self._looped_at or time.perf_counter()
-            prefix = continuation.prefix[len(given) :]
             endpoint = ENDPOINTS[chat.endpoint]
-            call = Call(chat, endpoint.path, endpoint.reader(), continuation)
+            call = Call(chat, endpoint.path, endpoint.reader(), coming)
+
+    def _next(self, healing: Healing) -> Continuation | None:
+        """Return how the answer goes on; None if it has come to its end."""
+        answer = self.answer
+        given = answer.given
+        if answer.has_opened:
+            return healing.freed(given + answer.kept, answer.num_tokens)
+        if not answer.is_waiting:
+            return None
+        self._looped = answer.looped or self._looped
+        if self._first_loop is None:
+            self._first_loop = (given, self._looped)
+        self._looped_at = self._looped_at or time.perf_counter()
+        return healing.next(given, self._looped, answer.tried, answer.num_tokens)
 
     def _validated(self) -> GenerationRequest | None:
         """Return the request in the words of chat, which the engine agrees to."""

@@ -119,7 +119,7 @@ class Telemetry:
         if channel.has_failed:
             self.count("filter_failures", 1, model)
             return
-        numbers = channel.filter.metrics()
+        numbers = channel.metrics()
         for verdict in ("kept", "removed", "flagged"):
             self.count("sentences", numbers[f"sentences_{verdict}"], model, name, verdict)
         self.count("removed_chars", numbers["removed_chars"], model, name)

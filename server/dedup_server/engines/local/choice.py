@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dedup.answer.continuation import OPENING_TOKENS
 from dedup.config import DecodingConfig
 from dedup.logits.detokenizer import Detokenizer
 from dedup.logits.history import TokenHistory
@@ -19,8 +20,23 @@ from dedup_server.engines.local.decoding import Scores
 from dedup_server.engines.local.sampling import choose
 from dedup_server.engines.local.token_text import TokenTexts
 
-_MAX_SENTENCE = 128  # tokens for which an answer that goes on must not end within a sentence
+_MAX_SENTENCE = 128  # tokens for which an opening must not end within a sentence
 _TAIL = 24  # characters that tell whether a sentence has ended
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningTokens:
+    """The tokens of an `Opening`: what may not come at the beginning of a continued text.
+
+    Args:
+        banned: Tokens with which the loop's next word begins.
+        line_ends: Tokens with a line's end, where a sentence stands open; else none.
+        can_stop: The text may end at once.
+    """
+
+    banned: Sequence[int]
+    line_ends: Sequence[int]
+    can_stop: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +55,7 @@ class Sampling:
         min_tokens: Tokens before which nothing ends it.
         num_logprobs: Alternatives that each token comes with; None: no log-probabilities.
         seed: Of the random generator.
-        continues: The end of the text that is continued: it does not end within a sentence then.
-        avoided: Tokens that the first may not be.
+        opening: What may not come at the beginning of a text that is continued.
     """
 
     temperature: float
@@ -57,8 +72,7 @@ class Sampling:
     min_tokens: int
     num_logprobs: int | None
     seed: int | None
-    continues: str = ""
-    avoided: Sequence[int] = ()
+    opening: OpeningTokens | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +135,7 @@ class Choice:
         self._history = history
         self._limit = limit
         self._stream = Detokenizer(tokenizer)
+        self._opening = sampling.opening  # until its sentence has ended
         self._tail = ""  # of the text
         self._held = ""  # may be the beginning of a stop string
         # Of several prompts each has its text by the seed and its own choice alone.
@@ -134,11 +149,9 @@ class Choice:
             scores[sampling.bias[0]] += sampling.bias[1]
         for method in sampling.methods:
             method.apply(self._history, scores, sampling.penalties, sampling.token_sets)
-        if self.num_tokens == 0 and sampling.avoided:
-            scores[list(sampling.avoided)] = -np.inf
-        if sampling.end_tokens and (
-            self.num_tokens < sampling.min_tokens or self._is_within_a_sentence()
-        ):
+        if self._opening is not None:
+            self._ban(self._opening, scores)
+        if sampling.end_tokens and self.num_tokens < sampling.min_tokens:
             scores[list(sampling.end_tokens)] = -np.inf
         temperature = sampling.temperature
         if sampling.varying is not None and np.isfinite(scores.max()):
@@ -162,17 +175,21 @@ class Choice:
             self.finish_reason = "length"
         text = "" if ends else self._stream.feed(token)
         self._tail = (self._tail + text)[-_TAIL:]
+        if self._opening is not None and (
+            self.num_tokens >= _MAX_SENTENCE or _ends_segment(self._tail)
+        ):
+            self._opening = None
         if self.finish_reason:
             text += self._stream.flush()
         return self._until_stop(text)
 
-    def _is_within_a_sentence(self) -> bool:
-        prefix = self._sampling.continues
-        return (
-            bool(prefix)
-            and self.num_tokens < _MAX_SENTENCE
-            and not is_terminated((prefix + self._tail).rstrip())
-        )
+    def _ban(self, opening: OpeningTokens, scores: Scores) -> None:
+        if self.num_tokens < OPENING_TOKENS and opening.banned:
+            scores[list(opening.banned)] = -np.inf
+        if opening.line_ends and not self._tail.strip():
+            scores[list(opening.line_ends)] = -np.inf
+        if not opening.can_stop and self._sampling.end_tokens:
+            scores[list(self._sampling.end_tokens)] = -np.inf
 
     def take_logprobs(self) -> list[TokenLogprob]:
         """Those of the text given out now."""
@@ -220,6 +237,12 @@ def bias_of(
     if max(tokens) >= size:
         raise ValueError(f"logit_bias has token {max(tokens)}; the last is {size - 1}")
     return np.array(tokens), np.array(list(given.values()), np.float32)
+
+
+def _ends_segment(text: str) -> bool:
+    """Return whether a sentence or a line has ended."""
+    text = text.lstrip()
+    return "\n" in text or is_terminated(text.rstrip())
 
 
 def _overlap(text: str, string: str) -> int:

@@ -9,11 +9,12 @@ change each other; one whose reader leaves gives up its place at once.
 
 import asyncio
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from dedup.answer.continuation import Continuation, Support
+from dedup.answer.continuation import ALL_METHODS, Continuation, Opening, Support
 from dedup.config import DecodingConfig, decoding_options
 from dedup.logits.methods import methods_on
 from dedup.logits.tokens import TokenSets, token_sets
@@ -23,7 +24,7 @@ from dedup_server.engines.local.answering import (
     Generation,
     LongInputGeneration,
 )
-from dedup_server.engines.local.choice import Sampling, bias_of
+from dedup_server.engines.local.choice import OpeningTokens, Sampling, bias_of
 from dedup_server.engines.local.decoding import EngineFailedError
 from dedup_server.engines.local.loading import Dtype, LoadedModel, load
 from dedup_server.engines.local.prompts import PromptReader
@@ -48,7 +49,8 @@ DEMO_MODEL = Path(__file__).parents[2] / "demo_model"
 
 log = logging.getLogger("dedup")
 
-_TAIL_CHARS = 64  # of a prefix, to see whether a sentence has ended
+# A line's end in a token, as byte-level tokenizers and SentencePiece write it.
+_LINE_END = re.compile(r"\n|\u010a|<0x0A>")
 
 # The sampling parameters that `DecodingConfig` does not have.
 _SAMPLING = {
@@ -224,7 +226,7 @@ class LocalEngine:
             return None
         if isinstance(request, SampledCompletionRequest) and (request.echo or request.long_input):
             return None
-        return Support(has_all_methods=True, can_avoid=True)
+        return Support(ALL_METHODS, opens=True)
 
     async def generate(self, call: Call, take: Take) -> None:
         """See `Engine.generate`.
@@ -330,18 +332,23 @@ class LocalEngine:
             min_tokens=request.min_tokens or 0,
             num_logprobs=request.num_logprobs,
             seed=request.seed,
-            continues=continuation.prefix[-_TAIL_CHARS:] if continuation else "",
-            avoided=self._first_tokens(continuation.avoided) if continuation else (),
+            opening=self._opening(continuation.opening if continuation else None),
         )
 
-    def _first_tokens(self, text: str) -> tuple[int, ...]:
-        """The tokens with which `text` may begin, after a space or without."""
-        words = text.strip()
-        encoded = [
-            self.loaded.tokenizer(given, add_special_tokens=False)["input_ids"]
-            for given in (words, " " + words, "\n" + words)
-        ]
-        return tuple({tokens[0] for tokens in encoded if tokens}) if words else ()
+    def _opening(self, opening: Opening | None) -> OpeningTokens | None:
+        """Return the tokens of an opening; None if there is none."""
+        if opening is None:
+            return None
+        tokenizer = self.loaded.tokenizer
+        banned: set[int] = set()
+        for word in opening.banned:
+            for text in (word, " " + word):
+                banned.update(tokenizer(text, add_special_tokens=False)["input_ids"][:1])
+        line_ends: list[int] = []
+        if opening.stands_open:
+            vocabulary = tokenizer.get_vocab()
+            line_ends = [vocabulary[piece] for piece in vocabulary if _LINE_END.search(piece)]
+        return OpeningTokens(tuple(banned), line_ends, opening.can_stop)
 
     def _token_sets_of(self, config: DecodingConfig) -> TokenSets:
         if config not in self._token_sets:

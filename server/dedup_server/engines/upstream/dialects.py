@@ -1,14 +1,34 @@
 """Table of servers that continue answers, and how each is asked to: one row a server."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dedup.answer.continuation import Continuation, Support
+from dedup.answer.continuation import OPENING_TOKENS, Continuation, Opening, Support
 from dedup_server.requests.base import GenerationRequest
 from dedup_server.requests.chat import ChatRequest, CompletionRequest
 
 Json = dict[str, Any]
+DRY_TOKENS = 4096  # that llama.cpp's DRY looks back
 GoesOn = Literal["continue_final_message", "assistant_message", "no"]
+
+
+def _no_bans(opening: Opening, sent: Json) -> Json:
+    return {}
+
+
+def _bad_words(opening: Opening, sent: Json) -> Json:
+    """Ban words as vLLM does, with a space before them and without."""
+    return {"bad_words": [*sent.get("bad_words", ()), *opening.banned]} if opening.banned else {}
+
+
+def _biases(opening: Opening, sent: Json) -> Json:
+    """Ban words as llama.cpp does: it splits a text into tokens and bans each of them."""
+    banned = [text for word in opening.banned for text in (word, " " + word)]
+    if opening.stands_open:
+        banned += ["\n", "\n\n"]
+    given = [[int(token), bias] for token, bias in (sent.get("logit_bias") or {}).items()]
+    return {"logit_bias": given + [[text, False] for text in banned]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,22 +38,30 @@ class Dialect:
     Args:
         owner: What its list of models names as their owner (`owned_by`).
         fields: What a chat request carries, beside a last message of the assistant's.
-        bans: The field of a request that bans words; empty where there is none.
+        methods: The parameters against repetition that it obeys; see `Support`.
+        defaults: Parameters that those need in addition.
+        bans: How it bans an opening's words.
+        may_not_end: The fields that keep it from ending within an opening.
     """
 
     owner: str
     fields: tuple[tuple[str, Any], ...] = ()
-    bans: str = ""
+    methods: frozenset[str] = frozenset({"frequency_penalty"})
+    defaults: tuple[tuple[str, Any], ...] = ()
+    bans: Callable[[Opening, Json], Json] = _no_bans
+    may_not_end: tuple[tuple[str, Any], ...] = ()
 
     @property
     def support(self) -> Support:
-        return Support(has_all_methods=False, can_avoid=bool(self.bans))
+        return Support(self.methods)
 
     def continued(self, request: GenerationRequest, continuation: Continuation) -> Json:
         """Return the fields of the request that change when an answer is continued."""
-        changes: Json = dict(continuation.parameters)
-        if self.bans and continuation.avoided.strip():
-            changes[self.bans] = _openings(continuation.avoided)
+        changes: Json = {**dict(self.defaults), **continuation.parameters}
+        if continuation.opening is not None:
+            changes.update(self.bans(continuation.opening, request.sent))
+            if not continuation.opening.can_stop:
+                changes.update(self.may_not_end)
         if isinstance(request, CompletionRequest):
             return {**changes, "prompt": request.prompt + continuation.prefix}
         assert isinstance(request, ChatRequest)
@@ -43,14 +71,21 @@ class Dialect:
 
 
 _FINAL_MESSAGE = (("add_generation_prompt", False), ("continue_final_message", True))
+_MIN_TOKENS = (("min_tokens", OPENING_TOKENS),)
 _DIALECTS = (
-    Dialect("vllm", _FINAL_MESSAGE, bans="bad_words"),
-    Dialect("sglang", _FINAL_MESSAGE, bans="bad_words"),
-    Dialect("llamacpp"),
+    Dialect("vllm", _FINAL_MESSAGE, bans=_bad_words, may_not_end=_MIN_TOKENS),
+    Dialect("sglang", _FINAL_MESSAGE, may_not_end=_MIN_TOKENS),
+    Dialect(
+        "llamacpp",
+        methods=frozenset({"dry_multiplier", "frequency_penalty"}),
+        defaults=(("dry_penalty_last_n", DRY_TOKENS),),  # it takes no -1, and its default is 64
+        bans=_biases,
+        may_not_end=(("ignore_eos", True),),
+    ),
 )
 _BY_OWNER = {dialect.owner: dialect for dialect in _DIALECTS}
 _BY_SETTING: dict[GoesOn, Dialect] = {
-    "continue_final_message": Dialect("", _FINAL_MESSAGE, bans="bad_words"),
+    "continue_final_message": Dialect("", _FINAL_MESSAGE),
     "assistant_message": Dialect(""),
 }
 
@@ -65,14 +100,3 @@ def dialect_of(setting: GoesOn | None, owner: object) -> Dialect | None:
     if setting is not None:
         return _BY_SETTING.get(setting)
     return _BY_OWNER.get(str(owner))
-
-
-def _openings(text: str) -> list[str]:
-    """Return with what `text` begins, as vLLM bans it.
-
-    That is the first words; in scripts without spaces the first characters, cut as a tokenizer may.
-    """
-    words = text.split()
-    if len(words) > 1 and len(words[0]) < 24:
-        return [" ".join(words[:3])]
-    return [words[0][:size] for size in range(2, 6)]

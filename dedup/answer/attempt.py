@@ -1,0 +1,101 @@
+"""An attempt to continue a text: the seam with what the reader has, and whole sentences behind it."""
+
+import re
+from typing import Final
+
+from dedup.answer.boundary import SentenceGate
+from dedup.answer.continuation import OPENING_TOKENS, Continuation
+
+_TRIED_CHARS: Final = 40
+_MAX_IDLE: Final = 160  # pieces of which nothing passes
+_LAST_WORD: Final = re.compile(r"(?<=[\W_])[A-Za-z0-9]+\Z")
+
+
+class Attempt:
+    """An attempt to continue a text.
+
+    Args:
+        continuation: How the engine is asked for it.
+        passed: The text that the reader has.
+        opened: The opening that it goes on with; None if it is one itself.
+
+    Attributes:
+        gate: Lets whole sentences pass.
+        is_broken: It does not fit behind what the reader has: a line's end came where a sentence
+            stands open, or no space where the reader has one. Or it leads nowhere: nothing passes.
+        tried: The beginning of what was generated.
+    """
+
+    def __init__(
+        self, continuation: Continuation, passed: str, opened: "Attempt | None" = None
+    ) -> None:
+        kept = opened.kept if opened is not None else ""
+        self.gate = SentenceGate(passed)
+        self.gate.feed(kept)
+        self.is_broken = False
+        self.tried = ""
+        self._opening = continuation.opening
+        self._insertion = continuation.insertion
+        if opened is not None:
+            self._can_stop = opened.ends_well
+        else:
+            self._can_stop = continuation.opening is not None and continuation.opening.can_stop
+        self._num_passed = self.gate.num_passed
+        self._num_pieces = self._num_idle = 0
+        before = passed + kept + continuation.insertion
+        self._space = before[len(before.rstrip()) :]  # the engine continues before it
+        self._lead: str | None = ""  # space that the engine generated at the seam
+
+    @property
+    def has_passed(self) -> bool:
+        """Return whether the reader got anything of it."""
+        return self.gate.num_passed > self._num_passed
+
+    @property
+    def is_opening(self) -> bool:
+        """Return whether it is the opening of a continuation that another call goes on with."""
+        return self._opening is not None and self._opening.is_own_call
+
+    @property
+    def ends_well(self) -> bool:
+        """Return whether the reader's text can stop where it stands."""
+        return self._can_stop or self.has_passed
+
+    @property
+    def has_opened(self) -> bool:
+        """Return whether its opening is over, and a call without bans has to go on."""
+        return self.is_opening and (self.has_passed or self._num_pieces >= OPENING_TOKENS)
+
+    @property
+    def kept(self) -> str:
+        """Return what was generated and has not passed, up to the last word, which may be half."""
+        return _LAST_WORD.sub("", self.gate.held)
+
+    def feed(self, text: str) -> str:
+        """Feed a piece that was filtered; return what of the text passes."""
+        passed = self.gate.feed(text)
+        self._num_idle = 0 if passed else self._num_idle + 1
+        if self._num_idle > _MAX_IDLE:
+            self.is_broken = True
+        return passed
+
+    def join(self, text: str) -> str:
+        """Return a piece of the text, with the space at the seam once."""
+        self._num_pieces += 1
+        if len(self.tried) < _TRIED_CHARS:
+            self.tried += text
+        if self._lead is None:
+            return text
+        self._lead += text
+        rest = self._lead.lstrip()
+        if not rest:
+            return ""
+        space = self._lead[: len(self._lead) - len(rest)]
+        self._lead = None
+        if self._opening is not None and self._opening.stands_open:
+            self.is_broken = "\n" in space or bool(self._space and not space)
+        if space.startswith(self._space):
+            space = space[len(self._space) :]
+        elif self._space:
+            space = ""
+        return self._insertion + space + rest

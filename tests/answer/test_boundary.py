@@ -1,0 +1,96 @@
+"""Whole sentences: where a text can stop, and the gate that lets them pass."""
+
+from random import Random
+
+import pytest
+
+from dedup.answer.boundary import SentenceGate, can_stop, stands_open
+
+TEXT = """The door was open. She went in, and saw nobody.
+
+1. **Milk** is white.
+2. **Tea**: it is brown
+3. Sugar
+
+Here is how:
+
+```python
+def brew(tea):
+    return tea.strip()
+```
+
+门开着。她走了进去，什么人也没有看见。
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+That was all that there was to say about it."""
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_what_passes_is_a_prefix_that_can_stop_however_the_text_is_cut(seed: int) -> None:
+    random = Random(seed)
+    start = random.randrange(len(TEXT))
+    gate, at, passed = SentenceGate(TEXT[:start]), start, ""
+    while at < len(TEXT):
+        size = random.randrange(1, 12)
+        given = gate.feed(TEXT[at : at + size])
+        at += size
+        passed += given
+        assert TEXT[start:].startswith(passed)
+        assert passed + gate.held == TEXT[start : min(at, len(TEXT))]
+        if given:
+            assert can_stop(TEXT[: start + len(passed)], TEXT[start + len(passed) :])
+    assert passed + gate.finish() == TEXT[start:]
+    assert gate.num_passed == len(TEXT)
+
+
+def test_the_gate_knows_of_an_open_fence() -> None:
+    gate = SentenceGate("Look:\n\n```python\n")
+    assert gate.fence == "```"
+    assert gate.feed("x = 1\n```\nDone. And") == "x = 1\n```\nDone."
+    assert gate.fence == ""
+
+
+def test_half_a_sentence_is_held_at_the_end() -> None:
+    gate = SentenceGate("It is made of ")
+    assert gate.feed("milk. It is sold in") == "milk."
+    assert gate.finish() == ""
+    assert gate.held == " It is sold in"
+
+
+@pytest.mark.parametrize(
+    ("text", "following"),
+    [
+        ("It is made of ", "milk"),
+        ("It is made of milk", " and milk"),
+        ("他走进了", "门里"),
+        ('She said: "I am', " here"),
+    ],
+)
+def test_text_within_a_sentence_stands_open(text: str, following: str) -> None:
+    assert stands_open(text, following)
+    assert not can_stop(text, following)
+
+
+@pytest.mark.parametrize(
+    ("text", "following"),
+    [
+        ("He left.", " He left."),
+        ("他走了。", "他走了。"),
+        ("- 2 cups of milk", "\n- 2 cups of milk"),
+        ("He left.\n\n", "He left."),
+        ('"He left."', ""),
+    ],
+)
+def test_text_behind_a_sentence_can_stop(text: str, following: str) -> None:
+    assert not stands_open(text, following)
+    assert can_stop(text, following)
+
+
+@pytest.mark.parametrize(
+    "text", ["Ingredients:\n", "答案：\n", "## Method\n", "**Method**\n", "3. \n"]
+)
+def test_what_announces_something_cannot_stop(text: str) -> None:
+    assert not can_stop(text)

@@ -1,0 +1,158 @@
+"""How an answer that looped is continued."""
+
+from typing import Any
+
+import pytest
+
+from dedup.answer.attempt import Attempt
+from dedup.answer.continuation import (
+    ALL_METHODS,
+    MAX_ATTEMPTS,
+    OPENING_TOKENS,
+    Continuation,
+    Healing,
+    Opening,
+    Support,
+    next_words,
+)
+
+ELSEWHERE = Support()
+LOCAL = Support(ALL_METHODS, opens=True)
+
+
+def ladder(given: str, support: Support, **parameters: Any) -> list[Continuation]:
+    healing = Healing(parameters, "Hello", support)
+    rungs = [healing.next(given, " a loop", "", 0) for _ in range(MAX_ATTEMPTS)]
+    assert healing.next(given, " a loop", "", 0) is None
+    return [rung for rung in rungs if rung is not None]
+
+
+def test_a_request_that_asks_for_more_keeps_it() -> None:
+    body = {
+        "temperature": 1.5,
+        "frequency_penalty": 2.0,
+        "dry_multiplier": 2.0,
+        "no_repeat_ngram_size": 2,
+    }
+    sent = [{**body, **rung.parameters} for rung in ladder("It is a", LOCAL, **body)]
+    assert [(one["temperature"], one["dry_multiplier"]) for one in sent[:2]] == [(1.5, 2.0)] * 2
+    assert sent[1]["no_repeat_ngram_size"] == 2
+    assert sent[1]["frequency_penalty"] == 2.0
+
+
+def test_only_what_the_engine_obeys_is_sent() -> None:
+    names = {name for rung in ladder("It is a", ELSEWHERE) for name in rung.parameters}
+    assert names == {"temperature", "frequency_penalty", "seed", "max_tokens"}
+    dry = Support(frozenset({"dry_multiplier"}))
+    names = {name for rung in ladder("It is a", dry) for name in rung.parameters}
+    assert names == {"temperature", "dry_multiplier", "seed", "max_tokens"}
+
+
+def test_an_opening_of_its_own_is_short_and_what_follows_has_the_rest() -> None:
+    healing = Healing({"max_completion_tokens": 100}, "Hello", ELSEWHERE)
+    opening = healing.next("It is a ", "b and a b", "", 40)
+    assert opening is not None
+    assert opening.prefix == "It is a"
+    assert opening.parameters["max_completion_tokens"] == OPENING_TOKENS
+    assert opening.opening == Opening(("b",), True, False, True)
+    freed = healing.freed("It is a c and a d ", 56)
+    assert freed is not None
+    assert freed.prefix == "It is a c and a d"
+    assert freed.opening is None
+    assert freed.parameters["max_completion_tokens"] == 44
+    assert freed.parameters["seed"] == opening.parameters["seed"]
+    assert healing.freed("It is a c", 100) is None
+
+
+def test_behind_a_text_that_can_stop_it_is_not_tried_for_long() -> None:
+    healing = Healing({}, "Hello", LOCAL)
+    assert healing.next("He left.", " He left.", "", 0)
+    assert healing.next("He left.", " He left.", "", 0)
+    assert healing.next("He left.", " He left.", "", 0) is None
+    assert healing.next("He left. She came.", " She came.", "", 0)
+
+
+def test_what_was_tried_in_vain_is_banned_next() -> None:
+    healing = Healing({}, "Hello", LOCAL)
+    healing.next("It is a", " b", "", 0)
+    second = healing.next("It is a", " b", "'s thing", 0)
+    assert second is not None
+    assert second.opening is not None
+    assert second.opening.banned == ("b", "b", "s")
+
+
+def test_a_word_that_the_loop_was_cut_in_is_ended() -> None:
+    healing = Healing({}, "Hello", LOCAL)
+    continuation = healing.next("The article'", "s use of words", "", 0)
+    assert continuation is not None
+    assert continuation.insertion == "s"
+    assert continuation.prefix == "The article's"
+    assert continuation.opening is not None
+    assert continuation.opening.banned == ("use",)
+
+
+def test_thinking_that_loops_again_is_closed_so_that_the_model_answers() -> None:
+    rungs = ladder("<think>Is it nine? Wait", LOCAL)
+    assert rungs[0].insertion == ""
+    assert all(rung.insertion == "\n</think>\n\n" for rung in rungs[1:])
+    assert all(rung.prefix == "<think>Is it nine? Wait\n</think>" for rung in rungs[1:])
+    rungs = ladder("<think>It is nine.</think>Nine and", LOCAL)
+    assert {rung.insertion for rung in rungs} == {""}
+
+
+@pytest.mark.parametrize(
+    ("looped", "words"),
+    [
+        (" type of meat", ("type",)),
+        ("\n17. **Emotional Intelligence**: this", ("Emotional",)),
+        ("\n- 1 cup", ("1",)),
+        ("don't go", ("don't",)),
+        ("\n\n3. 机械能守恒", ("机", "机械", "机械能", "机械能守")),
+        ("，它是", ("，",)),
+        ("", ()),
+    ],
+)
+def test_the_next_word_stands_behind_markers_and_marks(looped: str, words: tuple[str, ...]) -> None:
+    assert next_words(looped) == words
+
+
+def attempt(passed: str, *, stands_open: bool = True, insertion: str = "") -> Attempt:
+    opening = Opening((), stands_open, not stands_open, False)
+    return Attempt(Continuation(passed.rstrip(), opening, {}, insertion), passed)
+
+
+@pytest.mark.parametrize(
+    ("passed", "pieces", "joined"),
+    [
+        ("It is a ", [" ", "cat", " on"], "cat on"),
+        ("It is a", [" cat"], " cat"),
+        ("Done.\n\n", ["\n", "\n", "Next"], "Next"),
+        ("Done.\n", ["\n\nNext"], "\nNext"),
+        ("Done.\n\n", [" Next"], "Next"),
+        ("他是", ["一", "个"], "一个"),
+    ],
+)
+def test_the_space_at_a_seam_comes_once(passed: str, pieces: list[str], joined: str) -> None:
+    one = attempt(passed, stands_open=not passed.startswith("Done"))
+    assert "".join(map(one.join, pieces)) == joined
+    assert not one.is_broken
+
+
+@pytest.mark.parametrize("text", ["\n\nA cat", "'s cat"])
+def test_a_continuation_that_does_not_fit_is_broken(text: str) -> None:
+    one = attempt("It is a ")
+    one.join(text)
+    assert one.is_broken
+
+
+def test_an_attempt_of_which_nothing_passes_is_broken_in_the_end() -> None:
+    one = attempt("It is a ")
+    for _ in range(400):
+        one.feed(one.join(" word"))
+    assert one.is_broken
+
+
+def test_a_flood_is_not_the_rest_of_a_word() -> None:
+    continuation = Healing({}, "Hello", LOCAL).next("It is 1000", "0" * 200, "", 0)
+    assert continuation is not None
+    assert continuation.insertion == ""
