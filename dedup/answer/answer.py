@@ -4,6 +4,7 @@ from enum import Enum
 from typing import Any, Final
 
 from dedup.answer import report
+from dedup.answer.attempt import Attempt
 from dedup.answer.channel import Channel, Clock, Editing, no_clock
 from dedup.answer.continuation import Continuation
 from dedup.answer.frame import (
@@ -112,13 +113,23 @@ class Choice:
         for one in frame.finishes or ():
             if one.choice == self.index:
                 finish = one
+        attempt = self._attempt
+        if attempt is not None and _calls_tool(frame, self.index):
+            if attempt.is_opening:  # too short for the call: it is made again
+                self.stage = Stage.OPENED
+                dropped.append(self.index)
+                return True
+            before += self.release(CONTENT)
         is_edited = False
         num_before = len(before)
         for delta in frame.deltas:
             if delta.choice == self.index:
                 is_edited = self._feed(delta, finish, before) or is_edited
-        if self._continued is not None:
-            return self._judge_attempt(self.parts[self._continued], frame, finish, before, dropped)
+        if attempt is not None:
+            self._judge(attempt, frame, finish, before)
+            if self.is_stopped:
+                dropped.append(self.index)
+            return True
         if finish is not None and not (self._heals and self._loops):
             before += self.release()
         is_cut = any(channel.is_cut for channel in self.channels)
@@ -162,7 +173,10 @@ class Choice:
     def resume(self, continuation: Continuation) -> None:
         """Continue the text that was stopped."""
         for part, channel in self.parts.items():
-            if channel.is_cut:
+            if channel.is_cut and channel.name == "reasoning":
+                channel.resume(continuation)
+                channel.flush()  # what follows is the answer
+            elif channel.is_cut:
                 self._continued = part
         if self._continued is not None:
             self.parts[self._continued].resume(continuation)
@@ -170,32 +184,27 @@ class Choice:
         self.stage = Stage.RUNNING
         self._loops = False
 
-    def _judge_attempt(
-        self,
-        channel: Channel,
-        frame: Frame,
-        finish: Finish | None,
-        before: list[Delta],
-        dropped: list[int],
-    ) -> bool:
+    @property
+    def _attempt(self) -> Attempt | None:
+        """Return the attempt to continue a text that runs, if one does."""
+        return self.parts[self._continued].attempt if self._continued is not None else None
+
+    def _judge(
+        self, attempt: Attempt, frame: Frame, finish: Finish | None, before: list[Delta]
+    ) -> None:
         """Decide, behind the texts of a frame, how a continuation stands; see `feed`."""
-        attempt = channel.attempt
-        assert attempt is not None
         reason = finish.reason if finish is not None else None
-        if channel.is_cut or attempt.is_broken:
+        if attempt.is_broken or any(channel.is_cut for channel in self.channels):
             self.stage = Stage.WAITING
         elif attempt.has_opened or (reason == "length" and attempt.is_opening):
             self.stage = Stage.OPENED
-        elif finish is not None:
+        if self.is_stopped or finish is not None:
             before += _moved(frame, self.index)
+        if finish is not None and not self.is_stopped:
             before += self.release(is_whole=reason != "length")
             # Where the model ends within a sentence, it is asked once more.
-            is_end = reason == "length" or attempt.ends_well
+            is_end = reason != "stop" or attempt.ends_well
             self.stage = Stage.ENDED if is_end else Stage.WAITING
-        if self.is_stopped:
-            before += _moved(frame, self.index)
-            dropped.append(self.index)
-        return True
 
     def _feed(self, delta: Delta, finish: Finish | None, before: list[Delta]) -> bool:
         """Filter one piece. Return whether the reader gets anything else in its place."""
@@ -241,11 +250,22 @@ class Choice:
         self.last_part, self.last_channel = delta.part, channel
         return channel
 
+    @property
+    def open_reasoning(self) -> str:
+        """Return the reasoning that looped before there was any content; empty if none did."""
+        last = self.channels[-1] if self.channels else None
+        if last is None or last.name != "reasoning" or not last.is_cut:
+            return ""
+        return "".join(last.given or ())
+
     def can_continue(self) -> bool:
-        """Return whether an engine can continue: at the end of content alone, not complete JSON."""
+        """Return whether an engine can continue: content, or reasoning ahead of any."""
         names = {channel.name for channel in self.channels}
-        if names != {CONTENT} or not self.channels[-1].is_cut:
+        last = self.channels[-1]
+        if not last.is_cut or not names <= {CONTENT, "reasoning"}:
             return False
+        if last.name == "reasoning":
+            return CONTENT not in names and not self._editing.locks_reasoning
         if not self._editing.wants_json:
             return True
         return not all(channel.is_whole_json for channel in self.channels)
@@ -332,6 +352,17 @@ class Answer:
     def given(self) -> str:
         """Return the content that the reader got, of an answer that keeps it."""
         return "".join([choice.given for choice in self.choices.values()])
+
+    @property
+    def open_reasoning(self) -> str:
+        """Return the reasoning that looped before there was any content; empty if none did."""
+        return "".join([choice.open_reasoning for choice in self.choices.values()])
+
+    @property
+    def reasoning(self) -> str:
+        """Return the reasoning that the reader got, of an answer that keeps it."""
+        texts = [channel.given or () for channel in self.channels if channel.name == "reasoning"]
+        return "".join([piece for text in texts for piece in text])
 
     @property
     def kept(self) -> str:
@@ -469,6 +500,12 @@ class Answer:
                 index, self.editing, self._clock, heals=self.heals, keeps=self._keeps
             )
         return choice
+
+
+def _calls_tool(frame: Frame, choice: int) -> bool:
+    return any(
+        delta.choice == choice and delta.channel == "tool_arguments" for delta in frame.deltas
+    )
 
 
 def _moved(frame: Frame, choice: int) -> list[Delta]:

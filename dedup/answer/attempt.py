@@ -5,6 +5,7 @@ from typing import Final
 
 from dedup.answer.boundary import SentenceGate
 from dedup.answer.continuation import OPENING_TOKENS, Continuation
+from dedup.text.segmenter import is_terminated
 
 _TRIED_CHARS: Final = 40
 _MAX_IDLE: Final = 160  # pieces of which nothing passes
@@ -44,6 +45,7 @@ class Attempt:
         self._num_pieces = self._num_idle = 0
         before = passed + kept + continuation.insertion
         self._space = before[len(before.rstrip()) :]  # the engine continues before it
+        self._needs_space = before[-1:].isascii() and is_terminated(before)
         self._lead: str | None = ""  # space that the engine generated at the seam
 
     @property
@@ -94,7 +96,9 @@ class Attempt:
         self._lead = None
         if self._opening is not None and self._opening.stands_open:
             self.is_broken = "\n" in space or bool(self._space and not space)
-        if space.startswith(self._space):
+        if not space and self._needs_space and rest[0].isascii() and rest[0].isalpha():
+            space = " "
+        elif space.startswith(self._space):
             space = space[len(self._space) :]
         elif self._space:
             space = ""

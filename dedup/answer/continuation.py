@@ -95,12 +95,14 @@ class Continuation:
         opening: The bans at its beginning; None if there are none.
         parameters: Sampling parameters in place of the request's own.
         insertion: Text that goes before what the engine generates.
+        reasoning: What the model reasoned before `prefix`, in a field of its own.
     """
 
     prefix: str
     opening: Opening | None
     parameters: Mapping[str, Any]
     insertion: str = ""
+    reasoning: str = ""
 
 
 @dataclass(slots=True)
@@ -167,6 +169,16 @@ class Healing:
         if left is None:
             return None
         return Continuation(text.rstrip(), None, self._parameters(self.attempts - 1, left))
+
+    def answered(self, reasoning: str, num_tokens: int) -> Continuation | None:
+        """Return how reasoning that loops in a field of its own is closed: the answer follows."""
+        left = self._left(num_tokens)
+        if self.attempts == MAX_ATTEMPTS or left is None:
+            return None
+        self.attempts += 1
+        begin, end = _THINKING
+        prefix = f"{begin}\n{reasoning.strip()}\n{end}\n\n"
+        return Continuation(prefix, None, self._parameters(self.attempts - 1, left))
 
     def _left(self, num_tokens: int) -> dict[str, int] | None:
         """Return the limits that are left of the request's; None if nothing is."""

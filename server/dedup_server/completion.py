@@ -10,6 +10,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from dedup.answer.answer import Answer
@@ -272,14 +273,20 @@ class Completion:
         answer = self.answer
         given = answer.given
         if answer.has_opened:
-            return healing.freed(given + answer.kept, answer.num_tokens)
+            freed = healing.freed(given + answer.kept, answer.num_tokens)
+            return replace(freed, reasoning=answer.reasoning) if freed is not None else None
         if not answer.is_waiting:
             return None
         self._looped = answer.looped or self._looped
         if self._first_loop is None:
             self._first_loop = (given, self._looped)
         self._looped_at = self._looped_at or time.perf_counter()
-        return healing.next(given, self._looped, answer.tried, answer.num_tokens)
+        if reasoning := answer.open_reasoning:
+            return healing.answered(reasoning, answer.num_tokens)
+        continuation = healing.next(given, self._looped, answer.tried, answer.num_tokens)
+        if continuation is not None and answer.reasoning:
+            return replace(continuation, reasoning=answer.reasoning)
+        return continuation
 
     def _validated(self) -> GenerationRequest | None:
         """Return the request in the words of chat, which the engine agrees to."""

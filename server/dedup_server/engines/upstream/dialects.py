@@ -42,6 +42,8 @@ class Dialect:
         defaults: Parameters that those need in addition.
         bans: How it bans an opening's words.
         may_not_end: The fields that keep it from ending within an opening.
+        template_options: Options of its chat template without which a model that reasons does not
+            continue a message; it is not told its reasoning then.
     """
 
     owner: str
@@ -50,6 +52,7 @@ class Dialect:
     defaults: tuple[tuple[str, Any], ...] = ()
     bans: Callable[[Opening, Json], Json] = _no_bans
     may_not_end: tuple[tuple[str, Any], ...] = ()
+    template_options: tuple[tuple[str, Any], ...] | None = None
 
     @property
     def support(self) -> Support:
@@ -66,8 +69,13 @@ class Dialect:
             return {**changes, "prompt": request.prompt + continuation.prefix}
         assert isinstance(request, ChatRequest)
         last = {"role": "assistant", "content": continuation.prefix}
-        messages = [*request.body["messages"], last]
-        return {**changes, "messages": messages, **dict(self.fields)}
+        if continuation.reasoning and self.template_options is None:
+            last["reasoning_content"] = continuation.reasoning
+        changes.update(messages=[*request.body["messages"], last], **dict(self.fields))
+        if self.template_options is not None:
+            given = request.sent.get("chat_template_kwargs") or {}
+            changes["chat_template_kwargs"] = {**given, **dict(self.template_options)}
+        return changes
 
 
 _FINAL_MESSAGE = (("add_generation_prompt", False), ("continue_final_message", True))
@@ -81,6 +89,7 @@ _DIALECTS = (
         defaults=(("dry_penalty_last_n", DRY_TOKENS),),  # it takes no -1, and its default is 64
         bans=_biases,
         may_not_end=(("ignore_eos", True),),
+        template_options=(("enable_thinking", False),),
     ),
 )
 _BY_OWNER = {dialect.owner: dialect for dialect in _DIALECTS}
