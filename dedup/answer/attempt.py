@@ -44,7 +44,8 @@ class Attempt:
         self._num_passed = self.gate.num_passed
         self._num_pieces = self._num_idle = 0
         before = passed + kept + continuation.insertion
-        self._space = before[len(before.rstrip()) :]  # the engine continues before it
+        self._space = before[len(before.rstrip()) :]
+        self._is_before_space = len(continuation.prefix) < len(before)
         self._needs_space = before[-1:].isascii() and is_terminated(before)
         self._lead: str | None = ""  # space that the engine generated at the seam
 
@@ -95,7 +96,8 @@ class Attempt:
         space = self._lead[: len(self._lead) - len(rest)]
         self._lead = None
         if self._opening is not None and self._opening.stands_open:
-            self.is_broken = "\n" in space or bool(self._space and not space)
+            has_mark = self._is_before_space and bool(self._space) and not space
+            self.is_broken = "\n" in space or has_mark
         if not space and self._needs_space and rest[0].isascii() and rest[0].isalpha():
             space = " "
         elif space.startswith(self._space):

@@ -29,6 +29,7 @@ _LEAD: Final = re.compile(
     r"\s*(?:[-*+•>#|]+\s+|\(?\d{1,4}[.):、．]\s*|\(?[A-Za-z][.)]\s+)*[\s*_\"'“‘「『《（(\[]*"
 )
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+|\S")
+_FIRST_PIECE: Final = re.compile(r"\A\s*([^\w\s]*\w{0,16})")
 _TOKEN_CHARS: Final = 4
 _MAX_REST: Final = 20  # characters; a longer word is the loop itself
 _MAX_FUTILE: Final = 2  # attempts behind a text that could as well stop
@@ -146,12 +147,14 @@ class Healing:
         elif may_stop and self._num_futile == _MAX_FUTILE:
             return None
         self._num_futile += 1
-        self._banned += next_words(following) + next_words(tried)
+        words = (*self._banned, *next_words(following), *_FIRST_PIECE.findall(tried))
+        self._banned = tuple(dict.fromkeys(filter(None, words)))
         rung = self.attempts
         self.attempts += 1
         is_own_call = not self.support.opens
         if rung > 0 and given.rfind(_THINKING[0]) > given.rfind(_THINKING[1]):
             insertion = f"{rest}\n{_THINKING[1]}\n\n"  # enough reasoning: now the answer
+            is_open = False
             opening = Opening((), False, False, is_own_call)
         else:
             insertion = rest
@@ -160,7 +163,11 @@ class Healing:
         if is_own_call:
             for name in left or ("max_tokens",):
                 parameters[name] = min(left.get(name, OPENING_TOKENS), OPENING_TOKENS)
-        prefix = (given + insertion).rstrip()
+        prefix = given + insertion
+        # Models expect the space in front of the next word, not behind the last one. Where one
+        # goes on with a mark again and again, it gets the space that the reader has.
+        if not is_open or rung < 2:
+            prefix = prefix.rstrip()
         return Continuation(prefix, opening, parameters, insertion)
 
     def freed(self, text: str, num_tokens: int) -> Continuation | None:

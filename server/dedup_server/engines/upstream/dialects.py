@@ -65,6 +65,9 @@ class Dialect:
             changes.update(self.bans(continuation.opening, request.sent))
             if not continuation.opening.can_stop:
                 changes.update(self.may_not_end)
+        if "min_tokens" in changes:
+            limits = [changes[name] for name in _LIMITS if changes.get(name) is not None]
+            changes["min_tokens"] = min([changes["min_tokens"], *limits])
         if isinstance(request, CompletionRequest):
             return {**changes, "prompt": request.prompt + continuation.prefix}
         assert isinstance(request, ChatRequest)
@@ -79,6 +82,7 @@ class Dialect:
 
 
 _FINAL_MESSAGE = (("add_generation_prompt", False), ("continue_final_message", True))
+_LIMITS = ("max_tokens", "max_completion_tokens")
 _MIN_TOKENS = (("min_tokens", OPENING_TOKENS),)
 _DIALECTS = (
     Dialect("vllm", _FINAL_MESSAGE, bans=_bad_words, may_not_end=_MIN_TOKENS),
