@@ -13,7 +13,7 @@ DRY_TOKENS = 4096  # that llama.cpp's DRY looks back
 GoesOn = Literal["continue_final_message", "assistant_message", "no"]
 
 
-def _no_bans(opening: Opening, sent: Json) -> Json:
+def no_bans(opening: Opening, sent: Json) -> Json:
     return {}
 
 
@@ -50,7 +50,7 @@ class Dialect:
     fields: tuple[tuple[str, Any], ...] = ()
     methods: frozenset[str] = frozenset({"frequency_penalty"})
     defaults: tuple[tuple[str, Any], ...] = ()
-    bans: Callable[[Opening, Json], Json] = _no_bans
+    bans: Callable[[Opening, Json], Json] = no_bans
     may_not_end: tuple[tuple[str, Any], ...] = ()
     template_options: tuple[tuple[str, Any], ...] | None = None
 
