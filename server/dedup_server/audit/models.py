@@ -11,7 +11,7 @@ from dedup.lenient_json import read_json, write_json
 from dedup_server.audit.questions import Answer, Parameters, Question
 from dedup_server.endpoints import CHAT, COMPLETIONS
 from dedup_server.engines.base import Call, Frames
-from dedup_server.engines.local.checkpoint import is_local, require_checkpoint
+from dedup_server.engines.local.checkpoint import Checkpoint
 from dedup_server.engines.upstream.server import read_body
 from dedup_server.errors import ApiError, StartupError
 from dedup_server.http.client import (
@@ -52,19 +52,20 @@ class LocalModel:
     """A Hugging Face model in this process.
 
     Args:
-        model: a path or a hub id.
+        model: a folder, a GGUF file or a hub id.
 
     Raises:
         StartupError: there is no model at the path.
     """
 
     def __init__(self, model: str, device: str | None) -> None:
-        require_checkpoint(model)
+        checkpoint = Checkpoint.of(model)
+        checkpoint.require()
         from dedup_server.engines.local.engine import LocalEngine
 
         self.key = model
-        if is_local(model):
-            self.key = f"{model} {_fingerprint(Path(model).expanduser())}"
+        if checkpoint.path is not None:
+            self.key = f"{model} {_fingerprint(checkpoint)}"
         self._model = model
         self._engine = LocalEngine(model, device=device)
 
@@ -241,15 +242,13 @@ def model_of(given: str, device: str | None, api_key: str | None) -> Model:
     return ServedModel(url, name, api_key)
 
 
-def _fingerprint(folder: Path) -> str:
+def _fingerprint(checkpoint: Checkpoint) -> str:
     """Return a hash of the names, sizes and times of a model's files.
 
     It tells answers of a model from those of earlier weights at the same path.
     """
     files = sorted(
-        (one.name, one.stat().st_size, one.stat().st_mtime_ns)
-        for one in folder.iterdir()
-        if one.is_file()
+        (one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in checkpoint.files()
     )
     return hashlib.sha256(repr(files).encode()).hexdigest()[:12]
 

@@ -16,7 +16,7 @@ from dedup_server.audit.compare import Audit, audit, failures, questions_of
 from dedup_server.audit.models import model_of
 from dedup_server.audit.questions import Parameters, read_prompts
 from dedup_server.audit.report import as_json
-from dedup_server.engines.local.checkpoint import is_local
+from dedup_server.engines.local.checkpoint import Checkpoint
 from dedup_server.errors import StartupError
 
 
@@ -92,7 +92,7 @@ def _names(models: Sequence[str]) -> list[str]:
 
 def _name(model: str) -> str:
     if "://" not in model:
-        return Path(model).resolve().name if is_local(model) else model
+        return Checkpoint.of(model).name
     parts = urlsplit(model)
     return parts.fragment or parts.netloc
 

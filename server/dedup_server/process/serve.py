@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dedup.version import build_form, version
-from dedup_server.engines.local.checkpoint import require_checkpoint
+from dedup_server.engines.local.checkpoint import Checkpoint
 from dedup_server.errors import StartupError
 from dedup_server.logs import configure
 from dedup_server.process.reload import Reloader
@@ -41,7 +41,7 @@ def run(load: Callable[[], Settings]) -> None:
     settings = load()
     configure(settings.log_format)
     if settings.model is not None:
-        require_checkpoint(settings.model)
+        Checkpoint.of(settings.model).require()
     raise_file_limit()
     listeners = listen(settings.host, settings.port, settings.workers)
 

@@ -24,6 +24,7 @@ from dedup_server.engines.local.answering import (
     Generation,
     LongInputGeneration,
 )
+from dedup_server.engines.local.checkpoint import Checkpoint
 from dedup_server.engines.local.choice import OpeningTokens, Sampling, bias_of
 from dedup_server.engines.local.decoding import EngineFailedError
 from dedup_server.engines.local.loading import Dtype, LoadedModel, load
@@ -103,7 +104,7 @@ class LocalEngine:
     """Generates with one model.
 
     Args:
-        model: A path or a hub id.
+        model: A folder, a GGUF file or a hub id.
         name: What clients call it.
         max_concurrent: Answers that are generated at once; more wait their turn.
         device, dtype, trust_remote_code: See `Settings`.
@@ -120,11 +121,9 @@ class LocalEngine:
         dtype: Dtype | None = None,
         trust_remote_code: bool = False,
     ) -> None:
-        path = Path(model).expanduser()
-        self._path = str(path) if path.exists() else model
-        self._name = name or (
-            "demo" if path == DEMO_MODEL else path.resolve().name if path.exists() else model
-        )
+        self._checkpoint = Checkpoint.of(model)
+        is_demo = self._checkpoint.path == DEMO_MODEL
+        self._name = name or ("demo" if is_demo else self._checkpoint.name)
         self._options = (device, dtype, max_concurrent, trust_remote_code)
         self._loaded: LoadedModel | None = None
         self._token_sets: dict[DecodingConfig, TokenSets] = {}
@@ -146,7 +145,7 @@ class LocalEngine:
 
     def load(self) -> None:
         """Loads weights and tokenizer. Raises `StartupError` with one line on anything that is wrong with the model."""
-        self._loaded = load(self._path, self._name, *self._options)
+        self._loaded = load(self._checkpoint, self._name, *self._options)
 
     async def start(self) -> None:
         if self._loaded is None:

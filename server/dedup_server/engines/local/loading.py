@@ -1,9 +1,11 @@
 """Loading of models from a path or the Hugging Face hub."""
 
+import io
 import logging
 import os
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,11 +20,13 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     GenerationConfig,
+    GgufConfig,
 )
 
 from dedup_server.engines.local.batching import Batcher
-from dedup_server.engines.local.checkpoint import is_local, require_checkpoint
+from dedup_server.engines.local.checkpoint import Checkpoint
 from dedup_server.engines.local.decoding import Decoder
+from dedup_server.engines.local.gguf_file import read_header
 from dedup_server.engines.local.one_by_one import OneByOne
 from dedup_server.engines.local.paged_engine import UnbatchableError
 from dedup_server.engines.local.token_text import TokenTexts
@@ -66,7 +70,7 @@ class LoadedModel:
 
 
 def load(
-    path: str,
+    checkpoint: Checkpoint,
     name: str,
     device: str | None,
     dtype: Dtype | None,
@@ -76,10 +80,9 @@ def load(
     """Load a model and its tokenizer, and start its decoder.
 
     Args:
-        path: a directory or a hub id.
         name: in the log.
         device: None is the fastest available.
-        dtype: None is float32 on the CPU and the checkpoint's elsewhere.
+        dtype: None is float32 on the CPU; elsewhere the checkpoint's, bfloat16 of a GGUF file.
         max_concurrent: sequences in progress; None is a default.
         trust: run the checkpoint's own code.
 
@@ -87,24 +90,35 @@ def load(
         StartupError: the model cannot be loaded; the message is one line.
     """
     transformers.utils.logging.set_verbosity_error()
+    quiet: AbstractContextManager[object] = nullcontext()
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
+        quiet = redirect_stderr(io.StringIO())  # the loader of GGUF files has a bar of its own
     # Without `trust_remote_code`, transformers would ask on standard input.
     options = {
+        **checkpoint.options,
         "trust_remote_code": trust,
-        "local_files_only": not is_local(path) and not hub_answers(path),
+        "local_files_only": checkpoint.path is None and not hub_answers(checkpoint.source),
     }
-    config = check(path, options)
-    device = device or best_device()
-    log.info("loading %s ...", path)
     begun = time.monotonic()
-    tokenizer = _tokenizer(path, options)
+    config = check(checkpoint, options)
+    device = device or best_device()
+    log.info("loading %s ...", checkpoint.given)
+    tokenizer = _tokenizer(checkpoint, options)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     if dtype is None:
         is_quantized = getattr(config, "quantization_config", None) is not None
-        dtype = "float32" if device == "cpu" and not is_quantized else "auto"
+        if is_quantized or device != "cpu":
+            dtype = "bfloat16" if checkpoint.is_gguf else "auto"
+        else:
+            dtype = "float32"
+    if checkpoint.is_gguf:
+        options["quantization_config"] = GgufConfig(dequantize=True)
     try:
-        model, found = kind.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
+        with quiet:
+            model, found = kind.from_pretrained(
+                checkpoint.source, config=config, dtype=dtype, output_loading_info=True, **options
+            )
     except (
         OSError,
         ValueError,
@@ -115,14 +129,16 @@ def load(
         SafetensorError,
     ) as error:
         raise StartupError(
-            f"{path}: cannot be loaded: {type(error).__name__}: {first_line(error)}"
+            f"{checkpoint.given}: cannot be loaded: {type(error).__name__}: {first_line(error)}"
         ) from None
     missing = found["missing_keys"]
     if missing:  # transformers initializes them randomly: the model would generate noise
         raise StartupError(
-            f"{path}: the weights are incomplete: {len(missing)} are missing,"
+            f"{checkpoint.given}: the weights are incomplete: {len(missing)} are missing,"
             f" such as {min(missing)}"
         )
+    if checkpoint.path and checkpoint.is_gguf:
+        model.generation_config.eos_token_id = read_header(checkpoint.path).end_tokens or None
     try:
         if not getattr(model, "hf_quantizer", None):
             model = model.to(device)
@@ -190,31 +206,31 @@ def prepare(model: Any, tokenizer: Any, max_concurrent: int | None = None) -> Lo
     )
 
 
-def _tokenizer(path: str, options: dict[str, Any]) -> Any:
+def _tokenizer(checkpoint: Checkpoint, options: dict[str, Any]) -> Any:
+    where = "tokenizer.ggml" if checkpoint.is_gguf else "tokenizer.json"
+    problem = f"{checkpoint.given}: has no tokenizer that can be loaded ({where})"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.source, **options)
     except Exception as error:  # a broken tokenizer.json raises a bare Exception
-        raise StartupError(
-            f"{path}: has no tokenizer that can be loaded (tokenizer.json): {first_line(error)}"
-        ) from None
+        raise StartupError(f"{problem}: {first_line(error)}") from None
     if len(tokenizer.get_vocab()) < 2:  # transformers' substitute for missing files
-        raise StartupError(f"{path}: has no tokenizer that can be loaded (tokenizer.json)")
+        raise StartupError(problem)
     return tokenizer
 
 
-def check(model: str, options: dict[str, Any]) -> Any:
+def check(checkpoint: Checkpoint, options: dict[str, Any]) -> Any:
     """Return the config of a model.
 
     Args:
-        model: a path or a hub id.
         options: of `from_pretrained`.
 
     Raises:
         StartupError: the model cannot generate text, or there is no model.
     """
-    require_checkpoint(model)
+    checkpoint.require()
+    model = checkpoint.given
     try:
-        config = AutoConfig.from_pretrained(model, **options)
+        config = AutoConfig.from_pretrained(checkpoint.source, **options)
     except (OSError, ValueError, KeyError) as error:
         reason = first_line(error)
         if "trust_remote_code" in str(error):
