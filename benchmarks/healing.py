@@ -1,183 +1,186 @@
-"""Is a healed answer a better one, or only a longer one?
+"""Do healed answers read well?
 
-    python benchmarks/healing.py                                # the demo model in a server of its own; some minutes on two cores
-    python benchmarks/healing.py --upstream http://127.0.0.1:8001/v1 --model demo    # the same model in vLLM, behind the proxy
-    python benchmarks/healing.py --json out.json
+    make live                                                     # first: the answers
+    .venv/bin/python benchmarks/healing.py live/*_healed.jsonl    # a table; --blind 60 writes seams to be read
 
-100 prompts in English and Chinese, greedily, 512 tokens: without help (policy `off`), cut at the loop (`heal` false), healed, and for
-comparison sampled at temperature 0.8 without help. Loops: share of answers that end in an exact cycle. Ends well: at a sentence's end.
-Log-probability: what the model itself gives a token of the answer, on average. Extra: tokens generated beyond those of the answer.
+Of answers in which a loop was healed: loops left; answers that end as a sentence or a structure does; faults at the
+seam and at the end, as `_seams.py` finds them; log-probability that SmolLM2 itself gives a token of what came behind
+the loop, beside what it gives a token of answers that it sampled freely at the same length (`--sampled`, files of
+unfiltered answers at temperature 0.8); and tokens generated beyond those of the answer.
+
+What the reader had at the loop is the answer to the same request with healing off (`*_cut.jsonl` beside the file).
 """
 
 import argparse
 import json
+import random
 import statistics
-import subprocess
-import sys
-import time
-import urllib.request
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from demo_loops import ends_in_cycle, free_port
-from openai import OpenAI
+from _cycles import onset_of
+from _seams import end_faults, seam_faults
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dedup.text.metrics import distinct_n, rep_n
-from dedup.text.segmenter import is_terminated
-from dedup.text.words import units
-from dedup_server.engines.local.engine import DEMO_MODEL
-
-HERE = Path(__file__).parent
-GREEDY: dict[str, Any] = {"temperature": 0}
-SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "no help": (GREEDY, {"policy": "off"}),
-    "cut": (GREEDY, {"heal": False}),
-    "healed": (GREEDY, {"heal": True}),
-    "no help, sampled at 0.8": ({"temperature": 0.8, "seed": 0}, {"policy": "off"}),
-}
+Row = dict[str, Any]
+CONTEXT = 2048
 
 
-def start(port: int, upstream: str | None) -> "subprocess.Popen[bytes]":
-    command = [
-        sys.executable,
-        "-m",
-        "dedup.cli",
-        "serve",
-        "--port",
-        str(port),
-        *(["--upstream", upstream] if upstream else []),
-    ]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(240):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=2)
-            return server
-        except OSError:
-            time.sleep(0.25)
-    server.kill()
-    sys.exit("the server did not get ready")
+@dataclass(frozen=True)
+class Healed:
+    """An answer that was healed.
+
+    Args:
+        row: The line of `live.py`.
+        before: What the reader had when the loop was found.
+        after: What came behind it.
+        looped: What came there without a filter.
+    """
+
+    row: Row
+    before: str
+    after: str
+    looped: str
 
 
 class Judge:
-    """The model's own opinion of what it said."""
+    """A model's own opinion of a text."""
 
-    def __init__(self) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL)
-        self._model = AutoModelForCausalLM.from_pretrained(DEMO_MODEL, dtype=torch.float32)
+    def __init__(self, path: str) -> None:
+        folder, name = (
+            (str(Path(path).parent), Path(path).name) if path.endswith(".gguf") else (path, None)
+        )
+        options = {"gguf_file": name} if name else {}
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
 
     @torch.inference_mode()
-    def logprob(self, prompt: str, answer: str) -> float | None:
-        """Of a token of the answer, on average."""
+    def logprob(self, prompt: str, before: str, after: str) -> float | None:
+        """Return that of a token of `after`, on average; None if it has none."""
         messages = [{"role": "user", "content": prompt}]
-        before = self.tokenizer.apply_chat_template(
+        asked = self.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True
         )
-        start = len(self.tokenizer(before, add_special_tokens=False)["input_ids"])
-        ids = self.tokenizer(before + answer, add_special_tokens=False, return_tensors="pt")[
-            "input_ids"
-        ][:, :1024]
-        if ids.shape[1] <= start:
+        start = len(self._ids(asked + before.rstrip()))
+        ids = self._ids(asked + before.rstrip() + _joined(before, after))[:CONTEXT]
+        if len(ids) <= start:
             return None
-        scores = self._model(ids).logits[0].log_softmax(-1)
-        return float(scores[start - 1 : -1].gather(1, ids[0, start:, None]).mean())
+        rows = torch.tensor([ids])
+        scores = self._model(rows).logits[0, start - 1 : -1].log_softmax(-1)
+        return float(scores.gather(1, rows[0, start:, None]).mean())
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _joined(before: str, after: str) -> str:
+    return before[len(before.rstrip()) :] + after
+
+
+def rows_in(path: Path) -> dict[str, Row]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {row["id"]: row for row in map(json.loads, lines)}
+
+
+def healed_in(path: Path) -> list[Healed]:
+    """Return the answers of a file that were healed, or in which that was tried."""
+    cut, off = (
+        rows_in(path.with_name(path.name.replace("healed", mode))) for mode in ("cut", "off")
+    )
+    found = []
+    for name, row in rows_in(path).items():
+        before = cut.get(name)
+        if before is None or before["stop_reason"] != "repetition_detected":
+            continue
+        if not row["text"].startswith(before["text"]):
+            continue  # the server did not say the same again
+        size = len(before["text"])
+        text = off[name]["text"] if name in off else ""
+        looped = text[size : size + 200] if text.startswith(before["text"]) else ""
+        found.append(Healed(row, before["text"], row["text"][size:], looped))
+    return found
+
+
+def told(part: int, whole: int) -> str:
+    return f"{part} of {whole} ({part / whole:.0%})" if whole else "-"
+
+
+def cells_of(found: list[Healed], judge: Judge, bar: "tqdm[Any]") -> list[str]:
+    """Return the row of a table."""
+    logprobs, extra = [], []
+    for one in found:
+        bar.update()
+        if one.row["model"] == "smollm2" and one.row["language"] == "en" and one.after.strip():
+            value = judge.logprob(one.row["prompt"], one.before, one.after)
+            logprobs += [] if value is None else [value]
+        extra.append(one.row["generated"] - len(judge._ids(one.row["text"])))
+    num = len(found)
+    seams = [one for one in found if seam_faults(one.before, one.after, one.looped)]
+    ends = [one for one in found if end_faults(one.row["text"])]
+    went_on = sum(bool(one.after.strip()) for one in found)
+    return [
+        str(num),
+        told(went_on, num),
+        str(sum(onset_of(one.row["text"]) is not None for one in found)),
+        told(num - len(ends), num),
+        told(len(seams), went_on),
+        f"{statistics.fmean(logprobs):.2f}" if logprobs else "-",
+        f"{statistics.fmean(extra):.0f}" if extra else "-",
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--sampled", nargs="*", type=Path, default=[], help="unfiltered answers")
+    parser.add_argument("--judge", default=".weights/smollm2.gguf", help="the model that judges")
     parser.add_argument(
-        "--upstream",
-        metavar="URL",
-        help="where the demo model runs; without it, in the server itself",
+        "--blind", type=int, default=0, metavar="N", help="write N seams to be read"
     )
-    parser.add_argument("--model", help="its name there")
-    parser.add_argument("--max-tokens", type=int, default=512)
-    parser.add_argument("--json", type=Path, help="write the answers here")
+    parser.add_argument("--out", type=Path, default=Path("live/seams.jsonl"))
     args = parser.parse_args()
-    prompts = [
-        json.loads(line)
-        for name in ("prompts.jsonl", "prompts_more.jsonl")
-        for line in (HERE / name).read_text(encoding="utf-8").splitlines()
-    ]
-    port = free_port()
-    server = start(port, args.upstream)
-    try:
-        client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=600)
-        model = args.model or client.models.list().data[0].id
-
-        def ask(setting: str, row: dict[str, Any]) -> dict[str, Any]:
-            sampling, repetition = SETTINGS[setting]
-            messages: Any = [{"role": "user", "content": row["prompt"]}]
-            text, last, used = "", None, 0
-            for chunk in client.chat.completions.create(
-                model=model,
-                messages=messages,
-                max_tokens=args.max_tokens,
-                extra_body={"repetition": repetition},
-                stream=True,
-                stream_options={"include_usage": True},
-                **sampling,
-            ):
-                used = chunk.usage.completion_tokens if chunk.usage else used
-                for choice in chunk.choices:
-                    text += choice.delta.content or ""
-                    last = choice if choice.finish_reason else last
-            more = (last.model_extra or {}) if last else {}
-            attempts = len((more.get("repetition") or {}).get("healed", []))
-            return {
-                "text": text,
-                "used": used,
-                "attempts": attempts,
-                "cut": more.get("stop_reason") == "repetition_detected",
-            }
-
-        work = [(setting, row) for setting in SETTINGS for row in prompts]
-        with ThreadPoolExecutor(4) as pool:
-            answers = list(
-                tqdm(pool.map(lambda job: ask(*job), work), total=len(work), unit=" answers")
-            )
-    finally:
-        server.terminate()
-        server.wait(30)
-    judge = Judge()
+    judge = Judge(args.judge)
+    groups: dict[str, list[Healed]] = {}
+    for path in args.files:
+        server, language, *_ = path.stem.rsplit("_", 3)
+        groups.setdefault(f"{server} | {language}", []).extend(healed_in(path))
+    everything = [one for found in groups.values() for one in found]
     print(
-        "| | loops | rep-4 | distinct-2 | characters | ends well | log-probability | extra tokens | attempts | used up |"
+        "| server | prompts | loops | went on | loops left | end well | bad seams | log-probability | extra tokens |"
     )
-    print("| --- |" + " --- |" * 9)
-    for setting in SETTINGS:
-        rows = [
-            (row, answer)
-            for (one, row), answer in zip(work, answers, strict=True)
-            if one == setting
-        ]
-        texts = [answer["text"] for _, answer in rows]
-        words = [units(text) for text in texts]
-        logprobs = [
-            one
-            for row, answer in rows
-            if (one := judge.logprob(row["prompt"], answer["text"])) is not None
-        ]
-        extra = [
-            answer["used"] - len(judge.tokenizer(answer["text"])["input_ids"]) for _, answer in rows
-        ]
+    print("| --- |" + " --- |" * 8)
+    with tqdm(total=len(everything)) as bar:
+        for name, found in groups.items():
+            print(f"| {name} | {' | '.join(cells_of(found, judge, bar))} |")
+    for one in everything:
+        faults = seam_faults(one.before, one.after, one.looped) + end_faults(one.row["text"])
+        if faults:
+            seam = one.before[-60:] + "<|>" + one.after[:60]
+            print(
+                f"{one.row['server']} {one.row['id']}: {'; '.join(faults)}: {seam!r} ... {one.row['text'][-40:]!r}"
+            )
+    values = []
+    for path in args.sampled:
+        for row in tqdm(rows_in(path).values(), desc="sampled"):
+            value = judge.logprob(row["prompt"], "", row["text"])
+            values += [] if value is None else [value]
+    if values:
         print(
-            f"| {setting} | {sum(map(ends_in_cycle, texts))}/{len(texts)} | {statistics.fmean(rep_n(one, 4) for one in words):.3f} "
-            f"| {statistics.fmean(distinct_n(one, 2) for one in words):.3f} | {statistics.fmean(map(len, texts)):.0f} "
-            f"| {statistics.fmean(is_terminated(text.rstrip()) for text in texts):.0%} | {statistics.fmean(logprobs):.2f} "
-            f"| {statistics.fmean(extra):.0f} | {statistics.fmean(answer['attempts'] for _, answer in rows):.2f} "
-            f"| {sum(answer['cut'] for _, answer in rows)}/{len(rows)} |"
+            f"\nsampled freely: log-probability {statistics.fmean(values):.2f} ({len(values)} answers)"
         )
-    if args.json:
-        told = [
-            {"setting": setting, **row, **answer}
-            for (setting, row), answer in zip(work, answers, strict=True)
-        ]
-        args.json.write_text(json.dumps(told, ensure_ascii=False, indent=1), encoding="utf-8")
+    if args.blind:
+        drawn = [one for one in everything if one.after.strip()]
+        drawn = random.Random(0).sample(drawn, min(args.blind, len(drawn)))
+        with args.out.open("w", encoding="utf-8") as out:
+            for number, one in enumerate(drawn):
+                seam = {"number": number, "before": one.before[-300:], "after": one.after[:300]}
+                seam["end"] = one.row["text"][-200:]
+                out.write(json.dumps(seam, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

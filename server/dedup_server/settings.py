@@ -36,7 +36,9 @@ __all__ = ["Settings", "SettingsError", "StartupError", "load"]
 
 _PREFIX = "DEDUP_"
 
-GoesOn = Literal["continue_final_message", "assistant_message", "no"]
+GoesOn = Literal[
+    "vllm", "sglang", "llamacpp", "continue_final_message", "assistant_message", "no"
+]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -52,9 +54,9 @@ class UpstreamSettings(BaseModel):
         models: names that it serves, with `*` and `?` as in file names; without any, the names in
             its own list.
         goes_on: how it is asked to continue a chat completion, for healing.
-            `continue_final_message` (vLLM, SGLang), `assistant_message` (llama.cpp and others that
-            continue a final message of the assistant) or `no`; None is what the owner in its list
-            of models suggests.
+            `vllm`, `sglang` or `llamacpp`; of other servers `continue_final_message` (a field that
+            vLLM has) or `assistant_message` (they continue a last message of the assistant);
+            `no`. None is what the owner in its list of models suggests.
         api_key_env, api_key_file: variable or file that holds its key.
     """
 

@@ -10,7 +10,9 @@ from dedup_server.requests.chat import ChatRequest, CompletionRequest
 
 Json = dict[str, Any]
 DRY_TOKENS = 4096  # that llama.cpp's DRY looks back
-GoesOn = Literal["continue_final_message", "assistant_message", "no"]
+GoesOn = Literal[
+    "vllm", "sglang", "llamacpp", "continue_final_message", "assistant_message", "no"
+]
 
 
 def no_bans(opening: Opening, sent: Json) -> Json:
@@ -97,7 +99,8 @@ _DIALECTS = (
     ),
 )
 _BY_OWNER = {dialect.owner: dialect for dialect in _DIALECTS}
-_BY_SETTING: dict[GoesOn, Dialect] = {
+_BY_SETTING: dict[str, Dialect] = {
+    **_BY_OWNER,
     "continue_final_message": Dialect("", _FINAL_MESSAGE),
     "assistant_message": Dialect(""),
 }
