@@ -18,7 +18,7 @@ LLAMA := .venv-llama
 LLAMA_PYTHON ?= $(LLAMA)/bin/python
 LIVE := .venv-live
 
-.PHONY: serve test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-page live-texts calibrate docs lint types check clean help
+.PHONY: serve test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-page live calibrate docs lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -132,8 +132,8 @@ $(LIVE)/.installed:
 	$(LIVE)/bin/python -m pip install --progress-bar on -c constraints.txt xllamacpp==2026.10.11549 unearth==0.19.0 tqdm
 	@touch $@
 
-live-texts: $(LIVE)/.installed  ## generate answers of real small models into live/; LIVE_ARGS="--help" for options
-	nice -n 15 $(LIVE)/bin/python benchmarks/live_texts.py $(LIVE_ARGS)
+live: $(COMPILED) $(LIVE)/.installed $(VLLM)/.installed  ## real models behind the filter, hours, resumable: texts into live/, and a table; LIVE_ARGS="--help" for options
+	nice -n 15 $(BIN)/python benchmarks/live.py $(LIVE_ARGS)
 
 calibrate: $(READY)  ## judge the loop detector's constants on sources left out; CALIBRATE_ARGS="--help" for options
 	nice -n 15 $(BIN)/python benchmarks/calibrate.py $(CALIBRATE_ARGS)
