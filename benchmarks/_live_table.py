@@ -55,7 +55,7 @@ def cases_of(rows: Iterable[Row]) -> list[Case]:
 
 def is_stopped(answer: Row) -> bool:
     """Return whether an answer ended at a loop, healed or not."""
-    return answer["stop_reason"] == "repetition_detected"
+    return bool(answer["stop_reason"] == "repetition_detected")
 
 
 def is_healed(answer: Row) -> bool:

@@ -115,7 +115,9 @@ def answer_of(job: Job, lane: Lane, versions: Row) -> Row:
     before = lane.generated(server) if counts else 0
     path, body = job.request(lane.model)
     started = time.monotonic()
-    text, last, usage = "", {}, {}
+    text = ""
+    last: Row = {}
+    usage: Row = {}
     for chunk in chunks_of(lane.address, path, body):
         if "error" in chunk:
             raise RuntimeError(chunk["error"])
