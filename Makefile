@@ -20,7 +20,7 @@ WEIGHTS := .weights
 MODEL ?=
 MODEL_FILE := $(if $(filter smollm2,$(MODEL)),$(WEIGHTS)/$(MODEL).gguf)
 
-.PHONY: serve smollm2 test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-page live-texts calibrate docs lint types check clean help
+.PHONY: serve smollm2 test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-page live calibrate docs lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -132,8 +132,8 @@ $(LIVE)/.installed:
 		xllamacpp==2026.10.11549 unearth==0.19.0 tqdm gguf safetensors numpy pytest pytest-asyncio
 	@touch $@
 
-live-texts: $(LIVE)/.installed  ## generate answers of real small models into live/; LIVE_ARGS="--help" for options
-	nice -n 15 $(LIVE)/bin/python benchmarks/live_texts.py $(LIVE_ARGS)
+live: $(COMPILED) $(LIVE)/.installed $(VLLM)/.installed  ## real models behind the filter, hours, resumable: texts into live/, and a table; LIVE_ARGS="--help" for options
+	nice -n 15 $(BIN)/python benchmarks/live.py $(LIVE_ARGS)
 
 calibrate: $(READY)  ## judge the loop detector's constants on sources left out; CALIBRATE_ARGS="--help" for options
 	nice -n 15 $(BIN)/python benchmarks/calibrate.py $(CALIBRATE_ARGS)

@@ -1,11 +1,11 @@
 """Judge every constant of the loop detector on sources that it was not made with.
 
-    make calibrate CALIBRATE_ARGS="--loops loops/*.jsonl --live live/*.jsonl --legit answers/*.jsonl PACKAGES"
+    make calibrate CALIBRATE_ARGS="--loops loops/*.jsonl --live live/*_off.jsonl --legit answers/*.jsonl PACKAGES"
     python benchmarks/calibrate.py ... --sample 20 --only deficit      # a quick look: 20 texts a source, the limits alone
 
-Inputs: `--loops` takes rows of {id, text, onset}, `--live` whole answers {prompt, text, finish} (`live_texts.py`; those that ran to
-their limit and end in a cycle are loops; the others are left out, small models loop for a while in them too), `--legit` files of rows
-{text} or folders of unpacked packages (`_legit_texts.py --fetch`).
+Inputs: `--loops` takes rows of {id, text, onset}, `--live` whole answers {prompt, text, finish} (`*_off.jsonl` of
+`live.py`; those that ran to their limit and end in a cycle are loops; the others are left out, small models loop for a while in them
+too), `--legit` files of rows {text} or folders of unpacked packages (`_legit_texts.py --fetch`).
 
 A source is a package, a model (of rows that name one, also in their id: "aen-gpt4-284"), else a file; live files are grouped by the
 letters that their names begin with. A model's loops and its legitimate answers are one source.
@@ -36,6 +36,7 @@ from typing import Any
 
 import _evidence as evidence
 import numpy as np
+from _cycles import onset_of
 from _evidence import BY_NAME, CONSTANTS, FORMS, NEVER, Constant, Recording, Setting
 from _legit_texts import legit_texts, package_roots
 from numpy.typing import NDArray
@@ -149,38 +150,6 @@ def sampled(texts: Iterable[Text], sample: int) -> Iterator[Text]:
         seen.add(digest)
         taken[text.source] += not text.is_loop
         yield text
-
-
-def onset_of(text: str) -> int | None:
-    """Return where the cycle begins in which a text ends, to the letter or with its numbers folded; None without one."""
-    folded, offsets = [], []
-    for found in re.finditer(r"\d+|[\s\S]", text):
-        folded.append("0" if found[0][0].isdigit() else found[0].lower())
-        offsets.append(found.start())
-    onsets = [tail_cycle(text)]
-    if (start := tail_cycle("".join(folded))) is not None:
-        onsets.append(offsets[start])
-    return min((onset for onset in onsets if onset is not None), default=None)
-
-
-def tail_cycle(text: str, copies: int = 3, span: int = 60) -> int | None:
-    """Return the beginning of the shortest cycle in which a text ends, of at least so many copies and characters; None without one."""
-    back = text.rstrip()[::-1]
-    size = len(back)
-    reach = [0] * size  # Z function: how far `back` repeats itself at each distance
-    left = right = 0
-    for at in range(1, size):
-        if at < right:
-            reach[at] = min(right - at, reach[at - left])
-        while at + reach[at] < size and back[reach[at]] == back[at + reach[at]]:
-            reach[at] += 1
-        if at + reach[at] > right:
-            left, right = at, at + reach[at]
-    for period in range(1, size // copies + 1):
-        cover = reach[period] + period
-        if cover >= max(copies * period, span):
-            return size - cover
-    return None
 
 
 # ---- recordings

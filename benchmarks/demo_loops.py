@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from _cycles import tail_cycle
 from openai import OpenAI
 from tqdm import tqdm
 
@@ -43,16 +44,9 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def ends_in_cycle(text: str, copies: int = 3, chars: int = 60) -> bool:
-    """Whether the end of `text` is `copies` copies or more of one unit, over `chars` characters or more."""
-    text = text.rstrip("\ufffd")
-    for period in range(1, len(text) // copies + 1):
-        equal = 0
-        while equal + period < len(text) and text[-1 - equal] == text[-1 - equal - period]:
-            equal += 1
-        if equal + period >= max(copies * period, chars):
-            return True
-    return False
+def ends_in_cycle(text: str) -> bool:
+    """Return whether a text ends in an exact cycle; its last character may be incomplete."""
+    return tail_cycle(text.rstrip("\ufffd")) is not None
 
 
 def free_port() -> int:

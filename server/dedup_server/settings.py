@@ -36,9 +36,7 @@ __all__ = ["Settings", "SettingsError", "StartupError", "load"]
 
 _PREFIX = "DEDUP_"
 
-GoesOn = Literal[
-    "vllm", "sglang", "llamacpp", "continue_final_message", "assistant_message", "no"
-]
+GoesOn = Literal["vllm", "sglang", "llamacpp", "continue_final_message", "assistant_message", "no"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

@@ -10,9 +10,7 @@ from dedup_server.requests.chat import ChatRequest, CompletionRequest
 
 Json = dict[str, Any]
 DRY_TOKENS = 4096  # that llama.cpp's DRY looks back
-GoesOn = Literal[
-    "vllm", "sglang", "llamacpp", "continue_final_message", "assistant_message", "no"
-]
+GoesOn = Literal["vllm", "sglang", "llamacpp", "continue_final_message", "assistant_message", "no"]
 
 
 def no_bans(opening: Opening, sent: Json) -> Json:
