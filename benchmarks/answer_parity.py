@@ -10,7 +10,7 @@
 `record` starts `dedup serve` from a tree in front of an upstream that replays the answers byte by byte, asks for all of them, and writes
 a JSON line for each: status, headers, body without its chunked framing, and the requests that the upstream got. Answers are made from
 --seed and --data alone; real texts come from the data's loops/, drift/, midrepeat/, legit/ and corpus/, or without data from
-tests/server/traffic.py. Three servers run side by side: one with the defaults, one with `stream_upstream`, one with keys and aliases.
+tests/server/traffic.py. Three servers run side by side: one with the defaults, one with `stream_upstream = false`, one with keys and aliases.
 Left out of a record: x-request-id, date, and headers of the connection; the upstream's port stands as "mock".
 """
 
@@ -80,7 +80,7 @@ CLIENT_KEY = "reader-key-0001"
 UPSTREAM_KEY = "upstream-key-0001"
 SERVERS = {
     "default": "",
-    "streams": "stream_upstream = true\n",
+    "whole": "stream_upstream = false\n",
     "keyed": f'api_keys = ["{CLIENT_KEY}"]\nmax_body_bytes = 65536\nheal = false\n'
     'aliases = { alias = "served-1" }\n',
 }

@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-import itertools
 import http.client
+import itertools
 import json
 import time
 import urllib.request

@@ -26,6 +26,8 @@ Json = dict[str, Any]
 _HEAD: Final = ("id", "object", "created", "model", "system_fingerprint")  # of every chunk
 _MAX_TEMPLATES: Final = 16  # where each chunk has another, learning them costs more than it saves
 _MAX_LEARNED: Final = 4  # chunks of a read that are read one by one until there is a template
+_DATA: Final = b"data: "
+_SEAM: Final = b"\n\ndata: "  # between two events without names
 _IS_DONE: Final = b"[DONE]"
 
 _text: Final = msgspec.json.Decoder(str).decode
@@ -41,8 +43,6 @@ class Template:
         self.part = delta.part
         self.before = before
         self.after = after
-        self.head = b'data: %b"' % before
-        self.seam = b'"%b\n\n%b' % (after, self.head)  # between the texts of two chunks
 
 
 class Place:
@@ -57,10 +57,12 @@ class Place:
 class Source:
     """A chunk as it came, read in full only where somebody wants to change it."""
 
-    def __init__(self, event: Event, template: Template | None = None) -> None:
+    def __init__(
+        self, event: Event, template: Template | None = None, chunk: Json | None = None
+    ) -> None:
         self.event = event
         self.template = template
-        self._chunk: Json | None = None
+        self._chunk = chunk
 
     @property
     def chunk(self) -> Json:
@@ -124,7 +126,7 @@ class ChatReader(Reader):
         event = Event(as_text(body))
         response = read_object(event.data)
         _check_choices(response, "the upstream's answer has no choices")
-        return self._frame_of(Source(event), response, is_whole=True)
+        return self._frame_of(Source(event, None, response), response, is_whole=True)
 
     def _read_plain(self, event: Event, view: ChunkView) -> Frame | None:
         """Return the frame of a chunk that carries a piece of one text; None if it is another."""
@@ -153,7 +155,7 @@ class ChatReader(Reader):
             raise refusal_in(chunk)
         _check_choices(chunk, "the upstream sent a chunk without choices")
         self._template = None  # a chunk of another kind came between
-        return self._frame_of(Source(event), chunk, is_whole=False)
+        return self._frame_of(Source(event, None, chunk), chunk, is_whole=False)
 
     def _frame_of(self, source: Source, chunk: Json, *, is_whole: bool) -> Frame:
         deltas: list[Delta] = []
@@ -566,14 +568,22 @@ def _template_of(data: bytes, delta: Delta) -> Template | None:
 
 def _gathered(received: bytes, template: Template) -> bytes:
     """Make one event of those at the beginning that are alike but for their text."""
-    run, seam, rest = received.rpartition(template.seam)
-    num_seams = run.count(template.seam)
-    if not num_seams or not run.startswith(template.head) or run.count(b"\n\n") != num_seams:
+    if not received.startswith(_DATA):
         return received
-    run = run.replace(template.seam, b"")
-    if not _text_between(run + b'"', len(template.head) - 1, len(run) + 1):
+    before, after = template.before + b'"', b'"' + template.after
+    shortest, end = len(before) + len(after), -len(after)
+    parts = received[len(_DATA) :].split(_SEAM)
+    texts: list[bytes] = []
+    for part in parts:
+        if len(part) < shortest or not (part.startswith(before) and part.endswith(after)):
+            break
+        texts.append(part[len(before) : end])
+    if len(texts) < 2:
+        return received
+    text = b"".join(texts)
+    if not _text_between(b'"%b"' % text, 0, len(text) + 2):
         return received  # not all of them are
-    return run + seam + rest
+    return _DATA + _SEAM.join([b"%b%b%b" % (before, text, after), *parts[len(texts) :]])
 
 
 def _text_between(data: bytes, start: int, end: int) -> str:
