@@ -54,6 +54,7 @@ SERVER = [
     "http/parser",
     "wire/base",
     "wire/chat",
+    "wire/chat_body",
     "wire/messages",
     "wire/responses",
     "wire/responses_reader",

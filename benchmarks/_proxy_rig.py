@@ -94,7 +94,7 @@ def _text_chunk(piece: str) -> bytes:
 
 
 _BEGIN = _STREAM + _chunk({"role": "assistant", "content": ""})
-_END = _chunk({}, "stop") + _framed("[DONE]") + b"0\r\n\r\n"
+_FINISH, _DONE = _chunk({}, "stop"), _framed("[DONE]") + b"0\r\n\r\n"
 
 
 def _json(body: Any) -> bytes:
@@ -112,8 +112,18 @@ def _whole(num_words: int) -> bytes:
         "message": {"role": "assistant", "content": "".join(PROSE[:num_words])},
         "finish_reason": "stop",
     }
-    usage = {"prompt_tokens": 9, "completion_tokens": num_words, "total_tokens": num_words + 9}
-    return _json({**_HEAD, "object": "chat.completion", "choices": [choice], "usage": usage})
+    answer = {**_HEAD, "object": "chat.completion", "choices": [choice]}
+    return _json({**answer, "usage": _usage(num_words)})
+
+
+def _usage(num_words: int) -> dict[str, int]:
+    return {"prompt_tokens": 9, "completion_tokens": num_words, "total_tokens": num_words + 9}
+
+
+@functools.cache
+def _end(num_words: int, with_usage: bool) -> bytes:
+    usage = _framed(json.dumps({**_HEAD, "choices": [], "usage": _usage(num_words)}))
+    return _FINISH + (usage if with_usage else b"") + _DONE
 
 
 class Upstream(asyncio.Protocol):
@@ -174,6 +184,7 @@ class Upstream(asyncio.Protocol):
         self.line = int(spec.get(b"replay", -1))
         self.pieces = PROSE[: int(spec[b"n"])] if self.line < 0 else self.transcripts[self.line]
         self.every, self.at, self.busy = spec[b"every"] / 1e3, 0, True
+        self.with_usage = b'"include_usage":true' in request.replace(b" ", b"")
         Upstream.active += 1
         self.timer = loop.call_later(first, self.begin)
 
@@ -187,7 +198,7 @@ class Upstream(asyncio.Protocol):
         if self.at == len(self.pieces):
             self.busy = False
             Upstream.active -= 1
-            self.transport.write(_END)
+            self.transport.write(_end(len(self.pieces), self.with_usage))
             return
         if self.line >= 0:
             Upstream.lags.append(time.perf_counter() - self.clock - self.at * self.every)

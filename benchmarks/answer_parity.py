@@ -10,7 +10,8 @@
 `record` starts `dedup serve` from a tree in front of an upstream that replays the answers byte by byte, asks for all of them, and writes
 a JSON line for each: status, headers, body without its chunked framing, and the requests that the upstream got. Answers are made from
 --seed and --data alone; real texts come from the data's loops/, drift/, midrepeat/, legit/ and corpus/, or without data from
-tests/server/traffic.py. Three servers run side by side: one with the defaults, one with `stream_upstream`, one with keys and aliases.
+tests/server/traffic.py. Three servers run side by side: one that forwards requests as they
+came (`stream_upstream = false`), one that streams whole answers, one with keys and aliases.
 Left out of a record: x-request-id, date, and headers of the connection; the upstream's port stands as "mock".
 """
 
@@ -79,9 +80,10 @@ TIMEOUT_SECONDS = 60.0
 CLIENT_KEY = "reader-key-0001"
 UPSTREAM_KEY = "upstream-key-0001"
 SERVERS = {
-    "default": "",
+    "default": "stream_upstream = false\n",
     "streams": "stream_upstream = true\n",
     "keyed": f'api_keys = ["{CLIENT_KEY}"]\nmax_body_bytes = 65536\nheal = false\n'
+    "stream_upstream = false\n"
     'aliases = { alias = "served-1" }\n',
 }
 # Headers of answers and upstream requests that differ between any two runs, or belong to one connection.

@@ -55,6 +55,7 @@ class UpstreamSettings(BaseModel):
             `vllm`, `sglang` or `llamacpp`; of other servers `continue_final_message` (a field that
             vLLM has) or `assistant_message` (they continue a last message of the assistant);
             `no`. None is what the owner in its list of models suggests.
+        stream_upstream: request whole answers as streams; None is what `Settings` says.
         api_key_env, api_key_file: variable or file that holds its key.
     """
 
@@ -64,6 +65,7 @@ class UpstreamSettings(BaseModel):
     name: str | None = None
     models: tuple[str, ...] = ()
     goes_on: GoesOn | None = None
+    stream_upstream: bool | None = None
     api_key_env: str | None = None
     api_key_file: Path | None = None
 
@@ -113,8 +115,8 @@ class Settings(BaseSettings):
             `api_keys`, the keys of clients are passed on.
         upstreams: several of them; the requested model selects one.
         aliases: other names of models.
-        stream_upstream: stream from the upstream even if the client does not stream, so that a
-            loop ends at the upstream too.
+        stream_upstream: request whole answers from the upstream as streams, so that a loop ends at
+            the upstream too.
         heal: continue a looping completion differently from the onset of the loop, if the engine
             can.
         api_keys, api_keys_file: keys that clients must send; without any, no key is required. In
@@ -150,7 +152,7 @@ class Settings(BaseSettings):
     upstream_api_key_file: Path | None = None
     upstreams: tuple[UpstreamSettings, ...] = ()
     aliases: dict[str, str] = {}
-    stream_upstream: bool = False
+    stream_upstream: bool = True
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     api_keys_file: Path | None = None
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None

@@ -129,6 +129,8 @@ def test_the_upstream_gets_what_the_client_sent(client: openai.OpenAI, mock: Ups
         "stop": ["END"],
         "top_k": 5,
         "x_vendor": {"a": [1]},
+        "stream": True,
+        "stream_options": {"include_usage": True},
     }
     assert mock.authorizations[-1] == "Bearer client-key"
 

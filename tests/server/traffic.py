@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import itertools
 import json
 import time
 import urllib.request
@@ -195,12 +196,14 @@ class ScriptedUpstream(Upstream):
         hangs: bool,
     ) -> None:
         unwritten: list[bytes] = []
+        num_written = itertools.count()  # in each chunk, so that none of a read are joined: how many
+        # characters of a loop are read would depend on what comes together
 
         async def write(**more: Any) -> None:
             chunk = {
                 "id": "u",
                 "object": "chat.completion.chunk",
-                "created": 1,
+                "created": next(num_written),
                 "model": sent.body["model"],
             }
             unwritten.append(event({**chunk, **more}))

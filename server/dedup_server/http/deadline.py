@@ -54,7 +54,11 @@ class Deadline:
 
     def begin_body(self) -> None:
         """Count pauses between reads from now on."""
+        is_sooner = self._idle_limit < self._limit
         self._limit = self._idle_limit
+        if is_sooner and self._timer is not None:
+            self._timer.cancel()
+            self._check()
 
     def suspend(self) -> None:
         """Count no pauses until `resume`: the consumer is slow, not the server."""

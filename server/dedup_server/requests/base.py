@@ -110,6 +110,24 @@ class GenerationRequest(BaseModel):
         return {name: value for name, value in values.items() if value is not None}
 
     @property
+    def fields(self) -> frozenset[str]:
+        """Return the names of the fields that the client sent."""
+        return frozenset(self._body)
+
+    @property
+    def is_streamable(self) -> bool:
+        """Return whether a stream of the answer holds all that the whole answer would.
+
+        It does not where the answer is more than text, or comes only later.
+        """
+        return not (self._body.get("audio") or self._body.get("background"))
+
+    @property
+    def streaming(self) -> dict[str, Any]:
+        """Return the fields that make it a request for a stream, with its usage."""
+        return {"stream": True}
+
+    @property
     def num_choices(self) -> int:
         """Return how many choices an answer has."""
         return 1

@@ -77,6 +77,11 @@ class ChoicesRequest(GenerationRequest):
     response_format: JsonObject = None
 
     @property
+    def streaming(self) -> dict[str, Any]:
+        options = self._body.get("stream_options") or {}
+        return {"stream": True, "stream_options": {**options, "include_usage": True}}
+
+    @property
     def num_choices(self) -> int:
         return self.n or 1
 

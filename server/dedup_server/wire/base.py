@@ -11,9 +11,13 @@ class Reader:
     """Reads the answer that a server sends in an API's form: streamed, or a whole body.
 
     A subclass for each API has `read` and `read_whole`.
+
+    Attributes:
+        gathers: Nobody needs the events one by one: events that continue a text may be made one.
     """
 
     def __init__(self) -> None:
+        self.gathers = False
         self._decoder = SSEDecoder()
 
     def feed(self, received: bytes) -> list[Frame]:

@@ -16,7 +16,7 @@ from dedup.answer.frame import ChannelName, Decision, Delta, Finish, Frame, Star
 from dedup.lenient_json import as_text, write_json
 from dedup_server.errors import ApiError, upstream_failed
 from dedup_server.wire.base import Reader
-from dedup_server.wire.chat_body import MergedBody
+from dedup_server.wire.chat_body import MergedBody, index_of
 from dedup_server.wire.reading import count, read_object, refusal_in
 from dedup_server.wire.sse import DONE, Event, encode
 from dedup_server.wire.view import ChunkView, read_view
@@ -25,6 +25,9 @@ Json = dict[str, Any]
 
 _HEAD: Final = ("id", "object", "created", "model", "system_fingerprint")  # of every chunk
 _MAX_TEMPLATES: Final = 16  # where each chunk has another, learning them costs more than it saves
+_MAX_LEARNED: Final = 4  # chunks of a read that are read one by one until there is a template
+_DATA: Final = b"data: "
+_SEAM: Final = b"\n\ndata: "  # between two events without names
 _IS_DONE: Final = b"[DONE]"
 
 _text: Final = msgspec.json.Decoder(str).decode
@@ -54,10 +57,12 @@ class Place:
 class Source:
     """A chunk as it came, read in full only where somebody wants to change it."""
 
-    def __init__(self, event: Event, template: Template | None = None) -> None:
+    def __init__(
+        self, event: Event, template: Template | None = None, chunk: Json | None = None
+    ) -> None:
         self.event = event
         self.template = template
-        self._chunk: Json | None = None
+        self._chunk = chunk
 
     @property
     def chunk(self) -> Json:
@@ -77,6 +82,22 @@ class ChatReader(Reader):
         self._last = (-1, "")  # choice and part of the last chunk
         self._running: set[int] = set()
         self._ended: set[int] = set()
+
+    def feed(self, received: bytes) -> list[Frame]:
+        if not self.gathers:
+            return super().feed(received)
+        frames: list[Frame] = []
+        for _ in range(_MAX_LEARNED):  # the first chunks, up to two that are alike
+            end = 0 if self._template is not None else received.find(b"\n\n") + 2
+            if end < 2 or end == len(received):
+                break
+            frames += super().feed(received[:end])
+            received = received[end:]
+            if frames and frames[-1].error is not None:
+                return frames
+        if self._template is not None and self._decoder.is_between:
+            received = _gathered(received, self._template)
+        return frames + super().feed(received)
 
     def read(self, event: Event) -> Frame:
         data = event.data
@@ -105,7 +126,7 @@ class ChatReader(Reader):
         event = Event(as_text(body))
         response = read_object(event.data)
         _check_choices(response, "the upstream's answer has no choices")
-        return self._frame_of(Source(event), response, is_whole=True)
+        return self._frame_of(Source(event, None, response), response, is_whole=True)
 
     def _read_plain(self, event: Event, view: ChunkView) -> Frame | None:
         """Return the frame of a chunk that carries a piece of one text; None if it is another."""
@@ -134,13 +155,13 @@ class ChatReader(Reader):
             raise refusal_in(chunk)
         _check_choices(chunk, "the upstream sent a chunk without choices")
         self._template = None  # a chunk of another kind came between
-        return self._frame_of(Source(event), chunk, is_whole=False)
+        return self._frame_of(Source(event, None, chunk), chunk, is_whole=False)
 
     def _frame_of(self, source: Source, chunk: Json, *, is_whole: bool) -> Frame:
         deltas: list[Delta] = []
         finishes: list[Finish] = []
         for position, choice in enumerate(chunk["choices"]):
-            index = _index(choice, position)
+            index = index_of(choice, position)
             self._running.add(index)
             for part, tool in _new_calls(choice):
                 deltas.append(Delta(index, "tool_arguments", part, "", tool=tool))
@@ -183,6 +204,7 @@ class ChatWriter:
         self._is_continued = False
         self._has_usage = False
         self._offsets: dict[int, int] = {}  # characters that log-probabilities were given for
+        self._is_collected = False  # nothing is streamed to the reader
         self._body = MergedBody(is_chat=is_chat)
         self._raw = b""
 
@@ -218,14 +240,21 @@ class ChatWriter:
         self._learn_head()
 
     def add(self, frame: Frame, decision: Decision) -> None:
-        if frame.is_whole and isinstance(frame.source, Source) and not self._is_continued:
-            if not decision.is_changed:
-                self._raw = frame.source.event.data
-            self._body.begin(frame.source.chunk)
-            self._has_usage = True  # or it has none, as it came
-            self._first = frame.source
-            self._edit(frame.source.chunk, frame, decision)
-            return
+        source = frame.source
+        self._is_collected = True
+        if isinstance(source, Source) and not self._is_continued:
+            template = source.template
+            if template is not None and not (decision.before or decision.after or decision.dropped):
+                self._body.add_text(template.choice, template.part, frame.deltas[0].given)
+                return
+            if frame.is_whole:
+                if not decision.is_changed:
+                    self._raw = source.event.data
+                self._body.begin(source.chunk)
+                self._has_usage = True  # or it has none, as it came
+                self._first = source
+                self._edit(source.chunk, frame, decision)
+                return
         for chunk in self._chunks(frame, decision):
             self._body.add(chunk)
 
@@ -236,6 +265,9 @@ class ChatWriter:
         for chunk in last:
             self._body.add(chunk)
         response = self._body.response()
+        for position, choice in enumerate(response["choices"]):
+            if choice.get("logprobs") and self._answer.has_removals(index_of(choice, position)):
+                choice["logprobs"] = None  # they belong to the text as it came
         if self._body.is_begun and self._is_continued:
             response["usage"] = {**(response.get("usage") or {}), **self._usage()}
         elif not self._body.is_begun:
@@ -277,7 +309,7 @@ class ChatWriter:
         kept = []
         deltas = iter([delta for delta in frame.deltas if delta.text])
         for position, choice in enumerate(chunk["choices"]):
-            index = _index(choice, position)
+            index = index_of(choice, position)
             is_edited = False
             places = list(_texts(choice))
             for _, _, holder, slot in places:
@@ -286,7 +318,7 @@ class ChatWriter:
                 is_edited = is_edited or delta.given != delta.text
             if index in decision.dropped:
                 continue
-            if is_edited and choice.get("logprobs"):
+            if is_edited and choice.get("logprobs") and not self._is_collected:
                 choice["logprobs"] = None  # they belong to the text as it came
             finish: Finish | None = None
             for one in frame.finishes or ():
@@ -296,7 +328,7 @@ class ChatWriter:
                 choice.update(self._cut(index, finish.reason))
             elif finish is not None and answer.has_removals(index):
                 choice["repetition"] = answer.summary(index)
-            if finish is not None or not is_edited or _carries(choice):
+            if finish is not None or not is_edited or self._is_collected or _carries(choice):
                 kept.append(choice)
         chunk["choices"] = kept
 
@@ -405,6 +437,8 @@ class ChatWriter:
 
     def _chunk(self, index: int, body: Json) -> Json:
         choice = {"index": index, **body, "logprobs": None, "finish_reason": None}
+        if self._is_collected and not self._is_made:
+            del choice["logprobs"]  # of other servers only some have it
         return {**self._learn_head(), "choices": [choice], **self._extra}
 
     def _body_of(self, part: str, text: str) -> Json:
@@ -465,7 +499,7 @@ def _texts(choice: Json) -> Iterator[tuple[ChannelName, str, Json, str]]:
     for position, call in enumerate(calls if isinstance(calls, list) else []):
         function: Any = call.get("function") if isinstance(call, dict) else None
         if _has_arguments(function):
-            yield "tool_arguments", f"tool_calls.{_index(call, position)}", function, "arguments"
+            yield "tool_arguments", f"tool_calls.{index_of(call, position)}", function, "arguments"
     function = body.get("function_call")
     if _has_arguments(function):
         yield "tool_arguments", "function_call", function, "arguments"
@@ -479,7 +513,7 @@ def _new_calls(choice: Json) -> Iterator[tuple[str, tuple[str, str]]]:
         if isinstance(call, dict) and isinstance(call.get("id"), str):
             function = call.get("function")
             name = function.get("name") if isinstance(function, dict) else None
-            yield f"tool_calls.{_index(call, position)}", (call["id"], str(name or ""))
+            yield f"tool_calls.{index_of(call, position)}", (call["id"], str(name or ""))
 
 
 def _has_arguments(function: Any) -> bool:
@@ -518,17 +552,38 @@ def _template_of(data: bytes, delta: Delta) -> Template | None:
     """Return the template of the next chunks, if they are like `data`."""
     text = _encode(delta.text)
     before, found, after = data.partition(text)
-    starts = (b'"content":', b'"content": ', b'"text":', b'"text": ')
-    if not found or text in after or b"\n" in data or not before.endswith(starts):
+    name = b'"%b":' % delta.part.encode()
+    if not found or text in after or b"\n" in data or not before.rstrip().endswith(name):
         return None
     choice = read_object(data)["choices"][0]
     if "text" in choice:
         choice["text"] = ""
     else:
-        choice["delta"]["content"] = ""
-    if _carries(choice) or choice.get("logprobs"):
+        choice["delta"][delta.part] = ""
+    has_list = any(isinstance(value, list) and value for value in choice.values())
+    if _carries(choice) or choice.get("logprobs") or has_list:
         return None
     return Template(delta, before, after)
+
+
+def _gathered(received: bytes, template: Template) -> bytes:
+    """Make one event of those at the beginning that are alike but for their text."""
+    if not received.startswith(_DATA):
+        return received
+    before, after = template.before + b'"', b'"' + template.after
+    shortest, end = len(before) + len(after), -len(after)
+    parts = received[len(_DATA) :].split(_SEAM)
+    texts: list[bytes] = []
+    for part in parts:
+        if len(part) < shortest or not (part.startswith(before) and part.endswith(after)):
+            break
+        texts.append(part[len(before) : end])
+    if len(texts) < 2:
+        return received
+    text = b"".join(texts)
+    if not _text_between(b'"%b"' % text, 0, len(text) + 2):
+        return received  # not all of them are
+    return _DATA + _SEAM.join([b"%b%b%b" % (before, text, after), *parts[len(texts) :]])
 
 
 def _text_between(data: bytes, start: int, end: int) -> str:
@@ -537,11 +592,6 @@ def _text_between(data: bytes, start: int, end: int) -> str:
         return _text(data[start:end])
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return ""
-
-
-def _index(holder: Json, position: int) -> int:
-    index = holder.get("index")
-    return index if isinstance(index, int) else position
 
 
 def _check_choices(chunk: Json, otherwise: str) -> None:

@@ -171,7 +171,8 @@ class MessagesWriter:
         self._is_closed = False
         self._running: set[int] = set()
         self._reasons: list[str] = []
-        self._message: Json = {}  # the body of an answer that is not streamed
+        self._message: Json = {"content": []}  # the body of an answer that is not streamed
+        self._open: dict[str, Json] = {}  # its blocks that came in events, by their index
         self._raw = b""
 
     def write(self, frame: Frame, decision: Decision) -> bytes:
@@ -240,8 +241,12 @@ class MessagesWriter:
                 self._of_part[_key(delta)] = delta.part
                 self._blocks[delta.part].last[delta.part] = holder
             return
+        is_made = not isinstance(source, Source) or self._is_continued
+        if isinstance(source, Source) and not is_made:
+            self._add_event(source, frame)
         for delta in [*decision.before, *frame.deltas]:
-            self._add(delta)
+            if delta.choice not in decision.dropped:
+                self._add(delta)
         for piece in decision.after:
             if isinstance(piece, Delta):
                 self._add(piece)
@@ -249,7 +254,8 @@ class MessagesWriter:
             self._message = self._started(frame.start)
             del self._message["usage"]  # it is known at the end
         for finish in frame.finishes or ():
-            self._reasons.append(_stop_reason(finish.reason))
+            if is_made:
+                self._reasons.append(_stop_reason(finish.reason))
 
     def whole(self) -> bytes:
         for piece in self._answer.flush():
@@ -262,10 +268,13 @@ class MessagesWriter:
         if any(channel.filter.removed for channel in answer.channels):
             message["repetition"] = answer.summary()
         for block in message["content"]:
-            if isinstance(block, dict) and block.get("type") == "tool_use":
+            if isinstance(block, dict) and isinstance(block.get("input"), str):
                 _parse_input(block)
-        if self._is_continued or not message.get("usage"):
-            message["usage"] = {"input_tokens": self._answer.tokens.known_input, **self._usage()}
+        usage = message.get("usage")
+        if self._is_continued or not usage or answer.tokens.output is None:
+            if not isinstance(usage, dict) or self._is_continued:
+                usage = {"input_tokens": answer.tokens.known_input}
+            message["usage"] = {**usage, **self._usage()}
         return write_json(message)
 
     # Events of another server, in which something changes
@@ -390,6 +399,39 @@ class MessagesWriter:
             }
         )
 
+    def _add_event(self, source: Source, frame: Frame) -> None:
+        """Add what an event says to the body, all but the texts that are filtered."""
+        event = source.message
+        kind = event.get("type")
+        if frame.has_failed:
+            raise refusal_in(event)
+        if kind == "message_start" and isinstance(event.get("message"), dict):
+            self._message = event["message"]
+            self._message["content"] = []
+        elif kind == "content_block_start" and isinstance(event.get("content_block"), dict):
+            block = self._open[_block_of(event)] = event["content_block"]
+            self._message["content"].append(block)
+            self._note_parts(frame, block)
+        elif kind == "content_block_delta":
+            opened = self._open.get(_block_of(event))
+            if opened is not None:
+                self._note_parts(frame, opened)
+                if not source.holders and isinstance(event.get("delta"), dict):
+                    _add_fields(opened, event["delta"])
+        elif kind == "message_delta":
+            if isinstance(event.get("delta"), dict):
+                self._message.update(event["delta"])
+            if isinstance(event.get("usage"), dict):
+                self._message["usage"] = {**(self._message.get("usage") or {}), **event["usage"]}
+
+    def _note_parts(self, frame: Frame, block: Json) -> None:
+        """Note which block of the body has the texts of a frame."""
+        for delta in frame.deltas:
+            if not delta.ends and delta.part not in self._blocks:
+                self._blocks[delta.part] = _Block(0)
+                self._blocks[delta.part].last[""] = block
+                self._of_part[_key(delta)] = delta.part
+
     def _add(self, delta: Delta) -> None:
         """Add a piece to the body of an answer that is not streamed."""
         if not delta.given and not delta.tool:
@@ -400,10 +442,23 @@ class MessagesWriter:
             block = self._blocks[key] = _Block(len(self._blocks))
             block.last[""] = _new_block(delta)
             self._message["content"].append(block.last[""])
+        if not delta.given:
+            return
         holder = next(iter(self._blocks[key].last.values()))
         field = {"content": "text", "reasoning": "thinking"}.get(delta.channel, "input")
-        given = holder[field] if isinstance(holder[field], str) else ""
-        holder[field] = given + delta.given
+        given = holder.get(field)
+        holder[field] = (given if isinstance(given, str) else "") + delta.given
+
+
+def _add_fields(block: Json, delta: Json) -> None:
+    """Add a delta that is not filtered, such as a signature, to its block."""
+    for name, value in delta.items():
+        if name == "citation":
+            block["citations"] = [*(block.get("citations") or ()), value]
+        elif name != "type" and isinstance(value, str) and isinstance(block.get(name), str):
+            block[name] += value
+        elif name != "type":
+            block[name] = value
 
 
 def error_body(error: ApiError) -> Json:
@@ -451,11 +506,10 @@ def _new_block(delta: Delta) -> Json:
 
 def _parse_input(block: Json) -> None:
     """Make the input of a tool the object that its JSON is; half of one stays text."""
-    if isinstance(block["input"], str):
-        try:
-            block["input"] = read_json(block["input"].encode("utf-8", "surrogatepass"))
-        except ValueError:
-            return
+    try:
+        block["input"] = read_json(block["input"].encode("utf-8", "surrogatepass"))
+    except ValueError:
+        return
 
 
 def _stop_reason(reason: str | None) -> str:

@@ -14,6 +14,7 @@ from dedup.answer.frame import Decision, Delta, Finish, Frame, Start
 from dedup.answer.usage import estimate_tokens
 from dedup.lenient_json import write_json
 from dedup_server.errors import ApiError
+from dedup_server.wire.reading import refusal_in
 from dedup_server.wire.responses_reader import (
     ANNOTATION,
     BY_CHANNEL,
@@ -33,6 +34,7 @@ from dedup_server.wire.responses_reader import (
 from dedup_server.wire.sse import Event, encode
 
 STOP_REASON: Final = "repetition_detected"
+_OF_ERRORS: Final = ("message", "code", "param")
 
 
 @dataclass(slots=True)
@@ -111,6 +113,7 @@ class ResponsesWriter:
         self._running: set[int] = set()  # choices of an answer that is made here
         self._is_continued = False
         self._is_closed = False
+        self._is_whole = False  # the engine sent the response at its end
         self._cut_off: set[int] = set()  # choices that ended at their limit
         self._whole: list[tuple[_Text, Json]] = []  # the texts of a body, and what holds them
         self._raw = b""
@@ -165,8 +168,13 @@ class ResponsesWriter:
 
     def add(self, frame: Frame, decision: Decision) -> None:
         source = frame.source
-        if not frame.is_whole or not isinstance(source, Source) or self._is_continued:
+        if not isinstance(source, Source) or self._is_continued:
             self._make(frame, decision)
+            return
+        if not frame.is_whole:
+            if frame.has_failed and not isinstance(source.message.get("response"), dict):
+                raise refusal_in({name: source.message.get(name) for name in _OF_ERRORS})
+            self.write(frame, decision)
             return
         self._response = source.message["response"]
         for place, delta in zip(source.places, frame.deltas, strict=True):
@@ -181,8 +189,8 @@ class ResponsesWriter:
             return self._raw
         response = self._response
         self._held(self._answer.flush())
-        if not self._whole:  # all of it was made here
-            if not self._is_closed:
+        if not self._whole:  # it came in events, or was made here
+            if not (self._is_closed or self._is_whole):
                 self._close()
             return write_json(self._response)
         for text, holder in self._whole:
@@ -246,6 +254,8 @@ class ResponsesWriter:
         """Write the event with the whole response."""
         message, event, answer = source.message, source.event, self._answer
         response = message.get("response")
+        if isinstance(response, dict):
+            self._response, self._is_whole = response, True
         is_changed = False
         for text, place in zip(texts, source.places, strict=True):
             is_changed = self._settle(text, place.holder) or is_changed

@@ -54,11 +54,15 @@ class SSEDecoder:
         self._name = b""
         self._begun = False
 
+    @property
+    def is_between(self) -> bool:
+        """Return whether no event has begun."""
+        return self._begun and not (self._rest or self._data or self._name)
+
     def feed(self, received: bytes) -> list[Event]:
         """The events that `received` completes. Raises `EventTooLongError`."""
-        at_start = self._begun and not (self._rest or self._data or self._name)
         if (
-            at_start
+            self.is_between
             and received.startswith(b"data: ")
             and received.endswith(b"\n\n")
             and _CR not in received

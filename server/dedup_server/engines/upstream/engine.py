@@ -12,7 +12,8 @@ from typing import Any, Final
 from dedup.answer.continuation import Support
 from dedup.lenient_json import read_json
 from dedup_server.engines.base import Call, Take
-from dedup_server.engines.upstream.server import Upstream, content_type, read_body
+from dedup_server.engines.upstream.server import Upstream, content_type, less, read_body
+from dedup_server.engines.upstream.streaming import refuses_stream
 from dedup_server.errors import model_not_found, upstream_failed
 from dedup_server.http.client import BrokenError, Response, Timeouts
 from dedup_server.requests.base import Exchange, GenerationRequest, encoded
@@ -21,6 +22,7 @@ from dedup_server.settings import Settings
 from dedup_server.telemetry import Telemetry
 
 _log: Final = logging.getLogger("dedup.server")
+_OF_STREAMS: Final = frozenset({b"cache-control", b"x-accel-buffering"})  # headers
 
 
 class UpstreamEngine:
@@ -38,10 +40,10 @@ class UpstreamEngine:
         # A client's key for this server must never reach another one.
         passes_keys = not settings.client_keys
         self._upstreams = [
-            Upstream(one, timeouts, passes_keys, telemetry) for one in settings.all_upstreams
+            Upstream(one, timeouts, passes_keys, telemetry, streams_whole=settings.stream_upstream)
+            for one in settings.all_upstreams
         ]
         self._aliases: Mapping[str, str] = settings.aliases
-        self._streams_always = settings.stream_upstream
         self._heals = settings.heal
         telemetry.learn(self.models)
 
@@ -97,45 +99,20 @@ class UpstreamEngine:
             dialect = upstream.dialect(model)
             assert dialect is not None
             changes.update(dialect.continued(request, continuation))
-        is_streamed = bool(request.stream)
-        can_stream = request.endpoint in ("chat", "completions")
-        if not is_streamed and can_stream and (continuation is not None or self._streams_always):
-            changes.update(stream=True, stream_options={"include_usage": True})
-            is_streamed = True
-        body = request.forwarded(**changes)
-        response = await upstream.ask("POST", call.path, request.exchange, body)
-        is_done = False
-
-        def read(received: bytes) -> Awaitable[None] | None:
-            nonlocal is_done
-            frames = call.reader.feed(upstream.without_key(received))
-            if not frames:
-                return None
-            is_done = frames[-1].is_last
-            return take(frames)
-
-        try:
-            if response.status != 200:
-                raise await upstream.refusal(response)
-            kind = content_type(response)
-            if not is_streamed:
-                await _give_whole(call, response, kind, take)
+        streaming = upstream.streaming
+        is_converted = not request.stream and (
+            continuation is not None or streaming.suits(call.path, request)
+        )
+        if is_converted:
+            body = request.forwarded(**changes, **request.streaming)
+            if await _exchange(upstream, call, body, take, is_converted=True):
                 return
-            if kind != "text/event-stream":
-                raise upstream_failed(f"the upstream answered a streaming request with {kind}")
-            await response.pour(read)
-            if pause := take(call.reader.flush()):
-                await pause
-        except TimeoutError as error:
-            what = "stream" if is_streamed else "answer"
-            raise upstream_failed(f"the upstream's {what} stopped: {error}", 504) from None
-        except BrokenError as error:
-            raise upstream_failed(f"the connection to the upstream broke: {error}") from None
+            request.exchange.engine_headers = []  # they are the refusal's
+        try:
+            await _exchange(upstream, call, request.forwarded(**changes), take)
         finally:
-            if is_done:
-                response.finish()
-            else:
-                response.close()  # hangs up, unless the answer was read to its end
+            if is_converted and request.exchange.upstream_status == "200":
+                streaming.note_refusal(call.path, request)
 
     async def forward(self, method: str, path: str, exchange: Exchange) -> Response:
         """Send on what is not for this server to understand.
@@ -168,13 +145,75 @@ class UpstreamEngine:
         raise model_not_found(model, self.models)
 
 
-async def _give_whole(call: Call, response: Response, kind: str, take: Take) -> None:
-    """Give the frame of an answer that is not streamed."""
-    if kind.startswith("text/"):
-        raise upstream_failed(f"the upstream answered with {kind} instead of JSON")
-    frame = call.reader.read_whole(await read_body(response))
-    if pause := take([frame]):
-        await pause
+async def _exchange(
+    upstream: Upstream, call: Call, body: bytes, take: Take, *, is_converted: bool = False
+) -> bool:
+    """Send a request, and give `take` the frames of its answer.
+
+    Args:
+        body: The request's.
+        is_converted: The body asks for a stream, and the client does not.
+
+    Returns:
+        Whether there was an answer: a converted request may have to be sent as it came.
+
+    Raises:
+        ApiError: The upstream refuses, or fails.
+    """
+    request = call.request
+    is_streamed = is_converted or bool(request.stream)
+    is_done = has_usage = False
+
+    def read(received: bytes) -> Awaitable[None] | None:
+        nonlocal is_done, has_usage
+        frames = call.reader.feed(upstream.without_key(received))
+        if not frames:
+            return None
+        is_done = frames[-1].is_last
+        for frame in frames if is_converted else ():
+            has_usage = has_usage or frame.output_tokens is not None
+        return take(frames)
+
+    response = await upstream.ask("POST", call.path, request.exchange, body)
+    try:
+        if response.status != 200:
+            error = await upstream.refusal(response)
+            if is_converted and refuses_stream(error):
+                return False
+            raise error
+        kind = content_type(response)
+        if kind == "text/event-stream" and is_streamed:
+            if is_converted:
+                call.reader.gathers = True
+                headers = request.exchange.engine_headers
+                request.exchange.engine_headers = less(headers, _OF_STREAMS)
+            await response.pour(read)
+            if pause := take(call.reader.flush()):
+                await pause
+        elif is_streamed and not is_converted:
+            raise upstream_failed(f"the upstream answered a streaming request with {kind}")
+        elif kind.startswith("text/"):
+            if is_converted:
+                return False
+            raise upstream_failed(f"the upstream answered with {kind} instead of JSON")
+        else:
+            frame = call.reader.read_whole(await read_body(response))
+            has_usage, is_streamed = frame.output_tokens is not None, False
+            if pause := take([frame]):
+                await pause
+        if not has_usage and not request.stream:
+            upstream.streaming.note_no_usage(call.path, request, is_streamed=is_streamed)
+        return True
+    except TimeoutError as error:
+        what = "stream" if is_streamed else "answer"
+        raise upstream_failed(f"the upstream's {what} stopped: {error}", 504) from None
+    except BrokenError as error:
+        raise upstream_failed(f"the connection to the upstream broke: {error}") from None
+    finally:
+        if is_done:
+            response.finish()
+        else:
+            response.close()  # hangs up, unless the answer was read to its end
 
 
 def _model_in(exchange: Exchange) -> str | None:

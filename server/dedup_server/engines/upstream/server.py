@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from dedup.lenient_json import read_json, write_json
 from dedup_server.engines.upstream.dialects import Dialect, dialect_of
+from dedup_server.engines.upstream.streaming import Streaming
 from dedup_server.errors import ApiError, UpstreamRefusalError, upstream_failed
 from dedup_server.http.client import (
     BrokenError,
@@ -56,8 +57,10 @@ class Upstream:
         timeouts: Of its exchanges.
         passes_keys: Clients' own keys are passed on, if there is none for this server.
         telemetry: Counts its requests.
+        streams_whole: Whole answers are requested as streams, unless its own settings say no.
 
     Attributes:
+        streaming: What of that it does not do.
         models: The models that it lists.
         described: What it tells of them.
         is_up: It answered when last asked.
@@ -69,11 +72,15 @@ class Upstream:
         timeouts: Timeouts,
         passes_keys: bool,
         telemetry: Telemetry,
+        *,
+        streams_whole: bool = True,
     ) -> None:
         self.name = settings.label
         self.models: list[str] = []
         self.described: dict[str, dict[str, Any]] = {}
         self.is_up = False
+        own = settings.stream_upstream
+        self.streaming = Streaming(streams_whole if own is None else own)
         self._patterns = settings.models
         self._key = settings.key
         self._goes_on = settings.goes_on
@@ -143,7 +150,7 @@ class Upstream:
             code = str(response.status)
             self._set_up(response.status < 500)
             if not exchange.engine_headers:  # the first attempt's, of an answer that is continued
-                exchange.engine_headers = _less(response.headers, _OWN_HEADERS)
+                exchange.engine_headers = less(response.headers, _OWN_HEADERS)
             return response
         except TimeoutError as error:
             code = "timeout"
@@ -195,7 +202,7 @@ class Upstream:
         self._client.close()
 
     def _headers(self, exchange: Exchange, *, passes: bool) -> Headers:
-        headers = _less(exchange.headers, _REPLACED if passes else _REPLACED_TO_READ)
+        headers = less(exchange.headers, _REPLACED if passes else _REPLACED_TO_READ)
         if not passes:
             headers.append((b"accept-encoding", b"identity"))
         headers.append((b"x-request-id", exchange.request_id.encode("latin-1")))
@@ -269,7 +276,7 @@ def content_type(response: Response) -> str:
     return value.partition(";")[0].strip().lower()
 
 
-def _less(headers: Headers, names: frozenset[bytes]) -> Headers:
+def less(headers: Headers, names: frozenset[bytes]) -> Headers:
     """Return the headers less those named; `Connection` may name more."""
     for key, value in headers:
         if key == b"connection":
