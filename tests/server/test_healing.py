@@ -277,9 +277,10 @@ def said_of(kept: str, owned_by: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("owned_by", ["vllm", "sglang", "llamacpp", "somebody"])
 @pytest.mark.parametrize("stream", [True, False])
-def test_an_upstream_is_asked_to_go_on_as_it_can(owned_by: str, stream: bool) -> None:
+@pytest.mark.parametrize("model", ["stutter", "stutter:latest"])  # one listed, and one that is not
+def test_an_upstream_is_asked_to_go_on_as_it_can(owned_by: str, stream: bool, model: str) -> None:
     asked = {
-        "model": "stutter",
+        "model": model,
         "stream": stream,
         "max_tokens": 600,
         "messages": [{"role": "user", "content": "Hello"}],
@@ -310,5 +311,6 @@ def test_an_upstream_is_asked_to_go_on_as_it_can(owned_by: str, stream: bool) ->
     assert {name: second[name] for name in wanted} == wanted
     assert first["messages"] == asked["messages"]
     assert second["max_tokens"] == OPENING_TOKENS
-    assert 'dedup_requests_total{endpoint="chat",model="stutter",outcome="healed"} 1.0' in metrics
+    label = model if model == "stutter" else "other"
+    assert f'dedup_requests_total{{endpoint="chat",model="{label}",outcome="healed"}} 1.0' in metrics
     assert text == kept + " Then the carpenter came."

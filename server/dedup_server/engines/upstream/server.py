@@ -107,9 +107,16 @@ class Upstream:
         return not self._patterns
 
     def dialect(self, model: str | None) -> Dialect | None:
-        """Return how it is asked to continue an answer; None if it is not known to do so."""
-        owner = self.described.get(model or "", {}).get("owned_by")
-        return dialect_of(self._goes_on, owner)
+        """Return how it is asked to continue an answer; None if it is not known to do so.
+
+        Servers take other names than they list: llama.cpp any. The owner of all models is then that
+        of the one that answers.
+        """
+        described = self.described.get(model or "")
+        owners = {one.get("owned_by") for one in self.described.values()}
+        if described is not None:
+            owners = {described.get("owned_by")}
+        return dialect_of(self._goes_on, owners.pop() if len(owners) == 1 else None)
 
     @property
     def known_models(self) -> list[str]:
