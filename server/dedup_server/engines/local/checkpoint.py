@@ -58,7 +58,9 @@ class Checkpoint:
         """Yield the files of a local checkpoint."""
         if self.path is not None:
             yield from (
-                one for one in ([self.path] if self.is_gguf else self.path.iterdir()) if one.is_file()
+                one
+                for one in ([self.path] if self.is_gguf else self.path.iterdir())
+                if one.is_file()
             )
 
     def require(self) -> None:
