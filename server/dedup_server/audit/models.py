@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
