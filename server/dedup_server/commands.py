@@ -124,7 +124,9 @@ def serve(config: Path | None, check_config: bool, **flags: Any) -> None:
 
 
 @click.command()
-@click.option("--model", metavar="PATH_OR_HUB_ID", required=True, help="A folder, a GGUF file or a hub id.")
+@click.option(
+    "--model", metavar="PATH_OR_HUB_ID", required=True, help="A folder, a GGUF file or a hub id."
+)
 @click.option(
     "--before", default="", metavar="TEXT", help='Text before the input, such as "summarize: ".'
 )
