@@ -3,9 +3,10 @@
     make test-llama-cpp                                         # fetches what it needs
     PYTHONPATH=. .venv-live/bin/python benchmarks/dry_llama_cpp.py   # parity over 3,000 random cases each, then speed; two minutes
 
-Calls llama.cpp's sampler in the library of xllamacpp, or else of llama-cpp-python (an earlier llama.cpp); no model is needed. Parity: the largest difference of a logit, relative where
-the penalty is above 1. Ours cuts a penalty so that the logit stays finite; where llama.cpp's is beyond that, both count as equal.
-Speed: growing decode at a context of 16k, one thread: microseconds for taking a token in and applying the penalty, medians.
+Calls llama.cpp's sampler in the library of xllamacpp, or else of llama-cpp-python; no model is needed. Parity: the largest
+difference of a logit, relative where the penalty is above 1. Ours cuts a penalty so that the logit stays finite; where llama.cpp's
+is beyond that, both count as equal. Speed: growing decode at a context of 16k, one thread: microseconds for taking a token in and
+applying the penalty, medians.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -24,23 +26,20 @@ from dedup.logits.history import Breakers, TokenHistory
 from dedup.logits.tokens import NO_TOKENS, TokenSets
 
 Sequences = tuple[tuple[int, ...], ...]  # breakers, as tokens
-_CONTEXT = 1024  # tokens: to an earlier llama.cpp, -1 is as many
+_CONTEXT = 1024  # tokens, where a sampler is told
 
-# Packages with llama.cpp's library, the newer llama.cpp first
-_PACKAGES = {"xllamacpp": "xllamacpp*.so", "llama_cpp": "lib/libllama.so*"}
+if find_spec("xllamacpp"):
+    import xllamacpp
 
+    _path = next(Path(xllamacpp.__file__).parent.glob("xllamacpp*.so"))
+    CONTEXT_IS_ALL = False
+else:
+    import llama_cpp
 
-def _library_path() -> Path:
-    for package, pattern in _PACKAGES.items():
-        spec = find_spec(package)
-        if spec and spec.origin:
-            return next(Path(spec.origin).parent.glob(pattern))
-    raise ModuleNotFoundError(f"one of these packages is needed: {', '.join(_PACKAGES)}")
-
-
-LIBRARY = _library_path()
-IS_NEW = LIBRARY.name.startswith("xllamacpp")  # of 2026: a negative dry_penalty_last_n is 0
-_library = ctypes.CDLL(str(LIBRARY))
+    _path = next((Path(llama_cpp.__file__).parent / "lib").glob("libllama.so*"))
+    # In earlier releases -1 is as many tokens as the context, which the sampler is told.
+    CONTEXT_IS_ALL = "n_ctx_train" in signature(llama_cpp.llama_sampler_init_dry).parameters
+_library = ctypes.CDLL(str(_path))
 # llama_sampler_init_dry_testing(float, float, int, int, const std::vector<std::vector<int>> &)
 _init = _library["_Z30llama_sampler_init_dry_testingffiiRKSt6vectorIS_IiSaIiEESaIS1_EE"]
 _init.restype = ctypes.c_void_p
@@ -92,12 +91,12 @@ class LlamaDry:
         rows = [(ctypes.c_int32 * len(breaker))(*breaker) for breaker in breakers]
         inner = (_Vector * len(rows))(*map(_vector, rows))
         numbers = (ctypes.c_float(config.dry_multiplier), ctypes.c_float(config.dry_base))
-        if last_n > 0:
+        if breakers:  # as tokens, only the function for llama.cpp's tests takes them
             self._sampler = _init(
                 *numbers, config.dry_allowed_length, last_n, ctypes.byref(_vector(inner))
             )
-        else:  # the function for tests crashes on a sampler that is off
-            context = () if IS_NEW else (_CONTEXT,)
+        else:
+            context = (_CONTEXT,) if CONTEXT_IS_ALL else ()
             self._sampler = _public_init(
                 None, *context, *numbers, config.dry_allowed_length, last_n, None, ctypes.c_size_t()
             )

@@ -43,7 +43,7 @@ def _require(*extras: str) -> None:
 @click.option(
     "--model",
     metavar="PATH_OR_HUB_ID",
-    help="A Hugging Face model to serve.  [default: the bundled demo model]",
+    help="A model to serve: a folder, a GGUF file or a hub id.  [default: the bundled demo model]",
 )
 @click.option(
     "--upstream",
@@ -96,6 +96,7 @@ def serve(config: Path | None, check_config: bool, **flags: Any) -> None:
     \b
     dedup serve                                      # the bundled demo model
     dedup serve --model Qwen/Qwen3-0.6B              # any Hugging Face model
+    dedup serve --model smollm2.gguf                 # a GGUF file
     dedup serve --upstream http://127.0.0.1:8001/v1  # in front of vLLM, llama.cpp, Ollama, ...
 
     Send requests to http://127.0.0.1:8000/v1/chat/completions. Metrics for Prometheus are at
@@ -123,7 +124,9 @@ def serve(config: Path | None, check_config: bool, **flags: Any) -> None:
 
 
 @click.command()
-@click.option("--model", metavar="PATH_OR_HUB_ID", required=True, help="A Hugging Face model.")
+@click.option(
+    "--model", metavar="PATH_OR_HUB_ID", required=True, help="A folder, a GGUF file or a hub id."
+)
 @click.option(
     "--before", default="", metavar="TEXT", help='Text before the input, such as "summarize: ".'
 )

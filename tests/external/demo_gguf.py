@@ -1,4 +1,4 @@
-"""Convert the demo model to GGUF, for llama.cpp: `python tests/external/demo_gguf.py OUT.gguf`.
+"""Convert the demo model to GGUF: `python tests/external/demo_gguf.py OUT.gguf`.
 
 Requires gguf, safetensors and numpy. Names and layout are those of llama.cpp's `llama`
 architecture. Query and key rows are reordered: llama.cpp's rotary embedding pairs neighbours,
@@ -29,8 +29,12 @@ _LAYER_NAMES = {
 }
 
 
-def write(path: Path, model: Path = DEMO_MODEL) -> None:
-    """Write the model in the folder `model` as a GGUF file."""
+def write(
+    path: Path,
+    model: Path = DEMO_MODEL,
+    kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
+) -> None:
+    """Write the model in the folder `model` as a GGUF file, matrices in the format `kind` if they fit."""
     config = json.loads((model / "config.json").read_text())
     writer = gguf.GGUFWriter(path, "llama")
     heads, size = config["num_attention_heads"], config["head_dim"]
@@ -52,7 +56,10 @@ def write(path: Path, model: Path = DEMO_MODEL) -> None:
         values = tensor.astype(np.float32)
         if name.endswith(("q_proj.weight", "k_proj.weight")):
             values = values.reshape(heads, 2, size // 2, -1).swapaxes(1, 2).reshape(values.shape)
-        writer.add_tensor(_renamed(name), values)
+        fits = values.ndim > 1 and values.shape[1] % gguf.GGML_QUANT_SIZES[kind][0] == 0
+        if fits:
+            values = gguf.quants.quantize(values, kind)
+        writer.add_tensor(_renamed(name), values, raw_dtype=kind if fits else None)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

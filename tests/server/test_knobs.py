@@ -469,9 +469,12 @@ async def _(engine: LocalEngine) -> None:
     assert await penalized(engine, STRETCH, [], dry_sequence_breakers=[], **asked) == [{ON: -2.0}]
 
 
-@knob("dry_penalty_last_n", "number of last tokens that DRY looks at; -1 is all, 0 is off")
+@knob(
+    "dry_penalty_last_n",
+    "number of last tokens, of prompt and answer, that DRY looks at; -1 (default) is all, 0 is off",
+)
 async def _(engine: LocalEngine) -> None:
-    for last_n, expected in ((7, {ON: -2.0}), (6, {ON: -1.0}), (4, {}), (0, {})):
+    for last_n, expected in ((-1, {ON: -2.0}), (7, {ON: -2.0}), (6, {ON: -1.0}), (4, {}), (0, {})):
         changes = await penalized(
             engine, STRETCH, [], dry_multiplier=1, dry_base=2, dry_penalty_last_n=last_n
         )

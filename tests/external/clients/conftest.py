@@ -81,7 +81,7 @@ class Target:
 
     @cached_property
     def gives_stream_usage(self) -> bool:
-        """Return whether the upstream ends a stream with usage; llama-cpp-python does not."""
+        """Return whether the upstream ends a stream with usage."""
         messages = [{"role": "user", "content": PROMPT}]
         asked = {"model": self.novel, "messages": messages, "max_tokens": 2, "stream": True}
         data = json.dumps({**asked, "stream_options": {"include_usage": True}}).encode()
@@ -93,9 +93,7 @@ class Target:
 
     @cached_property
     def takes_max_completion_tokens(self) -> bool:
-        """Return whether the upstream itself supports max_completion_tokens; llama-cpp-python does
-        not.
-        """
+        """Return whether the upstream itself supports max_completion_tokens."""
         messages = [{"role": "user", "content": PROMPT}]
         answer = self.ask_upstream(
             "chat/completions", model=self.novel, messages=messages, max_completion_tokens=3
