@@ -5,10 +5,12 @@
     python benchmarks/proxy_load.py --workers 1 2 --share 0.3             # the same, each with so much of a core and no more
     python benchmarks/proxy_load.py --scenarios scale --streams 5000      # that many slow streams at once through one process
 
-Direct, through nginx (one worker, `proxy_buffering off`) and through `dedup serve` with its defaults, turn by turn, with the upstream on
-this machine too. The proxy has a core to itself where there are two. Every answer must be whole, to the letter. Numbers are medians over
-the repeats. CPU time is the proxy's own (user and system), for each chunk that the upstream sends (not streamed: for each answer), and
-says more than chunks/s, which the upstream and the client bound where they have one core. TTFT is the time to the first character.
+Direct, through nginx (one worker, `proxy_buffering off`) and through `dedup serve` with its defaults, turn by turn, with the upstream
+on this machine too. By default answers that are not streamed are requested as streams, of 100 chunks; `dedup, forwarding` requests them as
+they came (`stream_upstream = false`). The proxy has a core to itself where there are two. Every answer must be whole, to the letter.
+Numbers are medians over the repeats. CPU time is the proxy's own (user and system), for each chunk that the upstream sends (not streamed:
+for each answer), and says more than chunks/s, which the upstream and the client bound where they have one core. TTFT is the time to the
+first character.
 """
 
 import argparse
@@ -42,10 +44,11 @@ SCENARIOS = {
         Load(128, 384, n=100, every=20, first=20, ramp_seconds=0.02),
     ),
     "unpaced": ("unpaced, 64 streams", Load(64, 384, n=400)),
-    "whole": ("not streamed, ~540 characters, 32 connections", Load(32, 3000, n=100, stream=False)),
+    "whole": ("not streamed, 100 chunks, 32 connections", Load(32, 3000, n=100, stream=False)),
     "idle": ("idle, one stream of 5 words at a time", Load(1, 200, n=5, every=2, first=5)),
 }
 EXTRA = ("workers", "scale")
+FORWARDING = "dedup, forwarding"  # measured where nothing is streamed
 SCALE_SECONDS = 20
 
 NGINX = """
@@ -87,10 +90,12 @@ def started(
             ) as pid:
                 yield port, pid
     else:
-        with running(
-            dedup_command(port, upstream_port, *more), port, "/health/ready", cores
-        ) as pid:
-            yield port, pid
+        with tempfile.TemporaryDirectory() as directory:
+            config = Path(directory) / "dedup.toml"
+            config.write_text("stream_upstream = false\n" if target == FORWARDING else "")
+            command = dedup_command(port, upstream_port, "--config", str(config), *more)
+            with running(command, port, "/health/ready", cores) as pid:
+                yield port, pid
 
 
 class Bench:
@@ -138,6 +143,8 @@ class Bench:
         print("| --- |" + " --- |" * 6)
         for scenario in scenarios:
             for target in targets:
+                if (scenario, target) not in self.rows:
+                    continue
                 cpu, beside = (
                     self.median(scenario, target, "cpu"),
                     self.median(scenario, "nginx", "cpu"),
@@ -162,6 +169,13 @@ def warm_up(port: int, cores: Cores) -> None:
     run_load(port, Load(16, 64, n=20), cores)
 
 
+def of_target(target: str, scenarios: list[str]) -> list[str]:
+    """Return the scenarios in which a target is measured."""
+    if target != FORWARDING:
+        return scenarios
+    return [name for name in scenarios if not SCENARIOS[name][1].stream]
+
+
 def compare(bench: Bench, scenarios: list[str], targets: list[str], repeats: int) -> None:
     proxy_cores, cores = split_cores()
     with upstream(cores) as upstream_port:
@@ -169,7 +183,7 @@ def compare(bench: Bench, scenarios: list[str], targets: list[str], repeats: int
             for target in targets:
                 with started(target, upstream_port, proxy_cores) as (port, pid):
                     warm_up(port, cores)
-                    for scenario in scenarios:
+                    for scenario in of_target(target, scenarios):
                         bench.measure(scenario, target, SCENARIOS[scenario][1], port, pid, cores)
     bench.table(scenarios, targets)
 
@@ -294,7 +308,7 @@ def main() -> None:
         *(["workers"] if args.workers else []),
         *(["scale"] if args.streams else []),
     ]
-    targets = ["direct", "nginx", "dedup"]
+    targets = ["direct", "nginx", "dedup", FORWARDING]
     if not shutil.which("nginx"):
         say("there is no `nginx` on the PATH: goes on without it, so there are no ratios")
         targets.remove("nginx")
@@ -307,7 +321,9 @@ def main() -> None:
         if "workers" in chosen:
             compare_workers(bench, args.workers or [1, 2], args.repeats, args.share)
         if "scale" in chosen:
-            scale(bench, args.streams or 1000, targets[1:])
+            scale(
+                bench, args.streams or 1000, [one for one in targets if one in ("nginx", "dedup")]
+            )
     except RuntimeError as error:
         sys.exit(f"FAILED: {error}")
     if bench.failures:

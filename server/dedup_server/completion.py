@@ -184,18 +184,21 @@ class Completion:
 
         def take(frames: Frames) -> None:
             nonlocal is_whole
+            is_over = False
             for frame in frames:
                 if frame.error is not None:
                     raise frame.error
-                writer.add(frame, answer.feed(frame))
-                if frame.deltas and not frame.is_whole:
+                decision = answer.feed(frame)
+                writer.add(frame, decision)
+                if self._looped_at is not None and frame.deltas and not frame.is_whole:
                     self._note_healing()
                 is_whole = is_whole or frame.is_whole
-                if answer.is_over:
+                is_over = decision is not UNCHANGED and answer.is_over
+                if is_over:
                     break
-            if not is_whole:  # of a whole answer nobody knows when its first text came
-                self._note_text()
-            if answer.is_over:
+            if self.first_text_at is None and not is_whole:
+                self._note_text()  # of a whole answer nobody knows when its first text came
+            if is_over:
                 raise StopGeneration
 
         self._telemetry.add("streams_in_progress", 1, self._label)

@@ -172,8 +172,11 @@ def test_a_call_that_was_complete_before_text_loops_is_a_call(
     assert (got.finish_reason, list(got.arguments.values())) == (calls, ['{"cmd": "git push"}'])
 
 
-def test_half_a_call_beside_text_that_loops_is_incomplete(play: Player) -> None:
-    got = play(Choice([("content", CIRCLES * 80), call('{"cmd": "git pu')], "length"), stream=False)
+def test_half_a_call_beside_text_that_loops_is_incomplete(field: FieldUpstream) -> None:
+    """The call comes behind the loop, in a body that is all there."""
+    choice = Choice([("content", CIRCLES * 80), call('{"cmd": "git pu')], "length")
+    with proxy(field.url, stream_upstream=False) as url:
+        got = Player(url, field)(choice, stream=False)
     assert (got.finish_reason, kind_of(got)) == ("length", "exact")
 
 

@@ -196,7 +196,9 @@ class ScriptedUpstream(Upstream):
         hangs: bool,
     ) -> None:
         unwritten: list[bytes] = []
-        num_written = itertools.count()  # in each chunk, so that none of a read are joined: how many
+        num_written = (
+            itertools.count()
+        )  # in each chunk, so that none of a read are joined: how many
         # characters of a loop are read would depend on what comes together
 
         async def write(**more: Any) -> None:

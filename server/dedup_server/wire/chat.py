@@ -95,9 +95,9 @@ class ChatReader(Reader):
             received = received[end:]
             if frames and frames[-1].error is not None:
                 return frames
-        if self._template is not None and self._decoder.is_between:
+        if self._template is not None and _SEAM in received and self._decoder.is_between:
             received = _gathered(received, self._template)
-        return frames + super().feed(received)
+        return [*frames, *super().feed(received)] if frames else super().feed(received)
 
     def read(self, event: Event) -> Frame:
         data = event.data
