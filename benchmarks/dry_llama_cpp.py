@@ -15,7 +15,6 @@ import statistics
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
-from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -32,16 +31,16 @@ if find_spec("xllamacpp"):
     import xllamacpp
 
     _path = next(Path(xllamacpp.__file__).parent.glob("xllamacpp*.so"))
-    CONTEXT_IS_ALL = False
 else:
     import llama_cpp
 
     _path = next((Path(llama_cpp.__file__).parent / "lib").glob("libllama.so*"))
-    # In earlier releases -1 is as many tokens as the context, which the sampler is told.
-    CONTEXT_IS_ALL = "n_ctx_train" in signature(llama_cpp.llama_sampler_init_dry).parameters
 _library = ctypes.CDLL(str(_path))
 # llama_sampler_init_dry_testing(float, float, int, int, const std::vector<std::vector<int>> &)
-_init = _library["_Z30llama_sampler_init_dry_testingffiiRKSt6vectorIS_IiSaIiEESaIS1_EE"]
+_NAME, _TYPES = "llama_sampler_init_dry_testing", "ffiiRKSt6vectorIS_IiSaIiEESaIS1_EE"
+# In earlier releases the context's length comes first, and -1 is as many tokens.
+CONTEXT_IS_ALL = hasattr(_library, f"_Z30{_NAME}i{_TYPES}")
+_init = _library[f"_Z30{_NAME}{'i' if CONTEXT_IS_ALL else ''}{_TYPES}"]
 _init.restype = ctypes.c_void_p
 _public_init = _library.llama_sampler_init_dry
 _public_init.restype = ctypes.c_void_p
@@ -91,12 +90,12 @@ class LlamaDry:
         rows = [(ctypes.c_int32 * len(breaker))(*breaker) for breaker in breakers]
         inner = (_Vector * len(rows))(*map(_vector, rows))
         numbers = (ctypes.c_float(config.dry_multiplier), ctypes.c_float(config.dry_base))
+        context = (_CONTEXT,) if CONTEXT_IS_ALL else ()
         if breakers:  # as tokens, only the function for llama.cpp's tests takes them
             self._sampler = _init(
-                *numbers, config.dry_allowed_length, last_n, ctypes.byref(_vector(inner))
+                *context, *numbers, config.dry_allowed_length, last_n, ctypes.byref(_vector(inner))
             )
         else:
-            context = (_CONTEXT,) if CONTEXT_IS_ALL else ()
             self._sampler = _public_init(
                 None, *context, *numbers, config.dry_allowed_length, last_n, None, ctypes.c_size_t()
             )
