@@ -404,6 +404,7 @@ class Completion:
                 "request": request.body,
                 "kept": kept,
                 "looped": looped,
+                "continued": answer.given[len(kept) :],
                 "healed": answer.given[len(kept) :] if self.outcome == "healed" else None,
             }
         )
