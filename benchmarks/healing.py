@@ -160,9 +160,9 @@ def main() -> None:
         drawn = random.Random(0).sample(drawn, min(args.blind, len(drawn)))
         with args.out.open("w", encoding="utf-8") as out:
             for number, one in enumerate(drawn):
-                seam = {"number": number, "before": one.before[-300:], "after": one.after[:300]}
-                seam["end"] = one.text[-200:]
-                out.write(json.dumps(seam, ensure_ascii=False) + "\n")
+                drawn_seam = {"number": number, "before": one.before[-300:]}
+                drawn_seam |= {"after": one.after[:300], "end": one.text[-200:]}
+                out.write(json.dumps(drawn_seam, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
