@@ -1,6 +1,6 @@
 """What does the proxy cost beside nginx?
 
-    python benchmarks/proxy_load.py                                       # four scenarios; some minutes on two cores
+    python benchmarks/proxy_load.py                                       # five scenarios; some minutes on two cores
     python benchmarks/proxy_load.py --workers 1 2                         # and: do two workers carry twice as much?
     python benchmarks/proxy_load.py --workers 1 2 --share 0.3             # the same, each with so much of a core and no more
     python benchmarks/proxy_load.py --scenarios scale --streams 5000      # that many slow streams at once through one process
@@ -45,6 +45,10 @@ SCENARIOS = {
     ),
     "unpaced": ("unpaced, 64 streams", Load(64, 384, n=400)),
     "whole": ("not streamed, 100 chunks, 32 connections", Load(32, 3000, n=100, stream=False)),
+    "whole-paced": (
+        "not streamed, 100 chunks in 1 s, 64 connections",
+        Load(64, 640, n=100, every=10, first=5, ramp_seconds=0.5, stream=False),
+    ),
     "idle": ("idle, one stream of 5 words at a time", Load(1, 200, n=5, every=2, first=5)),
 }
 EXTRA = ("workers", "scale")
@@ -156,7 +160,7 @@ class Bench:
                 )
                 added = (
                     f"{self.added_ttft(scenario, target):.2f}"
-                    if cpu is not None and SCENARIOS[scenario][1].every
+                    if cpu is not None and shown_ttft(scenario)
                     else "-"
                 )
                 shown = f"{cpu:.1f} | {ratio}" if cpu is not None else "- | -"
@@ -174,6 +178,12 @@ def of_target(target: str, scenarios: list[str]) -> list[str]:
     if target != FORWARDING:
         return scenarios
     return [name for name in scenarios if not SCENARIOS[name][1].stream]
+
+
+def shown_ttft(scenario: str) -> bool:
+    """Return whether the time to the first character tells anything of the proxy."""
+    load = SCENARIOS[scenario][1]
+    return load.stream and load.every > 0
 
 
 def compare(bench: Bench, scenarios: list[str], targets: list[str], repeats: int) -> None:
@@ -280,7 +290,7 @@ def main() -> None:
         "--scenarios",
         nargs="+",
         choices=[*SCENARIOS, *EXTRA],
-        help="default: the first four, and what is asked for",
+        help="default: the first five, and what is asked for",
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(

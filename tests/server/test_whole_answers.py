@@ -714,6 +714,7 @@ def test_an_upstream_that_never_reports_usage_is_asked_for_streams() -> None:
     [
         ("chat", {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}),
         ("responses", {"background": True}),
+        ("completions", {"kv_transfer_params": {"do_remote_decode": True}}),
     ],
 )
 def test_an_answer_that_is_more_than_a_text_is_not_streamed(

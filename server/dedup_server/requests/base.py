@@ -17,6 +17,17 @@ from dedup_server.requests.fields import IS_OBJECT
 EndpointName = str  # of a row of `dedup_server.endpoints`
 
 
+# Fields that ask for what no stream has, or has only in part: sound, the number of a job, and of
+# vLLM and SGLang the place of a cache, states, the prompt's log-probabilities.
+_ONLY_WHOLE = (
+    "audio",
+    "background",
+    "kv_transfer_params",
+    "return_hidden_states",
+    "prompt_logprobs",
+)
+
+
 class UntranslatableError(ValueError):
     """A request asks for something that a chat request cannot.
 
@@ -116,11 +127,9 @@ class GenerationRequest(BaseModel):
 
     @property
     def is_streamable(self) -> bool:
-        """Return whether a stream of the answer holds all that the whole answer would.
-
-        It does not where the answer is more than text, or comes only later.
-        """
-        return not (self._body.get("audio") or self._body.get("background"))
+        """Return whether a stream of the answer holds all that the whole answer would."""
+        body = self._body
+        return not any(body.get(name) for name in _ONLY_WHOLE)
 
     @property
     def streaming(self) -> dict[str, Any]:
