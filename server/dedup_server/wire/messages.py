@@ -265,7 +265,7 @@ class MessagesWriter:
         if self._raw:
             return self._raw
         message["stop_reason"] = self._reason(message.get("stop_reason"))
-        if any(channel.filter.removed for channel in answer.channels):
+        if any(channel.has_removals for channel in answer.channels):
             message["repetition"] = answer.summary()
         for block in message["content"]:
             if isinstance(block, dict) and isinstance(block.get("input"), str):
@@ -307,7 +307,7 @@ class MessagesWriter:
         """Return the rest of a message that ends here."""
         answer = self._answer
         delta: Json = {"stop_reason": self._reason(None), "stop_sequence": None}
-        if any(channel.filter.removed for channel in answer.channels):
+        if any(channel.has_removals for channel in answer.channels):
             delta["repetition"] = answer.summary()
         written = b""
         for block in self._blocks.values():
