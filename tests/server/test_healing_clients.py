@@ -50,6 +50,11 @@ CALLS = Script(((("content", "Let me look. "), ("arguments", ARGUMENTS)),))
 CALLS_AT_ONCE = Script(((("arguments", ARGUMENTS),),))
 CALLS_LATER = Script(((("content", "Let me look. It may rain. "), ("arguments", ARGUMENTS)),))
 RAINS = "Then it rained. It rained all day. The river rose by "
+SLOW = (  # longer than an opening
+    "Then the rain came back, and the drivers woke beside their carts, and the woman who kept the inn "
+    "put on her boots and called to them across the water, while somebody rang the bell, until they "
+    "all went home."
+)
 THINKS = Script(((("reasoning_content", "What else was there? "), ("content", THEN)),))
 SCRIPTS = {
     "plain": says(ENGLISH),
@@ -66,7 +71,7 @@ SCRIPTS = {
         ),
     ),
     "refuses": says(LOOPS, goes_on=(REFUSES,)),
-    "breaks": says(LOOPS, goes_on=(says(THEN, ends="break"),)),
+    "breaks": says(LOOPS, goes_on=(says(THEN[:-9], ends="break"),)),
     "errs": says(LOOPS, goes_on=(says(THEN, ends="error"),)),
     "breaks-later": says(LOOPS, goes_on=(says(RAINS, ends="break"),)),
     "calls": says(LOOPS, goes_on=(CALLS,)),
@@ -81,6 +86,8 @@ SCRIPTS = {
     ),
     "calls-in-circles": Script(((("arguments", LOOPING_ARGUMENTS),),), goes_on=(says(THEN),)),
     "limited": says(LOOPS, goes_on=(says(THEN, finish="length"),)),
+    "limited-later": says(LOOPS, goes_on=(says(RAINS, finish="length"),)),
+    "opens-slowly": says(LOOPS, goes_on=(says(SLOW),)),
     "two-blocks": Script(
         ((("content", LOOPS), ("content", "It is late.")),), goes_on=(says(THEN),)
     ),
@@ -362,8 +369,8 @@ def test_a_loop_that_cannot_be_healed_is_cut(
 @pytest.mark.parametrize(
     ("model", "text"),
     [
-        ("breaks", KEPT),  # in its only sentence
-        ("errs", KEPT),
+        ("breaks", KEPT),
+        ("errs", HEALED),  # its sentence is whole
         ("breaks-later", f"{KEPT} Then it rained. It rained all day."),
     ],
 )
@@ -451,9 +458,18 @@ def test_signed_reasoning_that_loops_is_cut(
 
 
 @streamed_or_not
-def test_only_the_end_of_a_message_is_continued(proxied: Clients, stream: bool) -> None:
+def test_of_a_message_s_blocks_the_one_that_loops_is_healed(proxied: Clients, stream: bool) -> None:
     got = proxied.ask("messages", "two-blocks", stream=stream)
-    assert got.texts == ([HEALED] if stream else [KEPT, "It is late."])
+    assert got.texts == [HEALED]
+    assert got.status == "end_turn"
+
+
+def test_only_the_end_of_a_whole_message_is_continued(played: ThreeApisUpstream) -> None:
+    with proxy(played.url, stream_upstream=False) as url:
+        client = Clients(url)
+        got = client.ask("messages", "two-blocks", stream=False)
+        client.close()
+    assert got.texts == [KEPT, "It is late."]
     assert got.status == "end_turn"
 
 
@@ -484,9 +500,31 @@ def test_what_chat_cannot_ask_for_goes_to_an_upstream_as_it_is(
 
 @every_api
 @streamed_or_not
-def test_a_continuation_may_end_at_its_limit(proxied: Clients, api: Api, stream: bool) -> None:
-    got = proxied.ask(api, "limited", stream=stream)
-    assert got.texts == [HEALED]
+def test_an_opening_without_an_end_is_gone_on_with(
+    played: ThreeApisUpstream, proxied: Clients, api: Api, stream: bool
+) -> None:
+    played.bodies.clear()
+    got = proxied.ask(api, "opens-slowly", stream=stream)
+    assert got.texts == [f"{KEPT} {SLOW}"]
+    assert is_good(api, got)
+    opening, free = [body["messages"][-1]["content"] for body in played.bodies[1:]]
+    assert free.startswith(f"{opening} Then the rain came back, and the drivers")
+
+
+@every_api
+@streamed_or_not
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        ("limited", HEALED),
+        ("limited-later", f"{KEPT} Then it rained. It rained all day."),  # without half a sentence
+    ],
+)
+def test_a_continuation_may_end_at_its_limit(
+    proxied: Clients, api: Api, stream: bool, model: str, text: str
+) -> None:
+    got = proxied.ask(api, model, stream=stream)
+    assert got.texts == [text]
     assert got.status == ("incomplete" if api == "responses" else "max_tokens")
     assert set(got.statuses) <= {"incomplete"}
 

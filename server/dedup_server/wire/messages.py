@@ -244,7 +244,9 @@ class MessagesWriter:
         is_made = not isinstance(source, Source) or self._is_continued
         if isinstance(source, Source) and not is_made:
             self._add_event(source, frame)
-        for delta in [*decision.before, *frame.deltas]:
+        for delta in decision.before:
+            self._add(delta)
+        for delta in frame.deltas:
             if delta.choice not in decision.dropped:
                 self._add(delta)
         for piece in decision.after:
