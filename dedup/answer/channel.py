@@ -15,6 +15,7 @@ from dedup.lenient_json import read_json
 from dedup.text.filter import RepetitionFilter
 from dedup.text.loops.detector import LoopEvent
 from dedup.text.prompt import asks_again
+from dedup.text.segmenter import is_terminated
 
 Clock = Callable[[], float]
 
@@ -173,7 +174,8 @@ class Channel:
         """Return the rest, at the text's end; nothing the second time.
 
         Args:
-            is_whole: Its author ended it. If not, a continued text ends behind its last sentence.
+            is_whole: Its author ended it. If not, half a sentence at the end of a continued text
+                is withdrawn.
         """
         if self.is_flushed or self.has_failed:
             self.is_flushed = True
@@ -241,6 +243,7 @@ class Channel:
         if self.filter.ended and self.filter.loop:
             self.healed.append(self.filter.loop)
             self.discarded_chars += self.filter.removed[-1].end - self.filter.removed[-1].start
+            self.filter.flush()  # for its metrics: behind a cut nothing comes
         if self.attempt is not None:
             if continuation.opening is None:
                 opened, kept = self.attempt, self.attempt.kept
@@ -272,7 +275,7 @@ class Channel:
         """Return what the reader gets of the rest of a continued text, and what closes it."""
         gate = attempt.gate
         given = gate.feed(rest)
-        if is_whole:
+        if is_whole or is_terminated(gate.held.rstrip()):
             given += gate.finish()
         self._withdraw(len(gate.held))
         gate.held = ""

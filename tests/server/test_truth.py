@@ -3,8 +3,8 @@
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from tests.server.mock_upstream import upstream
 from tests.server.traffic import (
     ALL_KINDS,
     SCRIPTS,
+    USAGE,
     Ask,
     Exchange,
     ScriptedUpstream,
@@ -54,21 +55,23 @@ def key(name: str, **labels: str) -> Key:
 
 @dataclass
 class Fed:
-    """A text as the engine sent it, up to where the server hung up, and its loops with what became of them."""
+    """A text as the engine first sent it, up to where the server hung up, and its loops with what became of them."""
 
     text: str = ""
-    went_on_at: int = 0  # where the last attempt begins
-    begins: list[int] = field(default_factory=list)  # where each attempt but the first begins
-    discarded_chars: int = 0
-    loops: list[tuple[LoopEvent | None, str]] = field(default_factory=list)
+    loops: list[tuple[LoopEvent, str]] = field(default_factory=list)
 
 
 class Truth:
-    """Counts exchanges."""
+    """Counts exchanges.
+
+    Of an answer that was continued it counts only the first call by itself: how far the server read the others depends on what it
+    made of them. There it holds the metrics to what the answer says of itself (`repetition`, `usage`), and that to what was sent.
+    """
 
     def __init__(self, upstream_name: str, streams_always: bool) -> None:
         self.counts: Counter[Key] = Counter()
         self.observed: defaultdict[Key, list[float]] = defaultdict(list)
+        self.at_most: Counter[Key] = Counter()  # where no more is known
         self._upstream = upstream_name
         self._streams_always = streams_always
 
@@ -85,7 +88,8 @@ class Truth:
             return  # refused here
         self.observed[key("request_duration_seconds", model=model)].append(exchange.seconds)
         if len(attempts) > 1:
-            self.counts[key("heal_attempts", model=model)] += len(attempts) - 1
+            openings = [sent for sent in attempts if sent.is_opening]
+            self.counts[key("heal_attempts", model=model)] += len(openings)
             if attempts[1].pieces:
                 self.observed[key("heal_seconds", model=model)].append(0)
         texts = self._fed(exchange, attempts)
@@ -98,10 +102,11 @@ class Truth:
         self.observed[key("hold_seconds", model=model)].append(0)
         self.observed[key("overhead_seconds", model=model)].append(0)
         for place, fed in texts.items():
-            self.counts[key("heal_discarded_chars", model=model)] += fed.discarded_chars
-            self._count_text(exchange, model, place, fed)
+            self._count_text(exchange, model, place, fed, attempts)
 
-    def _count_text(self, exchange: Exchange, model: str, place: Text, fed: Fed) -> None:
+    def _count_text(
+        self, exchange: Exchange, model: str, place: Text, fed: Fed, attempts: list[Sent]
+    ) -> None:
         channel, ask = place[1], exchange.ask
         policy = ask.policy or "balanced"
         received = exchange.texts.get(place, "")
@@ -110,16 +115,22 @@ class Truth:
             exchange.status >= 400
         ):  # an error stands in the answer's place: nothing was given out, but nothing removed either
             received = fed.text
-        if not ask.leaves:
-            self.counts[key("removed_chars", model=model, channel=channel)] += len(fed.text) - len(
-                received
-            )
+        removed = 0 if ask.leaves else len(fed.text) - len(received)
+        if len(attempts) > 1:
+            removed = exchange.finishes[place[0]]["repetition"]["removed_chars"]
+            sent = [len(piece) for one in attempts for piece in one.pieces.get(place, ())]
+            assert 0 < removed + len(received) <= sum(sent) + len(attempts)  # a space at each seam
+            discarded = key("heal_discarded_chars", model=model)
+            if "stop_reason" in exchange.finishes[place[0]]:  # the last loop was not healed
+                self.at_most[discarded] += removed
+            else:
+                self.counts[discarded] += removed
+        self.counts[key("removed_chars", model=model, channel=channel)] += removed
         if policy != "off":
             self.observed[key("repetition_ratio", model=model, channel=channel)].append(
                 repetition_metrics(fed.text)["rep_4"]
             )
         for loop, action in fed.loops:
-            assert loop
             self.counts[
                 key("loops", model=model, channel=channel, kind=loop.kind, action=action)
             ] += 1
@@ -151,20 +162,16 @@ class Truth:
         is_whole = not (exchange.ask.stream or self._streams_always)
         usage = last.usage
         is_estimated = not exchange.usage or exchange.usage.get("estimated")
-        is_streamed = bool(hung_up) or not is_whole
-        if _outcome(exchange, attempts) == "cut" and is_estimated and is_streamed:
-            usage = None  # the last attempt was hung up on
-        if hung_up and is_whole:  # the first attempt was not streamed, so it came with its usage
-            input_tokens = hung_up[0].usage["prompt_tokens"]
-            output_tokens = hung_up[0].usage["completion_tokens"]
-            for fed in texts.values():
-                ends = [*fed.begins[1:], len(fed.text)]
-                parts = [fed.text[at:end] for at, end in zip(fed.begins, ends, strict=True)]
-                output_tokens += sum(_quarter([part]) for part in (parts[:-1] if usage else parts))
-            output_tokens += usage["completion_tokens"] if usage else 0
-        elif usage and hung_up:  # the prefix went into the last prompt
-            output_tokens = _quarter([fed.text[: fed.went_on_at] for fed in texts.values()])
-            output_tokens += usage["completion_tokens"]
+        if _outcome(exchange, attempts) == "cut" and is_estimated and not is_whole:
+            usage = None  # it was hung up on
+        if len(attempts) > 1:
+            assert exchange.usage
+            if is_whole:  # the first attempt was not streamed, so it came with its usage
+                input_tokens = hung_up[0].usage["prompt_tokens"] if hung_up else last.usage["prompt_tokens"]
+            sent = ["".join(text) for one in attempts for text in one.pieces.values()]
+            output_tokens = exchange.usage["completion_tokens"]
+            most = _quarter(sent) + USAGE["completion_tokens"] * len(attempts)
+            assert 0 < output_tokens <= most
         elif usage:
             input_tokens, output_tokens = usage["prompt_tokens"], usage["completion_tokens"]
         if exchange.usage:
@@ -176,10 +183,10 @@ class Truth:
         self.counts[key("tokens", model=model, type="output")] += output_tokens
 
     def _fed(self, exchange: Exchange, attempts: list[Sent]) -> dict[Text, Fed]:
-        """What the server read of what the engine sent: at a loop it hangs up at the piece in which it finds it."""
+        """What the server read of what the engine first sent: at a loop it hangs up at the piece in which it finds it."""
         texts: dict[Text, Fed] = {}
         over: set[int] = set()  # choices that ended at a loop, of which nothing more was read
-        for place in dict.fromkeys(place for sent in attempts for place in sent.pieces):
+        for place, pieces in attempts[0].pieces.items():
             choice, channel = place
             if choice in over:
                 continue
@@ -189,51 +196,35 @@ class Truth:
                 prompt=exchange.ask.prompt,
             )
             fed = texts[place] = Fed()
-            for number, sent in enumerate(attempts):
-                said, before = _said(sent), len(fed.text)
-                pieces = list(sent.pieces.get(place, ()))
-                if number and pieces:
-                    fed.went_on_at = before
-                    fed.begins.append(before)
-                    pieces[0] = (
-                        said[len(said.rstrip("\n")) :] + pieces[0]
-                    )  # a paragraph that the server began
-                    fed.loops.append((replayed.loop, "healed"))
-                    replayed.resume()
-                for piece in pieces:
-                    fed.text += piece
-                    replayed.feed(piece)
-                    if replayed.ended:
-                        break
-                if number + 1 < len(attempts) and attempts[number + 1].pieces:
-                    kept = len(_said(attempts[number + 1]).rstrip("\n")) - len(said.rstrip("\n"))
-                    fed.discarded_chars += len(fed.text) - before - kept
+            for piece in pieces:
+                fed.text += piece
+                replayed.feed(piece)
+                if replayed.ended:
+                    break
             if not exchange.ask.leaves:
                 replayed.flush()
-            if replayed.loop:
-                fed.loops.append((replayed.loop, "cut" if replayed.ended else "flagged"))
             if replayed.ended and (exchange.ask.stream or self._streams_always):
                 over.add(choice)
             told = exchange.finishes.get(choice, {}).get("repetition") or {}
-            if channel == "content":
-                healed = [asdict(loop) for loop, action in fed.loops if action == "healed" and loop]
-                assert told.get("healed", []) == healed
-            if replayed.ended:
+            if replayed.loop:
+                fed.loops.append((replayed.loop, "cut" if replayed.ended else "flagged"))
+            if len(attempts) > 1:
+                loops = [(_loop(one), "healed") for one in told.get("healed", ())]
+                if told["loop"]:
+                    loops.append((_loop(told["loop"]), "cut"))
+                assert loops[0][0] == replayed.loop
+                fed.loops = loops
+            elif replayed.ended:
                 assert told["loop"]["onset"] == replayed.loop.onset
         return texts
 
 
-def _quarter(texts: list[str]) -> int:
+def _loop(told: dict[str, Any]) -> LoopEvent:
+    return LoopEvent(**{name: value for name, value in told.items() if name != "channel"})
+
+
+def _quarter(texts: Iterable[str]) -> int:
     return math.ceil(sum(len(text.encode()) for text in texts) / 4)
-
-
-def _said(sent: Sent) -> str:
-    """What a request asks the engine to go on with."""
-    if "messages" not in sent.body:
-        return str(sent.body["prompt"]).partition("?")[2]
-    return (
-        str(sent.body["messages"][-1]["content"]) if sent.body.get("continue_final_message") else ""
-    )
 
 
 def _outcome(exchange: Exchange, attempts: list[Sent]) -> str:
@@ -295,6 +286,8 @@ def test_every_metric_is_looked_at() -> None:
 def test_counters_are_true(counted: tuple[Truth, str]) -> None:
     truth, text = counted
     measured = {one: value for kind, one, _, value in samples(text) if kind == "total"}
+    for one, most in truth.at_most.items():
+        assert 0 < measured.pop(one) - truth.counts.pop(one, 0) < most, one
     assert measured == {one: value for one, value in truth.counts.items() if value}
 
 
@@ -358,7 +351,7 @@ def test_times_stand_to_each_other_as_they_must(counted: tuple[Truth, str]) -> N
         pytest.param(
             Ask("fails"), id="time to the first text of an answer that fails right behind it"
         ),
-        pytest.param(Ask("will-not-go-on"), id="seconds of a healing that never came about"),
+        pytest.param(Ask("will-not-go-on", usage=True), id="seconds of a healing that never came about"),
     ],
 )
 def test_an_odd_answer_is_counted_right(ask: Ask) -> None:

@@ -8,12 +8,13 @@ import json
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from dedup.answer.continuation import OPENING_TOKENS
 from tests.server.mock_upstream import Upstream, event
 
 PIECE_CHARS = 11
@@ -59,7 +60,8 @@ class Script:
     """What the engine says when it is asked for a model.
 
     choices: of each the texts, one after another. ends: how; a number is the status of a refusal. goes_on: what it says when it is asked
-    to go on, the first time and so forth; without it, it is not known to be able to. finish: the finish reason.
+    to go on, the first time and so forth; without it, it is not known to be able to. One whose opening was stopped goes on with the rest
+    of it. finish: the finish reason.
     """
 
     choices: tuple[tuple[tuple[Slot, str], ...], ...] = ((("content", ENGLISH),),)
@@ -115,6 +117,22 @@ class Sent:
     status: int = 200
     pieces: dict[Text, list[str]] = field(default_factory=dict)
     usage: dict[str, int] | None = None
+    script: Script = field(default_factory=Script)
+    number: int = 0  # of the script: 0 is what it says first
+
+    @property
+    def is_opening(self) -> bool:
+        """Return whether it begins a continuation that another request goes on with."""
+        limits = [self.body.get(name) for name in ("max_tokens", "max_completion_tokens")]
+        return any(limit is not None and limit <= OPENING_TOKENS for limit in limits)
+
+    @property
+    def prefix(self) -> str:
+        """Return what the engine is asked to go on with."""
+        if "messages" not in self.body:
+            return str(self.body["prompt"])
+        last = self.body["messages"][-1]
+        return str(last["content"]) if last["role"] == "assistant" else ""
 
 
 class ScriptedUpstream(Upstream):
@@ -144,11 +162,16 @@ class ScriptedUpstream(Upstream):
         script = self.scripts.get(body.get("script", body["model"]), SCRIPTS["plain"])
         goes_on = script.goes_on
         attempts = self.sent.setdefault(request.headers["X-Request-Id"], [])
-        if attempts:
-            script = (
-                goes_on[len(attempts) - 1] if len(attempts) <= len(goes_on) else Script(ends=400)
-            )
-        sent = Sent(body)
+        sent = Sent(body, script=script)
+        last = attempts[-1] if attempts else None
+        if last is not None and last.is_opening and not sent.is_opening:
+            said = sent.prefix.removeprefix(last.prefix).strip()
+            script, sent.number = _rest(last.script, said), last.number
+        elif last is not None:
+            sent.number = last.number + 1
+            more = [*goes_on, Script(ends=400)]
+            script = more[min(sent.number, len(more)) - 1]
+        sent.script = script
         attempts.append(sent)
         if script.ends == "silence":
             await asyncio.sleep(60)
@@ -163,9 +186,7 @@ class ScriptedUpstream(Upstream):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         with contextlib.suppress(ConnectionError):  # the server may hang up
             await response.prepare(request)
-            hangs = len(attempts) <= len(
-                goes_on
-            )  # hung up on in its loop, it never comes to tell its usage
+            hangs = sent.number < len(goes_on)  # hung up on, it never comes to tell its usage
             await self._stream(request, response, script, sent, chat, hangs)
         return response
 
@@ -213,10 +234,17 @@ class ScriptedUpstream(Upstream):
                 await response.write(b"".join(unwritten))
                 unwritten.clear()
 
+        finish = script.finish
+        left = OPENING_TOKENS if sent.is_opening else None
         for index, texts in enumerate(script.choices):
             for slot, text in texts:
                 pieces = sent.pieces[index, CHANNELS[slot]] = []
                 for at in range(0, len(text), PIECE_CHARS):
+                    if left is not None:
+                        left -= 1
+                        if left < 0:
+                            finish = "length"
+                            break
                     pieces.append(text[at : at + PIECE_CHARS])
                     said = (
                         {"delta": _delta(slot, pieces[-1], begins=at == 0)}
@@ -243,7 +271,7 @@ class ScriptedUpstream(Upstream):
                     {
                         "index": index,
                         **({"delta": {}} if chat else {"text": ""}),
-                        "finish_reason": script.finish,
+                        "finish_reason": finish,
                     }
                 ]
             )
@@ -251,6 +279,20 @@ class ScriptedUpstream(Upstream):
             sent.usage = USAGE
             await write(choices=[], usage=USAGE)
         await response.write(b"data: [DONE]\n\n")
+
+
+def _rest(script: Script, said: str) -> Script:
+    """Return what is left of a script behind `said`, with which its content begins."""
+    (texts,) = script.choices
+    rest = list(texts)
+    while said and rest:
+        slot, text = rest.pop(0)
+        if slot == "content":
+            text = text.lstrip()
+            assert text.startswith(said), (text, said)
+            rest.insert(0, (slot, text[len(said) :]))
+            break
+    return replace(script, choices=(tuple(rest),))
 
 
 def _delta(slot: Slot, text: str, begins: bool = True) -> dict[str, Any]:
@@ -327,10 +369,10 @@ def every_outcome(model: str) -> list[Ask]:
 
 
 ALL_KINDS: Sequence[Ask] = (
-    *(Ask(model, stream=stream) for stream in (True, False) for model in SCRIPTS if isinstance(SCRIPTS[model].ends, str)
+    *(Ask(model, stream=stream, usage=bool(SCRIPTS[model].goes_on)) for stream in (True, False) for model in SCRIPTS if isinstance(SCRIPTS[model].ends, str)
       and SCRIPTS[model].ends == "stop" and model not in ("empty", "will-not-go-on")),
     *(Ask(model, usage=True) for model in ("plain", "plain-zh", "loops", "loops-zh", "two", "heals", "heals-never")),
-    *(Ask(model, "completions", stream) for stream in (True, False) for model in ("plain", "repeats-zh", "loops", "heals")),
+    *(Ask(model, "completions", stream, usage=model == "heals") for stream in (True, False) for model in ("plain", "repeats-zh", "loops", "heals")),
     *(Ask(model, policy=policy) for policy in ("off", "watch", "loops", "strict")
       for model in ("plain", "repeats", "repeats-zh", "loops", "loops-zh", "calls-in-circles")),
     Ask("loops", prompt="Say it 70 times."),

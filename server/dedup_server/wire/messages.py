@@ -244,7 +244,9 @@ class MessagesWriter:
         is_made = not isinstance(source, Source) or self._is_continued
         if isinstance(source, Source) and not is_made:
             self._add_event(source, frame)
-        for delta in [*decision.before, *frame.deltas]:
+        for delta in decision.before:
+            self._add(delta)
+        for delta in frame.deltas:
             if delta.choice not in decision.dropped:
                 self._add(delta)
         for piece in decision.after:
@@ -265,7 +267,7 @@ class MessagesWriter:
         if self._raw:
             return self._raw
         message["stop_reason"] = self._reason(message.get("stop_reason"))
-        if any(channel.filter.removed for channel in answer.channels):
+        if any(channel.has_removals for channel in answer.channels):
             message["repetition"] = answer.summary()
         for block in message["content"]:
             if isinstance(block, dict) and isinstance(block.get("input"), str):
@@ -307,7 +309,7 @@ class MessagesWriter:
         """Return the rest of a message that ends here."""
         answer = self._answer
         delta: Json = {"stop_reason": self._reason(None), "stop_sequence": None}
-        if any(channel.filter.removed for channel in answer.channels):
+        if any(channel.has_removals for channel in answer.channels):
             delta["repetition"] = answer.summary()
         written = b""
         for block in self._blocks.values():

@@ -342,7 +342,9 @@ class LocalEngine:
         banned: set[int] = set()
         for word in opening.banned:
             for text in (word, " " + word):
-                banned.update(tokenizer(text, add_special_tokens=False)["input_ids"][:1])
+                first = tokenizer(text, add_special_tokens=False)["input_ids"][:1]
+                if tokenizer.decode(first).strip():  # a space alone begins any word
+                    banned.update(first)
         line_ends: list[int] = []
         if opening.stands_open:
             vocabulary = tokenizer.get_vocab()
