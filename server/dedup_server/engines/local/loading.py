@@ -20,11 +20,11 @@ from transformers import (
     GenerationConfig,
 )
 
+from dedup_server.engines.local.batch_engine import UnbatchableError
 from dedup_server.engines.local.batching import Batcher
 from dedup_server.engines.local.checkpoint import is_local, require_checkpoint
 from dedup_server.engines.local.decoding import Decoder
 from dedup_server.engines.local.one_by_one import OneByOne
-from dedup_server.engines.local.paged_engine import UnbatchableError
 from dedup_server.engines.local.token_text import TokenTexts
 from dedup_server.errors import StartupError
 
