@@ -34,7 +34,7 @@ from dedup.config import DecodingConfig
 from dedup.logits.hf import logits_processors
 from dedup.logits.history import TokenHistory
 from dedup.logits.processors import apply
-from dedup_server.engines.local import batch_attention, batch_engine, batching
+from dedup_server.engines.local import batch_attention, batch_engine, batching, packed
 from dedup_server.engines.local.batch_engine import BatchEngine, UnbatchableError
 from dedup_server.engines.local.batching import Batcher
 from dedup_server.engines.local.decoding import EngineFailedError, Scores
@@ -268,6 +268,55 @@ def test_a_sequence_is_the_same_alone_and_among_others(batcher: Batcher) -> None
     together = [Answer(batcher, tokens, 40, config, sampling) for tokens, config, sampling in asked]
     assert [answer.wait() for answer in together] == alone
     assert len({tuple(tokens) for tokens in alone}) == 24
+
+
+def test_in_bfloat16_scores_are_the_same_to_the_bit_alone_and_among_others() -> None:
+    """Rounded so coarsely, the least difference would soon be another token."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("no bfloat16 in this CPU")
+    config = LlamaConfig(**{**SIZES, **GROUPED, "intermediate_size": 1152})
+    batcher = Batcher(build(config).to(torch.bfloat16), max_concurrent=12, context=1024)
+
+    def scores_of(lengths: list[int]) -> list[list[bytes]]:
+        found: list[list[bytes]] = [[] for _ in lengths]
+        ended = threading.Semaphore(0)
+
+        def submit(number: int) -> None:
+            def step(scores: Scores) -> int | None:
+                found[number].append(scores.tobytes())
+                return int(scores.argmax()) if len(found[number]) < 40 else None
+
+            batcher.submit(
+                prompt(lengths[number], lengths[number]), step, lambda error: ended.release()
+            )
+
+        for number in range(len(lengths)):
+            submit(number)
+        for _ in lengths:
+            assert ended.acquire(timeout=60)
+        return found
+
+    lengths = [1, 5, 16, 17, 33, 64, 100, 250, 300, 500, 2, 31, 77, 600]
+    alone = [scores_of([length])[0] for length in lengths]
+    assert scores_of(lengths) == alone
+    batcher.stop()
+
+
+@pytest.mark.parametrize("dtype", packed.DTYPES)
+@pytest.mark.parametrize("size", [64, 1536, 3000])
+def test_a_row_times_packed_weights_does_not_depend_on_other_rows(
+    dtype: torch.dtype, size: int
+) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(size, 96).to(dtype)
+    (weight,) = packed.pack([layer.weight])
+    rows = torch.randn(1, 20, size).to(dtype)
+    with torch.inference_mode():
+        together = packed.multiply(rows, weight, layer.bias)
+        for number in range(20):
+            row = rows[:, number : number + 1]
+            assert torch.equal(packed.multiply(row, weight, layer.bias)[0, 0], together[0, number])
+        torch.testing.assert_close(together, layer(rows), rtol=0.02, atol=0.02)
 
 
 def test_a_sequence_that_raises_fails_alone(batcher: Batcher) -> None:

@@ -20,6 +20,7 @@ from transformers import (
     GenerationConfig,
 )
 
+from dedup_server.engines.local import dtype as dtypes
 from dedup_server.engines.local.batch_engine import UnbatchableError
 from dedup_server.engines.local.batching import Batcher
 from dedup_server.engines.local.checkpoint import is_local, require_checkpoint
@@ -79,7 +80,8 @@ def load(
         path: a directory or a hub id.
         name: in the log.
         device: None is the fastest available.
-        dtype: None is float32 on the CPU and the checkpoint's elsewhere.
+        dtype: None is the fastest of float32 and bfloat16 on the CPU, by measurement, and the
+            checkpoint's elsewhere.
         max_concurrent: sequences in progress; None is a default.
         trust: run the checkpoint's own code.
 
@@ -100,11 +102,10 @@ def load(
     begun = time.monotonic()
     tokenizer = _tokenizer(path, options)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    if dtype is None:
-        is_quantized = getattr(config, "quantization_config", None) is not None
-        dtype = "float32" if device == "cpu" and not is_quantized else "auto"
     try:
-        model, found = kind.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
+        model, found = kind.from_pretrained(
+            path, dtype=dtype or "auto", output_loading_info=True, **options
+        )
     except (
         OSError,
         ValueError,
@@ -125,6 +126,11 @@ def load(
         )
     try:
         if not getattr(model, "hf_quantizer", None):
+            if dtype is None and device == "cpu":
+                fastest, measured = dtypes.fastest(model)
+                model = model.to(fastest)
+                if measured:
+                    log.info("fastest here: %s; --dtype chooses another", measured)
             model = model.to(device)
         model = model.eval()
     except (RuntimeError, AssertionError, ValueError) as error:
