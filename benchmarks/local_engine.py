@@ -103,7 +103,7 @@ async def gathered(answers: list[Awaitable[Answers]]) -> Answers:
     return Answers(sum(each.num_tokens for each in all_of), first)
 
 
-class _FirstToken(LogitsProcessor):
+class _FirstToken(LogitsProcessor):  # type: ignore[misc]
     """A logits processor that notes when scores first come."""
 
     def __init__(self) -> None:

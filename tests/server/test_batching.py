@@ -233,7 +233,7 @@ def test_a_model_with_other_scores_in_the_engine_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = build(FAMILIES["llama"])
-    right = batch_attention.scaled_dot_product_attention
+    right = torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(
         batch_attention,
         "scaled_dot_product_attention",

@@ -84,7 +84,7 @@ class BatchEngine:
         self._attention = model.config._attn_implementation
         config = model.config.get_text_config()
         self._windows = _windows(config)
-        self._token_bytes = _num_values(config) * model.dtype.itemsize
+        self._token_bytes: int = _num_values(config) * model.dtype.itemsize
         self._pace = _Pace()
         self._unpack: Callable[[], None] = lambda: None
         self._keeps_logits = model._supports_logits_to_keep()
