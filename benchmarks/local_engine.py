@@ -282,9 +282,12 @@ async def throughput(args: argparse.Namespace) -> None:
         rates: dict[tuple[str, int], list[float]] = {}
         firsts: dict[str, list[float]] = {}
         runs = list(itertools.product(range(args.rounds), LEVELS, sides))
-        for _, number, name in tqdm(runs, unit="run", desc="throughput"):
+        all_prompts = make_prompts(16 * len(LEVELS) * (1 + args.rounds))[16 * len(LEVELS) :]
+        for turn, number, name in tqdm(runs, unit="run", desc="throughput"):
+            # New ones: nobody knows their beginning.
+            place = 16 * (len(LEVELS) * turn + LEVELS.index(number))
             begun = time.perf_counter()
-            found = await sides[name](make_prompts(16)[:number], args.tokens)
+            found = await sides[name](all_prompts[place : place + number], args.tokens)
             rate = found.num_tokens / (time.perf_counter() - begun)
             rates.setdefault((name, number), []).append(rate)
             if number == 1:
@@ -329,7 +332,7 @@ async def reading(args: argparse.Namespace) -> None:
         while any(len(times) < args.tokens for times in all_times):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         begun, first = time.perf_counter(), list[float]()
-        await answer(engine, long, 1, settings, first)
+        await answer(engine, [*long[-number - 1 :], *long], 1, settings, first)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

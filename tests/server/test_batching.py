@@ -164,6 +164,21 @@ class Answer:
         return self.tokens
 
 
+class CountedModel:
+    """A model that notes how many tokens it is given."""
+
+    def __init__(self, model: Any, sizes: list[int]) -> None:
+        self._model = model
+        self._sizes = sizes
+
+    def __call__(self, **given: Any) -> Any:
+        self._sizes.append(given["input_ids"].shape[1])
+        return self._model(**given)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
 def fail_at(number: int) -> Callable[[int], None]:
     def on_step(at: int) -> None:
         if at == number:
@@ -453,6 +468,26 @@ def test_a_long_prompt_is_read_in_pieces_while_others_continue(model: Any) -> No
     assert short.wait() == wanted[1]
     assert Answer(batcher, tokens, 20, ALL).wait() == wanted[0]
     batcher.stop()
+
+
+def test_what_prompts_have_in_common_is_read_once(
+    model: Any, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def num_read(tokens: list[int]) -> int:
+        sizes.clear()
+        assert len(Answer(batcher, tokens, 5).wait()) == 5
+        return sum(sizes) - 4
+
+    monkeypatch.setattr(batcher.engine, "_model", CountedModel(model, sizes))
+    beginning = prompt(200)
+    assert num_read(beginning) == 200
+    assert num_read(beginning) == 200 - 192
+    assert num_read(beginning + prompt(100, 1)) == 300 - 192
+    assert num_read(beginning + prompt(100, 1) + prompt(20, 2)) == 320 - 288
+    assert num_read(beginning[:120] + prompt(60, 3)) == 180 - 112
+    assert num_read(prompt(200, 4)) == 200
 
 
 @pytest.mark.parametrize("num_tokens", [768, 1024, 1400])

@@ -17,12 +17,14 @@ import torch
 from dedup_server.engines.local import batch_attention
 from dedup_server.engines.local.batch_attention import BLOCK, Generated, Read, Step
 from dedup_server.engines.local.decoding import Scores
+from dedup_server.engines.local.kept_prompts import KeptPrompts
 from dedup_server.engines.local.key_values import KeyValues, Owner
 from dedup_server.engines.local.memory import free_bytes
 from dedup_server.engines.local.packed import pack_linears
 
 READ_TOKENS = 256  # of prompts per step, while nothing is decoded
 MEMORY_SHARE = 0.4  # of the memory that is free once the model is loaded
+KEPT_SHARE = 0.25  # of that, for prompts of requests that have ended
 END = -1  # no token: the sequence ends
 
 _SLOWER = 0.7  # by how much of its time a step may take longer for reading prompts
@@ -118,11 +120,19 @@ class BatchEngine:
         """Start without requests in progress. Queued requests are kept."""
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []  # in the order of their beginning
-        self.key_values = KeyValues(self.num_tokens, self.context, self._max_concurrent)
+        self._prompts = KeptPrompts(int(KEPT_SHARE * self.num_tokens))
+        self.key_values = KeyValues(
+            self.num_tokens,
+            self.context,
+            self._max_concurrent,
+            lambda: self._prompts.num_tokens,
+            lambda: self._prompts.drop(),
+        )
 
     def discard(self) -> None:
         """Drop everything in progress and its memory; `start` comes next."""
         self._waiting, self._running = deque(), []
+        self._prompts = KeptPrompts(int(KEPT_SHARE * self.num_tokens))
         del self.key_values
 
     def advance(self) -> bool:
@@ -164,6 +174,9 @@ class BatchEngine:
                     self._end(request)
 
     def _end(self, request: Request) -> None:
+        room = self.num_tokens - self.key_values.num_allocated - self._prompts.num_tokens
+        if request.num_prompt <= room:
+            self._prompts.keep(request, request.num_prompt)
         self.key_values.free(request)
         if request in self._running:
             self._running.remove(request)
@@ -176,6 +189,7 @@ class BatchEngine:
             request = self._waiting[0]
             if not self.key_values.place(request, len(request.tokens)):
                 return
+            self._prompts.restore(request)
             self._running.append(self._waiting.popleft())
 
     def _make_room(self) -> None:

@@ -5,7 +5,7 @@ attention serves them all without a copy of what they have kept. A sequence that
 moves to the next one, which is twice as wide: a token is copied once on average.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -88,15 +88,21 @@ class Pool:
             last.slot = owner.slot
         owner.pool, owner.slot = None, -1
 
-    def copy_from(self, source: "Pool", owner: Owner) -> None:
-        """Copy what `source` keeps of a sequence into the next slot, which must be free."""
-        slot = len(self.owners)
-        for mine, others in ((self.keys, source.keys), (self.values, source.values)):
-            for number, old in others.items():
-                if number not in mine:
-                    shape = (self.capacity, old.shape[1], self.width, old.shape[3])
-                    mine[number] = old.new_zeros(shape)
-                mine[number][slot, :, : owner.num_read] = old[owner.slot, :, : owner.num_read]
+    def fill(self, slot: int, layers: Mapping[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Write keys and values, by layer and each of shape (heads, tokens, size), to a slot."""
+        for number, given in layers.items():
+            for tensors, new in zip((self.keys, self.values), given, strict=True):
+                if number not in tensors:
+                    shape = (self.capacity, new.shape[0], self.width, new.shape[2])
+                    tensors[number] = new.new_zeros(shape)
+                tensors[number][slot, :, : new.shape[1]] = new
+
+    def kept(self, owner: Owner) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        """Return the keys and values of a sequence, as views."""
+        place = owner.slot, slice(None), slice(owner.num_read)
+        return {
+            number: (self.keys[number][place], self.values[number][place]) for number in self.keys
+        }
 
     def _tensors(self) -> Iterator[torch.Tensor]:
         yield from self.keys.values()
@@ -110,11 +116,22 @@ class KeyValues:
         num_tokens: at least `context`.
         context: the longest sequence.
         max_owners: sequences at once.
+        num_others: returns how many tokens are kept elsewhere in the same memory.
+        drop_other: drops some of these; returns False if there are none.
     """
 
-    def __init__(self, num_tokens: int, context: int, max_owners: int) -> None:
+    def __init__(
+        self,
+        num_tokens: int,
+        context: int,
+        max_owners: int,
+        num_others: Callable[[], int],
+        drop_other: Callable[[], bool],
+    ) -> None:
         self._num_tokens = num_tokens
         self._max_owners = max_owners
+        self._num_others = num_others
+        self._drop_other = drop_other
         widths = [LEAST_WIDTH]
         while widths[-1] < context:
             widths.append(2 * widths[-1])
@@ -138,7 +155,7 @@ class KeyValues:
         if not self._reserve(new):
             return False
         if old is not None:
-            new.copy_from(old, owner)
+            new.fill(len(new.owners), old.kept(owner))
             self.free(owner)
         new.add(owner)
         return True
@@ -161,6 +178,8 @@ class KeyValues:
             for other in self.pools:
                 if other.capacity > len(other.owners):
                     other.resize(len(other.owners))
+        while self._num_free() < pool.width and self._drop_other():
+            pass
         num_affordable = self._num_free() // pool.width
         if num_affordable < 1:
             return False
@@ -169,4 +188,4 @@ class KeyValues:
         return True
 
     def _num_free(self) -> int:
-        return self._num_tokens - self.num_allocated
+        return self._num_tokens - self.num_allocated - self._num_others()
