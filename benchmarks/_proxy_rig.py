@@ -435,7 +435,9 @@ def get(port: int, path: str) -> Any:
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int, ready_path: str, cores: Cores) -> Iterator[int]:
+def running(
+    command: list[str], port: int, ready_path: str, cores: Cores, seconds: float = 30
+) -> Iterator[int]:
     """The process, once it answers; its id. Raises `RuntimeError` with what it printed if it does not."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("DEDUP_")}
     with tempfile.TemporaryFile() as log:
@@ -449,7 +451,7 @@ def running(command: list[str], port: int, ready_path: str, cores: Cores) -> Ite
         )
         try:
             os.sched_setaffinity(process.pid, cores)
-            for _ in range(300):
+            for _ in range(int(10 * seconds)):
                 with contextlib.suppress(OSError, ValueError):
                     get(port, ready_path)
                     break

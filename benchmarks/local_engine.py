@@ -1,18 +1,18 @@
-"""How fast is the local engine, beside transformers?
+"""How fast is the local engine, beside `generate` and other servers?
 
-    python benchmarks/local_engine.py                              # three parts; some minutes
-    python benchmarks/local_engine.py --parts process --rounds 9
+    python benchmarks/local_engine.py --model SMOLLM2            # a folder; some minutes
+    python benchmarks/local_engine.py --model SMOLLM2 --serve --vllm-python .venv-vllm/bin/python \\
+        --llama-python .venv-live/bin/python --gguf SmolLM2-135M-Instruct.Q4_1.gguf
 
-process    one process, 1, 4 and 16 requests at once: transformers' continuous batching (greedy, nothing done to the scores; eager
-           attention, which is its faster one here) and `LocalEngine.generate` with every processor on: repetition, presence and frequency
-           penalty, no_repeat_ngram_size, DRY, LZ penalty, top_k, top_p, min_p; greedy, and sampled. And `generate` for one after the other.
-http       `transformers serve --continuous-batching` (greedy, for it knows none of these) beside `dedup serve` (every processor on,
-           sampled, its filter too), not streamed and streamed, by 1, 4 and 16 clients.
-isolation  24 requests of 8 settings, one after the other and 16 at once: is each text the same, and how many times faster is it?
+throughput  1, 4 and 16 requests at once: `generate` (a padded batch) in float32 and bfloat16, transformers' continuous batching,
+            and `LocalEngine.generate` with every processor on (repetition, presence and frequency penalty, no_repeat_ngram_size,
+            DRY, LZ penalty, top_k, top_p, min_p), greedy in float32, greedy and sampled in the data type that it chooses. By HTTP,
+            streamed: `dedup serve` (every processor, its filter too) and, with --serve and the like, `transformers serve`, vLLM and
+            llama.cpp's server, which are greedy and have none. And the time to a first token, of one request.
+reading     the gaps between the tokens of 1, 4 and 15 requests, before and while a prompt of 2,000 tokens is read.
+isolation   24 requests of 8 settings, one after the other and 16 at once: is each text the same?
 
-The first two with a Llama of 21M random parameters (float32), which is made for it; all answers have the same number of tokens. The last
-with the demo model. The sides take turns; tokens/s are medians of the rounds, ratios medians of each round's ratio. Fails if a text
-differs.
+All sides have the same number of threads and take turns; tokens/s are medians of the rounds, ratios medians of each round's ratio.
 """
 
 import argparse
@@ -20,16 +20,16 @@ import asyncio
 import itertools
 import json
 import os
-import random
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import numpy as np
 import torch
 from _proxy_rig import free_port, prose, running
 from tqdm import tqdm
@@ -38,7 +38,7 @@ from transformers import (
     AutoTokenizer,
     ContinuousBatchingConfig,
     GenerationConfig,
-    LlamaConfig,
+    LogitsProcessor,
 )
 
 from dedup_server.endpoints import COMPLETIONS
@@ -47,13 +47,10 @@ from dedup_server.engines.local.engine import DEMO_MODEL, LocalEngine
 from dedup_server.requests.base import parse
 
 LEVELS = (1, 4, 16)
-NUM_TOKENS = 40  # of each answer
-OF_BATCHING, OF_GENERATE_AT_16, OF_TRANSFORMERS_SERVE, OF_ALONE = (
-    0.9,
-    3.5,
-    1.0,
-    2.0,
-)  # what is to be reached
+LEAST = 0.97  # of the best of `generate` and continuous batching, in float32
+LONG_PROMPT = 2000  # tokens
+PROMPT_WORDS = 40
+START_SECONDS = 240
 
 CUTS = {"top_k": 50, "top_p": 0.95, "min_p": 0.02}
 PENALTIES = {
@@ -70,117 +67,78 @@ SETTINGS = [
     for temperature in (GREEDY, WARM)
     for methods in (CUTS, PENALTIES, LOOPS, ALL)
 ]
+LLAMA = """
+import signal, sys, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.port, params.hostnames = sys.argv[1], int(sys.argv[2]), ["127.0.0.1"]
+params.n_parallel, params.n_ctx, params.n_gpu_layers, params.verbosity = 16, 16 * 1024, 0, 0
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(sys.argv[3])
+server = xllamacpp.Server(params)
+signal.pause()
+"""
+TRANSFORMERS = "import sys; from transformers.cli.transformers import main; sys.exit(main())"
 
-Ask = Callable[[str], Awaitable[int]]  # a prompt: the tokens of its answer
+
+@dataclass(frozen=True)
+class Answers:
+    """What one run of a side gave: tokens of all answers, and seconds to the first."""
+
+    num_tokens: int
+    first_seconds: float
 
 
-def make_model(directory: str) -> None:
-    """Random weights, a vocabulary of made-up words, and nothing that ends an answer but its length."""
-    rng = random.Random(0)
-    syllables = [first + vowel for first in "bcdfghjklmnprstvwz" for vowel in "aeiouy"]
-    texts = (
-        " ".join("".join(rng.choices(syllables, k=rng.randint(1, 5))) for _ in range(1000))
-        for _ in range(60)
-    )
-    tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL).train_new_from_iterator(
-        texts, 16_384, show_progress=False
-    )
-    tokenizer.save_pretrained(directory)
-    sizes = {
-        "hidden_size": 384,
-        "intermediate_size": 1024,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 6,
-    }
-    ends = {"bos_token_id": 0, "eos_token_id": None, "pad_token_id": 2}
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        **sizes,
-        **ends,
-    )
-    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+# Takes prompts and the tokens that each answer shall have.
+Side = Callable[[list[str], int], Awaitable[Answers]]
 
 
 def make_prompts(number: int) -> list[str]:
-    words = prose(20 * number)
-    return ["".join(words[start : start + 20]).strip() for start in range(0, len(words), 20)]
+    words = prose(PROMPT_WORDS * number)
+    starts = range(0, len(words), PROMPT_WORDS)
+    return ["".join(words[start : start + PROMPT_WORDS]).strip() for start in starts]
 
 
-async def at_once(number: int, jobs: list[Callable[[], Awaitable[Any]]]) -> list[Any]:
-    places = asyncio.Semaphore(number)
-
-    async def one(job: Callable[[], Awaitable[Any]]) -> Any:
-        async with places:
-            return await job()
-
-    return await asyncio.gather(*map(one, jobs))
+async def gathered(answers: list[Awaitable[Answers]]) -> Answers:
+    all_of = await asyncio.gather(*answers)
+    first = min(each.first_seconds for each in all_of)
+    return Answers(sum(each.num_tokens for each in all_of), first)
 
 
-class Rates:
-    """Tokens a second of each side, by round."""
+class _FirstToken(LogitsProcessor):  # type: ignore[misc]
+    """A logits processor that notes when scores first come."""
 
-    def __init__(self, name: str, num_runs: int) -> None:
-        self.bar = tqdm(total=num_runs, unit="run", desc=name)
-        self._rates: dict[tuple[Any, ...], list[float]] = {}
+    def __init__(self) -> None:
+        self.begun = time.perf_counter()
+        self.seconds: float | None = None
 
-    async def measure(self, ask: Ask, number: int, *side: Any) -> None:
-        prompts = make_prompts(max(2, number))
-        begun = time.perf_counter()
-        counts = await at_once(number, [lambda prompt=prompt: ask(prompt) for prompt in prompts])
-        seconds = time.perf_counter() - begun
-        if set(counts) != {NUM_TOKENS}:
-            sys.exit(f"FAILED: answers of {counts} tokens instead of {NUM_TOKENS}")
-        self._rates.setdefault(side, []).append(sum(counts) / seconds)
-        self.bar.update()
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.seconds = self.seconds or time.perf_counter() - self.begun
+        return scores
 
-    def shown(self, *side: Any) -> str:
-        return f"{statistics.median(self._rates[side]):.0f}"
 
-    def ratio(self, side: tuple[Any, ...], of: tuple[Any, ...]) -> float:
-        return statistics.median(
-            one / other for one, other in zip(self._rates[side], self._rates[of], strict=True)
+def by_generate(path: str, dtype: torch.dtype) -> Side:
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+
+    async def side(prompts: list[str], num_tokens: int) -> Answers:
+        inputs = tokenizer(prompts, return_tensors="pt", padding=True)
+        first = _FirstToken()
+        config = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=num_tokens,
+            min_new_tokens=num_tokens,
+            pad_token_id=tokenizer.pad_token_id,
         )
+        rows = model.generate(**inputs, generation_config=config, logits_processor=[first])
+        count = rows.shape[0] * (rows.shape[1] - inputs["input_ids"].shape[1])
+        return Answers(int(count), first.seconds or 0)
+
+    return side
 
 
-def table(*rows: list[str]) -> None:
-    print(
-        "\n"
-        + "\n".join(
-            f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-        ),
-        flush=True,
-    )
-
-
-def judged(value: float, least: float) -> str:
-    return f"{value:.2f}x" + (f" (short of {least}x)" if value < least else "")
-
-
-def by_generate(path: str) -> Ask:
-    model, tokenizer = (
-        AutoModelForCausalLM.from_pretrained(path).eval(),
-        AutoTokenizer.from_pretrained(path),
-    )
-    config = GenerationConfig(do_sample=False, max_new_tokens=NUM_TOKENS, pad_token_id=2)
-
-    async def ask(prompt: str) -> int:
-        inputs = tokenizer(prompt, return_tensors="pt")
-        return int(
-            model.generate(**inputs, generation_config=config).shape[1]
-            - inputs["input_ids"].shape[1]
-        )
-
-    return ask
-
-
-def by_batching(path: str) -> tuple[Ask, Any]:
-    model, tokenizer = (
-        AutoModelForCausalLM.from_pretrained(path).eval(),
-        AutoTokenizer.from_pretrained(path),
-    )
+def by_batching(path: str) -> tuple[Side, Any]:
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(path)
     model.set_attn_implementation("paged|eager")
     options = ContinuousBatchingConfig(
         num_blocks=64, max_batch_tokens=512, max_requests_per_batch=16, use_cuda_graph=False
@@ -191,192 +149,258 @@ def by_batching(path: str) -> tuple[Ask, Any]:
     manager.start()
     numbers = itertools.count()
 
-    async def ask(prompt: str) -> int:
+    async def one(prompt: str, num_tokens: int) -> Answers:
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         name = str(next(numbers))
         manager.register_result_handler(name, done.set_result)
         manager.add_request(
-            tokenizer(prompt)["input_ids"], request_id=name, max_new_tokens=NUM_TOKENS
+            tokenizer(prompt)["input_ids"], request_id=name, max_new_tokens=num_tokens
         )
-        return len((await done).generated_tokens)
+        return Answers(len((await done).generated_tokens), float("nan"))
 
-    return ask, manager
+    async def side(prompts: list[str], num_tokens: int) -> Answers:
+        return await gathered([one(prompt, num_tokens) for prompt in prompts])
+
+    return side, manager
 
 
-async def answer(engine: LocalEngine, prompt: str, settings: dict[str, Any]) -> tuple[str, int]:
-    """Text and tokens."""
-    body = {"prompt": prompt, "max_tokens": NUM_TOKENS, "min_tokens": NUM_TOKENS, **settings}
+async def answer(
+    engine: LocalEngine,
+    prompt: str | list[int],
+    num_tokens: int,
+    settings: dict[str, Any],
+    times: list[float],
+) -> str:
+    """Return the text. `times`: when each frame with text came."""
+    body = {"prompt": prompt, "max_tokens": num_tokens, "min_tokens": num_tokens, **settings}
     request = parse(COMPLETIONS.sampled, body)
     engine.validate(request)
-    frames: Frames = []
-    await engine.generate(Call(request, COMPLETIONS.path, COMPLETIONS.reader()), frames.extend)
-    text = "".join(delta.text for frame in frames for delta in frame.deltas)
-    return text, max(frame.output_tokens or 0 for frame in frames)
+    text = ""
+
+    def take(frames: Frames) -> None:
+        nonlocal text
+        new = "".join(delta.text for frame in frames for delta in frame.deltas)
+        if new:
+            times.append(time.perf_counter())
+            text += new
+
+    await engine.generate(Call(request, COMPLETIONS.path, COMPLETIONS.reader()), take)
+    return text
 
 
-def by_http(session: aiohttp.ClientSession, port: int, settings: dict[str, Any]) -> Ask:
-    async def ask(prompt: str) -> int:
-        body = {"prompt": prompt, "max_tokens": NUM_TOKENS, **settings}
+def by_engine(engine: LocalEngine, settings: dict[str, Any]) -> Side:
+    async def one(prompt: str, num_tokens: int) -> Answers:
+        begun, times = time.perf_counter(), list[float]()
+        await answer(engine, prompt, num_tokens, settings, times)
+        return Answers(num_tokens, times[0] - begun)
+
+    async def side(prompts: list[str], num_tokens: int) -> Answers:
+        return await gathered([one(prompt, num_tokens) for prompt in prompts])
+
+    return side
+
+
+def by_http(session: aiohttp.ClientSession, port: int, settings: dict[str, Any]) -> Side:
+    async def one(prompt: str, num_tokens: int) -> Answers:
+        body = {"prompt": prompt, "max_tokens": num_tokens, "stream": True, **settings}
+        if "min_tokens" in settings:
+            body["min_tokens"] = num_tokens
+        begun, first, count = time.perf_counter(), 0.0, 0
         async with session.post(f"http://127.0.0.1:{port}/v1/completions", json=body) as response:
-            received = await response.read()
-        if response.status != 200:
-            sys.exit(f"FAILED: {response.status} {received.decode()}")
-        if settings["stream"]:
-            received = next(
-                line[6:] for line in reversed(received.splitlines()) if b'"usage":{' in line
-            )
-        return int(json.loads(received)["usage"]["completion_tokens"])
+            if response.status != 200:
+                sys.exit(f"FAILED: {response.status} {await response.text()}")
+            async for line in response.content:
+                if not line.startswith(b"data: {"):
+                    continue
+                event = json.loads(line[6:])
+                count = (event.get("usage") or {}).get("completion_tokens", count)
+                if not first and event.get("choices"):
+                    first = time.perf_counter() - begun
+        return Answers(int(count), first)
 
-    return ask
+    async def side(prompts: list[str], num_tokens: int) -> Answers:
+        return await gathered([one(prompt, num_tokens) for prompt in prompts])
+
+    return side
 
 
-async def process(path: str, args: argparse.Namespace) -> None:
-    engine = LocalEngine(path)
-    await engine.start()
-    batching, manager = by_batching(path)
+async def start_servers(stack: AsyncExitStack, args: argparse.Namespace) -> dict[str, Side]:
+    """Start the servers that the options name, and this project's own."""
+    usage = {"stream_options": {"include_usage": True}}
+    greedy = {"temperature": 0, **usage}
+    ends_never = {**greedy, "ignore_eos": True}
+    python, cores = sys.executable, os.sched_getaffinity(0)
+    kinds = [
+        (
+            "dedup serve",
+            [python, "-m", "dedup.cli", "serve", "--model", args.model],
+            "/health/ready",
+            {**WARM, **ALL, **usage, "min_tokens": 1},
+        )
+    ]
+    if args.serve:
+        command = [python, "-c", TRANSFORMERS, "serve", args.model, "--continuous-batching"]
+        command += ["--cb-num-blocks", "64", "--cb-max-batch-tokens", "512"]
+        kinds.append(("transformers serve", command, "/health", greedy))
+    if args.vllm_python:
+        command = [args.vllm_python, "-m", "vllm.entrypoints.openai.api_server"]
+        command += ["--model", args.model, "--served-model-name", "m", "--max-model-len", "2048"]
+        kinds.append(("vLLM", command, "/health", {**ends_never, "model": "m"}))
+    if args.llama_python:
+        command = [args.llama_python, "-c", LLAMA, args.gguf]
+        kinds.append(("llama.cpp (Q4)", command, "/health", ends_never))
+    sides = {}
+    session = await stack.enter_async_context(aiohttp.ClientSession())
+    for name, command, ready, settings in kinds:
+        port = free_port()
+        flags = [str(port), str(args.threads)] if "llama" in name else ["--port", str(port)]
+        stack.enter_context(running([*command, *flags], port, ready, cores, START_SECONDS))
+        sides[name] = by_http(session, port, settings)
+    return sides
 
-    def by_engine(settings: dict[str, Any]) -> Ask:
-        async def ask(prompt: str) -> int:
-            return (await answer(engine, prompt, settings))[1]
 
-        return ask
-
-    ours = {"greedy": by_engine({**GREEDY, **ALL}), "sampled": by_engine({**WARM, **ALL})}
-    generate, sides = by_generate(path), {"batching": batching, **ours}
-    for ask in (generate, *sides.values()):
-        await at_once(4, [lambda ask=ask: ask("Warm up.")] * 4)
-    rates = Rates("process", args.rounds * (1 + len(LEVELS) * len(sides)))
-    for _ in range(args.rounds):
-        await rates.measure(generate, 1, "generate")
-        for number, name in itertools.product(LEVELS, sides):
-            await rates.measure(sides[name], number, name, number)
-    rates.bar.close()
-    manager.stop(block=True, timeout=10)
-    await engine.stop()
-    heads = ["of continuous batching: greedy", "sampled", "of generate: greedy", "sampled"]
-    rows = [["at once", "generate", "continuous batching", "ours, greedy", "ours, sampled", *heads]]
-    for number in LEVELS:
-        row = [str(number), rates.shown("generate"), *(rates.shown(name, number) for name in sides)]
-        row += [
-            judged(rates.ratio((name, number), ("batching", number)), OF_BATCHING) for name in ours
+async def throughput(args: argparse.Namespace) -> None:
+    async with AsyncExitStack() as stack:
+        engines = {dtype: LocalEngine(args.model, dtype=dtype) for dtype in ("float32", None)}
+        for engine in engines.values():
+            await engine.start()
+            stack.push_async_callback(engine.stop)
+        own = engines[None].loaded.model.dtype
+        chosen = str(own).removeprefix("torch.")
+        batching, manager = by_batching(args.model)
+        stack.callback(manager.stop, block=True, timeout=10)
+        sides: dict[str, Side] = {"generate": by_generate(args.model, torch.float32)}
+        sides["continuous batching"] = batching
+        sides["dedup, float32, greedy"] = by_engine(engines["float32"], {**GREEDY, **ALL})
+        if own != torch.float32:
+            sides[f"generate, {chosen}"] = by_generate(args.model, own)
+        sides[f"dedup, {chosen}, greedy"] = by_engine(engines[None], {**GREEDY, **ALL})
+        sides[f"dedup, {chosen}, sampled"] = by_engine(engines[None], {**WARM, **ALL})
+        sides |= await start_servers(stack, args)
+        for side in sides.values():
+            await side(make_prompts(4), 4)
+        rates: dict[tuple[str, int], list[float]] = {}
+        firsts: dict[str, list[float]] = {}
+        runs = list(itertools.product(range(args.rounds), LEVELS, sides))
+        all_prompts = make_prompts(16 * len(LEVELS) * (1 + args.rounds))[16 * len(LEVELS) :]
+        for turn, number, name in tqdm(runs, unit="run", desc="throughput"):
+            # New ones: nobody knows their beginning.
+            place = 16 * (len(LEVELS) * turn + LEVELS.index(number))
+            begun = time.perf_counter()
+            found = await sides[name](all_prompts[place : place + number], args.tokens)
+            rate = found.num_tokens / (time.perf_counter() - begun)
+            rates.setdefault((name, number), []).append(rate)
+            if number == 1:
+                firsts.setdefault(name, []).append(found.first_seconds)
+    rows = [["tokens/s", *(f"{number} at once" for number in LEVELS), "first token, ms"]]
+    for name in sides:
+        cells = [
+            f"{statistics.median(rates[name, number]):.0f} ({ratio(rates, name, number):.2f}x)"
+            for number in LEVELS
         ]
-        least = OF_GENERATE_AT_16 if number == 16 else 0
-        rows.append(
-            [*row, *(judged(rates.ratio((name, number), ("generate",)), least) for name in ours)]
-        )
+        rows.append([name, *cells, f"{1e3 * statistics.median(firsts[name]):.0f}"])
     table(*rows)
+    print("(x: of the better of generate and continuous batching, both in float32)")
+    for name, number in itertools.product(sides, LEVELS):
+        if name.startswith("dedup,") and ratio(rates, name, number) < LEAST:
+            print(f"short of {LEAST}x: {name}, {number} at once")
 
 
-async def http(path: str, args: argparse.Namespace) -> None:
-    cores = os.sched_getaffinity(0)
-    port, our_port = free_port(), free_port()
-    code = "import sys; from transformers.cli.transformers import main; sys.exit(main())"
-    theirs = [
-        args.transformers_python,
-        "-c",
-        code,
-        "serve",
-        path,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    theirs += ["--continuous-batching", "--cb-num-blocks", "64", "--cb-max-batch-tokens", "512"]
-    ours = [sys.executable, "-m", "dedup.cli", "serve", "--model", path, "--port", str(our_port)]
-    our_settings = {
-        **WARM,
-        **ALL,
-        "min_tokens": NUM_TOKENS,
-        "stream_options": {"include_usage": True},
-    }
-    with ExitStack() as stack:
-        stack.enter_context(running(theirs, port, "/health", cores))
-        stack.enter_context(running(ours, our_port, "/health/ready", cores))
-        async with aiohttp.ClientSession() as session:
-            sides = {}
-            for is_stream in (False, True):
-                sides["theirs", is_stream] = by_http(
-                    session, port, {"temperature": 0, "stream": is_stream}
-                )
-                sides["ours", is_stream] = by_http(
-                    session, our_port, {**our_settings, "stream": is_stream}
-                )
-            for ask in sides.values():
-                await at_once(4, [lambda ask=ask: ask("Warm up.")] * 4)
-            rates = Rates("http", args.rounds * len(LEVELS) * len(sides))
-            for _, number, side in itertools.product(range(args.rounds), LEVELS, sides):
-                await rates.measure(sides[side], number, *side, number)
-            rates.bar.close()
-    rows = [["answers", "clients", "transformers serve", "dedup serve", "ratio"]]
-    for is_stream, number in itertools.product((False, True), LEVELS):
-        pair = ("theirs", is_stream, number), ("ours", is_stream, number)
-        ratio = judged(rates.ratio(pair[1], pair[0]), OF_TRANSFORMERS_SERVE)
-        rows.append(
-            [
-                "streamed" if is_stream else "whole",
-                str(number),
-                *(rates.shown(*side) for side in pair),
-                ratio,
-            ]
-        )
-    table(*rows)
+def ratio(rates: dict[tuple[str, int], list[float]], name: str, number: int) -> float:
+    """Return the median of each round's ratio to the better baseline."""
+    names = ("generate", "continuous batching") if number > 1 else ("generate",)
+    baselines = zip(*(rates[each, number] for each in names), strict=True)
+    pairs = zip(rates[name, number], baselines, strict=True)
+    return statistics.median(one / max(others) for one, others in pairs)
 
 
-async def isolation(path: str, args: argparse.Namespace) -> None:
-    engine = LocalEngine(str(DEMO_MODEL))
+async def reading(args: argparse.Namespace) -> None:
+    engine = LocalEngine(args.model)
     await engine.start()
-    asked = zip(make_prompts(24), itertools.cycle(SETTINGS), strict=False)
-    jobs = [
-        lambda prompt=prompt, settings=settings: answer(engine, prompt, settings)
-        for prompt, settings in asked
-    ]
-    expected = await at_once(1, jobs)
-    seconds: dict[int, list[float]] = {1: [], 16: []}
-    num_same = len(jobs)
-    for _, number in tqdm(
-        list(itertools.product(range(args.rounds), seconds)), unit="run", desc="isolation"
-    ):
-        begun = time.perf_counter()
-        answers = await at_once(number, jobs)
-        seconds[number].append(time.perf_counter() - begun)
-        num_same = min(
-            num_same, sum(one == other for one, other in zip(answers, expected, strict=True))
-        )
+    settings = {**WARM, **ALL, "repetition": {"policy": "off"}}
+    size = engine.loaded.context
+    long = engine.loaded.tokenizer("".join(prose(LONG_PROMPT)))["input_ids"]
+    long = long[: min(LONG_PROMPT, size - 64)]
+    rows = [["others", "gap before, p50 / p99", "while it is read, p50 / p99", "p99", "read in"]]
+    num_tokens = min(1000, size - 2 * PROMPT_WORDS * 4)
+    for number in (0, 1, 4, 15):
+        all_times: list[list[float]] = [[] for _ in range(number)]
+        tasks = [
+            asyncio.create_task(answer(engine, prompt, num_tokens, settings, times))
+            for prompt, times in zip(make_prompts(15), all_times, strict=False)
+        ]
+        while any(len(times) < args.tokens for times in all_times):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        begun, first = time.perf_counter(), list[float]()
+        await answer(engine, [*long[-number - 1 :], *long], 1, settings, first)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        seconds = f"{time.perf_counter() - begun:.1f} s"
+        if not number:
+            rows.append(["0", "", "", "", seconds])
+            continue
+        before, during = list[float](), list[float]()
+        for times in all_times:
+            for one, other in itertools.pairwise(times[2:]):
+                (during if other > begun else before).append(1e3 * (other - one))
+        least, most = np.percentile(before, [50, 99]), np.percentile(during, [50, 99])
+        shown = [f"{each[0]:.0f} / {each[1]:.0f} ms" for each in (least, most)]
+        rows.append([str(number), *shown, f"{most[1] / least[1]:.2f}x", seconds])
     await engine.stop()
-    faster = judged(
-        statistics.median(one / other for one, other in zip(*seconds.values(), strict=True)),
-        OF_ALONE,
-    )
-    shown = [f"{statistics.median(each):.2f} s" for each in seconds.values()]
-    table(
-        ["one after the other", "16 at once", "faster", "the same text"],
-        [*shown, faster, f"{num_same} of {len(jobs)}"],
-    )
-    if num_same < len(jobs):
+    table(*rows)
+
+
+async def isolation(args: argparse.Namespace) -> None:
+    engine = LocalEngine(args.model)
+    await engine.start()
+    asked = list(zip(make_prompts(24), itertools.cycle(SETTINGS), strict=False))
+    places = asyncio.Semaphore(16)
+
+    async def one(prompt: str, settings: dict[str, Any]) -> str:
+        async with places:
+            return await answer(engine, prompt, args.tokens, settings, [])
+
+    alone = [await one(*each) for each in asked]
+    together = await asyncio.gather(*(one(*each) for each in asked))
+    dtype = engine.loaded.model.dtype
+    await engine.stop()
+    num_same = sum(one == other for one, other in zip(alone, together, strict=True))
+    print(f"\nisolation, {dtype}: the same text alone and among others: {num_same} of {len(asked)}")
+    if num_same < len(asked):
         sys.exit("FAILED: what a request is answered depends on its neighbours")
 
 
-PARTS = {"process": process, "http": http, "isolation": isolation}
+def table(*rows: list[str]) -> None:
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    print("\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines), flush=True)
+
+
+PARTS = {"throughput": throughput, "reading": reading, "isolation": isolation}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--model", default=str(DEMO_MODEL), help="a folder (default: the demo's)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1, help="of torch, in each process")
-    how = "runs `transformers serve`: needs torch and transformers[serving] (default: this one)"
-    parser.add_argument("--transformers-python", default=sys.executable, metavar="PYTHON", help=how)
+    parser.add_argument("--tokens", type=int, default=48, help="of each answer")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="in each process")
+    parser.add_argument("--serve", action="store_true", help="needs transformers[serving]")
+    parser.add_argument("--vllm-python", metavar="PYTHON", help="of an environment with vLLM")
+    parser.add_argument("--llama-python", metavar="PYTHON", help="with xllamacpp; needs --gguf")
+    parser.add_argument("--gguf", metavar="FILE", help="for llama.cpp's server")
     args = parser.parse_args()
-    os.environ.update(OMP_NUM_THREADS=str(args.threads), HF_HUB_OFFLINE="1")  # for the servers
+    if args.llama_python and not args.gguf:
+        parser.error("--llama-python needs --gguf")
+    threads = str(args.threads)
+    os.environ.update(OMP_NUM_THREADS=threads, HF_HUB_OFFLINE="1", VLLM_CPU_KVCACHE_SPACE="1")
     torch.set_num_threads(args.threads)
-    with tempfile.TemporaryDirectory() as directory:
-        make_model(directory)
+    for part in args.parts:
         try:
-            for part in args.parts:
-                asyncio.run(PARTS[part](directory, args))
+            asyncio.run(PARTS[part](args))
         except RuntimeError as error:
             sys.exit(f"FAILED: {error}")
 

@@ -58,7 +58,7 @@ def _require(*extras: str) -> None:
 @click.option(
     "--dtype",
     type=click.Choice(DTYPES),
-    help="Data type of the weights.  [default: float32 on the CPU, else the checkpoint's]",
+    help="Data type of the weights.  [default: the fastest on the CPU, else the checkpoint's]",
 )
 @click.option(
     "--max-concurrent",

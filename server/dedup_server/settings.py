@@ -107,7 +107,8 @@ class Settings(BaseSettings):
         model_name: name of the model for clients.
         max_concurrent: completions that the model in this process generates at once; more wait.
             None is 16, or 4 for a model that cannot be decoded in batches.
-        dtype: of the weights; None is float32 on the CPU and the checkpoint's on a GPU.
+        dtype: of the weights; None is the faster of float32 and bfloat16 on the CPU, and the
+            checkpoint's on a GPU.
         trust_remote_code: let the checkpoint run code of its own.
         upstream: base URL of an OpenAI-compatible API that replaces a model in this process;
             without a path, `/v1` is added.

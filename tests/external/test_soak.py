@@ -35,12 +35,12 @@ CLIENTS = 24  # at least one always waits
 PATIENCE = 60.0  # seconds without data, after which a request counts as hanging
 SECONDS_BETWEEN_FAULTS = 15.0
 
-FEW_PAGES = 6
+FEW_TOKENS = 1536
 # `dedup serve`; SIGUSR1 makes the model's next step fail, SIGUSR2 reports what the server holds.
 SERVER = """
 import gc, json, os, signal, sys, threading
 from collections import Counter
-from dedup_server.engines.local.paged_engine import PAGE, PagedEngine
+from dedup_server.engines.local.batch_engine import BatchEngine
 from dedup_server.engines.local.engine import LocalEngine
 
 engines, armed = [], []
@@ -63,21 +63,17 @@ def report(*_):
     gc.collect()
     names = Counter(type(each).__name__ for each in gc.get_objects())
     decoder = engines[0].loaded.decoder
-    scheduler, cache = decoder.engine.processor.scheduler, decoder.engine.processor.cache
-    if not scheduler.has_pending_requests():  # else the decoder's thread is at it
-        cache.evict_cached_blocks()
-        cache.pool.try_to_free_sectors()
     report = {"objects": sum(names.values()), "tasks": names["Task"] + names["_asyncio.Task"]}
-    kinds = ("RequestState", "Choice", "Completion", "Exchange", "Handle", "TimerHandle")
+    kinds = ("Request", "Choice", "Completion", "Exchange", "Handle", "TimerHandle")
     report |= {each: names[each] for each in kinds}
     report |= {"threads": threading.active_count(), "sequences": len(decoder._sequences)}
-    report |= {"active": len(scheduler.active_requests), "waiting": len(scheduler.waiting_requests)}
-    report |= {"free": cache.compute_free_capacity()}
+    report |= {"active": decoder.engine.num_active}
+    report |= {"allocated": decoder.engine.key_values.num_allocated}
     print("REPORT " + json.dumps(report), file=sys.stderr, flush=True)
 
 LocalEngine.load = load_and_patch
-if pages := int(os.environ["SOAK_PAGES"]):
-    PagedEngine._size = lambda engine, context: (min(context, pages * PAGE), pages)
+if num_tokens := int(os.environ["SOAK_TOKENS"]):
+    BatchEngine._size = lambda engine, context: (min(context, num_tokens), num_tokens)
 signal.signal(signal.SIGUSR1, lambda *_: armed.append(1))
 signal.signal(signal.SIGUSR2, report)
 from dedup.cli import main
@@ -209,8 +205,8 @@ class Server:
 
 
 @contextmanager
-def serving(num_pages: int = 0) -> Iterator[Server]:
-    """Run the server. num_pages: memory for keys and values; 0 is as much as requests can need."""
+def serving(num_tokens: int = 0) -> Iterator[Server]:
+    """Run the server. num_tokens: memory for keys and values; 0 is as much as requests can need."""
     port = free_port()
     command = [
         sys.executable,
@@ -224,7 +220,7 @@ def serving(num_pages: int = 0) -> Iterator[Server]:
         "--device",
         "cpu",
     ]
-    environment = {**clean_environment(), "OMP_NUM_THREADS": "1", "SOAK_PAGES": str(num_pages)}
+    environment = {**clean_environment(), "OMP_NUM_THREADS": "1", "SOAK_TOKENS": str(num_tokens)}
     with tempfile.TemporaryDirectory() as folder:
         log_path = Path(folder) / "log"
         with log_path.open("wb") as log:
@@ -475,12 +471,7 @@ def idle(server: Server) -> dict[str, float]:
     settle(server)
     for _ in range(20):
         report = server.report()
-        if (report["sequences"], report["active"], report["waiting"], report["free"]) == (
-            0,
-            0,
-            0,
-            1,
-        ):
+        if (report["sequences"], report["active"], report["allocated"]) == (0, 0, 0):
             break
         time.sleep(0.05)
     return report
@@ -498,12 +489,7 @@ def require_all_free(server: Server, places: int = PLACES) -> None:
                 received += connection.recv(4096)
         assert server.in_progress == places
     report = idle(server)
-    assert (report["sequences"], report["active"], report["waiting"], report["free"]) == (
-        0,
-        0,
-        0,
-        1,
-    )
+    assert (report["sequences"], report["active"], report["allocated"]) == (0, 0, 0)
 
 
 def show(line: str) -> None:
@@ -526,7 +512,7 @@ def test_at_capacity_every_request_ends_and_memory_is_flat(
 
 
 def test_with_little_memory_every_request_ends() -> None:
-    with serving(FEW_PAGES) as server:
+    with serving(FEW_TOKENS) as server:
         run_soak(
             server, SECONDS / 5, places=1, forces_faults=False
         )  # a fault would hide a standstill

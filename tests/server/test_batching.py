@@ -3,7 +3,6 @@ affect each other.
 """
 
 import gc
-import inspect
 import threading
 import time
 import weakref
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -31,17 +29,15 @@ from transformers import (
     Qwen3Config,
     T5Config,
 )
-from transformers.generation.continuous_batching.continuous_api import ContinuousBatchProcessor
-from transformers.generation.continuous_batching.model_runner import ModelRunner
 
 from dedup.config import DecodingConfig
 from dedup.logits.hf import logits_processors
 from dedup.logits.history import TokenHistory
 from dedup.logits.processors import apply
-from dedup_server.engines.local import batching, paged_engine
+from dedup_server.engines.local import batch_attention, batch_engine, batching, packed
+from dedup_server.engines.local.batch_engine import BatchEngine, UnbatchableError
 from dedup_server.engines.local.batching import Batcher
 from dedup_server.engines.local.decoding import EngineFailedError, Scores
-from dedup_server.engines.local.paged_engine import PagedEngine, UnbatchableError
 from dedup_server.engines.local.sampling import choose
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -168,6 +164,21 @@ class Answer:
         return self.tokens
 
 
+class CountedModel:
+    """A model that notes how many tokens it is given."""
+
+    def __init__(self, model: Any, sizes: list[int]) -> None:
+        self._model = model
+        self._sizes = sizes
+
+    def __call__(self, **given: Any) -> Any:
+        self._sizes.append(given["input_ids"].shape[1])
+        return self._model(**given)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
 def fail_at(number: int) -> Callable[[int], None]:
     def on_step(at: int) -> None:
         if at == number:
@@ -181,16 +192,6 @@ def wait_until(holds: Callable[[], bool], seconds: float = 10) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.005)
-
-
-def free_share(batcher: Batcher) -> float:
-    """Return the share of pages that no sequence holds. Pages kept for prompts with the same
-    beginning count as free.
-    """
-    cache = batcher.engine.processor.cache
-    cache.evict_cached_blocks()
-    cache.pool.try_to_free_sectors()
-    return float(cache.compute_free_capacity())
 
 
 @pytest.fixture(scope="module")
@@ -247,35 +248,14 @@ def test_a_model_with_other_scores_in_the_engine_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = build(FAMILIES["llama"])
-    right = paged_engine.paged_attention.scaled_dot_product_attention
+    right = torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(
-        paged_engine.paged_attention,
+        batch_attention,
         "scaled_dot_product_attention",
         lambda *given, **more: right(*given, **more) * 1.01,
     )
     with pytest.raises(UnbatchableError, match="not the model's"):
         Batcher(model, max_concurrent=2, context=64)
-
-
-def test_private_apis_of_transformers_are_unchanged() -> None:
-    """If an upgrade changes one of these, check `paged_engine` and add the version to `TESTED`."""
-    assert transformers.__version__.startswith(
-        tuple(f"{version}." for version in paged_engine.TESTED)
-    )
-    assert list(inspect.signature(ModelRunner._sample).parameters) == [
-        "self",
-        "scores",
-        "output_ids",
-    ]
-    for method in (
-        ContinuousBatchProcessor.prepare_next_batch,
-        ContinuousBatchProcessor.update_batch,
-    ):
-        assert list(inspect.signature(method).parameters) == ["self"]
-    assert list(inspect.signature(ContinuousBatchProcessor._generation_step).parameters) == [
-        "self",
-        "model",
-    ]
 
 
 SETTINGS: list[tuple[DecodingConfig, dict[str, float]]] = [
@@ -305,6 +285,55 @@ def test_a_sequence_is_the_same_alone_and_among_others(batcher: Batcher) -> None
     assert len({tuple(tokens) for tokens in alone}) == 24
 
 
+def test_in_bfloat16_scores_are_the_same_to_the_bit_alone_and_among_others() -> None:
+    """Rounded so coarsely, the least difference would soon be another token."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("no bfloat16 in this CPU")
+    config = LlamaConfig(**{**SIZES, **GROUPED, "intermediate_size": 1152})
+    batcher = Batcher(build(config).to(torch.bfloat16), max_concurrent=12, context=1024)
+
+    def scores_of(lengths: list[int]) -> list[list[bytes]]:
+        found: list[list[bytes]] = [[] for _ in lengths]
+        ended = threading.Semaphore(0)
+
+        def submit(number: int) -> None:
+            def step(scores: Scores) -> int | None:
+                found[number].append(scores.tobytes())
+                return int(scores.argmax()) if len(found[number]) < 40 else None
+
+            batcher.submit(
+                prompt(lengths[number], lengths[number]), step, lambda error: ended.release()
+            )
+
+        for number in range(len(lengths)):
+            submit(number)
+        for _ in lengths:
+            assert ended.acquire(timeout=60)
+        return found
+
+    lengths = [1, 5, 16, 17, 33, 64, 100, 250, 300, 500, 2, 31, 77, 600]
+    alone = [scores_of([length])[0] for length in lengths]
+    assert scores_of(lengths) == alone
+    batcher.stop()
+
+
+@pytest.mark.parametrize("dtype", packed.DTYPES)
+@pytest.mark.parametrize("size", [64, 1536, 3000])
+def test_a_row_times_packed_weights_does_not_depend_on_other_rows(
+    dtype: torch.dtype, size: int
+) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(size, 96).to(dtype)
+    (weight,) = packed.pack([layer.weight])
+    rows = torch.randn(1, 20, size).to(dtype)
+    with torch.inference_mode():
+        together = packed.multiply(rows, weight, layer.bias)
+        for number in range(20):
+            row = rows[:, number : number + 1]
+            assert torch.equal(packed.multiply(row, weight, layer.bias)[0, 0], together[0, number])
+        torch.testing.assert_close(together, layer(rows), rtol=0.02, atol=0.02)
+
+
 def test_a_sequence_that_raises_fails_alone(batcher: Batcher) -> None:
     alone = Answer(batcher, prompt(9)).wait()
     broken = [Answer(batcher, prompt(9), on_step=fail_at(number)) for number in (0, 1, 7)]
@@ -313,7 +342,7 @@ def test_a_sequence_that_raises_fails_alone(batcher: Batcher) -> None:
         with pytest.raises(RuntimeError, match="own fault"):
             answer.wait()
     assert whole.wait() == alone
-    wait_until(lambda: free_share(batcher) == 1)
+    wait_until(lambda: not batcher.engine.key_values.num_allocated)
 
 
 def test_an_on_end_that_raises_affects_no_other_sequence(batcher: Batcher) -> None:
@@ -340,7 +369,7 @@ def test_cancelled_sequences_free_their_places_and_others_are_unaffected(
         for answer in leaving:
             batcher.cancel(answer.sequence)
         before_cancel = [len(answer.tokens) for answer in leaving]
-        wait_until(lambda: len(batcher.engine.processor.scheduler.active_requests) <= 1, 1)
+        wait_until(lambda: batcher.engine.num_active <= 1, 1)
         assert staying.wait() == alone
         assert all(
             len(answer.tokens) <= before + 1
@@ -349,7 +378,7 @@ def test_cancelled_sequences_free_their_places_and_others_are_unaffected(
         assert not any(answer._ended.is_set() for answer in leaving)
         batcher.cancel(staying.sequence)  # has ended: nothing happens
     assert batcher.num_active == 0
-    wait_until(lambda: free_share(batcher) == 1)
+    wait_until(lambda: not batcher.engine.key_values.num_allocated)
 
 
 def test_a_waiting_sequence_is_cancelled_before_it_begins(model: Any) -> None:
@@ -366,8 +395,7 @@ def test_ended_sequences_leave_nothing_behind(batcher: Batcher) -> None:
     def live() -> int:
         gc.collect()
         return sum(
-            type(each) in (batching.Sequence, paged_engine.RequestState)
-            for each in gc.get_objects()
+            type(each) in (batching.Sequence, batch_engine.Request) for each in gc.get_objects()
         )
 
     Answer(batcher, prompt(5), 2).wait()
@@ -375,7 +403,7 @@ def test_ended_sequences_leave_nothing_behind(batcher: Batcher) -> None:
     for _ in range(50):
         Answer(batcher, prompt(5), 2).wait()
         batcher.cancel(Answer(batcher, prompt(5), 500).sequence)
-    wait_until(lambda: not batcher.engine.processor.scheduler.has_pending_requests())
+    wait_until(lambda: not batcher.engine.num_active)
     wait_until(lambda: live() <= before + 2)
 
 
@@ -420,7 +448,7 @@ def test_an_engine_that_failed_leaves_nothing_behind(
 
     engines = []
     for _ in range(3):
-        engines.append(weakref.ref(batcher.engine.processor.cache))
+        engines.append(weakref.ref(batcher.engine.key_values))
         monkeypatch.setattr(model, "forward", broken)
         with pytest.raises(EngineFailedError, match="out of memory"):
             Answer(batcher, prompt(9)).wait()
@@ -431,42 +459,69 @@ def test_an_engine_that_failed_leaves_nothing_behind(
 
 
 def test_a_long_prompt_is_read_in_pieces_while_others_continue(model: Any) -> None:
-    tokens = prompt(3 * paged_engine.STEP_TOKENS + 7)
+    tokens = prompt(3 * batch_engine.READ_TOKENS + 7)
     wanted = expected(model, tokens, 20, ALL), expected(model, prompt(4), 60, ALL)
     batcher = Batcher(model, max_concurrent=4, context=2048)
     short = Answer(batcher, prompt(4), 60, ALL)
     long = [Answer(batcher, tokens, 20, ALL) for _ in range(2)]
     assert [answer.wait() for answer in long] == [wanted[0]] * 2
     assert short.wait() == wanted[1]
-    assert Answer(batcher, tokens, 20, ALL).wait() == wanted[0]  # from kept pages
+    assert Answer(batcher, tokens, 20, ALL).wait() == wanted[0]
     batcher.stop()
 
 
-def test_without_free_pages_a_sequence_waits_and_generates_the_same(
-    model: Any, monkeypatch: pytest.MonkeyPatch
+def test_what_prompts_have_in_common_is_read_once(
+    model: Any, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PagedEngine, "_size", lambda self, context: (3 * paged_engine.PAGE, 3))
+    sizes: list[int] = []
+
+    def num_read(tokens: list[int]) -> int:
+        sizes.clear()
+        assert len(Answer(batcher, tokens, 5).wait()) == 5
+        return sum(sizes) - 4
+
+    monkeypatch.setattr(batcher.engine, "_model", CountedModel(model, sizes))
+    beginning = prompt(200)
+    assert num_read(beginning) == 200
+    assert num_read(beginning) == 200 - 192
+    assert num_read(beginning + prompt(100, 1)) == 300 - 192
+    assert num_read(beginning + prompt(100, 1) + prompt(20, 2)) == 320 - 288
+    assert num_read(beginning[:120] + prompt(60, 3)) == 180 - 112
+    assert num_read(prompt(200, 4)) == 200
+
+
+@pytest.mark.parametrize("num_tokens", [768, 1024, 1400])
+def test_without_free_memory_a_sequence_waits_and_generates_the_same(
+    model: Any, monkeypatch: pytest.MonkeyPatch, num_tokens: int
+) -> None:
+    monkeypatch.setattr(BatchEngine, "_size", lambda self, context: (768, num_tokens))
     batcher = Batcher(model, max_concurrent=4, context=1024)
-    assert batcher.context == 3 * paged_engine.PAGE
-    alone = Answer(batcher, prompt(100), 400, ALL).wait()
-    together = [Answer(batcher, prompt(100), 400, ALL) for _ in range(4)]
+    assert batcher.context == 768
+    most: list[int] = []
+
+    def on_step(number: int) -> None:
+        most.append(batcher.engine.key_values.num_allocated)
+
+    alone = Answer(batcher, prompt(100), 600, ALL).wait()
+    together = [Answer(batcher, prompt(100), 600, ALL, on_step=on_step) for _ in range(4)]
     assert [answer.wait() for answer in together] == [alone] * 4
-    wait_until(lambda: free_share(batcher) == 1)
+    assert max(most) <= num_tokens
+    wait_until(lambda: not batcher.engine.key_values.num_allocated)
     batcher.stop()
 
 
 def test_memory_is_sized_from_the_machine(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = 2 * 2 * 2 * 8 * 4 * paged_engine.PAGE  # keys and values, layers, heads, size, bytes
+    token = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, size, bytes
     batcher = Batcher(model, max_concurrent=16, context=1000)
-    assert 16 * 4 * page <= batcher.engine.cache_bytes <= 18 * 4 * page
+    assert 16 * 1000 * token <= batcher.engine.cache_bytes <= 2 * 16 * 1000 * token
     assert batcher.context == 1000
     batcher.stop()
-    free = int(2.5 * page / paged_engine.MEMORY_SHARE)
-    monkeypatch.setattr(paged_engine, "get_device_and_memory_breakdown", lambda: (None, free, 0, 0))
+    free = int(520 * token / batch_engine.MEMORY_SHARE)
+    monkeypatch.setattr(batch_engine, "free_bytes", lambda device: free)
     batcher = Batcher(model, max_concurrent=16, context=1000)
-    assert batcher.context == 2 * paged_engine.PAGE
+    assert 500 < batcher.context <= 520
     batcher.stop()
-    monkeypatch.setattr(paged_engine, "get_device_and_memory_breakdown", lambda: (None, page, 0, 0))
+    monkeypatch.setattr(batch_engine, "free_bytes", lambda device: token)
     with pytest.raises(UnbatchableError, match="no memory"):
         Batcher(model, max_concurrent=16, context=1000)
 

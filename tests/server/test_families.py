@@ -34,6 +34,7 @@ from transformers import (
 from dedup.config import DecodingConfig
 from dedup.logits.detokenizer import Detokenizer
 from dedup.logits.hf import logits_processors
+from dedup_server.engines.local import dtype as dtype_module
 from dedup_server.engines.local.batching import Batcher
 from dedup_server.engines.local.engine import LocalEngine
 from dedup_server.engines.local.loading import Dtype
@@ -322,6 +323,40 @@ async def test_on_the_cpu_a_checkpoint_in_half_precision_is_decoded_in_full(
         engine = await started(tmp_path, dtype)
         assert engine.loaded.model.dtype == expected
         await engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [([0.020, 0.030], torch.bfloat16), ([0.027, 0.033], torch.float32), ([1, 1], torch.float32)],
+    ids=["faster", "hardly faster", "slower"],
+)
+async def test_on_the_cpu_the_fastest_data_type_is_measured_and_reported(
+    checkpoints: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    seconds: list[float],
+    expected: torch.dtype,
+) -> None:
+    times = {torch.float32: [0.030, 0.035], torch.bfloat16: seconds}
+    monkeypatch.setattr(dtype_module, "_SAMPLE_BYTES", 1024)
+    monkeypatch.setattr(dtype_module, "_seconds", lambda weights: times[weights[0].dtype])
+    caplog.set_level("INFO", "dedup")
+    engine = await started(checkpoints / "Llama")
+    assert engine.loaded.model.dtype == expected
+    name = str(expected).removeprefix("torch.")
+    assert f"fastest here: {name} (ms a step for 1 and 16 sequences: float32" in caplog.text
+    await engine.stop()
+    engine = await started(checkpoints / "Llama", "float32")
+    assert engine.loaded.model.dtype == torch.float32
+    await engine.stop()
+
+
+def test_multiplications_of_each_data_type_take_time() -> None:
+    layer = torch.nn.Linear(4096, 8192, bias=False)
+    best, told = dtype_module.fastest(torch.nn.Sequential(layer))
+    assert best in dtype_module.CANDIDATES
+    assert told.startswith(str(best).removeprefix("torch."))
+    assert dtype_module.fastest(torch.nn.Linear(64, 64)) == (torch.float32, "")
 
 
 @pytest.mark.filterwarnings(

@@ -23,8 +23,9 @@ from transformers import BloomConfig
 
 from dedup.logits.history import TokenHistory
 from dedup_server.app import create_app
-from dedup_server.engines.local import batching, paged_engine
+from dedup_server.engines.local import batch_engine, batching
 from dedup_server.engines.local.answering import ChoicesGeneration
+from dedup_server.engines.local.batch_engine import BatchEngine
 from dedup_server.engines.local.batching import Batcher
 from dedup_server.engines.local.choice import Choice
 from dedup_server.engines.local.decoding import OnEnd, Scores, Step
@@ -343,12 +344,10 @@ async def test_a_slow_reader_that_leaves_frees_its_place(any_engine: LocalEngine
     await asyncio.wait_for(complete(any_engine, max_tokens=1), 2)
 
 
-async def with_pages(monkeypatch: pytest.MonkeyPatch, num_pages: int) -> LocalEngine:
-    """An engine with memory for so many pages."""
+async def with_memory(monkeypatch: pytest.MonkeyPatch, num_tokens: int) -> LocalEngine:
+    """Return an engine with memory for so many tokens."""
     monkeypatch.setattr(
-        paged_engine.PagedEngine,
-        "_size",
-        lambda self, context: (min(context, num_pages * paged_engine.PAGE), num_pages),
+        BatchEngine, "_size", lambda self, context: (min(context, num_tokens), num_tokens)
     )
     engine = LocalEngine(str(DEMO_MODEL), device="cpu")
     await engine.start()
@@ -358,8 +357,8 @@ async def with_pages(monkeypatch: pytest.MonkeyPatch, num_pages: int) -> LocalEn
 async def test_a_prompt_longer_than_the_memory_for_it_is_refused_and_truncated_where_that_is_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine = await with_pages(monkeypatch, 2)
-    longest = 2 * paged_engine.PAGE
+    engine = await with_memory(monkeypatch, 512)
+    longest = 512
     with pytest.raises(ApiError, match=rf"600 tokens.*{longest}") as refused:
         await complete(engine, prompt=[100] * 600)
     assert (refused.value.status, refused.value.code) == (400, "context_length_exceeded")
@@ -369,7 +368,11 @@ async def test_a_prompt_longer_than_the_memory_for_it_is_refused_and_truncated_w
     assert reasons == {0: "length"}
     _, reasons, _ = await complete(engine, prompt=[100] * (longest - 1), temperature=0)
     assert set(reasons) == {0}
-    asked = {"prompt": [100] * 240, "max_tokens": 40, "min_tokens": 40}  # each of two pages
+    asked = {
+        "prompt": [100] * 240,
+        "max_tokens": 40,
+        "min_tokens": 40,
+    }  # each outgrows a place of 256
     alone = [await complete(engine, **asked, seed=seed) for seed in range(3)]
     assert (
         await asyncio.gather(*(complete(engine, **asked, seed=seed) for seed in range(3))) == alone
@@ -380,8 +383,8 @@ async def test_a_prompt_longer_than_the_memory_for_it_is_refused_and_truncated_w
 async def test_where_memory_is_short_and_those_who_have_it_leave_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Sequences that were put back for want of pages, and new ones, begin when those for whom they made room are gone."""
-    engine = await with_pages(monkeypatch, 3)
+    """Sequences that were put back for want of memory, and new ones, begin when those for whom they made room are gone."""
+    engine = await with_memory(monkeypatch, 768)
     alone = await complete(engine, seed=1, max_tokens=20)
     decoder = engine.loaded.decoder
     assert isinstance(decoder, Batcher)
@@ -390,7 +393,7 @@ async def test_where_memory_is_short_and_those_who_have_it_leave_the_others_go_o
 
     def choose_and_leave(choice: Choice, scores: Scores) -> int:
         """Its reader leaves between this step and the next."""
-        if decoder.engine.processor.scheduler.block_new_requests:
+        if decoder.engine._waiting:
             own = [each for each in decoder._sequences.values() if each.step.args[0] is choice]  # type: ignore[attr-defined]
             decoder.cancel(own[0])
             left.append(choice._sampling.seed)
@@ -399,7 +402,7 @@ async def test_where_memory_is_short_and_those_who_have_it_leave_the_others_go_o
     monkeypatch.setattr(Choice, "choose", choose_and_leave)
     streams = Streams(
         engine, 3, prompt=[100] * 240, max_tokens=40, min_tokens=40
-    )  # each of two pages
+    )  # each outgrows a place of 256
     async with asyncio.timeout(20):
         while not left:  # noqa: ASYNC110 - set in the decoder's thread
             await asyncio.sleep(0.001)
@@ -424,7 +427,7 @@ class Kept:
         kinds = (
             OneSequence,
             batching.Sequence,
-            paged_engine.RequestState,
+            batch_engine.Request,
             Choice,
             TokenHistory,
             ChoicesGeneration,
@@ -483,20 +486,8 @@ async def test_rounds_of_requests_and_cancels_leave_nothing_behind(
     assert len(gc.get_objects()) - num_objects < 500
     decoder = any_engine.loaded.decoder
     if isinstance(decoder, Batcher):
-        scheduler, cache = decoder.engine.processor.scheduler, decoder.engine.processor.cache
-        for held in (
-            scheduler.active_requests,
-            scheduler.waiting_requests,
-            scheduler.waiting_requests_order,
-        ):
-            assert not held
-        assert not scheduler._requests_to_cancel
-        assert decoder.engine._added.empty()
-        assert decoder.engine._cancelled.empty()
-        assert not any(allocator.block_table for allocator in cache.cache_allocators.values())
-        cache.evict_cached_blocks()
-        cache.pool.try_to_free_sectors()
-        assert cache.compute_free_capacity() == 1
+        assert not decoder.engine.num_active
+        assert not decoder.engine.key_values.num_allocated
 
 
 async def test_an_engine_that_has_no_memory_to_start_anew_tries_again(
@@ -576,10 +567,7 @@ class Local:
         """Sequences that have a place, as the decoder itself sees it, or wait for one."""
         decoder = self.engine.loaded.decoder
         if isinstance(decoder, Batcher):
-            scheduler = decoder.engine.processor.scheduler
-            return max(
-                decoder.num_active, len(scheduler.active_requests) + len(scheduler.waiting_requests)
-            )
+            return max(decoder.num_active, decoder.engine.num_active)
         assert isinstance(decoder, OneByOne)
         return decoder._pool._work_queue.qsize() + len(self.running)
 

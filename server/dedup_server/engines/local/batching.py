@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from dedup_server.engines.local.batch_engine import END, BatchEngine
 from dedup_server.engines.local.decoding import EngineFailedError, OnEnd, Scores, Step
-from dedup_server.engines.local.paged_engine import END, PAGE, PagedEngine
 
 _RESTART_SECONDS = 1.0
 
@@ -40,7 +40,7 @@ class Batcher:
         context: the longest sequence of the model, in tokens.
 
     Raises:
-        UnbatchableError: transformers cannot decode the model in batches, or does it wrongly.
+        UnbatchableError: the model cannot be decoded in batches, or is decoded wrongly.
     """
 
     def __init__(self, model: Any, max_concurrent: int, context: int) -> None:
@@ -49,12 +49,12 @@ class Batcher:
         self._stopping = False
         self._sequences: dict[str, Sequence] = {}  # by request id, until they end
         self._last_id = 0
-        self.engine = PagedEngine(model, max_concurrent, context, self._choose)
+        self.engine = BatchEngine(model, max_concurrent, context, self._choose)
         self.context = self.engine.context
         log.info(
-            "batching: %d sequences at once, %d tokens of keys and values in %.0f MB",
+            "batching: %d sequences at once, up to %d tokens of keys and values in %.0f MB",
             max_concurrent,
-            self.engine.num_pages * PAGE,
+            self.engine.num_tokens,
             self.engine.cache_bytes / 1e6,
         )
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)

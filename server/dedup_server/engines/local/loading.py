@@ -23,12 +23,13 @@ from transformers import (
     GgufConfig,
 )
 
+from dedup_server.engines.local import dtype as dtypes
+from dedup_server.engines.local.batch_engine import UnbatchableError
 from dedup_server.engines.local.batching import Batcher
 from dedup_server.engines.local.checkpoint import Checkpoint
 from dedup_server.engines.local.decoding import Decoder
 from dedup_server.engines.local.gguf_file import read_header
 from dedup_server.engines.local.one_by_one import OneByOne
-from dedup_server.engines.local.paged_engine import UnbatchableError
 from dedup_server.engines.local.token_text import TokenTexts
 from dedup_server.errors import StartupError
 
@@ -82,7 +83,8 @@ def load(
     Args:
         name: in the log.
         device: None is the fastest available.
-        dtype: None is float32 on the CPU; elsewhere the checkpoint's, bfloat16 of a GGUF file.
+        dtype: None is the fastest of float32 and bfloat16 on the CPU, by measurement; elsewhere the
+            checkpoint's, bfloat16 of a GGUF file.
         max_concurrent: sequences in progress; None is a default.
         trust: run the checkpoint's own code.
 
@@ -106,18 +108,18 @@ def load(
     log.info("loading %s ...", checkpoint.given)
     tokenizer = _tokenizer(checkpoint, options)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    if dtype is None:
-        is_quantized = getattr(config, "quantization_config", None) is not None
-        if is_quantized or device != "cpu":
-            dtype = "bfloat16" if checkpoint.is_gguf else "auto"
-        else:
-            dtype = "float32"
+    loaded_as: str = dtype or "auto"
     if checkpoint.is_gguf:
         options["quantization_config"] = GgufConfig(dequantize=True)
+        loaded_as = dtype or ("float32" if device == "cpu" else "bfloat16")
     try:
         with quiet:
             model, found = kind.from_pretrained(
-                checkpoint.source, config=config, dtype=dtype, output_loading_info=True, **options
+                checkpoint.source,
+                config=config,
+                dtype=loaded_as,
+                output_loading_info=True,
+                **options,
             )
     except (
         OSError,
@@ -141,6 +143,11 @@ def load(
         model.generation_config.eos_token_id = read_header(checkpoint.path).end_tokens or None
     try:
         if not getattr(model, "hf_quantizer", None):
+            if dtype is None and device == "cpu":
+                fastest, measured = dtypes.fastest(model)
+                model = model.to(fastest)
+                if measured:
+                    log.info("fastest here: %s; --dtype chooses another", measured)
             model = model.to(device)
         model = model.eval()
     except (RuntimeError, AssertionError, ValueError) as error:
