@@ -276,7 +276,9 @@ async def throughput(args: argparse.Namespace) -> None:
             sides[f"generate, {chosen}"] = by_generate(args.model, own)
         sides[f"dedup, {chosen}, greedy"] = by_engine(engines[None], {**GREEDY, **ALL})
         sides[f"dedup, {chosen}, sampled"] = by_engine(engines[None], {**WARM, **ALL})
-        sides |= await start_servers(stack, args)
+        if not args.cpu_seconds:
+            sides |= await start_servers(stack, args)
+        clock = time.process_time if args.cpu_seconds else time.perf_counter
         for side in sides.values():
             await side(make_prompts(4), 4)
         rates: dict[tuple[str, int], list[float]] = {}
@@ -286,13 +288,14 @@ async def throughput(args: argparse.Namespace) -> None:
         for turn, number, name in tqdm(runs, unit="run", desc="throughput"):
             # New ones: nobody knows their beginning.
             place = 16 * (len(LEVELS) * turn + LEVELS.index(number))
-            begun = time.perf_counter()
+            begun = clock()
             found = await sides[name](all_prompts[place : place + number], args.tokens)
-            rate = found.num_tokens / (time.perf_counter() - begun)
+            rate = found.num_tokens / (clock() - begun)
             rates.setdefault((name, number), []).append(rate)
             if number == 1:
                 firsts.setdefault(name, []).append(found.first_seconds)
-    rows = [["tokens/s", *(f"{number} at once" for number in LEVELS), "first token, ms"]]
+    unit = "tokens per CPU second" if args.cpu_seconds else "tokens/s"
+    rows = [[unit, *(f"{number} at once" for number in LEVELS), "first token, ms"]]
     for name in sides:
         cells = [
             f"{statistics.median(rates[name, number]):.0f} ({ratio(rates, name, number):.2f}x)"
@@ -388,6 +391,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=48, help="of each answer")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="in each process")
+    how = "count seconds of CPU, where others use the machine too; without servers, --threads 1"
+    parser.add_argument("--cpu-seconds", action="store_true", help=how)
     parser.add_argument("--serve", action="store_true", help="needs transformers[serving]")
     parser.add_argument("--vllm-python", metavar="PYTHON", help="of an environment with vLLM")
     parser.add_argument("--llama-python", metavar="PYTHON", help="with xllamacpp; needs --gguf")

@@ -46,7 +46,8 @@ class Attempt:
         before = passed + kept + continuation.insertion
         self._space = before[len(before.rstrip()) :]
         self._is_before_space = len(continuation.prefix) < len(before)
-        self._needs_space = before[-1:].isascii() and is_terminated(before)
+        is_prose = before[-1:].isascii() and not self.gate.fence
+        self._needs_space = is_prose and is_terminated(before)
         self._lead: str | None = ""  # space that the engine generated at the seam
 
     @property

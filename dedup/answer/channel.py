@@ -8,6 +8,7 @@ from functools import lru_cache, partial
 from typing import Final, Protocol
 
 from dedup.answer.attempt import Attempt
+from dedup.answer.boundary import stands_open
 from dedup.answer.continuation import Continuation
 from dedup.answer.frame import ChannelName
 from dedup.config import FilterConfig, Policy
@@ -15,7 +16,6 @@ from dedup.lenient_json import read_json
 from dedup.text.filter import RepetitionFilter
 from dedup.text.loops.detector import LoopEvent
 from dedup.text.prompt import asks_again
-from dedup.text.segmenter import is_terminated
 
 Clock = Callable[[], float]
 
@@ -275,7 +275,7 @@ class Channel:
         """Return what the reader gets of the rest of a continued text, and what closes it."""
         gate = attempt.gate
         given = gate.feed(rest)
-        if is_whole or is_terminated(gate.held.rstrip()):
+        if is_whole or not stands_open(gate.held):
             given += gate.finish()
         self._withdraw(len(gate.held))
         gate.held = ""

@@ -465,7 +465,9 @@ async def test_rounds_of_requests_and_cancels_leave_nothing_behind(
             task.cancel()
         await streams.errors()
 
-    warm = Streams(any_engine, 16)  # all threads that there will be
+    # All threads that there will be: loaded cores would start the last one only later.
+    await asyncio.gather(*(asyncio.to_thread(time.sleep, 0.05) for _ in range(64)))
+    warm = Streams(any_engine, 16)
     await warm.begun()
     for task in warm.tasks:
         task.cancel()

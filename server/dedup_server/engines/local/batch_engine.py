@@ -96,6 +96,7 @@ class BatchEngine:
             model.set_attn_implementation(batch_attention.NAME)
             self.start()
             self._probe()
+            self._pace = _Pace()  # the first steps are slow
         except UnbatchableError:
             self.restore()
             raise
@@ -333,27 +334,35 @@ class _Pace:
     def __init__(self) -> None:
         self._decode_seconds = 0.0
         self._token_seconds = 0.0  # of a prompt
+        self._num_read = 0  # in the step before
 
     def room(self) -> int:
-        """Return how many tokens of prompts to read in a step that decodes."""
+        """Return how many tokens of prompts to read in a step that decodes.
+
+        It begins with one block and at most doubles, so that a wrong estimate does little harm.
+        """
         if not self._token_seconds:
             return BLOCK
         num_tokens = int(_SLOWER * self._decode_seconds / self._token_seconds)
-        return min(READ_TOKENS, max(1, num_tokens // BLOCK) * BLOCK)
+        num_tokens = min(READ_TOKENS, num_tokens, 2 * self._num_read)
+        return max(1, num_tokens // BLOCK) * BLOCK
 
     def note(self, seconds: float, is_decoding: bool, num_read: int) -> None:
         """Note the time of a step."""
         if not num_read:
-            self._decode_seconds = _average(self._decode_seconds, seconds)
+            # A slow step says more about the machine than about the model.
+            share = 0.3 if seconds < self._decode_seconds else 0.1
+            self._decode_seconds = _average(self._decode_seconds, seconds, share)
         elif is_decoding and seconds > self._decode_seconds:
             seconds -= self._decode_seconds
-            self._token_seconds = _average(self._token_seconds, seconds / num_read)
+            self._token_seconds = _average(self._token_seconds, seconds / num_read, 0.2)
         elif not is_decoding and num_read >= BLOCK:
-            self._token_seconds = _average(self._token_seconds, seconds / num_read)
+            self._token_seconds = _average(self._token_seconds, seconds / num_read, 0.2)
+        self._num_read = num_read if is_decoding else 0
 
 
-def _average(before: float, new: float) -> float:
-    return 0.8 * before + 0.2 * new if before else new
+def _average(before: float, new: float, share: float) -> float:
+    return (1 - share) * before + share * new if before else new
 
 
 def _num_values(config: Any) -> int:

@@ -1,0 +1,146 @@
+"""Answers that are healed: what the reader gets of the attempts."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dedup import RepetitionFilter
+from dedup.answer.boundary import can_stop
+from dedup.answer.continuation import ALL_METHODS, MAX_ATTEMPTS, Support
+from tests.answer.healed import ELSEWHERE, Healed, Said
+
+LOCAL = Support(ALL_METHODS, opens=True)
+BOTH = pytest.mark.parametrize("support", [LOCAL, ELSEWHERE], ids=["one call", "two calls"])
+START = "The door was open. She went in, and saw nobody. "
+LOOP = "She called and called again. "
+LOOPS = Said(START + LOOP * 40)
+KEPT = (START + LOOP).rstrip()
+CODE = Said("Here is how:\n\n```python\ntea = water()\n" + "tea.stir(slowly)\n" * 60)
+
+SENTENCES = [
+    "The river rose in the night, and the bridge was gone by noon.",
+    "Nobody in the village had heard it fall!",
+    "Was it the rain?",
+    "- Boil the water",
+    "2. **Tea**: it is brown",
+    "# What to do",
+    "Ingredients:",
+    "夜里河水涨了起来，到了早晨，桥已经不见了。",
+    "村里没有人听见。",
+    "```",
+    "tea = water(hot)",
+    "| a | b |",
+    "and the man of the house",
+    "He said: \"I am",
+    "Yes.",
+]  # fmt: skip
+text = st.lists(
+    st.tuples(st.sampled_from(SENTENCES), st.sampled_from([" ", " ", "\n", "\n\n", ""])),
+    max_size=6,
+).map(lambda parts: "".join([sentence + separator for sentence, separator in parts]))
+units = st.tuples(st.sampled_from(SENTENCES), st.sampled_from([" ", "\n", "。", " again, "])).map(
+    "".join
+)
+loops = st.tuples(text, units).map(lambda parts: parts[0] + parts[1] * 60)
+calls = st.builds(Said, st.one_of(text, loops), st.sampled_from(["stop", "stop", "length", None]))
+
+
+def is_whole(text: str) -> bool:
+    """Return whether a text ends with a whole sentence or line."""
+    return can_stop(text, "\n")
+
+
+@settings(max_examples=400, deadline=None)
+@given(loops.map(Said), st.lists(calls, max_size=8), st.booleans(), st.integers(0, 99))
+def test_whatever_is_generated_the_reader_gets_one_text(
+    first: Said, more: list[Said], opens: bool, seed: int
+) -> None:
+    support = LOCAL if opens else ELSEWHERE
+    healed = Healed([first, *more], support=support, seed=seed)
+    if healed.before is None:
+        assert not healed.asked
+        return
+    assert healed.text.startswith(healed.before)
+    again = RepetitionFilter()
+    assert again.feed(healed.text) + again.flush() == healed.text
+    assert again.loop is None
+    if healed.text != healed.before:
+        assert is_whole(healed.text)
+    openings = [one for one in healed.asked if one.opening is not None]
+    assert len(openings) <= MAX_ATTEMPTS
+    assert healed.finish is not None
+    (channel,) = healed.answer.channels
+    assert channel.chars_out == len(healed.text)
+    assert channel.removed_chars >= 0
+    assert channel.discarded_chars >= 0
+
+
+@BOTH
+def test_an_answer_goes_on_behind_its_loop(support: Support) -> None:
+    healed = Healed([LOOPS, Said(" Then the cat came.")], support=support)
+    assert healed.before == KEPT
+    assert healed.text == f"{KEPT} Then the cat came."
+    assert healed.finish is not None
+    assert not healed.finish.is_cut
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("text", "passed"),
+    [
+        (" Then the cat came. It was", " Then the cat came."),
+        (" Then the cat came. It was wet.", " Then the cat came. It was wet."),
+        (" Then the", ""),
+    ],
+)
+def test_at_its_limit_the_stump_of_a_sentence_is_dropped(
+    support: Support, text: str, passed: str
+) -> None:
+    calls = [Said(text, "length")]
+    if support is ELSEWHERE:
+        calls = [Said(" Then th", "length"), Said(text.removeprefix(" Then"), "length")]
+    healed = Healed([LOOPS, *calls], support=support)
+    if passed:
+        assert healed.text == KEPT + passed
+    assert healed.text.startswith(KEPT)
+    assert is_whole(healed.text)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("text", "reason", "ending"),
+    [
+        ('pour("cup")\nreturn tea\n', "stop", 'pour("cup")\nreturn tea\n```'),
+        ('pour("cup")\nreturn tea\n', "length", 'pour("cup")\nreturn tea\n```'),
+        ('pour("cup")\nreturn tea\n', None, 'pour("cup")\nreturn tea\n```'),
+        ('pour("cup")\n```\nDone.', "stop", 'pour("cup")\n```\nDone.'),
+    ],
+    ids=["stop", "length", "broken off", "closed by itself"],
+)
+def test_code_is_closed(support: Support, text: str, reason: str | None, ending: str) -> None:
+    calls = [Said(text, reason)]
+    if support is ELSEWHERE:
+        calls = [Said('pour("cup"', "length"), Said(text.removeprefix('pour("cup"'), reason)]
+    healed = Healed([CODE, *calls], support=support)
+    assert healed.before is not None
+    assert healed.before.endswith("\ntea.")
+    assert healed.text == healed.before + ending
+    assert is_whole(healed.text)
+
+
+@BOTH
+def test_code_that_cannot_be_healed_is_closed(support: Support) -> None:
+    healed = Healed([CODE, *[Said('tea.pour("cup")\n' * 60)] * 8], support=support)
+    assert healed.text.count("```") == 2
+    assert healed.text.endswith("\n```")
+    assert healed.finish is not None
+    assert healed.finish.is_cut
+
+
+def test_an_attempt_that_ends_no_sentence_is_withdrawn() -> None:
+    healed = Healed([LOOPS, Said(" Then the", None)], support=LOCAL)
+    assert healed.text == KEPT
+    (channel,) = healed.answer.channels
+    assert channel.discarded_chars == channel.removed_chars
+    assert healed.finish is not None
+    assert healed.finish.is_cut
