@@ -214,7 +214,10 @@ class BatchEngine:
         reading = [request for request in self._running if request.num_unread]
         if not reading:
             return []
-        room = self._pace.room() if is_decoding else READ_TOKENS
+        room = READ_TOKENS
+        if is_decoding:
+            # Those that wait for their first token count as well as those that wait for their next.
+            room = min(room, self._pace.room() * len(reading))
         shares: list[tuple[Request, int]] = []
         for request in sorted(reading, key=lambda request: request.num_unread):
             num_tokens = room
