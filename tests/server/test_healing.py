@@ -312,5 +312,7 @@ def test_an_upstream_is_asked_to_go_on_as_it_can(owned_by: str, stream: bool, mo
     assert first["messages"] == asked["messages"]
     assert second["max_tokens"] == OPENING_TOKENS
     label = model if model == "stutter" else "other"
-    assert f'dedup_requests_total{{endpoint="chat",model="{label}",outcome="healed"}} 1.0' in metrics
+    assert (
+        f'dedup_requests_total{{endpoint="chat",model="{label}",outcome="healed"}} 1.0' in metrics
+    )
     assert text == kept + " Then the carpenter came."

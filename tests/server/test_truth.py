@@ -149,10 +149,12 @@ class Truth:
             )["removed_sentences"]
         if policy == "watch":
             verdicts["flagged"] = len(kept) - len({sentence.strip() for sentence in kept})
-        if len(attempts) > 1:  # one that two calls made may count as two, one that is withdrawn counts
-            self.spare[
-                key("sentences", model=model, channel=channel, verdict="kept")
-            ] += len(attempts)
+        if (
+            len(attempts) > 1
+        ):  # one that two calls made may count as two, one that is withdrawn counts
+            self.spare[key("sentences", model=model, channel=channel, verdict="kept")] += len(
+                attempts
+            )
         for verdict, number in verdicts.items():
             self.counts[key("sentences", model=model, channel=channel, verdict=verdict)] += number
 
@@ -171,7 +173,9 @@ class Truth:
         if len(attempts) > 1:
             assert exchange.usage
             if is_whole:  # the first attempt was not streamed, so it came with its usage
-                input_tokens = hung_up[0].usage["prompt_tokens"] if hung_up else last.usage["prompt_tokens"]
+                input_tokens = (
+                    hung_up[0].usage["prompt_tokens"] if hung_up else last.usage["prompt_tokens"]
+                )
             sent = ["".join(text) for one in attempts for text in one.pieces.values()]
             output_tokens = exchange.usage["completion_tokens"]
             most = _quarter(sent) + USAGE["completion_tokens"] * len(attempts)
@@ -356,7 +360,9 @@ def test_times_stand_to_each_other_as_they_must(counted: tuple[Truth, str]) -> N
         pytest.param(
             Ask("fails"), id="time to the first text of an answer that fails right behind it"
         ),
-        pytest.param(Ask("will-not-go-on", usage=True), id="seconds of a healing that never came about"),
+        pytest.param(
+            Ask("will-not-go-on", usage=True), id="seconds of a healing that never came about"
+        ),
     ],
 )
 def test_an_odd_answer_is_counted_right(ask: Ask) -> None:

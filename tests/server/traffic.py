@@ -369,10 +369,12 @@ def every_outcome(model: str) -> list[Ask]:
 
 
 ALL_KINDS: Sequence[Ask] = (
-    *(Ask(model, stream=stream, usage=bool(SCRIPTS[model].goes_on)) for stream in (True, False) for model in SCRIPTS if isinstance(SCRIPTS[model].ends, str)
+    *(Ask(model, stream=stream, usage=bool(SCRIPTS[model].goes_on)) for stream in (True, False)
+      for model in SCRIPTS if isinstance(SCRIPTS[model].ends, str)
       and SCRIPTS[model].ends == "stop" and model not in ("empty", "will-not-go-on")),
     *(Ask(model, usage=True) for model in ("plain", "plain-zh", "loops", "loops-zh", "two", "heals", "heals-never")),
-    *(Ask(model, "completions", stream, usage=model == "heals") for stream in (True, False) for model in ("plain", "repeats-zh", "loops", "heals")),
+    *(Ask(model, "completions", stream, usage=model == "heals") for stream in (True, False)
+      for model in ("plain", "repeats-zh", "loops", "heals")),
     *(Ask(model, policy=policy) for policy in ("off", "watch", "loops", "strict")
       for model in ("plain", "repeats", "repeats-zh", "loops", "loops-zh", "calls-in-circles")),
     Ask("loops", prompt="Say it 70 times."),
