@@ -410,7 +410,7 @@ async def test_where_memory_is_short_and_those_who_have_it_leave_the_others_go_o
         assert await asyncio.wait_for(complete(engine, seed=1, max_tokens=20), 5) == alone
         async with asyncio.timeout(10):
             for seed, task in enumerate(streams.tasks):
-                while not task.done() and seed not in left:  # more may leave meanwhile
+                while not task.done() and seed not in left:  # noqa: ASYNC110 - more may leave meanwhile
                     await asyncio.sleep(0.001)
                 if task.done():
                     await task
