@@ -9,7 +9,7 @@ from dedup.text.segmenter import is_terminated, segments_of
 _FENCE: Final = re.compile(r"^(?:```|~~~)", re.MULTILINE)
 _FULL_LINE: Final = 40  # characters of a line that should end as a sentence does
 _PRONOUN: Final = re.compile(r"I\b")
-_GLUED: Final = re.compile(r"[,.;:!?)\]}’'”]|n't\b|[a-z]*ing\b")
+_GLUED: Final = re.compile(r"[,.;:!?)\]}’'”]|n't\b")
 
 
 def faults_of(before: str, after: str, looped: str = "") -> list[str]:

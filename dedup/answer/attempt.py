@@ -23,7 +23,8 @@ class Attempt:
     Attributes:
         gate: Lets whole sentences pass.
         is_broken: It does not fit behind what the reader has: a line's end came where a sentence
-            stands open, or no space where the reader has one. Or it leads nowhere: nothing passes.
+            stands open, or no space where the reader has one. Or it leads nowhere: nothing passes,
+            or the same a third time.
         tried: The beginning of what was generated.
     """
 
@@ -32,7 +33,6 @@ class Attempt:
     ) -> None:
         kept = opened.kept if opened is not None else ""
         self.gate = SentenceGate(passed)
-        self.gate.feed(kept)
         self.is_broken = False
         self.tried = ""
         self._opening = continuation.opening
@@ -79,7 +79,7 @@ class Attempt:
         """Feed a piece that was filtered; return what of the text passes."""
         passed = self.gate.feed(text)
         self._num_idle = 0 if passed else self._num_idle + 1
-        if self._num_idle > _MAX_IDLE:
+        if self._num_idle > _MAX_IDLE or self.gate.is_circling:
             self.is_broken = True
         return passed
 

@@ -10,6 +10,11 @@ _OPEN_ENDS: Final = (*",;:，；、：—–-", "(", "[", "{", "（", "【", "�
 _MARKS: Final = "*_\"'”’」』）)】》] "
 _LABEL: Final = re.compile(r"\s*(?:[-*+•]\s+)?(?:\*\*[^*\n]+\*\*|__[^_\n]+__)[:：]?\s*")
 _BARE_MARKER: Final = re.compile(r"[-*+•‣·]|[(（]?(?:\d{1,4}|[A-Za-z])[.)、．）]")
+_NUMBER: Final = re.compile(r"\d+")
+# The cycles that are looked for: segments and characters of one, and its copies.
+_LONGEST_CYCLE: Final = 4
+_LEAST_CYCLE: Final = 3
+_COPIES: Final = 3
 _RULE: Final = re.compile(r"[|:\-\s=]+")
 
 
@@ -65,16 +70,21 @@ class SentenceGate:
         held: The text that waits for the end of its sentence.
         num_passed: Characters that have passed, `passed` among them.
         fence: The mark of the code fence that is open in the text that has passed, if one is.
+        is_circling: The last segment was the third copy of some, but for their numbers. It does not
+            pass.
     """
 
     def __init__(self, passed: str) -> None:
         self.held = ""
         self.num_passed = len(passed)
         self.fence = _open_fence(passed)
+        self.is_circling = False
         self._segmenter = Segmenter()
         self._num_taken = 0
+        self._keys: list[str] = []  # of the last segments
         self._segmenter.feed(passed)
         self._take()
+        self.is_circling = False
 
     def feed(self, text: str) -> str:
         """Feed text; return what passes now, without the space behind it."""
@@ -93,11 +103,26 @@ class SentenceGate:
         while segment := self._segmenter.take():
             end = self._num_taken + len(segment.text)
             self._num_taken = end + len(segment.separator)
-            if is_whole(segment):
+            self._note(segment)
+            if is_whole(segment) and not self.is_circling:
                 until = end
                 if end > self.num_passed:
                     self.fence = self._segmenter.fence
         return until
+
+    def _note(self, segment: Segment) -> None:
+        """Note a segment, to see whether the last ones are three copies."""
+        is_code = segment.kind == "table" or bool(self._segmenter.fence)
+        key = "" if is_code else _NUMBER.sub("0", segment.text.lower())
+        self._keys.append(key)
+        del self._keys[: -_COPIES * _LONGEST_CYCLE]
+        for period in range(1, _LONGEST_CYCLE + 1):
+            last = self._keys[-period:]
+            if (
+                len("".join(last)) > _LEAST_CYCLE
+                and self._keys[-_COPIES * period :] == last * _COPIES
+            ):
+                self.is_circling = True
 
     def _pass(self, until: int) -> str:
         size = until - self.num_passed

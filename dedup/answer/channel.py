@@ -249,12 +249,13 @@ class Channel:
                 opened, kept = self.attempt, self.attempt.kept
             self._withdraw(len(self.attempt.gate.held) - len(kept))
         self._past.append(self.filter)
-        self.filter = self._make_filter(begun=passed + kept)
-        self.fed = [passed + kept]
+        self.filter = self._make_filter(begun=passed)
+        self.fed = [passed, kept]
         self.attempt = Attempt(continuation, passed, opened)
+        self.attempt.gate.feed(self.filter.feed(kept))  # it did not pass, and does not now
         self.is_flushed = False
         self._held.clear()
-        self._num_released = len(passed + kept)
+        self._num_released = len(passed)
 
     @property
     def is_whole_json(self) -> bool:

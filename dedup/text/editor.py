@@ -71,8 +71,10 @@ class Editor:
     def begin(self, at: int) -> None:
         """Go on from the input offset `at` on: all text before it was released as it was fed."""
         self.flush()
-        self.sentences.forget_verdicts()
-        self.resume(at)
+        self.sentences.begin(at)
+        self.loop, self._num_followed = None, 0
+        if self._follower:
+            self._follower.reset()
 
     def truncate(self, offset: int) -> None:
         """Forget the removals from the input offset `offset` on: a cut removes all of that."""

@@ -212,10 +212,16 @@ class SentenceFilter:
         elif head:
             yield self._keep_head()
 
-    def forget_verdicts(self) -> None:
-        """Forget what was removed and counted, but not the sentences."""
+    def begin(self, at: int) -> None:
+        """Go on from the offset `at` on, behind a text that was released whole, and was flushed.
+
+        Nothing counts as kept or removed so far.
+        """
         self.removed = []
         self.num_kept = self.num_removed = self.num_flagged = 0
+        self._segmenter.resume()
+        self._pending = _Pending(at)
+        self._head, self._flushed = None, False
 
     def resume(self, at: int) -> None:
         """Go on from the offset `at` on as with a new text. Earlier sentences still count."""

@@ -94,3 +94,25 @@ def test_text_behind_a_sentence_can_stop(text: str, following: str) -> None:
 )
 def test_what_announces_something_cannot_stop(text: str) -> None:
     assert not can_stop(text)
+
+
+@pytest.mark.parametrize(
+    ("passed", "text"),
+    [
+        ("", "1. Kusi: 31\n2. Kusi: 32\n3. Kusi: 33\n4. Kusi: 34\n"),
+        ("[Address]\n[Number]\n", "[Address]\n[Number]\n[Address]\n[Number]\n[Address]\n"),
+        ("他走了。", "他走了。他走了。他走了。"),
+    ],
+)
+def test_a_third_copy_does_not_pass(passed: str, text: str) -> None:
+    gate = SentenceGate(passed)
+    given = "".join(gate.feed(one) for one in text)
+    assert gate.is_circling
+    assert text.startswith(given)
+    assert gate.held.strip()
+
+
+def test_lines_of_code_may_be_alike() -> None:
+    gate = SentenceGate("```c\n")
+    gate.feed("while (true) {\n}\nreturn;\nreturn;\nreturn;\nreturn;\n```\nDone. And")
+    assert not gate.is_circling
