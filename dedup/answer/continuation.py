@@ -35,6 +35,9 @@ _MAX_REST: Final = 20  # characters; a longer word is the loop itself
 _MAX_FUTILE: Final = 2  # attempts behind a text that could as well stop
 # The rest of a word that the loop was cut in.
 _REST_OF_WORD: Final = re.compile(r"(?:[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|['’](?=\w))+")
+_REST_OF_CLAUSE: Final = re.compile(
+    r"[^\s，、；：,;:。！？!?…]{1,12}(?:[。！？!?…]+|(?=[\s，、；：,;:])|\Z)"
+)
 _UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 # What each rung adds; a request that asks for more keeps it. DRY and n-gram bans leave alone what
@@ -223,10 +226,16 @@ class Healing:
 
 
 def _rest_of_word(given: str, looped: str) -> tuple[str, str]:
-    """Return the rest of the word that a loop was cut in, and what followed it."""
-    rest = _REST_OF_WORD.match(looped)
-    is_within = _REST_OF_WORD.match(given[-1:] + "x")
-    if rest is None or not is_within or len(rest.group()) > _MAX_REST:
+    """Return the rest of the word that a loop was cut in, and what followed it.
+
+    Where words have no space between them, that is the rest of the clause, up to its mark.
+    """
+    rest: re.Match[str] | None = None
+    if _UNSPACED.match(given[-1:]) and _UNSPACED.match(looped):
+        rest = _REST_OF_CLAUSE.match(looped)
+    elif _REST_OF_WORD.match(given[-1:] + "x"):
+        rest = _REST_OF_WORD.match(looped)
+    if rest is None or len(rest.group()) > _MAX_REST:
         return "", looped
     return rest.group(), looped[rest.end() :]
 

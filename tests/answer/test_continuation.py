@@ -152,6 +152,25 @@ def test_an_attempt_of_which_nothing_passes_is_broken_in_the_end() -> None:
     assert one.is_broken
 
 
+@pytest.mark.parametrize(
+    ("given", "looped", "insertion", "banned"),
+    [
+        ("怎么教孩", "子学游泳？怎么教孩子", "子学游泳？", "怎"),
+        ("它是一种", "神经递质，它是一种", "神经递质", "，"),
+        ("我们走。", "我们走。", "", "我"),
+        ("他是", "一个很好很好很好很好很好的人，他是", "", "一"),
+    ],
+)
+def test_without_spaces_the_clause_is_ended(
+    given: str, looped: str, insertion: str, banned: str
+) -> None:
+    continuation = Healing({}, "你好", LOCAL).next(given, looped, "", 0)
+    assert continuation is not None
+    assert continuation.insertion == insertion
+    assert continuation.opening is not None
+    assert continuation.opening.banned[0] == banned
+
+
 def test_a_flood_is_not_the_rest_of_a_word() -> None:
     continuation = Healing({}, "Hello", LOCAL).next("It is 1000", "0" * 200, "", 0)
     assert continuation is not None
