@@ -51,9 +51,9 @@ _LADDER: Final[tuple[dict[str, float], ...]] = (
 )
 _LADDER_WITHOUT_DRY: Final[tuple[dict[str, float], ...]] = (
     {"temperature": 0.2, "frequency_penalty": 0.2},
-    {"temperature": 0.5, "frequency_penalty": 0.4},
-    {"temperature": 0.8, "frequency_penalty": 0.8},
-    {"temperature": 1.0, "frequency_penalty": 1.2},
+    {"temperature": 0.4, "frequency_penalty": 0.4},
+    {"temperature": 0.6, "frequency_penalty": 0.6},
+    {"temperature": 0.8, "frequency_penalty": 0.8},  # with more, small models lose their language
 )
 
 
