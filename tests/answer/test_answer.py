@@ -62,8 +62,10 @@ def test_whatever_is_generated_the_reader_gets_one_text(
         return
     assert healed.text.startswith(healed.before)
     again = RepetitionFilter()
-    assert again.feed(healed.text) + again.flush() == healed.text
+    again.feed(healed.text)
+    again.flush()
     assert again.loop is None
+    assert len(again.removed) <= len(healed.asked)  # a seam can make a repeat of a sentence
     if healed.text != healed.before:
         assert is_whole(healed.text)
     openings = [one for one in healed.asked if one.opening is not None]
