@@ -84,6 +84,8 @@ def test_an_answer_goes_on_behind_its_loop(support: Support) -> None:
     assert healed.text == f"{KEPT} Then the cat came."
     assert healed.finish is not None
     assert not healed.finish.is_cut
+    (channel,) = healed.answer.channels
+    assert channel.first_removed == len(KEPT)  # what points behind it does so no more
 
 
 @BOTH
