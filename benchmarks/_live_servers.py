@@ -156,9 +156,15 @@ class Lane:
 
 @contextmanager
 def running(command: list[str], address: str, ready_path: str, log: Path) -> Iterator[None]:
-    """Run a server. Raises `SystemExit` if it does not get ready."""
+    """Run a server, which logs its loops beside its log, for `healing.py`.
+
+    Raises:
+        SystemExit: it does not get ready.
+    """
     env = {name: value for name, value in os.environ.items() if not name.startswith("DEDUP_")}
     env |= {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    if "dedup.cli" in command:
+        env["DEDUP_INCIDENT_LOG"] = str(log.with_suffix(".loops.jsonl").absolute())
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, env=env, start_new_session=True

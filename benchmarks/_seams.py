@@ -8,6 +8,7 @@ from dedup.text.segmenter import is_terminated, segments_of
 
 _FENCE: Final = re.compile(r"^(?:```|~~~)", re.MULTILINE)
 _FULL_LINE: Final = 40  # characters of a line that should end as a sentence does
+_PRONOUN: Final = re.compile(r"I\b")
 _GLUED: Final = re.compile(r"[,.;:!?)\]}’'”]|n't\b|[a-z]*ing\b")
 
 
@@ -39,7 +40,8 @@ def seam_faults(before: str, after: str, looped: str = "") -> list[str]:
     is_word = before[-1:].isascii() and before[-1:].isalnum()
     if is_word and first.isalnum() and not space and looped[:1].isspace():
         found.append("two words run together")
-    if is_open and first.isupper() and next(filter(str.isalpha, looped), "A").islower():
+    is_new = first.isupper() and not _PRONOUN.match(after.lstrip())
+    if is_open and is_new and next(filter(str.isalpha, looped), "A").islower():
         found.append("a sentence begins within a sentence")
     if re.search(r"[.!?][\"')*]*\s*\Z", before) and not is_open and first.islower():
         found.append("a sentence begins in lower case")

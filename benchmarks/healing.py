@@ -1,7 +1,7 @@
 """Do healed answers read well?
 
-    DEDUP_INCIDENT_LOG=loops.jsonl dedup serve ...                # first: the log of loops of a server that was used
-    python benchmarks/healing.py llama.cpp=loops.jsonl vllm=...   # a table; --blind 60 draws seams for readers
+    python benchmarks/healing.py llama.cpp=live/smollm2-llamacpp-0-proxy.loops.jsonl ...   # of `make live`, or any
+    python benchmarks/healing.py mine=loops.jsonl --blind 60   # DEDUP_INCIDENT_LOG; draws 60 seams for readers
 
 Of answers in which a loop was found: loops left; answers that end as a sentence or a structure does; faults at the
 seam and at the end, as `_seams.py` finds them; log-probability that SmolLM2 itself gives a token of what came behind
@@ -85,10 +85,12 @@ def _joined(before: str, after: str) -> str:
 
 
 def loops_in(server: str, path: Path) -> list[Healed]:
-    """Return the answers in an incident log."""
+    """Return the answers in an incident log that were continued, or that it was tried for."""
     found = []
     for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
         request = row["request"]
+        if not row["attempts"]:
+            continue
         prompt = request["messages"][-1]["content"] if "messages" in request else request["prompt"]
         one = Healed(server, prompt, row["kept"], row["continued"], row["looped"], row["attempts"])
         found.append(one)

@@ -179,7 +179,7 @@ class Upstream:
         if model == "silent":
             await asyncio.sleep(60)
         text = LOOP * 200 if model == "loop" else NOVEL
-        if model.startswith("stutter"):  # until it is to go on with what it has said
+        if str(model).startswith("stutter"):  # until it is to go on with what it has said
             said = (
                 body["messages"][-1]["role"] == "assistant"
                 if "messages" in body
