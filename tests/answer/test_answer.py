@@ -64,8 +64,9 @@ def test_whatever_is_generated_the_reader_gets_one_text(
     again = RepetitionFilter()
     again.feed(healed.text)
     again.flush()
-    assert again.loop is None
-    assert len(again.removed) <= len(healed.asked)  # a seam can make a repeat of a sentence
+    # No filter sees a loop of which every attempt generates one copy, nor a repeat at a seam.
+    assert again.loop is None or len(healed.asked) > 1
+    assert len(again.removed) <= len(healed.asked)
     if healed.text != healed.before:
         assert is_whole(healed.text)
     openings = [one for one in healed.asked if one.opening is not None]
