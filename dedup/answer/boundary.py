@@ -28,7 +28,7 @@ def is_whole(segment: Segment) -> bool:
     if not text or segment.kind in ("heading", "piece") or bare.endswith(_OPEN_ENDS):
         return False
     if segment.kind == "code":
-        return not text.startswith(("```", "~~~")) or text in ("```", "~~~")
+        return not text.startswith(("```", "~~~")) or not text.strip("`~")
     if segment.kind == "table":
         return _RULE.fullmatch(text) is None
     if _BARE_MARKER.fullmatch(text):

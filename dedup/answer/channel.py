@@ -214,7 +214,15 @@ class Channel:
     @property
     def has_removals(self) -> bool:
         """Return whether something was removed."""
-        return any(one.removed for one in (*self._past, self.filter))
+        return self.first_removed is not None
+
+    @property
+    def first_removed(self) -> int | None:
+        """Return the offset of the first removal; None if nothing was removed."""
+        for one in (*self._past, self.filter):
+            if one.removed:
+                return one.removed[0].start
+        return None
 
     @property
     def removed_chars(self) -> int:

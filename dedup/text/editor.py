@@ -68,13 +68,9 @@ class Editor:
         if self._follower:
             self._follower.reset()
 
-    def begin(self, at: int) -> None:
-        """Go on from the input offset `at` on: all text before it was released as it was fed."""
-        self.flush()
-        self.sentences.begin(at)
-        self.loop, self._num_followed = None, 0
-        if self._follower:
-            self._follower.reset()
+    def begin(self, text: str) -> None:
+        """Read text that was released as it came. See `SentenceFilter.begin`."""
+        self._follow(self.sentences.begin(text))
 
     def truncate(self, offset: int) -> None:
         """Forget the removals from the input offset `offset` on: a cut removes all of that."""

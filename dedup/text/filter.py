@@ -237,11 +237,9 @@ class RepetitionFilter:
             while self._scanner.next_change():
                 pass
             if self._editor:
-                self._editor.feed(block)
+                self._editor.begin(block)
         self._scanner.resume()
         self._held.start = len(text)
-        if self._editor:
-            self._editor.begin(len(text))
 
     def _read(self, text: str) -> str:
         """Feed the scanner; return what can be released."""

@@ -128,11 +128,6 @@ class Segmenter:
         """End the text: what is pending is the last segment."""
         self._flushed = True
 
-    def resume(self) -> None:
-        """Go on after `flush`: what is fed next follows the last segment, on its line."""
-        self._text, self._scan, self._certain = "", 0, 0
-        self._flushed = False
-
     def peek(self) -> tuple[Kind | None, str]:
         """Return the kind of the pending segment, and its text so far without the marker.
 

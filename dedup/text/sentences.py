@@ -43,7 +43,7 @@ class _Pending:
     """The pending segment and the separator before it, with what was released of both.
 
     start: offset of the segment in the input. num_released: characters of it that were released.
-    separator_at: offset of the separator.
+    separator_at: offset of the separator. begun: offset up to which all was released elsewhere.
     """
 
     def __init__(self, start: int) -> None:
@@ -51,7 +51,7 @@ class _Pending:
         self.start = start
         self.num_released = 0
         self.separator = ""
-        self.separator_at = 0
+        self.separator_at = self.begun = 0
         self._separator_released = False
 
     @property
@@ -71,7 +71,7 @@ class _Pending:
         if num_chars > self.num_released:
             self.num_released = num_chars
         if not self._separator_released:
-            text = self.separator + text
+            text = self.separator[max(0, self.begun - self.separator_at) :] + text
             self._separator_released = True
         return text
 
@@ -212,16 +212,17 @@ class SentenceFilter:
         elif head:
             yield self._keep_head()
 
-    def begin(self, at: int) -> None:
-        """Go on from the offset `at` on, behind a text that was released whole, and was flushed.
+    def begin(self, text: str) -> Iterator[str]:
+        """Yield text that was released as it came. Its last sentence may go on in what is fed next.
 
-        Nothing counts as kept or removed so far.
+        Its sentences count, but it is not edited.
         """
-        self.removed = []
-        self.num_kept = self.num_removed = self.num_flagged = 0
-        self._segmenter.resume()
-        self._pending = _Pending(at)
-        self._head, self._flushed = None, False
+        removes, self._removes = self._removes, False
+        yield from self.feed(text)
+        yield self._pending.release(len(self._pending.text))
+        self._pending.begun = self.end
+        self._removes = removes
+        self.num_kept = self.num_flagged = 0
 
     def resume(self, at: int) -> None:
         """Go on from the offset `at` on as with a new text. Earlier sentences still count."""
@@ -307,7 +308,10 @@ class SentenceFilter:
         pending = self._pending
         at, separator = pending.separator_at, pending.separator
         end = start + len(segment.text)
-        if start == 0 or _is_stronger(separator, segment.separator):
+        stays = start == 0 or _is_stronger(separator, segment.separator)
+        if at < pending.begun:  # some of it is released
+            stays = stays or not _is_stronger(segment.separator, separator)
+        if stays:
             self._record(start, end + len(segment.separator), segment.kind, first_start)
         else:
             pending.separate(end, segment.separator)
@@ -359,6 +363,7 @@ class SentenceFilter:
 
     def _record(self, start: int, end: int, kind: Kind, first_start: int) -> None:
         """Insert a removal in order, near the end. One of nothing is not recorded."""
+        start = max(start, self._pending.begun)
         if start < end:
             removal = Removal(start, end, kind, first_start)  # type: ignore[arg-type]
             bisect.insort(self.removed, removal, key=lambda removal: removal.start)

@@ -62,8 +62,11 @@ def test_whatever_is_generated_the_reader_gets_one_text(
         return
     assert healed.text.startswith(healed.before)
     again = RepetitionFilter()
-    assert again.feed(healed.text) + again.flush() == healed.text
-    assert again.loop is None
+    again.feed(healed.text)
+    again.flush()
+    # No filter sees a loop of which every attempt generates one copy, nor a repeat at a seam.
+    assert again.loop is None or len(healed.asked) > 1
+    assert len(again.removed) <= len(healed.asked)
     if healed.text != healed.before:
         assert is_whole(healed.text)
     openings = [one for one in healed.asked if one.opening is not None]
@@ -82,6 +85,8 @@ def test_an_answer_goes_on_behind_its_loop(support: Support) -> None:
     assert healed.text == f"{KEPT} Then the cat came."
     assert healed.finish is not None
     assert not healed.finish.is_cut
+    (channel,) = healed.answer.channels
+    assert channel.first_removed == len(KEPT)  # what points behind it does so no more
 
 
 @BOTH

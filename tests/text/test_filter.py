@@ -474,3 +474,39 @@ def test_numbers() -> None:
 def test_wrong_configuration_is_named(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=name):
         FilterConfig(**{name: value})  # type: ignore[arg-type]
+
+
+RIVER = "The river rose in the night, and the bridge was gone by noon."
+
+
+@pytest.mark.parametrize(
+    ("begun", "more", "released"),
+    [
+        ("It rained. " + RIVER, f" {RIVER} Was it?", " Was it?"),
+        ("It rained. " + RIVER, f" It was late. {RIVER} Was it?", " It was late. Was it?"),
+        (f"It rained. {RIVER[:20]}", f"{RIVER[20:]} Was it? {RIVER} Yes.", f"{RIVER[20:]} Was it? Yes."),
+        (f"- {RIVER[:20]}", f"{RIVER[20:]}\n- {RIVER}\n- Yes.", f"{RIVER[20:]}\n- Yes."),
+        (f"It rained. {RIVER}\n", f"\n{RIVER}\n\nYes.", "\nYes."),
+        (f"It rained. {RIVER} ", f"{RIVER} Was it?", "Was it?"),
+        (f"{RIVER} {RIVER} Was it?", " Yes.", " Yes."),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_text_goes_on_behind_what_has_begun(
+    begun: str, more: str, released: str, size: int
+) -> None:
+    """Its last sentence may end in what follows; nothing of it is changed or released again."""
+    text_filter = RepetitionFilter(begun=begun)
+    assert text_filter.chars_in == text_filter.chars_out == len(begun)
+    given = "".join([text_filter.feed(more[at : at + size]) for at in range(0, len(more), size)])
+    assert given + text_filter.flush() == released
+    assert all(removal.start >= len(begun) for removal in text_filter.removed)
+
+
+@pytest.mark.parametrize("start", range(0, 140, 3))
+def test_wherever_a_text_has_begun_the_rest_passes(start: int) -> None:
+    text = f"It rained.\n\n- {RIVER}\n- Nobody knew!\n\n```\nx = 1\nx = 1\n```\n河水涨了。桥不见了。 Yes."
+    text_filter = RepetitionFilter(begun=text[:start])
+    given = "".join([text_filter.feed(character) for character in text[start:]])
+    assert given + text_filter.flush() == text[start:]
+    assert not text_filter.removed

@@ -320,9 +320,9 @@ class ResponsesWriter:
         if annotation.get("type") == "file_path":
             names.pop()
         channel = self._answer.choices[0].parts.get(text.part)
-        removed = channel.filter.removed if channel is not None else ()
+        removed = channel.first_removed if channel is not None else None
         places = [annotation[name] for name in names if type(annotation.get(name)) is int]
-        return not removed or all(place <= removed[0].start for place in places)
+        return removed is None or all(place <= removed for place in places)
 
     # The rest of a response that ends here
 
