@@ -278,7 +278,8 @@ class SentenceFilter:
     def _keep(self, segment: Segment, key: str, earlier: Seen | None, is_flagged: bool) -> None:
         """Count and remember a segment that is kept."""
         self.num_flagged += is_flagged
-        self.num_kept += bool(key)
+        # What had begun in text that was released already has been counted there.
+        self.num_kept += bool(key) and self._pending.start >= self._pending.begun
         seen = self._advance(segment, key, utf8_size(key) if earlier else 0)
         if key and not is_flagged:
             self._judge.seen.add(seen)
