@@ -1,4 +1,4 @@
-"""How fast is the local engine, beside `generate` and other servers?
+"""Speed of the local engine, beside `generate` and other servers.
 
     python benchmarks/local_engine.py --model SMOLLM2            # a folder; some minutes
     python benchmarks/local_engine.py --model SMOLLM2 --serve --vllm-python .venv-vllm/bin/python \\
@@ -81,7 +81,7 @@ TRANSFORMERS = "import sys; from transformers.cli.transformers import main; sys.
 
 @dataclass(frozen=True)
 class Answers:
-    """What one run of a side gave: tokens of all answers, and seconds to the first."""
+    """Result of one run of a side: tokens of all answers, and seconds to the first."""
 
     num_tokens: int
     first_seconds: float

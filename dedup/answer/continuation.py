@@ -36,7 +36,7 @@ _MAX_FUTILE: Final = 2  # attempts behind a text that could as well stop
 # The rest of a word that the loop was cut in.
 _REST_OF_WORD: Final = re.compile(r"(?:[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|['’](?=\w))+")
 _REST_OF_CLAUSE: Final = re.compile(
-    r"[^\s，、；：,;:。！？!?…]{1,12}(?:[。！？!?…]+|(?=[\s，、；：,;:])|\Z)"
+    r"[^\s，、；：,;:。！？!?…]{1,12}(?:[。！？!?…]+|(?=[\s，、；：,;:]))"
 )
 _UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 

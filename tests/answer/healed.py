@@ -15,7 +15,7 @@ ELSEWHERE = Support()
 
 @dataclass(frozen=True)
 class Said:
-    """What one call generates. reason: how it ends; None breaks it off."""
+    """Text that one call generates. reason: how it ends; None breaks it off."""
 
     text: str
     reason: str | None = "stop"

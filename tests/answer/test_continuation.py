@@ -1,4 +1,4 @@
-"""How an answer that looped is continued."""
+"""Continuation of an answer that looped."""
 
 from typing import Any
 

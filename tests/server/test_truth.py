@@ -191,7 +191,7 @@ class Truth:
         self.counts[key("tokens", model=model, type="output")] += output_tokens
 
     def _fed(self, exchange: Exchange, attempts: list[Sent]) -> dict[Text, Fed]:
-        """What the server read of what the engine first sent: at a loop it hangs up at the piece in which it finds it."""
+        """Return what the server read of the engine's first answer: at a loop it hangs up at the piece in which it finds it."""
         texts: dict[Text, Fed] = {}
         over: set[int] = set()  # choices that ended at a loop, of which nothing more was read
         for place, pieces in attempts[0].pieces.items():

@@ -1,4 +1,4 @@
-"""Where a model's weights are, and checks that load nothing."""
+"""Location of a model's weights, and checks that load nothing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -35,7 +35,7 @@ class Tensor(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a GGUF file says of itself.
+    """Header of a GGUF file.
 
     Args:
         metadata: strings and numbers; of an array, its length.
