@@ -71,8 +71,7 @@ class Choice:
     @property
     def kept(self) -> str:
         """Return what an opening made behind `given`, for the next call to go on from."""
-        channel = self.parts.get(self._continued or "")
-        return channel.attempt.kept if channel and channel.attempt else ""
+        return self._attempt.kept if self._attempt else ""
 
     @property
     def given(self) -> str:
@@ -83,8 +82,7 @@ class Choice:
     @property
     def tried(self) -> str:
         """Return the beginning of what the last attempt generated, if nothing of it passed."""
-        channel = self.parts.get(self._continued or "")
-        attempt = channel.attempt if channel else None
+        attempt = self._attempt
         return attempt.tried if attempt and not attempt.has_passed else ""
 
     def is_unusable(self, reason: str | None) -> bool:
