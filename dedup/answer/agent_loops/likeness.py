@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from dedup.answer.agent_loops.outcome import error_of, is_trivial
 from dedup.answer.agent_loops.steps import Call, Step
-from dedup.answer.agent_loops.volatile import differ_only_in_volatile
+from dedup.answer.agent_loops.volatile import differ_only_in_volatile, spans_if_alike
 
 # From unlike to like; the weakest that holds a loop together is its kind.
 UNLIKE: Final = 0
@@ -80,9 +80,8 @@ def likeness_of_next(calls: list[Call], step: Step) -> int:
 def _likeness_of_calls(one: Call, other: Call) -> int:
     if one.name == other.name:
         if _are_equal(one, other):
-            is_same = differ_only_in_volatile(one.result, other.result)
-            return EXACT if is_same else UNLIKE
-        if _may_be_near(one, other) and differ_only_in_volatile(one.result, other.result):
+            return EXACT if _have_same_result(one, other) else UNLIKE
+        if _may_be_near(one, other) and _have_same_result(one, other):
             found = _nearness(one, other, is_telling=not is_trivial(one.result))
             if found != UNLIKE:
                 return found
@@ -90,6 +89,13 @@ def _likeness_of_calls(one: Call, other: Call) -> int:
     if error and differ_only_in_volatile(error, error_of(other)):
         return FAILURE
     return UNLIKE
+
+
+def _have_same_result(one: Call, other: Call) -> bool:
+    spans = spans_if_alike(one.result, other.result, other.spans)
+    if spans is not None:
+        one.spans = spans
+    return spans is not None
 
 
 def _likeness_of_arguments(one: Call, other: Call, *, is_telling: bool) -> int:

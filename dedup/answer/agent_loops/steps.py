@@ -34,6 +34,7 @@ class Call:
         self.is_error = is_error
         self.has_result = has_result
         self._values: Any = _UNREAD
+        self.spans: list[tuple[int, int, str]] | None = None  # volatile values in the result
         self.error: str | None = None  # see `outcome.error_of`, once it has been asked
 
     @property

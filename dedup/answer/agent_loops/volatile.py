@@ -35,6 +35,7 @@ _VALUE: Final = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
+_NAMED: Final = "named"
 _TOKEN: Final = re.compile(r"(?:\d+(?:[.,]\d+)*|(?=[A-Za-z_-]*\d)[\w-]+)(?!\w)")
 _NAME: Final = re.compile(r"[A-Za-z_]+\Z|[\u4e00-\u9fff]+\Z")
 # Words that name a value which differs although nothing happened, at the end of its name.
@@ -59,22 +60,59 @@ _LETTERS: Final = re.compile(r"[A-Za-z]+")
 _MIXED: Final = re.compile(r"(?:[A-Za-z]+\d+){2}|(?:\d+[A-Za-z]+){2}|[A-Za-z]\d+[A-Za-z]\w*\d")
 
 
+Span = tuple[int, int, str]  # start and end of a volatile value, and its kind
+
+
 def differ_only_in_volatile(one: str, other: str) -> bool:
     """Return whether two texts are the same but for times, ids, durations and counters."""
+    return one == other or _spans(one, other) is not None
+
+
+def spans_if_alike(one: str, other: str, known: "list[Span] | None") -> "list[Span] | None":
+    """Return the volatile values of a text that is otherwise like another; None if it is not.
+
+    Args:
+        known: The values in `other`, from its own comparison with an earlier text. Where only they
+            differ again, the texts are not searched for differences.
+    """
     if one == other:
-        return True
+        return known or []
+    spans = _same_spans(one, other, known) if known else None
+    return spans if spans is not None else _spans(one, other)
+
+
+def _spans(one: str, other: str) -> list[Span] | None:
+    spans: list[Span] = []
     at, other_at = 0, 0
     for _ in range(_MAX_DIFFERENCES):
         size = _common(one, at, other, other_at)
         at += size
         other_at += size
         if at == len(one) and other_at == len(other):
-            return True
-        ends = _volatile_at(one, at, other, other_at)
-        if ends is None:
-            return False
-        at, other_at = ends
-    return False
+            return spans
+        found = _volatile_at(one, at, other, other_at)
+        if found is None:
+            return None
+        span, other_at = found
+        spans.append(span)
+        at = span[1]
+    return None
+
+
+def _same_spans(one: str, other: str, known: list[Span]) -> list[Span] | None:
+    """Return the values of `one` at the places where `other` has some; None if it has not."""
+    spans: list[Span] = []
+    at, other_at = 0, 0
+    for start, end, kind in known:
+        if start < other_at or not one.startswith(other[other_at:start], at):
+            return None
+        at += start - other_at
+        found = (_TOKEN if kind == _NAMED else _VALUE).match(one, at)
+        if found is None or (kind != _NAMED and found.lastgroup != kind):
+            return None
+        spans.append((at, found.end(), kind))
+        at, other_at = found.end(), end
+    return spans if one[at:] == other[other_at:] else None
 
 
 def _common(one: str, at: int, other: str, other_at: int) -> int:
@@ -107,19 +145,19 @@ def _within(one: str, at: int, other: str, other_at: int, size: int) -> int:
     return low
 
 
-def _volatile_at(one: str, at: int, other: str, other_at: int) -> tuple[int, int] | None:
-    """Return where volatile values that differ at two offsets end; None if there are none."""
+def _volatile_at(one: str, at: int, other: str, other_at: int) -> tuple[Span, int] | None:
+    """Return the volatile value of one text that differs, and where that of the other ends."""
     start = _value_start(one, at)
-    ends = _ends_of(one, start, at, other, other_at)
-    if ends is None and _HAS_DIGIT.match(one, start):
-        while ends is None and start < at:
+    found = _values_at(one, start, at, other, other_at)
+    if found is None and _HAS_DIGIT.match(one, start):
+        while found is None and start < at:
             start = _next_start(one, start, at)
-            ends = _ends_of(one, start, at, other, other_at)
-    return ends
+            found = _values_at(one, start, at, other, other_at)
+    return found
 
 
-def _ends_of(one: str, start: int, at: int, other: str, other_at: int) -> tuple[int, int] | None:
-    """Return the ends of two volatile values of a kind that begin equally far before a difference."""
+def _values_at(one: str, start: int, at: int, other: str, other_at: int) -> tuple[Span, int] | None:
+    """Return two volatile values of a kind that begin equally far before a difference."""
     other_start = other_at - (at - start)
     if other_start < 0:
         return None
@@ -127,9 +165,11 @@ def _ends_of(one: str, start: int, at: int, other: str, other_at: int) -> tuple[
     if found is not None and there is not None and found.lastgroup == there.lastgroup:
         is_value = found.lastgroup != "id" or _are_ids(found.group(), there.group())
         if is_value and found.end() >= at and there.end() >= other_at:
-            return found.end(), there.end()
+            return (start, found.end(), str(found.lastgroup)), there.end()
     ends = _named(one, start, other, other_start)
-    return ends if ends is not None and ends[0] >= at and ends[1] >= other_at else None
+    if ends is None or ends[0] < at or ends[1] < other_at:
+        return None
+    return (start, ends[0], _NAMED), ends[1]
 
 
 def _value_start(text: str, at: int) -> int:
