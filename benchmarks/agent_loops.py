@@ -54,7 +54,8 @@ def history(line: dict[str, Any]) -> list[dict[str, Any]]:
 
 def points(line: dict[str, Any]) -> list[int]:
     """Return the lengths of history at which the model was asked, and the whole length."""
-    return sorted({start for start, _ in turns(line) if start} | {len(history(line))})
+    asked = {start for start, _ in turns(line)} | {len(history(line))}
+    return sorted(length for length in asked if length > line.get("ended", 0))
 
 
 def judged(line: dict[str, Any], verdict: Verdict) -> Outcome:
@@ -83,12 +84,17 @@ def by_find_loop() -> Verdict:
 
 
 def steps(line: dict[str, Any], end: int) -> list[Step]:
-    """Return the first messages of a transcript in the form that the harnesses judge."""
+    """Return the first messages of a transcript in the form that the harnesses judge.
+
+    A harness acts on a loop while it runs: of one that has ended, it sees what came behind it.
+    """
     items = history(line)[:end]
     spans = turns(line)
     inside = {index: span for span in spans for index in range(*span)}
     found: list[Step] = []
     for index, item in enumerate(items):
+        if index < line.get("ended", 0):
+            continue
         if index in inside:
             start, stop = inside[index]
             if start == index:

@@ -6,7 +6,8 @@
 Each transcript follows the structure of a public report (`source`); the words are ours. A line has `id`, `api` (`chat`,
 `messages` or `responses`), `messages` or `input` as that API's request has them (and `system` or `instructions`), `label`,
 `kind`, and for a loop `cycle` (turns a copy has), `from` (index of the first message of the loop) and `fourth` (index just
-behind its fourth copy).
+behind its fourth copy). Of a loop that the agent got out of, which is legitimate, `ended` is the index behind its last message:
+only what comes later is judged.
 """
 
 import argparse

@@ -67,6 +67,7 @@ class Story:
         self.first: int | None = None
         self.fourth: int | None = None
         self.num_copies = 0
+        self.ended: int | None = None
 
     def system(self, text: str) -> None:
         """Set the system prompt, where the API has its place for one."""
@@ -113,6 +114,10 @@ class Story:
         if self.num_copies == COPIES_THAT_COUNT:
             self.fourth = len(self.items)
 
+    def loop_ends(self) -> None:
+        """Mark that a loop ends here and that the agent goes on with something else."""
+        self.ended = len(self.items)
+
     def line(self) -> Item:
         """Return the line of the transcript file."""
         record: Item = {"id": self.name, "api": self.api}
@@ -123,6 +128,8 @@ class Story:
         record["kind"] = self.kind
         if self.cycle:
             record |= {"cycle": self.cycle, "from": self.first, "fourth": self.fourth}
+        if self.ended is not None:
+            record["ended"] = self.ended
         record["source"] = self.source
         if self.repeatable:
             record["repeatable"] = self.repeatable
