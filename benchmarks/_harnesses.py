@@ -139,7 +139,7 @@ def opencode(steps: Sequence[Step]) -> bool:
 
 
 def opencode_across(steps: Sequence[Step]) -> bool:
-    """Apply opencode's rule across messages, as its documentation reads and issue 25254 asks for."""
+    """Apply opencode's rule across messages, as its documentation reads."""
     return _doomed([step for step in steps if not step.user])
 
 

@@ -4,7 +4,7 @@
     python benchmarks/agent_loops.py --misses --files more.jsonl
     python benchmarks/agent_loops.py --kinds               # a table a kind
 
-Recall: loops found in the history up to the fourth copy, and in the whole transcript. False: legitimate transcripts with
+Recall: loops found in the request that follows the fourth copy, and in the whole transcript. False: legitimate transcripts with
 a verdict at some point at which the model would have been asked. Harnesses see a history as `_harnesses.py` says.
 """
 
@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from _harnesses import HARNESSES, Called, Rule, Step
 from _transcripts.checks import turns
+from agent_transcripts import FILE, read
 
-HERE: Final = Path(__file__).parent
 OURS: Final = "dedup"
 Verdict = Callable[[dict[str, Any], int], bool]
 
@@ -62,8 +62,9 @@ def judged(line: dict[str, Any], verdict: Verdict) -> Outcome:
     """Judge one transcript."""
     if line["label"] == "loop":
         early = any(verdict(line, end) for end in points(line) if end <= line["from"])
+        asked = min(end for end in points(line) if end >= line["fourth"])
         end = verdict(line, len(history(line)))
-        return Outcome(line, fourth=verdict(line, line["fourth"]), end=end, early=early)
+        return Outcome(line, fourth=verdict(line, asked), end=end, early=early)
     return Outcome(line, at=next((end for end in points(line) if verdict(line, end)), None))
 
 
@@ -110,7 +111,7 @@ def _step(api: str, items: Sequence[dict[str, Any]]) -> Step:
 
 
 def _chat_step(items: Sequence[dict[str, Any]]) -> Step:
-    results = {item["tool_call_id"]: item["content"] for item in items[1:]}
+    results = {item["tool_call_id"]: _text(item["content"]) for item in items[1:]}
     calls = []
     for call in items[0].get("tool_calls", []):
         function = call["function"]
@@ -223,12 +224,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--files", type=Path, nargs="+", default=[HERE / "agent_transcripts.jsonl"])
+    parser.add_argument("--files", type=Path, nargs="+", default=[FILE])
     parser.add_argument("--misses", action="store_true", help="list what each rule got wrong")
     parser.add_argument("--kinds", action="store_true", help="print a table of kinds")
     parser.add_argument("--only", help="judge with this rule alone")
     args = parser.parse_args()
-    lines = [json.loads(line) for path in args.files for line in path.open(encoding="utf-8")]
+    lines = read(args.files)
     table = {
         name: [judged(line, verdict) for line in lines]
         for name, verdict in verdicts().items()

@@ -14,6 +14,7 @@ import argparse
 import importlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +33,15 @@ def built() -> list[dict[str, Any]]:
     return [build().line() for build in STORIES]
 
 
+def read(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the lines of transcript files."""
+    lines: list[dict[str, Any]] = []
+    for path in files:
+        with path.open(encoding="utf-8") as file:
+            lines += [json.loads(line) for line in file]
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -39,7 +49,7 @@ def main() -> None:
     parser.add_argument("--check", type=Path, nargs="+", metavar="FILE")
     args = parser.parse_args()
     if args.check:
-        lines = [json.loads(line) for file in args.check for line in file.open(encoding="utf-8")]
+        lines = read(args.check)
     else:
         lines = built()
         with FILE.open("w", encoding="utf-8") as output:

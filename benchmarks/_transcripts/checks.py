@@ -68,7 +68,8 @@ def _chat(items: list[Item]) -> Iterator[str]:
                 yield f"{index}: result of no call"
             else:
                 waiting.remove(item["tool_call_id"])
-            if not isinstance(item["content"], str):
+            parts = item["content"]
+            if isinstance(parts, list) and any(part["type"] != "text" for part in parts):
                 yield f"{index}: a result that is no text"
             continue
         if waiting:
@@ -183,12 +184,17 @@ def _same(items: list[Any], inside: list[tuple[int, int]], cycle: int) -> Iterat
             yield f"turn at {start} differs from the one a copy before"
 
 
-def _bare(items: list[Item]) -> list[Any]:
-    """Return calls and results without ids, texts and thoughts."""
+def _bare(items: list[Item]) -> list[str]:
+    """Return calls and results without ids, texts, thoughts and their order."""
+    return sorted(json.dumps(part, sort_keys=True) for part in _parts(items))
+
+
+def _parts(items: list[Item]) -> list[Any]:
     found: list[Any] = []
     for item in items:
         if "tool_calls" in item:
-            found += [call["function"] for call in item["tool_calls"]]
+            calls = [call["function"] for call in item["tool_calls"]]
+            found += [(call["name"], json.loads(call["arguments"])) for call in calls]
         elif item.get("role") == "tool":
             found.append(item["content"])
         elif isinstance(item.get("content"), list) and "type" not in item:
@@ -198,5 +204,6 @@ def _bare(items: list[Item]) -> list[Any]:
                 if block["type"].startswith("tool_")
             ]
         elif item.get("type", "").startswith(("function_call", "custom_tool_call")):
-            found.append([value for key, value in item.items() if key != "call_id"])
+            arguments = json.loads(item.get("arguments", "null"))
+            found.append([item.get("name"), item.get("input"), item.get("output"), arguments])
     return found

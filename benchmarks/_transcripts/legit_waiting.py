@@ -532,6 +532,7 @@ def page_issues(it: Story) -> None:
             {
                 "number": 2900 - 7 * page - n,
                 "title": f"{components[(page + n) % 6]}: {('crash', 'wrong colour', 'slow', 'lost undo')[(page * n) % 4]} after {('zoom', 'paste', 'resize', 'save', 'rotate')[(page + 2 * n) % 5]}",
+                "body": f"Version 5.{page % 4}.{n}, {('macOS 15', 'Windows 11', 'Ubuntu 24.04')[(page + n) % 3]}.\n\nSteps:\n1. open a file of {200 + page * n * 7} layers\n2. {('zoom to 400%', 'paste a selection', 'resize the canvas', 'save a copy', 'rotate by 90 degrees')[(page + 2 * n) % 5]}\n\nExpected: nothing happens to the other layers.\nActual: see the title. It happens {('always', 'one time in three', 'only after a restart')[(page * n) % 3]}.",
                 "comments": (page * n) % 9,
                 "created_at": f"2026-0{1 + page % 8}-{10 + n}T08:{page:02d}:00Z",
             }

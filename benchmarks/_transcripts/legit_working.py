@@ -52,6 +52,43 @@ def twenty_reads(it: Story) -> None:
     )
 
 
+def solar_page(state: str, rule: str, number: int) -> str:
+    """Return a page on the duty to install solar panels."""
+    share = 30 + number * 2
+    return f"""# Solarpflicht in {state}
+
+Stand: September 2026
+
+Startseite > Ratgeber > Photovoltaik > Solarpflicht > {state}
+
+## Seit wann gilt die Pflicht?
+
+In {state} gilt: {rule}. Maßgeblich ist der Tag, an dem der Bauantrag oder die Bauanzeige eingeht. Wer vorher
+eingereicht hat, baut nach altem Recht, auch wenn die Genehmigung später kommt.
+
+## Wie groß muss die Anlage sein?
+
+Mindestens {share} Prozent der geeigneten Dachfläche sind zu belegen. Als geeignet gilt eine Fläche ab {20 + number}
+Quadratmetern, die weder nach Norden zeigt noch dauerhaft verschattet ist. Eine Solarthermieanlage zählt mit.
+
+## Ausnahmen
+
+- Denkmalschutz oder ein Bebauungsplan, der Anlagen ausschließt
+- unbillige Härte: wenn sich die Anlage in {18 + number % 5} Jahren nicht rechnet
+- Gründach, soweit es die Fläche braucht
+
+## Nachweis
+
+Die Bestätigung aus dem Marktstammdatenregister geht innerhalb von zwölf Monaten an die untere Bauaufsicht. Verstöße
+kosten bis zu {5 + number}.000 Euro.
+
+## Häufige Fragen
+
+**Gilt die Pflicht auch bei einer Sanierung?** In {state} {"ja, wenn die Dachhaut vollständig erneuert wird" if number % 2 else "bisher nicht"}.
+**Darf ich die Fläche verpachten?** Ja, die Pflicht erfüllt auch, wer das Dach einem Dritten überlässt.
+"""
+
+
 @story("exploration-web-research", "chat", "exploration", "openai/openai-agents-js#512")
 def web_research(it: Story) -> None:
     it.system("You are a research assistant. Search, open pages, and cite.")
@@ -94,7 +131,7 @@ def web_research(it: Story) -> None:
                 Call(
                     "fetch",
                     {"url": f"https://energie.example/{number}"},
-                    f"# Solarpflicht in {state}\n\nStand: September 2026. Die Pflicht gilt in {state} so: {rule}. Mindestens {30 + number * 2} % der geeigneten Dachfläche sind zu belegen. Wer eine Solarthermieanlage baut, erfüllt die Pflicht ebenfalls.",
+                    solar_page(state, rule, number),
                 )
             )
     it.say(
@@ -136,6 +173,49 @@ def grep_variants(it: Story) -> None:
     it.say(
         "It is `minutes(5)`, the default of `keep` in src/data/memo.ts, so 300 seconds without the number."
     )
+
+
+def component_page(name: str, props: str) -> str:
+    """Return a page of a component library's documentation."""
+    rows = "\n".join(
+        f"| {prop} | {'函数' if prop.startswith('on') else '值'} | {'是' if n == 0 else '否'} | 版本 {2 + n}.0 起支持 |"
+        for n, prop in enumerate(prop.strip() for prop in props.split(","))
+    )
+    return f"""# {name}
+
+{name} 是受控组件，状态放在父组件里；在表单中使用时由 Form 统一接管。
+
+## 引入
+
+```tsx
+import {{ {name} }} from '@acme/ui'
+import '@acme/ui/dist/{name.lower()}.css'
+```
+
+## 属性
+
+| 属性 | 类型 | 必填 | 说明 |
+| --- | --- | --- | --- |
+{rows}
+
+## 示例
+
+```tsx
+export function Demo() {{
+  const [value, setValue] = useState()
+  return <{name} size="middle" data-testid="{name.lower()}" />
+}}
+```
+
+## 无障碍
+
+{name} 支持键盘操作，焦点样式不要去掉；自定义渲染时请保留 aria 属性。
+
+## 常见问题
+
+- 样式没有生效：检查是否引入了 {name.lower()}.css。
+- 受控与非受控混用会在控制台给出警告。
+"""
 
 
 @story("exploration-mcp-docs", "messages", "exploration", "nowireless4u/hpe-networking-mcp#489")
@@ -180,7 +260,7 @@ def mcp_docs(it: Story) -> None:
             Call(
                 "get_component",
                 {"name": name},
-                f"# {name}\n\n属性：{text}。\n\n```tsx\nimport {{ {name} }} from '@acme/ui'\n```\n\n注意：{name} 是受控组件，状态放在父组件里。",
+                component_page(name, text),
             )
         )
     it.turn(

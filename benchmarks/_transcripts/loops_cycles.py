@@ -6,7 +6,7 @@ from .registry import story
 from .results import dumped, executed, numbered
 from .story import Call, Story
 
-RESET = "\nShell cwd was reset to D:\\work\\fork"
+RESET = "\nShell cwd was reset to D:\\src\\fork"
 
 
 @story("cycle2-two-greps", "messages", "cycle2", "makecindy/cindy#2721", cycle=2)
@@ -18,7 +18,7 @@ def two_greps(it: Story) -> None:
     it.turn(
         Call(
             "Read",
-            {"file_path": "D:\\work\\fork\\docs\\plan-0814.md"},
+            {"file_path": "D:\\src\\fork\\docs\\plan-0814.md"},
             "     1\t# 计划 0814\n     2\t\n     3\t1. 打开 apps/desktop/src/main/maker-host/shell-command-policy.ts\n     4\t2. 把 `denyByDefault` 改成白名单之外只警告\n     5\t3. 补单测：git status、ls、node -v 不应被拒\n     6\t4. 在 CHANGELOG 里写一行\n",
         ),
         text="我先读计划。",
@@ -27,9 +27,9 @@ def two_greps(it: Story) -> None:
         Call(
             "Read",
             {
-                "file_path": "D:\\work\\fork\\apps\\desktop\\src\\main\\maker-host\\shell-command-policy.ts"
+                "file_path": "D:\\src\\fork\\apps\\desktop\\src\\main\\maker-host\\shell-command-policy.ts"
             },
-            "<tool_use_error>File does not exist. Current working directory: D:\\work\\fork</tool_use_error>",
+            "<tool_use_error>File does not exist. Current working directory: D:\\src\\fork</tool_use_error>",
             error=True,
         )
     )
@@ -39,7 +39,7 @@ def two_greps(it: Story) -> None:
                 Call(
                     "Bash",
                     {
-                        "command": 'cd /d/work/fork && grep -rn "shell-command-policy" apps packages --include=*.ts',
+                        "command": 'cd /d/src/fork && grep -rn "shell-command-policy" apps packages --include=*.ts',
                         "description": "Search for the policy module",
                     },
                     "packages/agent/src/base-agent.ts:9:// contract only: see shell-command-policy"
@@ -50,7 +50,7 @@ def two_greps(it: Story) -> None:
                 Call(
                     "Bash",
                     {
-                        "command": 'cd /d/work/fork && grep -rn "getShellCommandPolicy" apps packages --include=*.ts',
+                        "command": 'cd /d/src/fork && grep -rn "getShellCommandPolicy" apps packages --include=*.ts',
                         "description": "Search for the policy getter",
                     },
                     "packages/agent/src/base-agent.ts:731:  protected abstract getShellCommandPolicy(): ShellCommandPolicy;"
@@ -109,7 +109,7 @@ def build_and_tail(it: Story) -> None:
             {"command": "cmake -B build -DCMAKE_BUILD_TYPE=Release"},
             dumped(
                 {
-                    "output": "-- The CXX compiler identification is GNU 13.2.0\n-- Found Eigen3: /usr/include/eigen3\n-- Configuring done (1.2s)\n-- Generating done (0.1s)\n-- Build files have been written to: /work/mesh/build",
+                    "output": "-- The CXX compiler identification is GNU 13.2.0\n-- Found Eigen3: /usr/include/eigen3\n-- Configuring done (1.2s)\n-- Generating done (0.1s)\n-- Build files have been written to: /home/u/mesh/build",
                     "exit_code": 0,
                 }
             ),
@@ -157,8 +157,31 @@ SNAPSHOT = """- Page URL: https://shop.example/checkout
   - button "Settings" [ref=e12] [cursor=pointer]
 - main [ref=e20]:
   - heading "Checkout" [level=1] [ref=e21]
-  - textbox "E-mail" [ref=e24]
-  - textbox "Post code" [ref=e26]
+  - region "Your cart" [ref=e22]:
+    - listitem [ref=e23]:
+      - img "Blue kettle, 1.7 l" [ref=e60]
+      - link "Blue kettle, 1.7 l" [ref=e61] [cursor=pointer]
+      - spinbutton "Quantity" [ref=e62]: "1"
+      - text: 34,90 €
+      - button "Remove" [ref=e63] [cursor=pointer]
+    - text: Subtotal 34,90 €
+    - text: Shipping 4,95 €
+  - group "Contact" [ref=e64]:
+    - textbox "E-mail" [ref=e24]
+    - checkbox "Send me offers" [ref=e65]
+  - group "Delivery address" [ref=e66]:
+    - textbox "First name" [ref=e67]
+    - textbox "Last name" [ref=e68]
+    - textbox "Street and number" [ref=e69]
+    - textbox "Post code" [ref=e26]
+    - textbox "City" [ref=e70]
+    - combobox "Country" [ref=e71]:
+      - option "Germany" [selected]
+      - option "Austria"
+      - option "Switzerland"
+  - group "Delivery" [ref=e72]:
+    - radio "Standard, 2 to 4 days" [checked] [ref=e73]
+    - radio "Express, next day" [ref=e74]
   - button "Continue to payment" [ref=e31] [disabled]
 ```"""
 
@@ -206,6 +229,62 @@ def cookie_dialog(it: Story) -> None:
             it.turn(click)
 
 
+DESCRIBE = """Name:             payments-6d9f7c9b5d-4kx2p
+Namespace:        payments
+Priority:         0
+Service Account:  payments
+Node:             worker-3/10.0.3.17
+Start Time:       Tue, 03 Mar 2026 09:12:40 +0900
+Labels:           app=payments
+                  pod-template-hash=6d9f7c9b5d
+Annotations:      prometheus.io/port: 9102
+                  prometheus.io/scrape: true
+Status:           Pending
+IP:               10.244.3.81
+Controlled By:    ReplicaSet/payments-6d9f7c9b5d
+Containers:
+  app:
+    Container ID:
+    Image:          registry.example/payments:1.42.0
+    Image ID:
+    Port:           8080/TCP
+    State:          Waiting
+      Reason:       ImagePullBackOff
+    Ready:          False
+    Restart Count:  0
+    Limits:
+      cpu:     1
+      memory:  768Mi
+    Requests:
+      cpu:      250m
+      memory:   384Mi
+    Liveness:   http-get http://:8080/live delay=10s timeout=1s period=10s #success=1 #failure=3
+    Readiness:  http-get http://:8080/ready delay=5s timeout=1s period=5s #success=1 #failure=3
+    Environment:
+      DATABASE_URL:  <set to the key 'url' in secret 'payments-db'>  Optional: false
+      LOG_LEVEL:     info
+    Mounts:
+      /var/run/secrets/kubernetes.io/serviceaccount from kube-api-access-x7m2d (ro)
+Conditions:
+  Type                        Status
+  PodReadyToStartContainers   True
+  Initialized                 True
+  Ready                       False
+  ContainersReady             False
+  PodScheduled                True
+QoS Class:                   Burstable
+Tolerations:                 node.kubernetes.io/not-ready:NoExecute op=Exists for 300s
+Events:
+  Type     Reason     From               Message
+  ----     ------     ----               -------
+  Normal   Scheduled  default-scheduler  Successfully assigned payments/payments-6d9f7c9b5d-4kx2p to worker-3
+  Normal   Pulling    kubelet            Pulling image "registry.example/payments:1.42.0"
+  Warning  Failed     kubelet            Failed to pull image "registry.example/payments:1.42.0": manifest unknown
+  Warning  Failed     kubelet            Error: ErrImagePull
+  Normal   BackOff    kubelet            Back-off pulling image "registry.example/payments:1.42.0"
+  Warning  Failed     kubelet            Error: ImagePullBackOff"""
+
+
 @story("cycle2-pod-describe", "responses", "cycle2", "anomalyco/opencode#47759", cycle=2)
 def pod_describe(it: Story) -> None:
     it.system("あなたは SRE エージェントです。クラスタには読み取り権限しかありません。")
@@ -218,7 +297,7 @@ def pod_describe(it: Story) -> None:
         )
     )
     pods = "NAME                        READY   STATUS             RESTARTS   AGE\npayments-6d9f7c9b5d-4kx2p   0/1     ImagePullBackOff   0          14m\npayments-6d9f7c9b5d-zq8nm   0/1     ImagePullBackOff   0          14m\nredis-0                     1/1     Running            0          41d"
-    describe = 'Name:             payments-6d9f7c9b5d-4kx2p\nNamespace:        payments\nNode:             worker-3/10.0.3.17\nStatus:           Pending\nContainers:\n  app:\n    Image:          registry.example/payments:1.42.0\n    State:          Waiting\n      Reason:       ImagePullBackOff\nEvents:\n  Type     Reason   From     Message\n  ----     ------   ----     -------\n  Normal   Pulling  kubelet  Pulling image "registry.example/payments:1.42.0"\n  Warning  Failed   kubelet  Failed to pull image: manifest unknown\n  Normal   BackOff  kubelet  Back-off pulling image'
+    describe = DESCRIBE
     for _ in range(6):
         with it.copy():
             it.turn(

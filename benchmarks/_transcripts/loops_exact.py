@@ -67,6 +67,22 @@ def read_component(it: Story) -> None:
             it.turn(read)
 
 
+CHAT = (
+    "今天的会议纪要帮我发给小周",
+    "已经发到小周的邮箱，主题是“4 月 10 日会议纪要”",
+    "3 号板换了电感之后纹波多少",
+    "换电感后 3 号板纹波为 18mV，已补进 notes/board.md",
+    "下周二提醒我去仓库领样品",
+    "好的，4 月 14 日 9:30 提醒你去仓库领样品",
+    "查一下顺丰单号 SF1402",
+    "快件已到杭州余杭中转场，预计今天下午派送",
+    "把 BOM 里的停产料列出来",
+    "共有 2 个停产料：L3 的 CDRH6D28 与 U7 的 AP2112，替代料已写在表格备注里",
+    "晚上八点以后不要再提醒我",
+    "明白，20:00 之后的提醒会推到第二天早上",
+)
+
+
 @story("exact-nanobot-history", "chat", "exact", "HKUDS/nanobot#3073 HKUDS/nanobot#3077", cycle=1)
 def read_history(it: Story) -> None:
     it.system(
@@ -102,12 +118,20 @@ def read_history(it: Story) -> None:
         {"t": "2026-04-11T08:03:22", "role": "assistant", "text": "杭州今天小雨，14 到 19 度"},
         {"t": "2026-04-12T21:15:00", "role": "user", "text": "方案评审改到哪天合适"},
         {"t": "2026-04-12T21:15:18", "role": "assistant", "text": "你周四下午是空的"},
+        *[
+            {
+                "t": f"2026-04-{10 + number // 12:02d}T{7 + number % 12:02d}:{number * 7 % 60:02d}:11",
+                "role": ("user", "assistant")[number % 2],
+                "text": text,
+            }
+            for number, text in enumerate(CHAT * 2)
+        ],
     ]
     result = "\n".join(f"{number}: {dumped(line)}" for number, line in enumerate(lines, 1))
     call = Call(
         "read_file",
         {"path": "~/.nanobot/workspace/memory/history.jsonl", "limit": 50, "offset": 1},
-        result + "\n(8 lines)",
+        f"{result}\n({len(lines)} lines)",
     )
     for _ in range(15):
         with it.copy():

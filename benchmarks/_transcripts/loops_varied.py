@@ -427,6 +427,17 @@ def health_probe(it: Story) -> None:
             )
 
 
+SUITES = "agents/spawn agents/resume agents/pause api/issues api/reviews api/verdicts cloister/queue cloister/deacon cloister/ledger events/bus events/replay git/rebase git/worktree pan/done pan/feedback store/migrate store/rows ui/board ui/timeline".split()
+
+
+def suites(run: int) -> str:
+    """Return the lines of the suites that pass, with times that differ from run to run."""
+    return "\n".join(
+        f" ✓ src/lib/{name}.test.ts ({3 + 5 * n % 17} tests) {4 + (n * 13 + run * 7) % 90}ms"
+        for n, name in enumerate(SUITES)
+    )
+
+
 @story("volatile-same-failing-suite", "messages", "volatile", "eltmon/overdeck#1934", cycle=1)
 def failing_suite(it: Story) -> None:
     it.system("You are a work agent. Keep going until the verification gate passes.")
@@ -442,7 +453,7 @@ def failing_suite(it: Story) -> None:
     )
     for number in range(9):
         with it.copy():
-            output = f"\n RUN  v2.1.4 /repo\n\n ❯ src/lib/cloister/reactive-scheduler.test.ts (11 tests | 1 failed) {31 + number * 3 % 8}ms\n   × routes agent.stopped events to the deacon\n     → expected [] to have a length of 1 but got +0\n\n Test Files  1 failed | 214 passed (215)\n      Tests  1 failed | 2841 passed (2842)\n   Start at  {clock('17:20:44', number * 41)}\n   Duration  {27.8 + (number * 13 % 9) / 10:.2f}s (transform 4.1s, setup 0ms, collect 19.{number}4s, tests 41.{9 - number}0s)\n"
+            output = f"\n RUN  v2.1.4 /repo\n\n{suites(number)}\n ❯ src/lib/cloister/reactive-scheduler.test.ts (11 tests | 1 failed) {31 + number * 3 % 8}ms\n   × routes agent.stopped events to the deacon\n     → expected [] to have a length of 1 but got +0\n\n Test Files  1 failed | 214 passed (215)\n      Tests  1 failed | 2841 passed (2842)\n   Start at  {clock('17:20:44', number * 41)}\n   Duration  {27.8 + (number * 13 % 9) / 10:.2f}s (transform 4.1s, setup 0ms, collect 19.{number}4s, tests 41.{9 - number}0s)\n"
             it.turn(
                 Call(
                     "Bash",

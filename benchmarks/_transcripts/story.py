@@ -24,12 +24,14 @@ class Call:
         arguments: Object; a string for a custom tool of the Responses API.
         result: Text that the tool returned.
         error: True if the harness marked the result as an error.
+        image: Base64 of a screenshot that the result has besides; the Messages API alone.
     """
 
     name: str
     arguments: dict[str, Any] | str
     result: str
     error: bool = False
+    image: str = ""
 
 
 class Story:
@@ -64,6 +66,7 @@ class Story:
         self.random = random.Random(name)
         self.instructions: str | None = None
         self.reminder: str | None = None
+        self.blocks = False  # results as a list of text blocks, not as a string
         self.first: int | None = None
         self.fourth: int | None = None
         self.num_copies = 0
@@ -144,6 +147,15 @@ class Story:
             return "toolu_01" + self.token(22)
         return "call_" + self.token(24)
 
+    def _content(self, call: Call) -> Any:
+        if not self.blocks and not call.image:
+            return call.result
+        blocks: list[Item] = [{"type": "text", "text": call.result}]
+        if call.image:
+            source = {"type": "base64", "media_type": "image/png", "data": call.image}
+            blocks.append({"type": "image", "source": source})
+        return blocks
+
     def _message(self, role: str, content: Any) -> Item:
         if self.api == "responses":
             return {"type": "message", "role": role, "content": content}
@@ -164,7 +176,8 @@ class Story:
             ]
         self.items.append(message)
         for call, call_id in zip(calls, ids, strict=True):
-            self.items.append({"role": "tool", "tool_call_id": call_id, "content": call.result})
+            content = self._content(call)
+            self.items.append({"role": "tool", "tool_call_id": call_id, "content": content})
         if self.reminder:
             self.items[-1]["content"] += "\n\n" + self.reminder
 
@@ -182,7 +195,7 @@ class Story:
             result: Item = {
                 "type": "tool_result",
                 "tool_use_id": call_id,
-                "content": call.result,
+                "content": self._content(call),
             }
             if call.error:
                 result["is_error"] = True
