@@ -84,6 +84,7 @@ _EMPTY_HANDED: Final = re.compile(
 _EXIT_CODE: Final = re.compile(
     r"\b(?:command |process )?(?:exit(?:ed)?|return(?:ed)?)\b[^\n]{0,24}?-?\d+"
 )
+_BARE_ERROR: Final = re.compile(r"\b(?:error|err|failed|failure|fatal|exception)\b", re.IGNORECASE)
 _LETTER: Final = re.compile(r"[^\W\d_]")
 
 
@@ -144,5 +145,5 @@ def _error_in(result: str, name: str, is_error: bool) -> str:
     if _EMPTY_HANDED.search(head):
         return ""
     text = result.replace(name, "") if name else result
-    said = _ERROR.sub("", _EXIT_CODE.sub("", text[:_HEAD]))
+    said = _BARE_ERROR.sub("", _EXIT_CODE.sub("", text[:_HEAD]))
     return text if len(_LETTER.findall(said)) >= _INFORMATIVE else ""

@@ -23,6 +23,7 @@ _GO_ON: Final = re.compile(
     r"|继续|接着做|下一步|调用工具|使用工具|没有(?:使用|调用)|続けて",
     re.IGNORECASE,
 )
+_MAX_GO_ON: Final = 600  # characters
 _JUST_GO_ON: Final = re.compile(
     r"\s*(?:please\s+)?(?:continue|proceed|go on|keep going|carry on|resume|继续|请继续|接着)"
     r"[\s.!。！]*\Z",
@@ -184,9 +185,7 @@ class MessageReader:
         if call is None:
             return
         self._has_results = True
-        call.result = without_notices(_text_of(content))
-        call.is_error = is_error
-        call.has_result = True
+        call.take(_text_of(content), is_error=is_error)
 
     # The user
 
@@ -218,10 +217,9 @@ class MessageReader:
         last, self._last_prompt = self._last_prompt, prompt
         if _JUST_GO_ON.match(prompt):
             return True
-        if prompt != last:
-            return False
-        is_beside_results = has_results or self._has_results
-        return is_beside_results or _GO_ON.search(prompt) is not None
+        if has_results or self._has_results:
+            return prompt == last
+        return len(prompt) <= _MAX_GO_ON and _GO_ON.search(prompt) is not None
 
 
 def _input_of(item: Json) -> Any:

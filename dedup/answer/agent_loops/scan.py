@@ -66,7 +66,7 @@ class AgentLoop:
             calls: The calls of the turn, which have no results yet.
             text: What it says.
         """
-        if self.kind == "message":
+        if not self.next_steps[0].calls:
             return not calls and likeness(Step([], text), self.next_steps[0]) != UNLIKE
         if self.kind == "failure" and self.steps >= _HOPELESS_STEPS:
             names = {call.name for step in self.next_steps for call in step.calls}

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from dedup.answer.agent_loops.notices import without_notices
 from dedup.answer.usage import estimate_tokens
 from dedup.lenient_json import read_json
 
@@ -14,7 +15,7 @@ class Call:
     Args:
         name: The tool.
         arguments: JSON, or what it decodes to.
-        result: The result's text.
+        result: The result's text; notices in it are left out.
         is_error: The result is marked as an error.
         has_result: The result has come.
     """
@@ -30,12 +31,18 @@ class Call:
     ) -> None:
         self.name = name
         self.arguments = arguments
-        self.result = result
+        self.result = without_notices(result)
         self.is_error = is_error
         self.has_result = has_result
         self._values: Any = _UNREAD
         self.spans: list[tuple[int, int, str]] | None = None  # volatile values in the result
         self.error: str | None = None  # see `outcome.error_of`, once it has been asked
+
+    def take(self, result: str, *, is_error: bool) -> None:
+        """Take the result."""
+        self.result = without_notices(result)
+        self.is_error = is_error
+        self.has_result = True
 
     @property
     def values(self) -> Any:
