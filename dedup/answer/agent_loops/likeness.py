@@ -34,10 +34,13 @@ _DESCRIBED: Final = ("command", "cmd", "script", "code", "query", "prompt")
 _MAX_CHARS: Final = 4000  # of arguments; longer ones are alike only if they are equal
 _MIN_WORDS: Final = 3  # of text that is written freely
 _MIN_CHARS: Final = 6  # the same, in scripts without spaces
-_MIN_SIMILARITY: Final = 0.3  # of words, where the results say a lot
+_MIN_SIMILARITY: Final = 0.2  # of words, where the results say a lot
 _MIN_SIMILARITY_ALONE: Final = 0.6  # where they are such that any call may have them
 _STEM: Final = 5  # letters
-_WORD: Final = re.compile(r"[^\W_]+(?:[-_./:@'’][^\W_]+)*|[\u3040-\u30ff\u3400-\u9fff]")
+_WORD: Final = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff]"
+    r"|[^\W_\u3040-\u30ff\u3400-\u9fff]+(?:[-_./:@'’][^\W_\u3040-\u30ff\u3400-\u9fff]+)*"
+)
 _UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _LINK: Final = frozenset(
     "a an the to of in on at for and or is are be been was were it its this that with from by as"
@@ -75,6 +78,17 @@ def likeness_of_next(calls: list[Call], step: Step) -> int:
             least, _likeness_of_arguments(call, there, is_telling=not is_trivial(there.result))
         )
     return least
+
+
+def have_same_results(one: Step, other: Step) -> bool:
+    """Return whether two steps have calls of the same tools with the same results."""
+    calls, others = one.sorted_calls(), other.sorted_calls()
+    if not calls or len(calls) != len(others):
+        return False
+    return all(
+        not (call.name != there.name or not _have_same_result(call, there))
+        for call, there in zip(calls, others, strict=True)
+    )
 
 
 def _likeness_of_calls(one: Call, other: Call) -> int:
@@ -126,6 +140,7 @@ def _may_be_near(one: Call, other: Call) -> bool:
     values, others = one.values, other.values
     if not isinstance(values, dict) or not isinstance(others, dict):
         return isinstance(values, str) and isinstance(others, str)
+    values, others = _flattened(values), _flattened(others)
     for name in {*values, *others}:
         value, there = values.get(name), others.get(name)
         if value != there and name not in _COMMENTARY:
@@ -141,6 +156,7 @@ def _nearness(one: Call, other: Call, *, is_telling: bool) -> int:
     values, others = one.values, other.values
     if not isinstance(values, dict) or not isinstance(others, dict):
         return _as_likeness(values, others, is_telling=is_telling)
+    values, others = _flattened(values), _flattened(others)
     names = _determining(values, others)
     is_commentary = not names
     for name in names or {*values, *others}:
@@ -150,6 +166,26 @@ def _nearness(one: Call, other: Call, *, is_telling: bool) -> int:
             if found == UNLIKE:
                 return UNLIKE
     return NEAR
+
+
+def _flat(value: Any, name: str, found: dict[str, Any]) -> None:
+    """Add the values in nested arguments to `found`, each under its whole name."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            _flat(inner, f"{name}.{key}" if name else str(key), found)
+    elif isinstance(value, list) and value:
+        for index, inner in enumerate(value):
+            _flat(inner, f"{name}.{index}", found)
+    else:
+        found[name] = value
+
+
+def _flattened(values: dict[str, Any]) -> dict[str, Any]:
+    if not any(isinstance(value, dict | list) for value in values.values()):
+        return values
+    found: dict[str, Any] = {}
+    _flat(values, "", found)
+    return found
 
 
 def _determining(values: dict[str, Any], others: dict[str, Any]) -> set[str]:
@@ -187,7 +223,7 @@ def _are_near(one: str, other: str, least: float, *, may_fill: bool) -> bool:
     words, others = _words(one), _words(other)
     if not (_is_free(one, words) and _is_free(other, others)):
         return words == others and bool(words)
-    if _names(words) != _names(others):
+    if not (_are_named(_names(words), others) and _are_named(_names(others), words)):
         return False
     stems, other_stems = _stems(words), _stems(others)
     if set(stems) == set(other_stems):
@@ -209,14 +245,26 @@ def _is_free(text: str, words: list[str]) -> bool:
     return len(words) >= _MIN_WORDS
 
 
-def _names(words: list[str]) -> set[str]:
+def _names(words: list[str]) -> list[str]:
     """Return words that name something: numbers, paths, identifiers, names in the text."""
-    found: set[str] = set()
+    found: list[str] = []
     for position, word in enumerate(words):
         is_named = position > 0 and word[:1].isupper() and word.lower() not in _LINK
         if is_named or not word.replace("'", "").replace("’", "").replace("-", "").isalpha():
-            found.add(word)
+            found.append(word)
     return found
+
+
+def _are_named(names: list[str], words: list[str]) -> bool:
+    """Return whether all names stand among the words, whatever their case and ending."""
+    if not names:
+        return True
+    stems = {_without_genitive(word) for word in words}
+    return all(_without_genitive(name) in stems for name in names)
+
+
+def _without_genitive(word: str) -> str:
+    return word.lower().removesuffix("'s").removesuffix("’s")
 
 
 def _stems(words: list[str]) -> list[str]:

@@ -41,7 +41,11 @@ _MOVING_ARGUMENTS: Final = ("action", "key", "keys", "command", "direction", "me
 _TRIVIAL: Final = 40  # letters of a result that many calls have
 
 _ERROR: Final = re.compile(
-    r"\berror\b|\berr!|exception\b|\btraceback\b|\bfatal\b|\bfail(?:ed|ure)\b|\bdenied\b"
+    r"error\b|\berr!|exception\b|\btraceback\b|\bfatal\b|\bfail(?:ed|ure)\b|\bdenied\b"
+    r"|\b(?:must|should) (?:have|be|not|contain|include|specify|provide)\b|\bmissing\b|\brequired?\b"
+    r"|\bblocked\b|\bread-only\b|\b(?:is )?locked\b|\b(?:can(?:not|'t)|could not|couldn't|unable to)\b"
+    r"|\bunsupported\b|\bunexpected\b|\bmalformed\b|\bexceed(?:ed|s)\b|(?-i:\bE[A-Z]{4,}\b)"
+    r"|\bexit(?:ed)?(?: with)?(?: code)?:? [1-9]|必须|缺少|不能|无法|没有权限|只读|被阻止|被拦截|超出|超过"
     r"|\bforbidden\b|\bunauthori[sz]ed\b|\bnot (?:permitted|allowed|supported|authori[sz]ed)\b"
     r"|\bunknown (?:tool|function|command|method|parameter|argument)\b"
     r"|\b(?:tool|function|command)\b.{0,60}\b(?:not found|does(?: not|n't) exist|unavailable)\b"
@@ -68,6 +72,22 @@ _ERROR_WORDS: Final = (
     "refused",
     "time",
     "rejected",
+    "must",
+    "should",
+    "missing",
+    "requir",
+    "blocked",
+    "read-only",
+    "locked",
+    "can",
+    "could",
+    "unable",
+    "unsupported",
+    "unexpected",
+    "malformed",
+    "exceed",
+    "exit",
+    *"必须 缺少 不能 无法 没有权限 只读 被 超出 超过".split(),
     *"错误 失败 异常 无效 拒绝 未知 超时 无权限 不允许 未授权 エラー 失敗 無効 fehler fallo".split(),
 )
 _NO_ERROR: Final = re.compile(
@@ -78,11 +98,17 @@ _NO_ERROR: Final = re.compile(
 )
 _EMPTY_HANDED: Final = re.compile(
     r"\bno (?:\w+ ){0,2}(?:match(?:es)?|results?|files?|records?|rows?|entries|items?|output)\b"
+    r"|\bnot found\b(?! in the tool)|\b404\b|\bunreachable\b|\bnot available\b"
     r"|\b(?:0|zero) (?:match(?:es)?|results?|files?|rows?|records?|hits)\b|没有找到|未找到|无结果|无匹配",
     re.IGNORECASE,
 )
 _EXIT_CODE: Final = re.compile(
     r"\b(?:command |process )?(?:exit(?:ed)?|return(?:ed)?)\b[^\n]{0,24}?-?\d+"
+)
+# A line with a label and one value, such as "Wall time: 0.05 seconds" or "Output:".
+_LABELLED: Final = re.compile(
+    r"^(?![^:\n]*error)[A-Za-z][\w ]{1,30}:[ \t]*\S{0,24}(?: (?:ms|s|secs?|seconds))?$",
+    re.IGNORECASE | re.MULTILINE,
 )
 _BARE_ERROR: Final = re.compile(r"\b(?:error|err|failed|failure|fatal|exception)\b", re.IGNORECASE)
 _LETTER: Final = re.compile(r"[^\W\d_]")
@@ -145,5 +171,5 @@ def _error_in(result: str, name: str, is_error: bool) -> str:
     if _EMPTY_HANDED.search(head):
         return ""
     text = result.replace(name, "") if name else result
-    said = _BARE_ERROR.sub("", _EXIT_CODE.sub("", text[:_HEAD]))
+    said = _BARE_ERROR.sub("", _EXIT_CODE.sub("", _LABELLED.sub("", text[:_HEAD])))
     return text if len(_LETTER.findall(said)) >= _INFORMATIVE else ""

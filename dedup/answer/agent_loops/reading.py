@@ -18,8 +18,9 @@ _CALL_SUFFIX: Final = "_call"
 # Messages that harnesses send in the user's name.
 _TAGGED: Final = re.compile(r"\A\s*(?:<[a-z][\w:-]*[ >]|\[[A-Z][A-Z _:-]+\]|\(?System:)")
 _GO_ON: Final = re.compile(
-    r"\b(?:continue|proceed|go on|keep going|carry on|resume|next step|use a tool|tool call"
-    r"|call a tool|did(?: not|n't) (?:use|call|make)|no tool|finish the (?:task|interaction))\b"
+    r"\b(?:continu(?:e|ing)|proceed|go on|keep going|carry on|resume|next step|use a tool|tool call"
+    r"|call a tool|did(?: not|n't) (?:use|call|make)|no tool|finish the (?:task|interaction)"
+    r"|(?:goal|task|objective|work) (?:is )?not (?:yet )?(?:met|done|finished|complete[d]?))\b"
     r"|继续|接着做|下一步|调用工具|使用工具|没有(?:使用|调用)|続けて",
     re.IGNORECASE,
 )

@@ -15,6 +15,7 @@ from dedup.answer.agent_loops.likeness import (
     FAILURE,
     NEAR,
     UNLIKE,
+    have_same_results,
     likeness,
     likeness_of_next,
 )
@@ -132,6 +133,8 @@ class LoopScan:
             else:
                 found = likeness(step, last[-period])
             self._found[period] = found
+        if self._found[1] == UNLIKE and NEAR in self._found:
+            self._found[1] = self._nearness(step)
         for period in range(1, MAX_CYCLE + 1):
             found = self._found[period]
             if found == UNLIKE:
@@ -148,6 +151,15 @@ class LoopScan:
         if len(last) > MAX_CYCLE:
             del last[0]
             del self._last_tokens[0]
+
+    def _nearness(self, step: Step) -> int:
+        """Return whether a step says anew what one of the last ones says, with the same results."""
+        for period in range(2, len(self._last) + 1):
+            if not have_same_results(step, self._last[1 - period]):
+                return UNLIKE
+            if self._found[period] == NEAR:
+                return NEAR
+        return UNLIKE
 
     def reset(self, prompt: str = "") -> None:
         """Begin anew: a user has spoken. Steps are numbered on."""

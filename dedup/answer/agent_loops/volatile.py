@@ -36,16 +36,20 @@ _VALUE: Final = re.compile(
 )
 _NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
 _NAMED: Final = "named"
-_TOKEN: Final = re.compile(r"(?:\d+(?:[.,]\d+)*|(?=[A-Za-z_-]*\d)[\w-]+)(?!\w)")
+_TOKEN: Final = re.compile(r"(?:\d+(?:[.,]\d+)*|[\w-]{5,}|(?=[A-Za-z_-]*\d)[\w-]+)(?!\w)")
 _NAME: Final = re.compile(r"[A-Za-z_]+\Z|[\u4e00-\u9fff]+\Z")
-# Words that name a value which differs although nothing happened, at the end of its name.
+# Words that name an id, at the end of the name: `run_id`, `messageId`, `Request ID`.
 _OF_IDS: Final = re.compile(
-    r"(?:\A|_|(?<=[a-z])(?=[A-Z]))(?:id|uuid|guid|nonce|etag|timestamp|time|date|at|ts|elapsed"
-    r"|duration|took|latency|uptime|seq|sequence|token|cursor|session|trace|span|pid|port|attempts?"
-    r"|retr(?:y|ies)|tr(?:y|ies)|requests?|calls?|iterations?|invocations?|hits|views|visits"
-    r"|request_count|call_count|counter)\Z"
-    r"|(?:耗时|用时|时间|时间戳|编号|序号|请求号?|会话|尝试|次数)\Z",
-    re.IGNORECASE,
+    r"(?:(?:\A|_)(?i:id|uuid|guid|nonce|etag|cursor|session|trace|span|pid)|(?<=[a-z])I[dD])\Z"
+    r"|(?:编号|序号|请求号?|会话)\Z"
+)
+# Words that name a number which differs although nothing happened: `uptime_s`, `call_count`.
+_OF_NUMBERS: Final = re.compile(
+    r"(?:(?:\A|_)(?i:timestamp|time|date|at|ts|elapsed|duration|took|latency|uptime|seq|sequence"
+    r"|token|port|attempts?|retr(?:y|ies)|tr(?:y|ies)|requests?|calls?|iterations?|invocations?|hits"
+    r"|views|visits|counter|(?:request|call|execution|exec|access|view|hit|attempt|retry)_count)"
+    r"|(?<=[a-z])(?:At|Time|Date|Ms|Seconds))(?i:_(?:ns|us|ms|s|secs?|seconds|millis|minutes))?\Z"
+    r"|(?:耗时|用时|时间|时间戳|尝试|次数)\Z",
 )
 _COUNTED: Final = re.compile(
     r"\s?(?:times?\b|attempts?\b|retr(?:y|ies)\b|requests?\b|calls?\b|次|回)"
@@ -207,7 +211,13 @@ def _named(one: str, start: int, other: str, other_start: int) -> tuple[int, int
         return None
     before = one[max(0, start - _BEHIND) : start].rstrip(_BETWEEN)
     name = _NAME.search(before, max(0, len(before) - 24))
-    return (found.end(), there.end()) if name and _OF_IDS.search(name.group()) else None
+    if name is None:
+        return None
+    is_number = found.group()[0].isdigit() and there.group()[0].isdigit()
+    is_named = is_number and _OF_NUMBERS.search(name.group()) is not None
+    if is_named or _OF_IDS.search(name.group()):
+        return found.end(), there.end()
+    return None
 
 
 def _are_ids(one: str, other: str) -> bool:

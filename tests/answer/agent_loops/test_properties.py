@@ -67,7 +67,9 @@ def test_a_history_that_grows_is_read_as_if_it_were_new(api: Api, parts: list[Pa
 @given(parts=parts())
 @settings(max_examples=60, deadline=None)
 def test_the_apis_agree(parts: list[Part]) -> None:
-    plain = [_without_marks(part) for part in parts]
+    # A response does not tell where a turn without calls ends and the next one begins.
+    called = [part for part in parts if isinstance(part, str) or part.calls]
+    plain = [_without_marks(part) for part in called]
     found = [find_loop(history(api, *plain)) for api in APIS]
     told = [None if one is None else (one.kind, one.cycle, one.steps) for one in found]
     assert told[0] == told[1] == told[2]
