@@ -3,7 +3,7 @@
 import re
 from typing import Any, Final
 
-from dedup.answer.agent_loops.outcome import error_of, is_trivial
+from dedup.answer.agent_loops.outcome import error_of, is_empty_handed, is_trivial
 from dedup.answer.agent_loops.steps import Call, Step
 from dedup.answer.agent_loops.volatile import differ_only_in_volatile, spans_if_alike
 
@@ -29,6 +29,13 @@ _COMMENTARY: Final = frozenset(
         "toolCallDescription",
         "tool_call_description",
     )
+)
+# Arguments that ask for something, and change nothing.
+_QUERIES: Final = frozenset(
+    ("query", "q", "search", "search_query", "search_term", "keyword", "keywords", "question")
+)
+_CHANGE: Final = re.compile(
+    r"\b(?:insert|update|delete|create|alter|drop|merge|replace|truncate|mutation)\b", re.IGNORECASE
 )
 _DESCRIBED: Final = ("command", "cmd", "script", "code", "query", "prompt")
 _MAX_CHARS: Final = 4000  # of arguments; longer ones are alike only if they are equal
@@ -159,13 +166,21 @@ def _nearness(one: Call, other: Call, *, is_telling: bool) -> int:
     values, others = _flattened(values), _flattened(others)
     names = _determining(values, others)
     is_commentary = not names
+    is_answer = is_telling and not is_empty_handed(one.result)
     for name in names or {*values, *others}:
         value, there = values.get(name), others.get(name)
         if value != there:
+            if name in _QUERIES and is_answer and _asks(value) and _asks(there):
+                continue  # whatever is asked, the answer is the same
             found = _as_likeness(value, there, is_telling=is_telling, is_commentary=is_commentary)
             if found == UNLIKE:
                 return UNLIKE
     return NEAR
+
+
+def _asks(value: Any) -> bool:
+    """Return whether the value of a query asks for something, and changes nothing."""
+    return isinstance(value, str) and bool(value) and _CHANGE.search(value) is None
 
 
 def _flat(value: Any, name: str, found: dict[str, Any]) -> None:

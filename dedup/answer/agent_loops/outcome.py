@@ -15,7 +15,9 @@ _STATES: Final = (
     r"|syncing|uploading|downloading|compiling|training|rendering"
 )
 _RUNNING: Final = re.compile(
-    rf"[\"']?\b(?:\w*status|\w*state|phase|stage)[\"']?\s*(?:[:=]|is)\s*[\"']?(?:{_STATES})\b"
+    rf"[\"']?\b(?:\w*status|\w*state|phase|stage)[\"']?\s*(?:[:=]|is)\s*[\"']?(?:\w*_)?"
+    rf"(?:{_STATES}|[a-z]+ing)\b"
+    r"|状态[\"']?\s*[:：]\s*[\"']?[\u4e00-\u9fff]{1,6}中(?![\u4e00-\u9fff])"
     rf"|\A\W*(?:{_STATES})\b\W*\Z"
     rf"|\b(?:still|currently)\s+(?:being\s+)?(?:{_STATES}|on (?:its|the) way)\b"
     r"|\bnot\s+(?:yet\s+\w+|ready|finished|completed?|done)\b"
@@ -45,6 +47,9 @@ _ERROR: Final = re.compile(
     r"|\b(?:must|should) (?:have|be|not|contain|include|specify|provide)\b|\bmissing\b|\brequired?\b"
     r"|\bblocked\b|\bread-only\b|\b(?:is )?locked\b|\b(?:can(?:not|'t)|could not|couldn't|unable to)\b"
     r"|\bunsupported\b|\bunexpected\b|\bmalformed\b|\bexceed(?:ed|s)\b|(?-i:\bE[A-Z]{4,}\b)"
+    r"|\bunavailable\b|\b(?:under|in) maintenance\b|\bcontact (?:your |the )?(?:support|admin\w*)\b"
+    r"|[\"'](?:success|ok)[\"']\s*:\s*false|[\"'](?:error_?)?code[\"']\s*:\s*(?!0\b|2\d\d\b)\d+"
+    r"|维护中|请联系|不可用"
     r"|\bexit(?:ed)?(?: with)?(?: code)?:? [1-9]|必须|缺少|不能|无法|没有权限|只读|被阻止|被拦截|超出|超过"
     r"|\bforbidden\b|\bunauthori[sz]ed\b|\bnot (?:permitted|allowed|supported|authori[sz]ed)\b"
     r"|\bunknown (?:tool|function|command|method|parameter|argument)\b"
@@ -87,6 +92,13 @@ _ERROR_WORDS: Final = (
     "malformed",
     "exceed",
     "exit",
+    "maintenance",
+    "contact",
+    "false",
+    "code",
+    "维护",
+    "请联系",
+    "不可用",
     *"必须 缺少 不能 无法 没有权限 只读 被 超出 超过".split(),
     *"错误 失败 异常 无效 拒绝 未知 超时 无权限 不允许 未授权 エラー 失敗 無効 fehler fallo".split(),
 )
@@ -111,17 +123,32 @@ _LABELLED: Final = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _BARE_ERROR: Final = re.compile(r"\b(?:error|err|failed|failure|fatal|exception)\b", re.IGNORECASE)
+_UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # each says as much as three letters
 _LETTER: Final = re.compile(r"[^\W\d_]")
 
 
-def is_patient(step: Step) -> bool:
-    """Return whether repeating a step may be meant: it waits, or moves something on unseen."""
-    return any(_waits(call) or _moves(call) for call in step.calls)
+def are_patient(steps: list[Step]) -> bool:
+    """Return whether repeating steps may be meant: one waits, or all move something on unseen.
+
+    Where one of them looks at what the others have moved, and sees the same, it has not moved.
+    """
+    calls = [call for step in steps for call in step.calls]
+    return any(_waits(call) for call in calls) or (
+        bool(calls) and all(_moves(call) for call in calls)
+    )
+
+
+def is_empty_handed(result: str) -> bool:
+    """Return whether a search has found nothing."""
+    return _EMPTY_HANDED.search(result[:_HEAD]) is not None
 
 
 def is_trivial(result: str) -> bool:
     """Return whether a result is so short that calls with different effects may have it."""
-    return len(result) < 4 * _TRIVIAL and len(_LETTER.findall(result)) < _TRIVIAL
+    if len(result) >= 4 * _TRIVIAL:
+        return False
+    num_letters = len(_LETTER.findall(result)) + 2 * len(_UNSPACED.findall(result))
+    return num_letters < _TRIVIAL
 
 
 def error_of(call: Call) -> str:
@@ -150,7 +177,7 @@ def _waits(call: Call) -> bool:
 
 
 def _moves(call: Call) -> bool:
-    if not is_trivial(call.result):
+    if not is_trivial(call.result) or error_of(call):
         return False
     if _MOVES.search(call.name):
         return True

@@ -209,8 +209,10 @@ class MessageReader:
                 texts.append(kind)  # an image, say
         prompt = without_notices("\n".join([text for text in texts if not _TAGGED.match(text)]))
         prompt = prompt.strip()
-        if prompt and not self._is_automatic(prompt, has_results=has_results):
+        is_users = bool(prompt) and not self._is_automatic(prompt, has_results=has_results)
+        if is_users or (self._step is not None and self._step.is_complete):
             self.flush()
+        if is_users:
             self.scan.reset(prompt)
 
     def _is_automatic(self, prompt: str, *, has_results: bool) -> bool:

@@ -19,7 +19,7 @@ from dedup.answer.agent_loops.likeness import (
     likeness,
     likeness_of_next,
 )
-from dedup.answer.agent_loops.outcome import is_patient
+from dedup.answer.agent_loops.outcome import are_patient
 from dedup.answer.agent_loops.steps import Call, Step
 
 LoopKind = Literal["exact", "near", "failure", "message"]
@@ -181,10 +181,8 @@ class LoopScan:
     def _copies_allowed(self, period: int) -> int:
         """Return how many copies of a cycle may be meant."""
         asked = copies_asked(self._prompt)
-        return max(asked, PATIENT_COPIES) if self._is_patient(period) else asked
-
-    def _is_patient(self, period: int) -> bool:
-        return any(is_patient(step) for step in self._last[-period:])
+        is_patient = are_patient(self._last[-period:])
+        return max(asked, PATIENT_COPIES) if is_patient else asked
 
     def _loop_of(self, period: int, steps: int) -> AgentLoop:
         kind = _KINDS[self._grades[period]]

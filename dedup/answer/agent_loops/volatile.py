@@ -26,11 +26,15 @@ _VALUE: Final = re.compile(
     rf"|(?P<clock>\d\d?:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?[ap]\.?m\.?)?{_ZONE}(?!\w)"
     r"|\d\d?[时点時]\d\d?分?(?:\d\d?秒)?)"
     r"|(?P<epoch>1[5-9]\d{8}(?:\d{3}|\d{6}|\d{9}|\.\d+)?(?!\w))"
+    rf"|(?P<durations>\d+(?:\.\d+)?(?:/\d+(?:\.\d+)?){{2,}}\s?{_UNIT}(?!\w))"
     rf"|(?P<duration>(?:\d+(?:\.\d+)?\s?{_UNIT}\s?)+(?![A-Za-z0-9%/]))"
     r"|(?P<address>0x[0-9a-f]{4,}(?!\w))"
     r"|(?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?!\w))"
     r"|(?P<hex>(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,64}(?!\w))"
-    r"|(?P<id>(?=[\w-]*\d)(?=[\d_-]*[a-z])(?:[a-z]{2,12}[_-][a-z0-9]{5,}|[a-z0-9]{8,})"
+    r"|(?P<number>\d{8,}(?![\w.%/])(?!\s?(?:[kmgt]?i?b\b|bytes|rows|records|字节)))"
+    r"|(?P<host>(?:replica|node|worker|server|host|shard|instance|backend|pod|partition|thread)"
+    r"[-_ #]?\d+(?!\w))"
+    r"|(?P<id>(?=[\d_-]*[a-z])(?:[a-z]{2,12}[_-][a-z0-9]{5,}|[a-z0-9]{8,})"
     r"(?:[_-][a-z0-9]+)*(?!\w))",
     re.IGNORECASE | re.ASCII,
 )
@@ -61,7 +65,11 @@ _HAS_DIGIT: Final = re.compile(r"[^\s\"]*\d")
 _BEFORE_VALUE: Final = " \t\n\"'`()[]{}<>|,;=#"
 _BETWEEN: Final = " \t:=#\"'`(["
 _LETTERS: Final = re.compile(r"[A-Za-z]+")
-_MIXED: Final = re.compile(r"(?:[A-Za-z]+\d+){2}|(?:\d+[A-Za-z]+){2}|[A-Za-z]\d+[A-Za-z]\w*\d")
+# Letters and digits in turns, capitals within, or more consonants in a row than words have.
+_RANDOM: Final = re.compile(
+    r"(?:[A-Za-z]+\d+){2}|(?:\d+[A-Za-z]+){2}|[A-Za-z]\d+[A-Za-z]\w*\d|\d[a-z]+[A-Z]|[A-Z]+[a-z]+\d"
+    r"|(?:[a-z]+[A-Z]+){2}|(?i:[bcdfghjklmnpqrstvwxz]{4})"
+)
 
 
 Span = tuple[int, int, str]  # start and end of a volatile value, and its kind
@@ -167,7 +175,8 @@ def _values_at(one: str, start: int, at: int, other: str, other_at: int) -> tupl
         return None
     found, there = _VALUE.match(one, start), _VALUE.match(other, other_start)
     if found is not None and there is not None and found.lastgroup == there.lastgroup:
-        is_value = found.lastgroup != "id" or _are_ids(found.group(), there.group())
+        kind = found.lastgroup
+        is_value = kind not in ("id", "number") or _are_ids(found.group(), there.group())
         if is_value and found.end() >= at and there.end() >= other_at:
             return (start, found.end(), str(found.lastgroup)), there.end()
     ends = _named(one, start, other, other_start)
@@ -227,7 +236,12 @@ def _are_ids(one: str, other: str) -> bool:
     """
     if len(one) != len(other) or _prefix(one) != _prefix(other):
         return False
-    return bool(_MIXED.search(one) and _MIXED.search(other))
+    return _looks_random(one) and _looks_random(other)
+
+
+def _looks_random(text: str) -> bool:
+    """Return whether no one would write a value so: `8fk2a9`, `sylnfblpdi`, `heTvNFhl`."""
+    return text.isdigit() or _RANDOM.search(text) is not None
 
 
 def _prefix(text: str) -> str:
