@@ -1,6 +1,7 @@
 """Likeness of two steps: the same calls with the same results, or almost."""
 
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 from dedup.answer.agent_loops.outcome import error_of, is_empty_handed, is_trivial
@@ -48,6 +49,7 @@ _WORD: Final = re.compile(
     r"[\u3040-\u30ff\u3400-\u9fff]"
     r"|[^\W_\u3040-\u30ff\u3400-\u9fff]+(?:[-_./:@'’][^\W_\u3040-\u30ff\u3400-\u9fff]+)*"
 )
+_LETTERS: Final = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _LINK: Final = frozenset(
     "a an the to of in on at for and or is are be been was were it its this that with from by as"
@@ -106,10 +108,15 @@ def _likeness_of_calls(one: Call, other: Call) -> int:
             found = _nearness(one, other, is_telling=not is_trivial(one.result))
             if found != UNLIKE:
                 return found
+    return FAILURE if _fail_alike(one, other) else UNLIKE
+
+
+def _fail_alike(one: Call, other: Call) -> bool:
+    if one.result == other.result and one.name == other.name and one.is_error == other.is_error:
+        one.error = error_of(other)
+        return bool(one.error)
     error = error_of(one)
-    if error and differ_only_in_volatile(error, error_of(other)):
-        return FAILURE
-    return UNLIKE
+    return bool(error) and differ_only_in_volatile(error, error_of(other))
 
 
 def _have_same_result(one: Call, other: Call) -> bool:
@@ -235,56 +242,55 @@ def _are_near(one: str, other: str, least: float, *, may_fill: bool) -> bool:
         may_fill: They may be the same but for one word or two in one place. Items of a batch are
             ("remind anna", "remind bert").
     """
-    words, others = _words(one), _words(other)
-    if not (_is_free(one, words) and _is_free(other, others)):
-        return words == others and bool(words)
-    if not (_are_named(_names(words), others) and _are_named(_names(others), words)):
+    said, there = _wording(one), _wording(other)
+    if not (said.is_free and there.is_free):
+        return said.words == there.words and bool(said.words)
+    if not (said.names <= there.terms and there.names <= said.terms):
         return False
-    stems, other_stems = _stems(words), _stems(others)
-    if set(stems) == set(other_stems):
+    if said.stem_set == there.stem_set:
         return True
-    if not may_fill and _is_filled(stems, other_stems):
+    if not may_fill and _is_filled(said.stems, there.stems):
         return False
-    common, union = set(stems) & set(other_stems), set(stems) | set(other_stems)
+    common, union = said.stem_set & there.stem_set, said.stem_set | there.stem_set
     return len(common) >= least * len(union)
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text)
+class _Wording:
+    """The words of a text.
+
+    Attributes:
+        is_free: It is written freely, and not a name, a path or a query of one word.
+        words: Its words, in order.
+        terms: The same in lower case, without a genitive's ending.
+        names: Those of them that name something: numbers, paths, identifiers, names.
+        stems: The beginnings of the words that carry meaning; of unspaced scripts, characters.
+    """
+
+    def __init__(self, text: str) -> None:
+        words: list[str] = _WORD.findall(text)
+        self.words = words
+        if _UNSPACED.search(text):
+            self.is_free = len(text) >= _MIN_CHARS
+        else:
+            self.is_free = len(words) >= _MIN_WORDS
+        lowered = [word.lower() for word in words]
+        self.terms = {_without_genitive(word) for word in lowered}
+        self.names: set[str] = set()
+        for position, word in enumerate(words):
+            is_named = position > 0 and word[:1].isupper() and lowered[position] not in _LINK
+            if is_named or not _LETTERS.fullmatch(word):
+                self.names.add(_without_genitive(lowered[position]))
+        self.stems = [word[:_STEM] for word in lowered if word not in _LINK]
+        self.stem_set = set(self.stems)
 
 
-def _is_free(text: str, words: list[str]) -> bool:
-    """Return whether a text is written freely, and not a name, a path or a query of one word."""
-    if _UNSPACED.search(text):
-        return len(text) >= _MIN_CHARS
-    return len(words) >= _MIN_WORDS
-
-
-def _names(words: list[str]) -> list[str]:
-    """Return words that name something: numbers, paths, identifiers, names in the text."""
-    found: list[str] = []
-    for position, word in enumerate(words):
-        is_named = position > 0 and word[:1].isupper() and word.lower() not in _LINK
-        if is_named or not word.replace("'", "").replace("’", "").replace("-", "").isalpha():
-            found.append(word)
-    return found
-
-
-def _are_named(names: list[str], words: list[str]) -> bool:
-    """Return whether all names stand among the words, whatever their case and ending."""
-    if not names:
-        return True
-    stems = {_without_genitive(word) for word in words}
-    return all(_without_genitive(name) in stems for name in names)
+@lru_cache(256)
+def _wording(text: str) -> _Wording:
+    return _Wording(text)
 
 
 def _without_genitive(word: str) -> str:
-    return word.lower().removesuffix("'s").removesuffix("’s")
-
-
-def _stems(words: list[str]) -> list[str]:
-    """Return the beginnings of the words that carry meaning; of unspaced scripts, characters."""
-    return [word.lower()[:_STEM] for word in words if word.lower() not in _LINK]
+    return word.removesuffix("'s").removesuffix("’s")
 
 
 def _is_filled(one: list[str], other: list[str]) -> bool:

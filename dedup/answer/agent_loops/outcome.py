@@ -42,66 +42,61 @@ _MOVES: Final = re.compile(
 _MOVING_ARGUMENTS: Final = ("action", "key", "keys", "command", "direction", "method")
 _TRIVIAL: Final = 40  # letters of a result that many calls have
 
-_ERROR: Final = re.compile(
-    r"error\b|\berr!|exception\b|\btraceback\b|\bfatal\b|\bfail(?:ed|ure)\b|\bdenied\b"
-    r"|\b(?:must|should) (?:have|be|not|contain|include|specify|provide)\b|\bmissing\b|\brequired?\b"
-    r"|\bblocked\b|\bread-only\b|\b(?:is )?locked\b|\b(?:can(?:not|'t)|could not|couldn't|unable to)\b"
-    r"|\bunsupported\b|\bunexpected\b|\bmalformed\b|\bexceed(?:ed|s)\b|(?-i:\bE[A-Z]{4,}\b)"
-    r"|\bunavailable\b|\b(?:under|in) maintenance\b|\bcontact (?:your |the )?(?:support|admin\w*)\b"
-    r"|[\"'](?:success|ok)[\"']\s*:\s*false|[\"'](?:error_?)?code[\"']\s*:\s*(?!0\b|2\d\d\b)\d+"
-    r"|维护中|请联系|不可用"
-    r"|\bexit(?:ed)?(?: with)?(?: code)?:? [1-9]|必须|缺少|不能|无法|没有权限|只读|被阻止|被拦截|超出|超过"
-    r"|\bforbidden\b|\bunauthori[sz]ed\b|\bnot (?:permitted|allowed|supported|authori[sz]ed)\b"
-    r"|\bunknown (?:tool|function|command|method|parameter|argument)\b"
-    r"|\b(?:tool|function|command)\b.{0,60}\b(?:not found|does(?: not|n't) exist|unavailable)\b"
-    r"|\bno such (?:tool|function|command)\b|\binvalid\b|\brefused\b|\btimed? ?out\b|\brejected\b"
-    r"|错误|失败|异常|无效|拒绝|未知(?:的)?(?:工具|函数)|超时|无权限|不允许|未授权|エラー|失敗|無効"
-    r"|\b(?:erreur|fehler|fallo|errore|erro)\b",
-    re.IGNORECASE,
+# Signs of an error in lower case: a text that every match contains, and the pattern.
+_ERRORS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = tuple(
+    (key, re.compile(pattern))
+    for key, pattern in (
+        ("err", r"error\b|\berr!|\berreur\b|\berro\b|\berrore\b"),
+        ("exception", r"exception\b"),
+        ("traceback", r"\btraceback\b"),
+        ("fatal", r"\bfatal\b"),
+        ("fail", r"\bfail(?:ed|ure)\b"),
+        ("denied", r"\bdenied\b"),
+        ("must", r"\bmust (?:have|be|not|contain|include|specify|provide)\b"),
+        ("should", r"\bshould (?:have|be|contain|include)\b"),
+        ("missing", r"\bmissing\b"),
+        ("require", r"\brequired?\b"),
+        ("blocked", r"\bblocked\b"),
+        ("read-only", r"\bread-only\b"),
+        ("locked", r"\blocked\b"),
+        ("can", r"\bcan(?:not|'t)\b"),
+        ("could", r"\bcould(?: not|n't)\b"),
+        ("unable", r"\bunable to\b"),
+        ("unsupported", r"\bunsupported\b"),
+        ("unexpected", r"\bunexpected\b"),
+        ("malformed", r"\bmalformed\b"),
+        ("exceed", r"\bexceed(?:ed|s)\b"),
+        ("unavailable", r"\bunavailable\b"),
+        ("maintenance", r"\b(?:under|in) maintenance\b"),
+        ("contact", r"\bcontact (?:your |the )?(?:support|admin\w*)\b"),
+        ("false", r"[\"'](?:success|ok)[\"']\s*:\s*false"),
+        ("code", r"[\"'](?:error_?)?code[\"']\s*:\s*(?!0\b|2\d\d\b)\d+"),
+        ("exit", r"\bexit(?:ed)?(?: with)?(?: code)?:? [1-9]"),
+        ("forbidden", r"\bforbidden\b"),
+        ("unauthori", r"\bunauthori[sz]ed\b"),
+        ("not ", r"\bnot (?:permitted|allowed|supported|authori[sz]ed)\b"),
+        ("unknown", r"\bunknown (?:tool|function|command|method|parameter|argument)\b"),
+        ("not ", r"\b(?:tool|function|command)\b.{0,60}\b(?:not found|does not exist)\b"),
+        ("no such", r"\bno such (?:tool|function|command)\b"),
+        ("invalid", r"\binvalid\b"),
+        ("refused", r"\brefused\b"),
+        ("time", r"\btimed? ?out\b"),
+        ("rejected", r"\brejected\b"),
+        ("fehler", r"fehler\b"),
+        ("fallo", r"\bfallo\b"),
+        *(
+            (one, one)
+            for one in "错误 失败 异常 无效 拒绝 超时 无权限 没有权限 不允许 未授权".split()
+        ),
+        *(
+            (one, one)
+            for one in "必须 缺少 不能 无法 只读 被阻止 被拦截 超出 超过 维护中 请联系 不可用".split()
+        ),
+        ("未知", "未知(?:的)?(?:工具|函数)"),
+        *((one, one) for one in "エラー 失敗 無効".split()),
+    )
 )
-# What every text that `_ERROR` finds something in has one of: cheap to look for.
-_ERROR_WORDS: Final = (
-    "err",
-    "exception",
-    "traceback",
-    "fatal",
-    "fail",
-    "denied",
-    "forbidden",
-    "unauthori",
-    "not ",
-    "unknown",
-    "unavailable",
-    "no such",
-    "invalid",
-    "refused",
-    "time",
-    "rejected",
-    "must",
-    "should",
-    "missing",
-    "requir",
-    "blocked",
-    "read-only",
-    "locked",
-    "can",
-    "could",
-    "unable",
-    "unsupported",
-    "unexpected",
-    "malformed",
-    "exceed",
-    "exit",
-    "maintenance",
-    "contact",
-    "false",
-    "code",
-    "维护",
-    "请联系",
-    "不可用",
-    *"必须 缺少 不能 无法 没有权限 只读 被 超出 超过".split(),
-    *"错误 失败 异常 无效 拒绝 未知 超时 无权限 不允许 未授权 エラー 失敗 無効 fehler fallo".split(),
-)
+_ERRNO: Final = re.compile(r"\bE[A-Z]{4,}\b")
 _NO_ERROR: Final = re.compile(
     r"\b(?:no|0|without|zero)\s+(?:errors?|failures?|failed|exceptions?)\b"
     r"|\b(?:errors?|failures?|failed)[\"']?\s*[:=]\s*(?:0|null|none|false|\[\]|\"\")"
@@ -190,13 +185,19 @@ def _moves(call: Call) -> bool:
 
 def _error_in(result: str, name: str, is_error: bool) -> str:
     head = result[:_HEAD]
-    lowered = head.lower()
-    if not is_error and not any(word in lowered for word in _ERROR_WORDS):
-        return ""
-    if not is_error and (not _ERROR.search(head) or _NO_ERROR.search(head)):
+    if not is_error and (not _has_error(head) or _NO_ERROR.search(head)):
         return ""
     if _EMPTY_HANDED.search(head):
         return ""
     text = result.replace(name, "") if name else result
     said = _BARE_ERROR.sub("", _EXIT_CODE.sub("", _LABELLED.sub("", text[:_HEAD])))
     return text if len(_LETTER.findall(said)) >= _INFORMATIVE else ""
+
+
+def _has_error(text: str) -> bool:
+    """Return whether a text says that something has failed."""
+    lowered = text.lower()
+    for key, pattern in _ERRORS:
+        if key in lowered and pattern.search(lowered):
+            return True
+    return _ERRNO.search(text) is not None

@@ -128,8 +128,8 @@ class LoopScan:
         before = self._found
         self._found = [UNLIKE] * (MAX_CYCLE + 1)
         for period in range(1, len(last) + 1):
-            if period > 1 and self._found[1] == EXACT:
-                found = before[period - 1]  # the step is the last one once more
+            if period > 1 and self._found[1] != UNLIKE:  # the step is the last one once more
+                found = min(before[period - 1], self._found[1])
             else:
                 found = likeness(step, last[-period])
             self._found[period] = found
