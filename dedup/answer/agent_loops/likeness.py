@@ -151,10 +151,7 @@ def _may_be_near(one: Call, other: Call) -> bool:
     for given in (one.arguments, other.arguments):
         if isinstance(given, str) and len(given) > _MAX_CHARS:
             return False
-    values, others = one.values, other.values
-    if not isinstance(values, dict) or not isinstance(others, dict):
-        return isinstance(values, str) and isinstance(others, str)
-    values, others = _flattened(values), _flattened(others)
+    values, others = one.fields, other.fields
     for name in {*values, *others}:
         value, there = values.get(name), others.get(name)
         if value != there and name not in _COMMENTARY:
@@ -167,10 +164,7 @@ def _may_be_near(one: Call, other: Call) -> bool:
 
 def _nearness(one: Call, other: Call, *, is_telling: bool) -> int:
     """Return how much alike arguments are that are not equal: `NEAR`, or `UNLIKE`."""
-    values, others = one.values, other.values
-    if not isinstance(values, dict) or not isinstance(others, dict):
-        return _as_likeness(values, others, is_telling=is_telling)
-    values, others = _flattened(values), _flattened(others)
+    values, others = one.fields, other.fields
     names = _determining(values, others)
     is_commentary = not names
     is_answer = is_telling and not is_empty_handed(one.result)
@@ -188,26 +182,6 @@ def _nearness(one: Call, other: Call, *, is_telling: bool) -> int:
 def _asks(value: Any) -> bool:
     """Return whether the value of a query asks for something, and changes nothing."""
     return isinstance(value, str) and bool(value) and _CHANGE.search(value) is None
-
-
-def _flat(value: Any, name: str, found: dict[str, Any]) -> None:
-    """Add the values in nested arguments to `found`, each under its whole name."""
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            _flat(inner, f"{name}.{key}" if name else str(key), found)
-    elif isinstance(value, list) and value:
-        for index, inner in enumerate(value):
-            _flat(inner, f"{name}.{index}", found)
-    else:
-        found[name] = value
-
-
-def _flattened(values: dict[str, Any]) -> dict[str, Any]:
-    if not any(isinstance(value, dict | list) for value in values.values()):
-        return values
-    found: dict[str, Any] = {}
-    _flat(values, "", found)
-    return found
 
 
 def _determining(values: dict[str, Any], others: dict[str, Any]) -> set[str]:

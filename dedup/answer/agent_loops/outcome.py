@@ -1,6 +1,7 @@
 """Results of tools: work that is still running, and errors."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from dedup.answer.agent_loops.steps import Call, Step
@@ -135,7 +136,7 @@ def are_patient(steps: list[Step]) -> bool:
 
 def is_empty_handed(result: str) -> bool:
     """Return whether a search has found nothing."""
-    return _EMPTY_HANDED.search(result[:_HEAD]) is not None
+    return _is_empty_handed(result[:_HEAD])
 
 
 def is_trivial(result: str) -> bool:
@@ -185,19 +186,27 @@ def _moves(call: Call) -> bool:
 
 def _error_in(result: str, name: str, is_error: bool) -> str:
     head = result[:_HEAD]
-    if not is_error and (not _has_error(head) or _NO_ERROR.search(head)):
+    if not is_error and not _has_error(head):
         return ""
-    if _EMPTY_HANDED.search(head):
+    if _is_empty_handed(head):
         return ""
     text = result.replace(name, "") if name else result
     said = _BARE_ERROR.sub("", _EXIT_CODE.sub("", _LABELLED.sub("", text[:_HEAD])))
     return text if len(_LETTER.findall(said)) >= _INFORMATIVE else ""
 
 
+@lru_cache(512)
 def _has_error(text: str) -> bool:
     """Return whether a text says that something has failed."""
     lowered = text.lower()
+    is_error = _ERRNO.search(text) is not None
     for key, pattern in _ERRORS:
         if key in lowered and pattern.search(lowered):
-            return True
-    return _ERRNO.search(text) is not None
+            is_error = True
+            break
+    return is_error and _NO_ERROR.search(text) is None
+
+
+@lru_cache(512)
+def _is_empty_handed(text: str) -> bool:
+    return _EMPTY_HANDED.search(text) is not None

@@ -35,6 +35,7 @@ class Call:
         self.is_error = is_error
         self.has_result = has_result
         self._values: Any = _UNREAD
+        self._fields: dict[str, Any] | None = None
         self.spans: list[tuple[int, int, str]] | None = None  # volatile values in the result
         self.error: str | None = None  # see `outcome.error_of`, once it has been asked
 
@@ -50,6 +51,26 @@ class Call:
         if self._values is _UNREAD:
             self._values = _decoded(self.arguments)
         return self._values
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Return the values in the decoded arguments by name; `a.b` is nested in `a`."""
+        if self._fields is None:
+            self._fields = {}
+            _flat(self.values, "", self._fields)
+        return self._fields
+
+
+def _flat(value: Any, name: str, found: dict[str, Any]) -> None:
+    """Add the values in nested arguments to `found`, each under its whole name."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            _flat(inner, f"{name}.{key}" if name else str(key), found)
+    elif isinstance(value, list) and value:
+        for index, inner in enumerate(value):
+            _flat(inner, f"{name}.{index}", found)
+    else:
+        found[name] = value
 
 
 class Step:
