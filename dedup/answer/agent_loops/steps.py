@@ -7,6 +7,7 @@ from dedup.answer.usage import estimate_tokens
 from dedup.lenient_json import read_json
 
 _UNREAD: Final = object()
+_MAX_DEPTH: Final = 8  # of nested arguments; what is deeper is compared as a whole
 
 
 class Call:
@@ -61,14 +62,14 @@ class Call:
         return self._fields
 
 
-def _flat(value: Any, name: str, found: dict[str, Any]) -> None:
+def _flat(value: Any, name: str, found: dict[str, Any], depth: int = 0) -> None:
     """Add the values in nested arguments to `found`, each under its whole name."""
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict) and value and depth < _MAX_DEPTH:
         for key, inner in value.items():
-            _flat(inner, f"{name}.{key}" if name else str(key), found)
-    elif isinstance(value, list) and value:
+            _flat(inner, f"{name}.{key}" if name else str(key), found, depth + 1)
+    elif isinstance(value, list) and value and depth < _MAX_DEPTH:
         for index, inner in enumerate(value):
-            _flat(inner, f"{name}.{index}", found)
+            _flat(inner, f"{name}.{index}", found, depth + 1)
     else:
         found[name] = value
 

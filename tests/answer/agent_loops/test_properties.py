@@ -123,6 +123,35 @@ def test_a_loop_goes_on_with_the_calls_of_its_next_step(api: Api, parts: list[Pa
     assert not loop.is_repeated_by([Call("another", {}, has_result=False)])
 
 
+scalars = st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=9)
+names = st.sampled_from(
+    "role content type text id name input output call_id tool_call_id tool_use_id tool_calls function"
+    " arguments action error status is_error".split()
+)
+words = st.sampled_from(
+    "user assistant tool function system message function_call function_call_output tool_use"
+    " tool_result text reasoning mcp_call computer_call custom_tool_call_output call_1".split()
+)
+json_values = st.recursive(
+    scalars | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5),
+    max_leaves=12,
+)
+messages_of_any_form = st.lists(
+    json_values | st.dictionaries(names, json_values, max_size=6), max_size=4
+).map(lambda some: some * 5)
+
+
+@given(messages_of_any_form)
+@settings(max_examples=300, deadline=None)
+def test_nothing_raises(messages: list[Any]) -> None:
+    before = copy.deepcopy(messages)
+    found = find_loop(messages)
+    assert _told(LoopFinder().find(messages)) == _told(found)
+    nudged(messages, NUDGE)
+    assert messages == before
+
+
 def test_the_finder_forgets_old_histories() -> None:
     finder = LoopFinder()
     step = Turn((Made("look", {}, "ok"),))
