@@ -4,7 +4,12 @@ import re
 from functools import lru_cache
 from typing import Any, Final
 
-from dedup.answer.agent_loops.outcome import error_of, is_empty_handed, is_trivial
+from dedup.answer.agent_loops.outcome import (
+    error_of,
+    is_empty_handed,
+    is_negative,
+    is_trivial,
+)
 from dedup.answer.agent_loops.steps import Call, Step
 from dedup.answer.agent_loops.volatile import differ_only_in_volatile, spans_if_alike
 
@@ -40,6 +45,8 @@ _CHANGE: Final = re.compile(
 )
 _DESCRIBED: Final = ("command", "cmd", "script", "code", "query", "prompt")
 _MAX_CHARS: Final = 4000  # of arguments; longer ones are alike only if they are equal
+_MAX_GROWTH: Final = 200  # characters by which results that are the same differ, and a quarter
+_SAME_ERROR: Final = 0.6  # of the words of two results
 _MIN_WORDS: Final = 3  # of text that is written freely
 _MIN_CHARS: Final = 6  # the same, in scripts without spaces
 _MIN_SIMILARITY: Final = 0.2  # of words, where the results say a lot
@@ -49,6 +56,7 @@ _WORD: Final = re.compile(
     r"[\u3040-\u30ff\u3400-\u9fff]"
     r"|[^\W_\u3040-\u30ff\u3400-\u9fff]+(?:[-_./:@'’][^\W_\u3040-\u30ff\u3400-\u9fff]+)*"
 )
+_WORDS: Final = re.compile(r"[^\W\d_]{2,}")
 _LETTERS: Final = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _LINK: Final = frozenset(
@@ -104,11 +112,35 @@ def _likeness_of_calls(one: Call, other: Call) -> int:
     if one.name == other.name:
         if _are_equal(one, other):
             return EXACT if _have_same_result(one, other) else UNLIKE
-        if _may_be_near(one, other) and _have_same_result(one, other):
+        if _may_be_near(one, other) and (
+            _have_same_result(one, other) or _have_same_answer(one, other)
+        ):
             found = _nearness(one, other, is_telling=not is_trivial(one.result))
             if found != UNLIKE:
                 return found
+        if _differ_in_numbers(one, other) and is_negative(one) and not is_trivial(one.result) and _have_same_result(one, other):
+            return NEAR
     return FAILURE if _fail_alike(one, other) else UNLIKE
+
+
+def _differ_in_numbers(one: Call, other: Call) -> bool:
+    """Return whether two calls have the same object, and differ in numbers alone."""
+    values, others = one.fields, other.fields
+    has_object = False
+    for name in {*values, *others}:
+        value, there = values.get(name), others.get(name)
+        if value == there:
+            has_object = has_object or (isinstance(value, str) and not value.isdigit())
+        elif not (_is_number(value) and _is_number(there)):
+            return False
+    return has_object
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a number, or is not given."""
+    if isinstance(value, str):
+        return value.isdigit()
+    return value is None or isinstance(value, int | float)
 
 
 def _fail_alike(one: Call, other: Call) -> bool:
@@ -120,10 +152,36 @@ def _fail_alike(one: Call, other: Call) -> bool:
 
 
 def _have_same_result(one: Call, other: Call) -> bool:
-    spans = spans_if_alike(one.result, other.result, other.spans)
+    """Return whether two results are the same but for volatile values.
+
+    Where they say that nothing came of the call, it does not matter which numbers they name; where
+    both are errors, nor does a line that has nothing to do with them.
+    """
+    if abs(len(one.result) - len(other.result)) > _MAX_GROWTH + len(other.result) // 4:
+        return False
+    any_number = is_negative(one) and is_negative(other)
+    spans = spans_if_alike(one.result, other.result, other.spans, any_number=any_number)
     if spans is not None:
         one.spans = spans
-    return spans is not None
+        return True
+    return any_number and _are_same_errors(one, other)
+
+
+def _are_same_errors(one: Call, other: Call) -> bool:
+    """Return whether the same call has failed twice, with nearly the same words."""
+    if not (_are_equal(one, other) and error_of(one) and error_of(other)):
+        return False
+    words, others = set(_WORDS.findall(one.result)), set(_WORDS.findall(other.result))
+    return len(words & others) >= _SAME_ERROR * len(words | others)
+
+
+def _have_same_answer(one: Call, other: Call) -> bool:
+    """Return whether searches with different queries find the same, whatever its scores."""
+    names = one.fields.keys() | other.fields.keys()
+    differing = [name for name in names if one.fields.get(name) != other.fields.get(name)]
+    if not all(name in _QUERIES for name in differing):
+        return False
+    return spans_if_alike(one.result, other.result, other.spans, any_number=True) is not None
 
 
 def _likeness_of_arguments(one: Call, other: Call, *, is_telling: bool) -> int:

@@ -106,10 +106,30 @@ _NO_ERROR: Final = re.compile(
 )
 _EMPTY_HANDED: Final = re.compile(
     r"\bno (?:\w+ ){0,2}(?:match(?:es)?|results?|files?|records?|rows?|entries|items?|output)\b"
+    r"|\bno such (?:file|directory|key|column|table|host|user|element|container)\b|\bdoes not exist\b"
     r"|\bnot found\b(?! in the tool)|\b404\b|\bunreachable\b|\bnot available\b"
     r"|\b(?:0|zero) (?:match(?:es)?|results?|files?|rows?|records?|hits)\b|没有找到|未找到|无结果|无匹配",
     re.IGNORECASE,
 )
+# Words by which a result says that nothing came of a call.
+_NEGATIVE: Final = re.compile(
+    r"\b(?:no|not|none|never|nothing|neither|without|cannot|unable|false|empty|unchanged|unhealthy)\b"
+    r"|n['’]t\b|\b(?:keine?n?|nicht|nichts|aucune?|pas|rien|ning[uú]na?|nada|não|nenhuma?|nessuna?|non)\b"
+    r"|未|没|无|不|なし|ません|ない|없|않|못",
+    re.IGNORECASE,
+)
+_NO_TOOL: Final = re.compile(
+    r"\b(?:tool|function|command)\b.{0,60}\b(?:not found|does not exist|unavailable)\b",
+    re.IGNORECASE,
+)
+_COMMANDS: Final = (
+    "command",
+    "cmd",
+    "code",
+    "script",
+    "query",
+    "sql",
+)  # arguments that errors repeat
 _EXIT_CODE: Final = re.compile(
     r"\b(?:command |process )?(?:exit(?:ed)?|return(?:ed)?)\b[^\n]{0,24}?-?\d+"
 )
@@ -147,14 +167,25 @@ def is_trivial(result: str) -> bool:
     return num_letters < _TRIVIAL
 
 
+def is_negative(call: Call) -> bool:
+    """Return whether a result says that nothing came of the call."""
+    return call.is_error or _is_negative(call.result[:_HEAD])
+
+
 def error_of(call: Call) -> str:
     """Return what is wrong, of a call that failed and says so; empty of any other.
 
-    The name of the tool is left out, so that unknown tools fail alike. A search that finds nothing
-    has not failed, and a bare exit code says nothing.
+    The name of the tool is left out, so that unknown tools fail alike, and so is a command that the
+    error repeats. A search that finds nothing has not failed, and a bare exit code says nothing.
     """
     if call.error is None:
-        call.error = _error_in(call.result, call.name, call.is_error)
+        error = _error_in(call.result, call.name, call.is_error)
+        if error:
+            for name in _COMMANDS:
+                value = call.fields.get(name)
+                if isinstance(value, str) and len(value) > 3:
+                    error = error.replace(value, "")
+        call.error = error
     return call.error
 
 
@@ -188,7 +219,7 @@ def _error_in(result: str, name: str, is_error: bool) -> str:
     head = result[:_HEAD]
     if not is_error and not _has_error(head):
         return ""
-    if _is_empty_handed(head):
+    if _is_empty_handed(head) and not _NO_TOOL.search(head):
         return ""
     text = result.replace(name, "") if name else result
     said = _BARE_ERROR.sub("", _EXIT_CODE.sub("", _LABELLED.sub("", text[:_HEAD])))
@@ -205,6 +236,11 @@ def _has_error(text: str) -> bool:
             is_error = True
             break
     return is_error and _NO_ERROR.search(text) is None
+
+
+@lru_cache(512)
+def _is_negative(text: str) -> bool:
+    return _NEGATIVE.search(text) is not None
 
 
 @lru_cache(512)

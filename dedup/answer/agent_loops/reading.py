@@ -24,6 +24,11 @@ _GO_ON: Final = re.compile(
     r"|继续|接着做|下一步|调用工具|使用工具|没有(?:使用|调用)|続けて",
     re.IGNORECASE,
 )
+# Results of calls that an agent makes in words, in a protocol of its harness.
+_OBSERVATION: Final = re.compile(
+    r"\A\s*(?:\[\w+(?: for [^\n]{0,300})?\] Result:|Observation:|OBSERVATION:|Tool (?:result|output)"
+    r"|<(?:tool_result|function_results?|observation|tool_response)\b|EXECUTION RESULT of)",
+)
 _MAX_GO_ON: Final = 600  # characters
 _JUST_GO_ON: Final = re.compile(
     r"\s*(?:please\s+)?(?:continue|proceed|go on|keep going|carry on|resume|继续|请继续|接着)"
@@ -207,6 +212,8 @@ class MessageReader:
                 texts.append(part["text"])
             elif isinstance(kind, str) and not has_results:
                 texts.append(kind)  # an image, say
+        if not has_results and self._read_observation(texts):
+            return
         prompt = without_notices("\n".join([text for text in texts if not _TAGGED.match(text)]))
         prompt = prompt.strip()
         is_users = bool(prompt) and not self._is_automatic(prompt, has_results=has_results)
@@ -214,6 +221,18 @@ class MessageReader:
             self.flush()
         if is_users:
             self.scan.reset(prompt)
+
+    def _read_observation(self, texts: list[str]) -> bool:
+        """Take a message with the result of a call made in words; return whether it is one."""
+        step = self._step
+        if step is None or step.calls or not step.text or len(texts) != 1:
+            return False
+        if not _OBSERVATION.match(texts[0]):
+            return False
+        step.calls.append(Call("", step.text, texts[0]))
+        step.text = ""
+        self.flush()
+        return True
 
     def _is_automatic(self, prompt: str, *, has_results: bool) -> bool:
         """Return whether a harness, and no person, has sent a prompt."""

@@ -173,6 +173,8 @@ class LoopScan:
             steps = self._runs[period] + period
             if not self._runs[period] or steps < max(_MIN_STEPS, _MIN_COPIES * period):
                 continue
+            if period > 1 and self._grades[period] == FAILURE:
+                continue  # what fails alike behind other calls is trial and error
             if steps <= self._copies_allowed(period) * period:
                 continue
             return self._loop_of(period, steps)
@@ -181,6 +183,8 @@ class LoopScan:
     def _copies_allowed(self, period: int) -> int:
         """Return how many copies of a cycle may be meant."""
         asked = copies_asked(self._prompt)
+        if self._grades[period] == FAILURE:
+            return asked  # what is waited for is asked for in the same way
         is_patient = are_patient(self._last[-period:])
         return max(asked, PATIENT_COPIES) if is_patient else asked
 
