@@ -16,8 +16,8 @@ from dedup.answer.agent_loops.likeness import (
     NEAR,
     UNLIKE,
     have_same_results,
+    is_next,
     likeness,
-    likeness_of_next,
 )
 from dedup.answer.agent_loops.outcome import are_patient
 from dedup.answer.agent_loops.steps import Call, Step
@@ -67,12 +67,10 @@ class AgentLoop:
             calls: The calls of the turn, which have no results yet.
             text: What it says.
         """
-        if not self.next_steps[0].calls:
-            return not calls and likeness(Step([], text), self.next_steps[0]) != UNLIKE
         if self.kind == "failure" and self.steps >= _HOPELESS_STEPS:
             names = {call.name for step in self.next_steps for call in step.calls}
             return bool(calls) and all(call.name in names for call in calls)
-        return any(likeness_of_next(calls, step) != UNLIKE for step in self.next_steps)
+        return any(is_next(calls, text, step) for step in self.next_steps)
 
     def report(self) -> dict[str, str | int]:
         """Return the fields that are shown to clients and in logs."""
