@@ -104,10 +104,10 @@ def are_numbers(arguments: list[Differing]) -> bool:
 
 def has_object(one: Call, other: Call) -> bool:
     """Return whether two calls name the same object: a text that both have."""
-    for name, value in one.fields.items():
-        if isinstance(value, str) and not value.isdigit() and value == other.fields.get(name):
-            return True
-    return False
+    return any(
+        isinstance(value, str) and not value.isdigit() and value == other.fields.get(name)
+        for name, value in one.fields.items()
+    )
 
 
 def _determining(one: Call, other: Call) -> set[str]:
