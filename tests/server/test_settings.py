@@ -5,7 +5,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dedup.cli import main as dedup_command
+from dedup_server.endpoints import ENDPOINTS
+from dedup_server.errors import ApiError
 from dedup_server.settings import SettingsError, load
+from tests.server.wired import BODIES, forwarded
 
 
 def toml(tmp_path: Path, text: str) -> Path:
@@ -139,3 +142,21 @@ def test_a_wrong_rung_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, give
 def test_rungs_of_a_wrong_type_are_named(given: Any) -> None:
     with pytest.raises(SettingsError, match="--agent-loops: must be a list of nudge, answer or"):
         load(agent_loops=given)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_request_has_rungs_and_tools_of_its_own(endpoint: str) -> None:
+    options = {"agent_loops": ["stop", "nudge"], "repeatable_tools": ["get_status"]}
+    request = forwarded(endpoint, {**BODIES[endpoint], "repetition": options})
+    assert request.repetition is not None
+    assert request.repetition.agent_loops == ["nudge", "stop"]
+    assert request.repetition.repeatable_tools == ["get_status"]
+
+
+@pytest.mark.parametrize("given", ["nudg", ["nudg"], 5, ["nudge", None]])
+def test_a_wrong_rung_of_a_request_is_named(given: Any) -> None:
+    with pytest.raises(ApiError) as refused:
+        forwarded("chat", {**BODIES["chat"], "repetition": {"agent_loops": given}})
+    wanted = "repetition.agent_loops: must be a list of nudge, answer or stop, got "
+    assert str(refused.value).startswith(wanted)
+    assert refused.value.param == "repetition.agent_loops"
