@@ -1,5 +1,7 @@
 """Token counts of an answer: as an engine reports them, estimated where it reports none."""
 
+from dataclasses import dataclass
+
 from dedup.answer.frame import Frame
 
 
@@ -9,6 +11,23 @@ def estimate_tokens(num_bytes: int) -> int:
     About four bytes make a token: four characters of English, a little more than one of Chinese.
     """
     return -(-num_bytes // 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Tokens of attempts that the reader gets nothing of. `is_estimated`: not all were reported."""
+
+    input_tokens: int
+    output_tokens: int
+    is_estimated: bool
+
+    def plus(self, other: "Spent") -> "Spent":
+        """Return the sum."""
+        return Spent(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.is_estimated or other.is_estimated,
+        )
 
 
 class TokenCounts:
@@ -64,11 +83,11 @@ class TokenCounts:
         before = self._spent_output + self._before
         return before + estimate_tokens(num_bytes - self._bytes_before)
 
-    def spend(self, input_tokens: int, output_tokens: int, *, is_estimated: bool) -> None:
+    def spend(self, spent: Spent) -> None:
         """Count an attempt that the reader gets nothing of."""
-        self._spent_input += input_tokens
-        self._spent_output += output_tokens
-        self._is_spent_estimated = self._is_spent_estimated or is_estimated
+        self._spent_input += spent.input_tokens
+        self._spent_output += spent.output_tokens
+        self._is_spent_estimated = self._is_spent_estimated or spent.is_estimated
 
     def begin_attempt(self, num_bytes: int) -> None:
         """Begin another attempt, after `num_bytes` of text."""

@@ -8,8 +8,8 @@ A history that loops is left alone. An attempt that goes on with the loop leaves
 gets one answer. Where a further attempt fails, the reader gets the one before it.
 """
 
+import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final, Literal
 
@@ -18,7 +18,7 @@ from dedup.answer.agent_loops import notices as texts
 from dedup.answer.agent_loops.nudging import nudged
 from dedup.answer.answer import Answer
 from dedup.answer.frame import CONTENT, Delta, Finish, Frame, Start
-from dedup.answer.usage import estimate_tokens
+from dedup.answer.usage import Spent, estimate_tokens
 from dedup_server.engines.base import Call as EngineCall
 from dedup_server.engines.base import Engine, Frames, StopGeneration, Take
 from dedup_server.errors import ApiError
@@ -28,7 +28,7 @@ from dedup_server.wire.base import Reader
 Action = Literal["measured", "nudged", "answered", "stopped"]
 
 HOLD_CHARS: Final = 2000  # of content; a longer text is an answer, and is streamed
-_KEEP_ALIVE_SECONDS: Final = 10.0  # between comments, while an answer is held
+KEEP_ALIVE_SECONDS: Final = 10.0  # between comments, while an answer is held
 _ACTIONS: Final[dict[Rung, Action]] = {
     "nudge": "nudged",
     "answer": "answered",
@@ -51,6 +51,7 @@ class Turn:
         self.chars = 0
         self.is_complete = False
         self.has_failed = False
+        self._has_begun = False
         self._input_tokens: int | None = None
         self._output_tokens: int | None = None
         self._num_bytes = 0
@@ -60,6 +61,7 @@ class Turn:
 
     def feed(self, frame: Frame) -> None:
         """Take the next frame of the answer."""
+        self._has_begun = True
         for delta in frame.deltas:
             key = (delta.choice, delta.part)
             if delta.tool is not None:
@@ -106,16 +108,21 @@ class Turn:
         """Return whether it has neither a call nor a text."""
         return not self._names and not self.chars
 
-    def spend_on(self, answer: Answer) -> tuple[int, int]:
-        """Count the turn's tokens as spent without a use; return those of its input and output."""
+    def spent(self, prompt_tokens: int) -> Spent:
+        """Return the turn's tokens; none if the engine refused it.
+
+        Args:
+            prompt_tokens: An estimate of the prompt's, for engines that report none.
+        """
         given, made = self._input_tokens, self._output_tokens
+        if not self._has_begun:
+            return Spent(0, 0, is_estimated=False)
         is_estimated = given is None or made is None
         if given is None:
-            given = answer.tokens.prompt_tokens
+            given = prompt_tokens
         if made is None:
             made = estimate_tokens(self._num_bytes)
-        answer.tokens.spend(given, made, is_estimated=is_estimated)
-        return given, made
+        return Spent(given, made, is_estimated)
 
 
 class _Attempt:
@@ -166,11 +173,19 @@ class AgentTurn:
         self._answer = answer
         self._num_choices = num_choices
         self._attempts: list[_Attempt] = []
-        self._spent = (0, 0)  # input and output tokens of attempts that the reader does not get
-        self._quiet_since = 0.0
+        self._spent = Spent(0, 0, is_estimated=False)  # on attempts that the reader does not get
+        self._keeping_alive: asyncio.Task[None] | None = None
 
     async def generate(self, call: EngineCall, take: Take) -> None:
         """Give `take` the frames of the one answer that the reader gets; see `Engine.generate`."""
+        if self._rungs and call.request.stream:
+            self._keeping_alive = asyncio.create_task(_keep_alive(call, take))
+        try:
+            await self._generate(call, take)
+        finally:
+            self._stop_keeping_alive()
+
+    async def _generate(self, call: EngineCall, take: Take) -> None:
         rungs = list(self._rungs)
         asked = call
         while True:
@@ -229,7 +244,8 @@ class AgentTurn:
                 raise
             is_expected = isinstance(failure, ApiError)
             _log.warning(
-                "another answer for an agent in a loop failed: %s",
+                "request_id=%s: another answer for an agent in a loop failed: %s",
+                call.request.exchange.request_id,
                 failure,
                 exc_info=None if is_expected else failure,
             )
@@ -253,18 +269,7 @@ class AgentTurn:
                 self.has_recovered = True
             self._accept(attempt)
             return take(self._passing(attempt, attempt.held))
-        return self._keep_alive(call, take) if call.request.stream else None
-
-    def _keep_alive(self, call: EngineCall, take: Take) -> Awaitable[None] | None:
-        """Begin the response, and send a comment now and then, while its answer is held."""
-        now = time.perf_counter()
-        if not self._quiet_since:
-            self._quiet_since = now
-            return take([])
-        if now - self._quiet_since < _KEEP_ALIVE_SECONDS:
-            return None
-        self._quiet_since = now
-        return take(type(call.reader)().feed(b": held\n\n"))
+        return None
 
     def _next(self, call: EngineCall, rungs: list[Rung]) -> EngineCall | None:
         """Climb a rung, and return the next call of the engine; None if none is left."""
@@ -292,19 +297,28 @@ class AgentTurn:
     def _accept(self, attempt: _Attempt) -> None:
         """Let the reader have an attempt: the others were in vain."""
         attempt.is_released = True
+        self._stop_keeping_alive()
         self._spend(attempt)
 
+    def _stop_keeping_alive(self) -> None:
+        if self._keeping_alive is not None:
+            self._keeping_alive.cancel()
+            self._keeping_alive = None
+
     def _spend(self, accepted: _Attempt | None) -> None:
+        """Count the tokens of all attempts but the accepted one."""
+        tokens = self._answer.tokens
         for attempt in self._attempts:
             if attempt is not accepted:
-                given, made = attempt.turn.spend_on(self._answer)
-                self._spent = (self._spent[0] + given, self._spent[1] + made)
+                spent = attempt.turn.spent(tokens.prompt_tokens)
+                tokens.spend(spent)
+                self._spent = self._spent.plus(spent)
 
     def _passing(self, attempt: _Attempt, frames: Frames) -> Frames:
         """Return frames for the reader, with the tokens of all attempts and the report."""
         for frame in frames:
-            if self._spent != (0, 0):
-                attempt.reader.charge(frame, *self._spent)
+            if self._spent.input_tokens or self._spent.output_tokens:
+                attempt.reader.charge(frame, self._spent)
             if frame.finishes:
                 self._note(attempt.turn)
         return frames
@@ -321,6 +335,7 @@ class AgentTurn:
 
     def _stop(self, call: EngineCall) -> Frames:
         """Return an answer that ends the agent's turn."""
+        self._stop_keeping_alive()
         self._spend(None)
         self.has_recovered = None
         self._note(self._attempts[-1].turn)
@@ -331,6 +346,13 @@ class AgentTurn:
             frames.append(Frame([Delta(choice, CONTENT, CONTENT, text)]))
             frames.append(Frame([], [Finish(choice, "stop")], output_tokens=0))
         return [*frames, Frame([], is_last=True)]
+
+
+async def _keep_alive(call: EngineCall, take: Take) -> None:
+    """Send a comment now and then: clients, and what is between, close streams that are silent."""
+    while True:
+        await asyncio.sleep(KEEP_ALIVE_SECONDS)
+        await _given(take, type(call.reader)().feed(b": held\n\n"))
 
 
 async def _given(take: Take, frames: Frames) -> None:

@@ -352,7 +352,7 @@ class Completion:
         return self._telemetry.model_label(model)
 
     def _outcome(self) -> Outcome:
-        if self.answer.is_cut:
+        if self.answer.is_cut or self.answer.is_stopped:
             return "cut"
         if self.answer.has_failed:
             return "upstream_error"

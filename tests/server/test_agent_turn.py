@@ -13,6 +13,7 @@ from dedup.answer.agent_loops.notices import MARK, NUDGE, NUDGE_ZH, STOP_ZH
 from dedup.answer.answer import Answer
 from dedup.answer.channel import Editing
 from dedup.answer.frame import CONTENT, Delta, Finish, Frame
+from dedup_server import agent_turn
 from dedup_server.agent_turn import HOLD_CHARS, AgentTurn
 from dedup_server.endpoints import CHAT, MESSAGES, RESPONSES, Endpoint
 from dedup_server.engines.base import Call, Frames
@@ -189,7 +190,12 @@ def test_usage_counts_every_attempt() -> None:
     tokens = Turned(Script("again", "text")).answer.tokens
     assert (tokens.known_input, tokens.output, tokens.is_estimated) == (200, 40, False)
     tokens = Turned(Script("again", "refuse")).answer.tokens
-    assert tokens.is_estimated  # what was refused reported none
+    assert (tokens.known_input, tokens.output, tokens.is_estimated) == (100, 20, False)
+    tokens = Turned(Script("again", "break")).answer.tokens
+    assert tokens.known_input == 200
+    assert tokens.output is not None
+    assert tokens.output > 20
+    assert tokens.is_estimated  # what broke off did not report its output
     tokens = Turned(Script("other")).answer.tokens
     assert (tokens.known_input, tokens.output, tokens.is_estimated) == (100, 20, False)
 
@@ -206,6 +212,21 @@ def test_a_failure_of_the_first_attempt_is_the_answers() -> None:
         Turned(Script("refuse"))
     with pytest.raises(ApiError, match="broken"):
         Turned(Script("fail"))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_stream_that_is_held_is_kept_alive(monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+    class Slow(Script):
+        async def generate(self, call: Call, take: Any) -> None:
+            await asyncio.sleep(0.05)
+            await super().generate(call, take)
+
+    monkeypatch.setattr(agent_turn, "KEEP_ALIVE_SECONDS", 0.01)
+    turned = Turned(Slow("again", "text"), request=request_of(stream=stream))
+    comments = [frame for frame in turned.frames if not (frame.deltas or frame.finishes)]
+    assert (len(comments) > 4) == stream
+    assert turned.frames[-1].is_last
+    assert turned.text == "answer 2"
 
 
 ANSWERS = ["again", "other", "text", "empty", "long", "refuse", "break", "fail"]

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from dedup.answer.frame import Decision, Frame
+from dedup.answer.usage import Spent
 from dedup_server.errors import ApiError, upstream_failed
 from dedup_server.wire.sse import Event, EventTooLongError, SSEDecoder
 
@@ -50,7 +51,7 @@ class Reader:
         """
         raise NotImplementedError
 
-    def charge(self, frame: Frame, input_tokens: int, output_tokens: int) -> None:
+    def charge(self, frame: Frame, spent: Spent) -> None:
         """Add the tokens of earlier attempts to the usage that a frame reports to its reader.
 
         The counts of the frame itself stay: they are those of its own attempt.

@@ -13,11 +13,12 @@ import msgspec
 
 from dedup.answer.answer import Answer
 from dedup.answer.frame import ChannelName, Decision, Delta, Finish, Frame, Start
+from dedup.answer.usage import Spent
 from dedup.lenient_json import as_text, write_json
 from dedup_server.errors import ApiError, upstream_failed
 from dedup_server.wire.base import Reader
 from dedup_server.wire.chat_body import MergedBody, index_of
-from dedup_server.wire.reading import add_tokens, count, read_object, refusal_in
+from dedup_server.wire.reading import charged, count, read_object, refusal_in
 from dedup_server.wire.sse import DONE, Event, encode
 from dedup_server.wire.view import ChunkView, read_view
 
@@ -129,16 +130,16 @@ class ChatReader(Reader):
         _check_choices(response, "the upstream's answer has no choices")
         return self._frame_of(Source(event, None, response), response, is_whole=True)
 
-    def charge(self, frame: Frame, input_tokens: int, output_tokens: int) -> None:
+    def charge(self, frame: Frame, spent: Spent) -> None:
         source = frame.source
         if not isinstance(source, Source) or frame.output_tokens is None:
             return
-        usage = source.chunk["usage"] = dict(source.chunk["usage"])
-        add_tokens(
-            usage,
-            prompt_tokens=input_tokens,
-            completion_tokens=output_tokens,
-            total_tokens=input_tokens + output_tokens,
+        source.chunk["usage"] = charged(
+            source.chunk["usage"],
+            spent,
+            prompt_tokens=spent.input_tokens,
+            completion_tokens=spent.output_tokens,
+            total_tokens=spent.input_tokens + spent.output_tokens,
         )
         source.event = Event(write_json(source.chunk), source.event.name)
 

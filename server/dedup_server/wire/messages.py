@@ -9,10 +9,11 @@ from typing import Any, Final
 
 from dedup.answer.answer import Answer
 from dedup.answer.frame import CallStart, ChannelName, Decision, Delta, Finish, Frame, Start
+from dedup.answer.usage import Spent
 from dedup.lenient_json import read_json, write_json
 from dedup_server.errors import ApiError, upstream_failed
 from dedup_server.wire.base import Reader
-from dedup_server.wire.reading import add_tokens, count, read_object, refusal_in
+from dedup_server.wire.reading import charged, count, read_object, refusal_in
 from dedup_server.wire.sse import Event, encode
 
 Json = dict[str, Any]
@@ -123,7 +124,7 @@ class MessagesReader(Reader):
             calls=calls or None,
         )
 
-    def charge(self, frame: Frame, input_tokens: int, output_tokens: int) -> None:
+    def charge(self, frame: Frame, spent: Spent) -> None:
         source = frame.source
         if not isinstance(source, Source) or (
             frame.input_tokens is None and frame.output_tokens is None
@@ -132,10 +133,10 @@ class MessagesReader(Reader):
         message = source.message
         started = message.get("message")
         holder = started if isinstance(started, dict) else message
-        usage = holder["usage"] = dict(holder["usage"])
-        add_tokens(usage, input_tokens=input_tokens)
+        more = {"input_tokens": spent.input_tokens}
         if holder is message:  # the beginning of a message counts no output yet
-            add_tokens(usage, output_tokens=output_tokens)
+            more["output_tokens"] = spent.output_tokens
+        holder["usage"] = charged(holder["usage"], spent, **more)
         source.event = Event(write_json(message), source.event.name)
 
     def _read_delta(self, event: Event, message: Json) -> Frame:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dedup.answer.usage import Spent
 from dedup.lenient_json import read_json
 from dedup_server.errors import ApiError, UpstreamRefusalError, upstream_failed
 
@@ -43,11 +44,19 @@ def count(usage: Any, name: str) -> int | None:
     return value if type(value) is int and value >= 0 else None
 
 
-def add_tokens(usage: dict[str, Any], **tokens: int) -> None:
-    """Add tokens to the counts of a usage object, of those that it has."""
-    for name, more in tokens.items():
+def charged(usage: dict[str, Any], spent: Spent, **more: int) -> dict[str, Any]:
+    """Return a usage object with the tokens of earlier attempts.
+
+    Args:
+        more: What is added to its counts, of those that it has.
+    """
+    usage = dict(usage)
+    for name, tokens in more.items():
         if type(usage.get(name)) is int:
-            usage[name] += more
+            usage[name] += tokens
+    if spent.is_estimated:
+        usage["estimated"] = True
+    return usage
 
 
 def _status_of(error: dict[str, Any]) -> int:

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from dedup.answer.frame import CallStart, ChannelName, Delta, Finish, Frame
+from dedup.answer.usage import Spent
 from dedup.lenient_json import write_json
 from dedup_server.errors import upstream_failed
 from dedup_server.wire.base import Reader
-from dedup_server.wire.reading import add_tokens, count, read_object, refusal_in
+from dedup_server.wire.reading import charged, count, read_object, refusal_in
 from dedup_server.wire.sse import Event
 
 Json = dict[str, Any]
@@ -173,20 +174,19 @@ class ResponsesReader(Reader):
             calls=calls or None,
         )
 
-    def charge(self, frame: Frame, input_tokens: int, output_tokens: int) -> None:
+    def charge(self, frame: Frame, spent: Spent) -> None:
         source = frame.source
         if not isinstance(source, Source) or frame.output_tokens is None:
             return
         response = source.message["response"]
-        usage = response["usage"] = dict(response["usage"])
-        add_tokens(
-            usage,
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            total_tokens=input_tokens + output_tokens,
+        response["usage"] = charged(
+            response["usage"],
+            spent,
+            input_tokens=spent.input_tokens,
+            output_tokens=spent.output_tokens,
+            total_tokens=spent.input_tokens + spent.output_tokens,
         )
-        is_whole = frame.is_whole
-        data = write_json(response if is_whole else source.message)
+        data = write_json(response if frame.is_whole else source.message)
         source.event = Event(data, source.event.name)
 
     def _ends(self, places: list[Place]) -> list[Delta]:
