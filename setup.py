@@ -45,6 +45,7 @@ TEXT = [
     "loops/tokens",
 ]
 ANSWER = ["answer", "channel", "frame", "report", "usage"]
+AGENT_LOOPS = ["likeness", "outcome", "reading", "scan", "steps", "volatile"]
 SERVER = [
     "completion",
     "http/chunked",
@@ -64,6 +65,7 @@ SERVER = [
 COMPILED = ["dedup/lenient_json.py"]
 COMPILED += [f"dedup/text/{name}.py" for name in TEXT]
 COMPILED += [f"dedup/answer/{name}.py" for name in ANSWER]
+COMPILED += [f"dedup/answer/agent_loops/{name}.py" for name in AGENT_LOOPS]
 COMPILED += [f"server/dedup_server/{name}.py" for name in SERVER]
 
 PROBE = "#include <Python.h>\nint probe(void) { return (int) Py_GetVersion()[0]; }\n"

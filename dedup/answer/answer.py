@@ -285,6 +285,8 @@ class Answer:
     Attributes:
         tokens: Token counts of the prompt and the answer.
         has_failed: The engine reported, in its API's own form, that it failed.
+        agent_loop: The loop that the agent is in and what was done, for the report; None if the
+            answer has nothing to do with one.
     """
 
     def __init__(
@@ -303,6 +305,7 @@ class Answer:
         self._clock = clock
         self.tokens = TokenCounts(prompt_tokens)
         self.has_failed = False
+        self.agent_loop: dict[str, Any] | None = None
         self.choices: dict[int, Choice] = {}
         self._num_choices = num_choices
         self._last: Choice | None = None  # that a frame was of, while it runs
@@ -422,12 +425,12 @@ class Answer:
             return Decision(held, [], [], is_changed=bool(held))
         if not deltas and not frame.finishes:
             return UNCHANGED
+        is_changed = bool(frame.finishes) and self.agent_loop is not None
         indices = [delta.choice for delta in deltas]
         indices += [finish.choice for finish in frame.finishes or ()]
         before: list[Delta] = []
         after: list[Delta | Finish] = []
         dropped: list[int] = []
-        is_changed = False
         for index in dict.fromkeys(indices):
             choice = self._choice(index)
             is_changed = choice.feed(frame, before, after, dropped) or is_changed
@@ -467,7 +470,10 @@ class Answer:
         channels = self.channels
         if choice is not None:
             channels = self._choice(choice).channels
-        return report.summary(self.editing.policy, channels)
+        summary = report.summary(self.editing.policy, channels)
+        if self.agent_loop is not None:
+            summary["agent_loop"] = self.agent_loop
+        return summary
 
     def is_unusable(self, choice: int, reason: str | None = None) -> bool:
         """Return whether the cut left something that no client may take for complete."""
@@ -480,6 +486,19 @@ class Answer:
     def has_removals(self, choice: int) -> bool:
         """Return whether something was removed from the choice's texts."""
         return any(channel.has_removals for channel in self._choice(choice).channels)
+
+    def has_report(self, choice: int | None = None) -> bool:
+        """Return whether a choice, or any of them, ends with a `repetition` object."""
+        if self.agent_loop is not None:
+            return True
+        if choice is not None:
+            return self.has_removals(choice)
+        return any(channel.has_removals for channel in self.channels)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Return whether the turn of an agent in a loop was ended in the model's place."""
+        return self.agent_loop is not None and self.agent_loop.get("action") == "stopped"
 
     def _stop(self, choice: Choice) -> Decision:
         """Stop at a loop in the last text."""

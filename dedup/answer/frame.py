@@ -79,6 +79,23 @@ class Start:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+class CallStart:
+    """A tool call that begins, or is whole, in a frame.
+
+    Args:
+        choice: Index of the choice.
+        part: The text with its arguments; see `Delta.part`.
+        name: Name of the tool.
+        arguments: The decoded arguments of a whole call; None where deltas of `part` have them.
+    """
+
+    def __init__(self, choice: int, part: str, name: str, arguments: Any = None) -> None:
+        self.choice = choice
+        self.part = part
+        self.name = name
+        self.arguments = arguments
+
+
 class Frame:
     """A unit that an engine sends: a chunk, an event, or a whole body.
 
@@ -93,6 +110,7 @@ class Frame:
         has_failed: The engine reports, in the API's own form, that it failed.
         is_whole: It is all of a body that was not streamed.
         error: What went wrong, where nothing follows that can be read.
+        calls: Tool calls that begin in the frame and have no `Delta.tool`.
     """
 
     def __init__(
@@ -108,6 +126,7 @@ class Frame:
         has_failed: bool = False,
         is_whole: bool = False,
         error: Exception | None = None,
+        calls: list[CallStart] | None = None,
     ) -> None:
         self.deltas = deltas
         self.finishes = finishes
@@ -119,6 +138,7 @@ class Frame:
         self.has_failed = has_failed
         self.is_whole = is_whole
         self.error = error
+        self.calls = calls
 
 
 class Decision:

@@ -18,6 +18,7 @@ class TokenCounts:
         prompt_tokens: An estimate of the prompt's.
 
     Attributes:
+        prompt_tokens: That estimate.
         input, output: As the engine reports them; `output` is None until it does for the attempt
             that runs.
     """
@@ -25,7 +26,9 @@ class TokenCounts:
     def __init__(self, prompt_tokens: int = 0) -> None:
         self.input: int | None = None
         self.output: int | None = None
-        self._prompt_tokens = prompt_tokens
+        self.prompt_tokens = prompt_tokens
+        self._spent_input = self._spent_output = 0  # on attempts that the reader gets nothing of
+        self._is_spent_estimated = False
         self._before = 0  # output of the attempts before this one
         self._bytes_before = 0
         self._num_attempts = 1
@@ -34,31 +37,42 @@ class TokenCounts:
     @property
     def known_input(self) -> int:
         """Return the prompt's tokens, estimated where the engine does not report them."""
-        return self._prompt_tokens if self.input is None else self.input
+        if self.input is None:
+            return self._spent_input + self.prompt_tokens
+        return self.input
 
     @property
     def is_estimated(self) -> bool:
         """Return whether the output of any attempt is an estimate."""
-        return self.output is None or self._num_reported < self._num_attempts - 1
+        if self._is_spent_estimated or self.output is None:
+            return True
+        return self._num_reported < self._num_attempts - 1
 
     def note(self, frame: Frame) -> None:
         """Note the counts that a frame reports."""
         if frame.input_tokens is not None and self._num_attempts == 1:
-            self.input = frame.input_tokens
+            self.input = self._spent_input + frame.input_tokens
         if frame.output_tokens is not None:
-            self.output = self._before + frame.output_tokens
+            self.output = self._spent_output + self._before + frame.output_tokens
 
     def known_output(self, num_bytes: int) -> int:
         """Return the answer's tokens, of which `num_bytes` of text were generated."""
         if self.output is not None:
             return self.output
         if self._num_reported == 0:
-            return estimate_tokens(num_bytes)
-        return self._before + estimate_tokens(num_bytes - self._bytes_before)
+            return self._spent_output + estimate_tokens(num_bytes)
+        before = self._spent_output + self._before
+        return before + estimate_tokens(num_bytes - self._bytes_before)
+
+    def spend(self, input_tokens: int, output_tokens: int, *, is_estimated: bool) -> None:
+        """Count an attempt that the reader gets nothing of."""
+        self._spent_input += input_tokens
+        self._spent_output += output_tokens
+        self._is_spent_estimated = self._is_spent_estimated or is_estimated
 
     def begin_attempt(self, num_bytes: int) -> None:
         """Begin another attempt, after `num_bytes` of text."""
-        self._before = self.known_output(num_bytes)
+        self._before = self.known_output(num_bytes) - self._spent_output
         self._bytes_before = num_bytes
         self._num_reported += self.output is not None
         self._num_attempts += 1

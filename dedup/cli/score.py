@@ -6,7 +6,16 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from dedup.cli.streams import decode_row, map_lines, quiet_pipe, report_line
+from dedup.answer.agent_loops import find_loop
+from dedup.cli.streams import (
+    Row,
+    decode_row,
+    decode_transcript,
+    map_lines,
+    map_rows,
+    quiet_pipe,
+    report_line,
+)
 from dedup.scores import score as score_of
 from dedup.scores import table
 from dedup.terminal import one_line
@@ -25,7 +34,19 @@ from dedup.text.metrics import repetition_metrics
     is_flag=True,
     help='Read JSON lines {"id", "text"} from standard input; write all metrics of each.',
 )
-def score(files: tuple[str, ...], jsonl: bool) -> None:
+@click.option(
+    "--agents",
+    is_flag=True,
+    help='Read transcripts of agents, JSON lines {"id", "messages"} or {"id", "input"}; write the'
+    " loop that each ends in.",
+)
+@click.option(
+    "--repeatable",
+    multiple=True,
+    metavar="TOOL",
+    help="With --agents: a tool that is meant to be called again and again. May be repeated.",
+)
+def score(files: tuple[str, ...], jsonl: bool, agents: bool, repeatable: tuple[str, ...]) -> None:
     """Measure how much texts repeat themselves.
 
     Prints a table, the worst text first.
@@ -37,13 +58,38 @@ def score(files: tuple[str, ...], jsonl: bool) -> None:
     dedup score answer.txt another.txt
     dedup score answers.jsonl
     dedup score --jsonl < answers.jsonl          # one {"id", "rep_4", "diversity", ...} a line
+    dedup score --agents transcripts.jsonl       # one {"id", "loop"} a line
     """
     if jsonl and files:
         raise click.UsageError("--jsonl reads standard input, not files")
+    if jsonl and agents:
+        raise click.UsageError("--jsonl and --agents: give one or the other")
+    if repeatable and not agents:
+        raise click.UsageError("--repeatable requires --agents")
     with quiet_pipe():
+        if agents:
+            sys.exit(_print_loops(files or ("-",), repeatable))
         if jsonl:
             sys.exit(map_lines(repetition_metrics))
         sys.exit(_print_scores(files or ("-",)))
+
+
+def _print_loops(files: tuple[str, ...], repeatable: tuple[str, ...]) -> int:
+    """Print the loop of each transcript in `files`; return the exit code."""
+
+    def loop_of(row: Row) -> Row:
+        messages = row["messages"] if "messages" in row else row["input"]
+        found = find_loop(messages, repeatable=repeatable)
+        return {"loop": found.report() if found is not None else None}
+
+    code = 0
+    for file in files:
+        try:
+            with click.open_file(file, "rb") as lines:
+                code |= map_rows(lines, decode_transcript, loop_of, "transcripts")
+        except OSError as error:
+            raise click.ClickException(f"{file}: {error.strerror or error}") from None
+    return code
 
 
 def _print_scores(files: tuple[str, ...]) -> int:

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
@@ -61,26 +61,46 @@ def report_line(number: int, message: str, prefix: str = "") -> None:
 def map_lines(function: Callable[[str], Row]) -> int:
     """Apply a function to the text of each JSON line of standard input, and print the results.
 
-    Invalid lines are reported and skipped.
-
     Args:
         function: returns the fields of a result; the `id` of the input is added.
 
     Returns:
         The exit code: 1 if any line is invalid, else 0.
     """
+    return map_rows(sys.stdin.buffer, decode_row, lambda row: function(row["text"]), "texts")
+
+
+def map_rows(
+    lines: Iterable[bytes],
+    decode: Callable[[bytes], Row],
+    function: Callable[[Row], Row],
+    unit: str,
+) -> int:
+    """Apply a function to the row of each JSON line, and print the results.
+
+    Invalid lines are reported and skipped.
+
+    Args:
+        lines: the lines; empty ones are passed over.
+        decode: returns the row of a line, or raises `ValueError`.
+        function: returns the fields of a result; the `id` of the row is added.
+        unit: what the progress counts.
+
+    Returns:
+        The exit code: 1 if any line is invalid, else 0.
+    """
     failed = False
-    with tqdm(unit=" texts", disable=not sys.stderr.isatty(), desc="dedup") as progress:
-        for number, line in enumerate(sys.stdin.buffer, 1):
+    with tqdm(unit=f" {unit}", disable=not sys.stderr.isatty(), desc="dedup") as progress:
+        for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                row = decode_row(line)
+                row = decode(line)
             except ValueError as error:
                 report_line(number, str(error))
                 failed = True
                 continue
-            sys.stdout.buffer.write(encode({"id": row.get("id"), **function(row["text"])}) + b"\n")
+            sys.stdout.buffer.write(encode({"id": row.get("id"), **function(row)}) + b"\n")
             progress.update()
     sys.stdout.buffer.flush()
     return int(failed)
@@ -95,6 +115,18 @@ def decode_row(line: bytes) -> Row:
     row = decode_object(line)
     if not isinstance(row.get("text"), str):
         raise ValueError('must be an object with a string "text"')
+    return row
+
+
+def decode_transcript(line: bytes) -> Row:
+    """Return the JSON object of a line, with the messages of an agent.
+
+    Raises:
+        ValueError: it is invalid, or has no list `messages` or `input`.
+    """
+    row = decode_object(line)
+    if not isinstance(row.get("messages", row.get("input")), list):
+        raise ValueError('must be an object with a list "messages" or "input"')
     return row
 
 
@@ -116,7 +148,7 @@ def decode_object(line: bytes) -> Row:
         except RecursionError:
             raise ValueError("invalid JSON: nested too deeply") from None
     if not isinstance(row, dict):
-        raise ValueError('must be an object with a string "text"')
+        raise ValueError("must be an object")
     return row
 
 

@@ -9,19 +9,22 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from dedup.answer.agent_loops import AgentLoop
 from dedup.answer.answer import Answer
 from dedup.answer.channel import Editing
 from dedup.answer.continuation import Continuation, Healing
 from dedup.answer.frame import UNCHANGED
 from dedup.config import Policy
+from dedup_server.agent_turn import AgentTurn
 from dedup_server.endpoints import CHAT, ENDPOINTS
 from dedup_server.engines.base import Call, Engine, Frames, StopGeneration, Take
 from dedup_server.errors import ApiError, shutting_down, unsupported, upstream_failed
 from dedup_server.incidents import IncidentLog
+from dedup_server.ladder import Rung
 from dedup_server.requests.base import GenerationRequest, UntranslatableError, parse
 from dedup_server.telemetry import Outcome, Telemetry
 
@@ -66,6 +69,8 @@ class Completion:
         telemetry: Counts what becomes of the request.
         heal: Continue answers that loop, unless the request says otherwise.
         incidents: The log of loops.
+        agent_loop: The loop that the agent is in which asks.
+        rungs: What may be done about it, unless the request says otherwise.
 
     Raises:
         ApiError: The engine cannot do what the request asks for.
@@ -80,6 +85,8 @@ class Completion:
         *,
         heal: bool = False,
         incidents: IncidentLog | None = None,
+        agent_loop: AgentLoop | None = None,
+        rungs: Sequence[Rung] = (),
     ) -> None:
         self.outcome: Outcome = "client_gone"  # unless something better becomes of it
         self.started_at = time.perf_counter()
@@ -99,6 +106,7 @@ class Completion:
             prompt_tokens=request.prompt_tokens,
             clock=time.perf_counter,
         )
+        self._turn = self._turn_of(agent_loop, rungs)
         self._writer = self._endpoint.writer(self.answer, request)
         self._looped = ""  # the last loop
         self._first_loop: tuple[str, str] | None = None  # the text before it, and the loop
@@ -225,7 +233,9 @@ class Completion:
         if self.first_text_at is not None:
             ttft_ms = round((self.first_text_at - self.started_at) * 1000, 1)
         removed = [channel.removed_chars for channel in channels]
+        agent = self._turn.report() if self._turn is not None else {}
         return {
+            **agent,
             "outcome": self.outcome,
             "ttft_ms": ttft_ms,
             "input_tokens": self.answer.tokens.input,
@@ -255,8 +265,12 @@ class Completion:
         while True:
             try:
                 with contextlib.suppress(StopGeneration):
-                    continues = call.continuation is not None
-                    await self._engine.generate(call, take_continued if continues else take)
+                    if call.continuation is not None:
+                        await self._engine.generate(call, take_continued)
+                    elif self._turn is not None:
+                        await self._turn.generate(call, take)
+                    else:
+                        await self._engine.generate(call, take)
                 if not answer.is_complete:
                     raise upstream_failed("the upstream's stream ended before the answer did")
             except ApiError as refused:
@@ -310,6 +324,15 @@ class Completion:
             return None
         support = self._engine.support(chat)
         return Healing(chat.sent, chat.last_prompt, support) if support is not None else None
+
+    def _turn_of(self, loop: AgentLoop | None, rungs: Sequence[Rung]) -> AgentTurn | None:
+        """Return how the agent's turn is answered; None if it is in no loop."""
+        if loop is None:
+            return None
+        options, request = self._request.repetition, self._request
+        if options is not None and options.agent_loops is not None:
+            rungs = options.agent_loops
+        return AgentTurn(loop, rungs, self._engine, self.answer, request.num_choices)
 
     def _editing(self, policy: Policy) -> Editing:
         """Return how the answer is filtered."""
@@ -370,6 +393,10 @@ class Completion:
         if self.first_text_at is not None and self._is_delivered:
             seconds = self.first_text_at - self.started_at
             telemetry.observe("time_to_first_token_seconds", seconds, label)
+        if self._turn is not None:
+            telemetry.count_turn(
+                self._turn.loop, self._turn.action, self._turn.has_recovered, label
+            )
         channels = answer.channels
         if self._healing and self._healing.attempts:
             telemetry.count("heal_attempts", self._healing.attempts, label)

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from dedup.answer.agent_loops import AgentLoop, LoopFinder, find_loop
 from dedup_server.auth import Keys
 from dedup_server.checking import answer, read_check
 from dedup_server.completion import Completion
@@ -73,6 +74,17 @@ class Service:
         self.streams = streams
         path = settings.incident_log
         self.incidents = IncidentLog(path, settings.incident_log_max_bytes) if path else None
+        self._loops = LoopFinder(settings.repeatable_tools)
+
+    def agent_loop(self, request: GenerationRequest) -> AgentLoop | None:
+        """Return the loop that the agent is in which makes a request; None if it is in none."""
+        history, options = request.agent_history, request.repetition
+        if history is None:
+            return None
+        if options is not None and options.repeatable_tools:
+            repeatable = {*self.settings.repeatable_tools, *options.repeatable_tools}
+            return find_loop(history, repeatable=repeatable)
+        return self._loops.find(history)
 
 
 class Handler:
@@ -208,6 +220,10 @@ class Generation(Handler):
             text = exchange.raw[:_MAX_LOGGED_BYTES].decode("utf-8", "replace")
             exchange.report["request"] = text
         self._require_started()
+        loop = service.agent_loop(request)
+        if loop is not None:
+            shown = f"{loop.kind}; cycle={loop.cycle}; steps={loop.steps}"
+            exchange.added_headers.append((b"x-dedup-agent-loop", shown.encode()))
         completion = Completion(
             request,
             service.engine,
@@ -215,6 +231,8 @@ class Generation(Handler):
             self._telemetry,
             heal=settings.heal,
             incidents=service.incidents,
+            agent_loop=loop,
+            rungs=settings.agent_loops,
         )
         with service.streams.one():
             try:
@@ -355,7 +373,8 @@ def _request_id(exchange: Exchange) -> tuple[bytes, bytes]:
 
 def _headers_of(exchange: Exchange) -> Headers:
     """Return the headers of a response that the client gets beside its own."""
-    return [*answer_headers(exchange.engine_headers), _request_id(exchange)]
+    engines = answer_headers(exchange.engine_headers)
+    return [*engines, *exchange.added_headers, _request_id(exchange)]
 
 
 def _safe_path(scope: Scope) -> str:

@@ -31,6 +31,7 @@ from pydantic_settings import SettingsError as SourceError
 
 from dedup.config import Policy
 from dedup_server.errors import StartupError
+from dedup_server.ladder import Rung, is_ladder
 
 __all__ = ["Settings", "SettingsError", "StartupError", "load"]
 
@@ -120,6 +121,11 @@ class Settings(BaseSettings):
             the upstream too.
         heal: continue a looping completion differently from the onset of the loop, if the engine
             can.
+        agent_loops: what is done about an agent that is about to make the same tool calls once
+            more: `nudge` (ask again with a notice behind the last result), `answer` (ask again
+            with `tool_choice` none), `stop` (end the turn), or several of them, which are tried in
+            this order. None of them measures only.
+        repeatable_tools: tools that are meant to be called again and again.
         api_keys, api_keys_file: keys that clients must send; without any, no key is required. In
             the environment they are separated by commas, in the file by line ends.
         requests_per_minute: per key, or per address if there are no keys.
@@ -159,6 +165,8 @@ class Settings(BaseSettings):
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     policy: Policy = "balanced"
     heal: bool = True
+    agent_loops: Annotated[tuple[Rung, ...], NoDecode] = ()
+    repeatable_tools: Annotated[tuple[str, ...], NoDecode] = ()
     max_streams: Annotated[int, Field(ge=1)] | None = None
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     max_header_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024
@@ -176,12 +184,17 @@ class Settings(BaseSettings):
 
     _file_keys: tuple[str, ...] = PrivateAttr(default=())
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "repeatable_tools", mode="before")
     @classmethod
     def _separate(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         return [key.strip() for key in value.split(",") if key.strip()]
+
+    @field_validator("agent_loops", mode="before")
+    @classmethod
+    def _ladder(cls, value: object) -> object:
+        return is_ladder(value)
 
     @field_validator("upstream")
     @classmethod

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from dedup.answer.agent_loops import AgentLoop
 from dedup.answer.channel import Channel
 from dedup.text.loops.detector import LoopEvent
 from dedup.version import build_form, version
@@ -23,6 +24,7 @@ _MAX_MODELS = 100  # bounds the values of a label: an upstream may list many mod
 
 _RATIOS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 _CHARS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+_STEPS = (4, 5, 6, 8, 10, 15, 20, 30, 50, 100, 200, 500)
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _SHORT_SECONDS = (
     0.0001,
@@ -131,6 +133,19 @@ class Telemetry:
             action = "cut" if channel.is_cut else "flagged"
             self._count_loop(channel.filter.loop, model, name, action)
 
+    def count_turn(
+        self, loop: AgentLoop, action: str | None, has_recovered: bool | None, model: str
+    ) -> None:
+        """Count the turn of an agent in a loop; `action` is None if the agent has left the loop."""
+        if action is None:
+            return
+        self.count("agent_loops", 1, model, loop.kind, action)
+        self.count("agent_loop_tokens", loop.last_tokens, model)
+        self.observe("agent_loop_steps", loop.steps, model)
+        if has_recovered is not None:
+            outcome = "recovered" if has_recovered else "repeated"
+            self.count("agent_nudges", 1, model, outcome)
+
     def _count_loop(self, loop: LoopEvent, model: str, name: str, action: str) -> None:
         self.count("loops", 1, model, name, loop.kind, action)
         self.observe("loop_detection_chars", loop.detected_at - loop.onset, model)
@@ -184,6 +199,24 @@ class Telemetry:
             "model",
         )
         counter("heal_discarded_chars", "Characters generated in loops that were healed.", "model")
+        counter(
+            "agent_loops",
+            "Answers that went on with a loop of tool calls, by what was done at most.",
+            "model",
+            "kind",
+            "action",
+        )
+        counter(
+            "agent_loop_tokens",
+            "Tokens of steps that repeated earlier ones: text, arguments and results; estimated.",
+            "model",
+        )
+        counter(
+            "agent_nudges",
+            "Answers for which an agent in a loop was asked again, by what came of it.",
+            "model",
+            "outcome",
+        )
         counter("filter_failures", "Texts sent unfiltered because the filter failed.", "model")
         counter(
             "upstream_requests",
@@ -201,6 +234,8 @@ class Telemetry:
             _CHARS,
             "model",
         )
+        text = "Steps in an agent's loop when an answer went on with it."
+        histogram("agent_loop_steps", text, _STEPS, "model")
         histogram(
             "hold_seconds", "Longest time that text of a response was held.", _SECONDS, "model"
         )

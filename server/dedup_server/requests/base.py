@@ -1,16 +1,17 @@
 """Common part of all requests, and `parse`, which reads one."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr, ValidationError
 
 from dedup.answer.channel import Editing
 from dedup.answer.usage import estimate_tokens
 from dedup.config import Policy
 from dedup_server.errors import ApiError, invalid
+from dedup_server.ladder import Rung, is_ladder
 from dedup_server.requests.conversation import texts_in
 from dedup_server.requests.fields import IS_OBJECT
 
@@ -51,6 +52,8 @@ class RepetitionOptions(Strict):
 
     policy: Policy | None = None
     heal: bool | None = None
+    agent_loops: Annotated[list[Rung], BeforeValidator(is_ladder)] | None = None
+    repeatable_tools: list[str] | None = None
 
 
 @dataclass(slots=True)
@@ -62,6 +65,7 @@ class Exchange:
         caller: Which key the request came with, under a name that does not reveal it.
         began: When it came, on the clock of `time.perf_counter`.
         headers: The client's, names in lower case.
+        added_headers: Headers of the response, of this server's own.
         query: The query of its URL.
         raw: Its body.
         is_read: All of the body has come.
@@ -79,6 +83,7 @@ class Exchange:
     is_read: bool = False
     model: str | None = None
     engine_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    added_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     upstream: str | None = None
     upstream_status: str | None = None
     report: dict[str, Any] = field(default_factory=dict)
@@ -95,6 +100,9 @@ class GenerationRequest(BaseModel):
 
     # Names of fields in the body that `as_chat` returns, and in this API where they differ.
     chat_names: ClassVar[dict[str, str]] = {}
+    # The field that holds the conversation, and the value of `tool_choice` that forbids calls.
+    history_field: ClassVar[str] = "messages"
+    no_tools: ClassVar[Any] = "none"
 
     _body: dict[str, Any] = PrivateAttr(default_factory=dict)
     _exchange: Exchange = PrivateAttr(default_factory=Exchange)
@@ -157,6 +165,15 @@ class GenerationRequest(BaseModel):
         return []
 
     @property
+    def agent_history(self) -> list[Any] | None:
+        """Return the conversation of an agent; None if the request offers no tools."""
+        body = self._body
+        if not (body.get("tools") or body.get("functions")):
+            return None
+        history = body.get(self.history_field)
+        return history if isinstance(history, list) else None
+
+    @property
     def wants_json(self) -> bool:
         """Return whether the answer must be JSON: then nothing in it may be edited."""
         return False
@@ -174,6 +191,11 @@ class GenerationRequest(BaseModel):
             UntranslatableError: Chat cannot ask for it.
         """
         raise NotImplementedError
+
+    def changed(self, **fields: Any) -> Self:
+        """Return the request with other fields, for another attempt."""
+        exchange = replace(self.exchange, raw=b"")
+        return parse(type(self), {**self._body, **fields}, exchange)
 
     def editing(self, policy: Policy, *, locks_reasoning: bool = False) -> Editing:
         """Return how the answer is to be filtered."""

@@ -44,6 +44,7 @@ class MessagesRequest(GenerationRequest):
     def wants_json(self) -> bool:
         return _format_of(self.body) is not None
 
+    no_tools: ClassVar[Any] = {"type": "none"}
     chat_names: ClassVar[dict[str, str]] = {
         "stop": "stop_sequences",
         "response_format": "output_config",

@@ -51,6 +51,7 @@ class ResponsesRequest(GenerationRequest):
         form = _format_of(self.body)
         return form is not None and str(form.get("type", "")).startswith("json")
 
+    history_field: ClassVar[str] = "input"
     chat_names: ClassVar[dict[str, str]] = {
         "messages": "input",
         "max_tokens": "max_output_tokens",

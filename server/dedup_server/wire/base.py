@@ -50,6 +50,13 @@ class Reader:
         """
         raise NotImplementedError
 
+    def charge(self, frame: Frame, input_tokens: int, output_tokens: int) -> None:
+        """Add the tokens of earlier attempts to the usage that a frame reports to its reader.
+
+        The counts of the frame itself stay: they are those of its own attempt.
+        """
+        raise NotImplementedError
+
     def _frames(self, events: list[Event]) -> list[Frame]:
         frames: list[Frame] = []
         for event in events:

@@ -17,7 +17,7 @@ from dedup.lenient_json import as_text, write_json
 from dedup_server.errors import ApiError, upstream_failed
 from dedup_server.wire.base import Reader
 from dedup_server.wire.chat_body import MergedBody, index_of
-from dedup_server.wire.reading import count, read_object, refusal_in
+from dedup_server.wire.reading import add_tokens, count, read_object, refusal_in
 from dedup_server.wire.sse import DONE, Event, encode
 from dedup_server.wire.view import ChunkView, read_view
 
@@ -29,6 +29,7 @@ _MAX_LEARNED: Final = 4  # chunks of a read that are read one by one until there
 _DATA: Final = b"data: "
 _SEAM: Final = b"\n\ndata: "  # between two events without names
 _IS_DONE: Final = b"[DONE]"
+STOP_REASON: Final = "repetition_detected"
 
 _text: Final = msgspec.json.Decoder(str).decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -127,6 +128,19 @@ class ChatReader(Reader):
         response = read_object(event.data)
         _check_choices(response, "the upstream's answer has no choices")
         return self._frame_of(Source(event, None, response), response, is_whole=True)
+
+    def charge(self, frame: Frame, input_tokens: int, output_tokens: int) -> None:
+        source = frame.source
+        if not isinstance(source, Source) or frame.output_tokens is None:
+            return
+        usage = source.chunk["usage"] = dict(source.chunk["usage"])
+        add_tokens(
+            usage,
+            prompt_tokens=input_tokens,
+            completion_tokens=output_tokens,
+            total_tokens=input_tokens + output_tokens,
+        )
+        source.event = Event(write_json(source.chunk), source.event.name)
 
     def _read_plain(self, event: Event, view: ChunkView) -> Frame | None:
         """Return the frame of a chunk that carries a piece of one text; None if it is another."""
@@ -326,8 +340,10 @@ class ChatWriter:
                     finish = one
             if finish is not None and finish.is_cut:
                 choice.update(self._cut(index, finish.reason))
-            elif finish is not None and answer.has_removals(index):
+            elif finish is not None and answer.has_report(index):
                 choice["repetition"] = answer.summary(index)
+                if answer.is_stopped:
+                    choice["stop_reason"] = STOP_REASON
             if finish is not None or not is_edited or self._is_collected or _carries(choice):
                 kept.append(choice)
         chunk["choices"] = kept
@@ -375,7 +391,7 @@ class ChatWriter:
         """Return the fields of a choice that ends at a loop."""
         return {
             "finish_reason": self._finish_reason(index, reason),
-            "stop_reason": "repetition_detected",
+            "stop_reason": STOP_REASON,
             "repetition": self._answer.summary(index),
         }
 

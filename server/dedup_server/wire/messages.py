@@ -8,11 +8,11 @@ import uuid
 from typing import Any, Final
 
 from dedup.answer.answer import Answer
-from dedup.answer.frame import ChannelName, Decision, Delta, Finish, Frame, Start
+from dedup.answer.frame import CallStart, ChannelName, Decision, Delta, Finish, Frame, Start
 from dedup.lenient_json import read_json, write_json
 from dedup_server.errors import ApiError, upstream_failed
 from dedup_server.wire.base import Reader
-from dedup_server.wire.reading import count, read_object, refusal_in
+from dedup_server.wire.reading import add_tokens, count, read_object, refusal_in
 from dedup_server.wire.sse import Event, encode
 
 Json = dict[str, Any]
@@ -107,6 +107,11 @@ class MessagesReader(Reader):
                 deltas.append(Delta(0, channel, part, block[kind], ends=True, is_locked=is_locked))
                 holders.append(block)
         usage, reason = message.get("usage"), message.get("stop_reason")
+        calls: list[CallStart] = []
+        for position, block in enumerate(content):
+            if isinstance(block, dict) and block.get("type") == "tool_use":
+                name = str(block.get("name"))
+                calls.append(CallStart(0, f"{position}/input_json_delta", name, block.get("input")))
         return Frame(
             deltas,
             [Finish(0, reason if isinstance(reason, str) else None)],
@@ -115,7 +120,23 @@ class MessagesReader(Reader):
             output_tokens=count(usage, "output_tokens"),
             is_last=True,
             is_whole=True,
+            calls=calls or None,
         )
+
+    def charge(self, frame: Frame, input_tokens: int, output_tokens: int) -> None:
+        source = frame.source
+        if not isinstance(source, Source) or (
+            frame.input_tokens is None and frame.output_tokens is None
+        ):
+            return
+        message = source.message
+        started = message.get("message")
+        holder = started if isinstance(started, dict) else message
+        usage = holder["usage"] = dict(holder["usage"])
+        add_tokens(usage, input_tokens=input_tokens)
+        if holder is message:  # the beginning of a message counts no output yet
+            add_tokens(usage, output_tokens=output_tokens)
+        source.event = Event(write_json(message), source.event.name)
 
     def _read_delta(self, event: Event, message: Json) -> Frame:
         block = _block_of(message)
@@ -196,11 +217,7 @@ class MessagesWriter:
             return written + self._held(decision.after) + self._close()
         if message.get("type") == "content_block_stop":
             del self._blocks[_block_of(message)]
-        if (
-            frame.finishes
-            and isinstance(message.get("delta"), dict)
-            and self._answer.has_removals(0)
-        ):
+        if frame.finishes and isinstance(message.get("delta"), dict) and self._answer.has_report(0):
             message["delta"]["repetition"] = self._answer.summary()
             return written + encode(write_json(message), source.event.name)
         if decision.dropped or (is_edited and not _has_given(frame)):
@@ -267,7 +284,7 @@ class MessagesWriter:
         if self._raw:
             return self._raw
         message["stop_reason"] = self._reason(message.get("stop_reason"))
-        if any(channel.has_removals for channel in answer.channels):
+        if answer.has_report():
             message["repetition"] = answer.summary()
         for block in message["content"]:
             if isinstance(block, dict) and isinstance(block.get("input"), str):
@@ -309,7 +326,7 @@ class MessagesWriter:
         """Return the rest of a message that ends here."""
         answer = self._answer
         delta: Json = {"stop_reason": self._reason(None), "stop_sequence": None}
-        if any(channel.has_removals for channel in answer.channels):
+        if answer.has_report():
             delta["repetition"] = answer.summary()
         written = b""
         for block in self._blocks.values():

@@ -43,6 +43,13 @@ def count(usage: Any, name: str) -> int | None:
     return value if type(value) is int and value >= 0 else None
 
 
+def add_tokens(usage: dict[str, Any], **tokens: int) -> None:
+    """Add tokens to the counts of a usage object, of those that it has."""
+    for name, more in tokens.items():
+        if type(usage.get(name)) is int:
+            usage[name] += more
+
+
 def _status_of(error: dict[str, Any]) -> int:
     """Return the status that an error would have had instead of an answer."""
     code = error.get("code")

@@ -386,7 +386,8 @@ class ResponsesWriter:
         """Make the response report what became of its texts; return whether that is anything."""
         answer = self._answer
         texts = list(self._texts.values())
-        if not answer.is_cut and not any(text.is_edited for text in texts):
+        is_edited = any(text.is_edited for text in texts)
+        if not (answer.is_cut or is_edited or answer.has_report()):
             return False
         if isinstance(response.get("output_text"), str):
             contents = [text.given for text in texts if text.kind.name == OUTPUT_TEXT.name]
@@ -397,6 +398,8 @@ class ResponsesWriter:
                 response["status"] = "incomplete"
                 response["incomplete_details"] = {"reason": "max_output_tokens"}
                 self._mark_incomplete(response)
+        elif answer.is_stopped:
+            response["stop_reason"] = STOP_REASON
         response["repetition"] = answer.summary()
         return True
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from dedup.answer.frame import ChannelName, Delta, Finish, Frame
+from dedup.answer.frame import CallStart, ChannelName, Delta, Finish, Frame
+from dedup.lenient_json import write_json
 from dedup_server.errors import upstream_failed
 from dedup_server.wire.base import Reader
-from dedup_server.wire.reading import count, read_object, refusal_in
+from dedup_server.wire.reading import add_tokens, count, read_object, refusal_in
 from dedup_server.wire.sse import Event
 
 Json = dict[str, Any]
@@ -119,7 +120,9 @@ class ResponsesReader(Reader):
             places = list(self._in_done(message, kind, item))
             return Frame(self._ends(places), None, Source(event, message, item, places))
         if kind in PARTS or kind in (ANNOTATION, "response.output_item.added"):
-            return Frame([], None, Source(event, message, self._item(message)))
+            item = self._item(message)
+            calls = list(_calls_in(item, message.get("item")))
+            return Frame([], None, Source(event, message, item), calls=calls or None)
         return Frame([], None, Source(event, message))
 
     def read_whole(self, body: bytes) -> Frame:
@@ -151,12 +154,14 @@ class ResponsesReader(Reader):
 
     def _read_response(self, event: Event, message: Json, response: Json) -> Frame:
         places: list[Place] = []
+        calls: list[CallStart] = []
         output = response.get("output")
         for position, item in enumerate(output if isinstance(output, list) else []):
             if isinstance(item, dict):
                 name = item.get("id")
                 key = self._keys.get(name, position) if isinstance(name, str) else position
                 places += self._in_item(key, item, {"output_index": position})
+                calls += _calls_in(key, item)
         usage, status = response.get("usage"), response.get("status")
         return Frame(
             self._ends(places),
@@ -165,7 +170,24 @@ class ResponsesReader(Reader):
             input_tokens=count(usage, "input_tokens"),
             output_tokens=count(usage, "output_tokens"),
             is_last=True,
+            calls=calls or None,
         )
+
+    def charge(self, frame: Frame, input_tokens: int, output_tokens: int) -> None:
+        source = frame.source
+        if not isinstance(source, Source) or frame.output_tokens is None:
+            return
+        response = source.message["response"]
+        usage = response["usage"] = dict(response["usage"])
+        add_tokens(
+            usage,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            total_tokens=input_tokens + output_tokens,
+        )
+        is_whole = frame.is_whole
+        data = write_json(response if is_whole else source.message)
+        source.event = Event(data, source.event.name)
 
     def _ends(self, places: list[Place]) -> list[Delta]:
         """Return the ends of the texts that stand in an event; all of one that had no deltas."""
@@ -220,6 +242,14 @@ class ResponsesReader(Reader):
         if isinstance(name, str) and name:
             self._keys[name] = key
         return key
+
+
+def _calls_in(key: ItemKey, item: object) -> Iterator[CallStart]:
+    """Yield the tool call that an item is."""
+    kind = item.get("type") if isinstance(item, dict) else None
+    if isinstance(item, dict) and kind in ("function_call", "custom_tool_call"):
+        place = _place(key, _BY_ITEM[kind], 0, item, {})
+        yield CallStart(0, place.part, str(item.get("name")))
 
 
 def _place(item: ItemKey, kind: Kind, index: int, holder: Json, head: Json) -> Place:

@@ -1,0 +1,47 @@
+"""Repetition that the user asks an agent for: "run it 20 times", "watch it until it fails"."""
+
+import re
+from functools import lru_cache
+from typing import Final
+
+PATIENT_COPIES: Final = 10
+_MAX_COPIES: Final = 1000
+_MAX_CHARS: Final = 20_000  # of a prompt, searched at either end
+
+_TIMES: Final = re.compile(
+    r"(\d{1,4})\s*(?:times|x|runs|rounds|repetitions|iterations|attempts|more)\b"
+    r"|(\d{1,4})\s*(?:次|遍|回|轮|度)"
+)
+_AGAIN: Final = re.compile(
+    r"\b(?:until|till|repeatedly|again and again|over and over|keep (?:\w+ing|an eye)|monitor"
+    r"|watch|poll|wait for|every (?:\d+ )?(?:second|minute|hour)s?|flaky|intermittent)\b"
+    r"|直到|反复|不断|每隔|持续|监控|轮询|盯着|等到|等待|監視|まで|偶尔",
+    re.IGNORECASE,
+)
+
+
+_NEGATED: Final = re.compile(
+    r"(?:\b(?:not|never|without|avoid|stop|instead of)\b|n['’]t\b|不要|不准|别|勿|禁止|避免)"
+    r"[^.!?。！？;；\n]{0,60}\Z",
+    re.IGNORECASE,
+)
+_BEFORE: Final = 80  # characters in which a negation is looked for
+
+
+@lru_cache(64)
+def copies_asked(prompt: str) -> int:
+    """Return how many copies of a step the user's message asks for, or allows; 0 if it does not."""
+    if len(prompt) > 2 * _MAX_CHARS:
+        prompt = f"{prompt[:_MAX_CHARS]}\n{prompt[-_MAX_CHARS:]}"
+    copies = 0
+    for found in _AGAIN.finditer(prompt):
+        if not _is_negated(prompt, found.start()):
+            copies = PATIENT_COPIES
+    for found in _TIMES.finditer(prompt):
+        if not _is_negated(prompt, found.start()):
+            copies = max(copies, int(found.group(1) or found.group(2)))
+    return min(copies, _MAX_COPIES)
+
+
+def _is_negated(prompt: str, at: int) -> bool:
+    return _NEGATED.search(prompt[max(0, at - _BEFORE) : at]) is not None

@@ -1,0 +1,251 @@
+"""The steps of an agent in the messages of a request: chat, Anthropic's Messages, OpenAI's Responses.
+
+A form is told by the messages themselves. What none of the APIs has is passed over.
+"""
+
+import re
+from typing import Any, Final
+
+from dedup.answer.agent_loops.notices import is_notice, without_notices
+from dedup.answer.agent_loops.scan import LoopScan
+from dedup.answer.agent_loops.steps import Call, Step
+from dedup.lenient_json import write_json
+
+Json = dict[str, Any]
+
+_RESULT_SUFFIX: Final = "_call_output"  # of items of a response
+_CALL_SUFFIX: Final = "_call"
+# Messages that harnesses send in the user's name.
+_TAGGED: Final = re.compile(r"\A\s*(?:<[a-z][\w:-]*[ >]|\[[A-Z][A-Z _:-]+\]|\(?System:)")
+_GO_ON: Final = re.compile(
+    r"\b(?:continue|proceed|go on|keep going|carry on|resume|next step|use a tool|tool call"
+    r"|call a tool|did(?: not|n't) (?:use|call|make)|no tool|finish the (?:task|interaction))\b"
+    r"|继续|接着做|下一步|调用工具|使用工具|没有(?:使用|调用)|続けて",
+    re.IGNORECASE,
+)
+_JUST_GO_ON: Final = re.compile(
+    r"\s*(?:please\s+)?(?:continue|proceed|go on|keep going|carry on|resume|继续|请继续|接着)"
+    r"[\s.!。！]*\Z",
+    re.IGNORECASE,
+)
+
+
+class MessageReader:
+    """Reads messages into steps, and feeds those to a scan.
+
+    Args:
+        scan: What takes the steps.
+    """
+
+    def __init__(self, scan: LoopScan) -> None:
+        self.scan = scan
+        self.starts: list[int] = []  # messages with which the last steps began
+        self._step: Step | None = None  # that is being read
+        self._waiting: dict[str, Call] = {}  # its calls without results, by id
+        self._is_response = False  # the step is made of items of a response
+        self._has_results = False
+        self._last_prompt = ""
+
+    def copy(self) -> "MessageReader":
+        """Return a reader, between two steps, in the same state."""
+        reader = MessageReader(self.scan.copy())
+        reader._last_prompt = self._last_prompt
+        return reader
+
+    def read(self, messages: list[Any], start: int, end: int) -> None:
+        """Read the messages from `start` to `end`; `flush` behind the last."""
+        for index in range(start, end):
+            message = messages[index]
+            if isinstance(message, dict):
+                self._read(message, index)
+
+    def flush(self) -> None:
+        """End the step that is being read. One without all its results does not count."""
+        step, self._step = self._step, None
+        if step is None:
+            return
+        self._waiting.clear()
+        if step.is_complete and (step.calls or (step.text and not is_notice(step.text))):
+            self.scan.feed(step)
+
+    def _read(self, message: Json, index: int) -> None:
+        role = message.get("role")
+        if role == "tool":
+            self._take(message.get("tool_call_id"), message.get("content"), is_error=False)
+        elif role == "function":
+            self._take(message.get("name"), message.get("content"), is_error=False)
+        elif role == "assistant":
+            self._read_turn(message, index)
+        elif role == "user":
+            self._read_user(message.get("content"))
+        elif role is None:
+            self._read_item(message, index)
+
+    # A turn of the agent
+
+    def _read_turn(self, message: Json, index: int) -> None:
+        content = message.get("content")
+        is_item = message.get("type") == "message"
+        if is_item and self._is_open_response:
+            self._add_text(_text_of(content))
+            return
+        self._begin(index)
+        self._is_response = is_item
+        calls = message.get("tool_calls")
+        for call in calls if isinstance(calls, list) else ():
+            if isinstance(call, dict):
+                self._call_function(call.get("id"), call.get("function") or call.get("custom"))
+        if isinstance(message.get("function_call"), dict):
+            function = message["function_call"]
+            self._call_function(function.get("name"), function)
+        if isinstance(content, list):
+            self._read_blocks(content)
+        else:
+            self._add_text(_text_of(content))
+
+    def _read_blocks(self, blocks: list[Any]) -> None:
+        for block in blocks:
+            if not isinstance(block, dict):
+                continue
+            kind = block.get("type")
+            if not isinstance(kind, str):
+                continue
+            if kind.endswith("tool_use"):
+                self._call(block.get("id"), block.get("name"), block.get("input"))
+            elif kind.endswith("tool_result"):
+                is_error = bool(block.get("is_error"))
+                self._take(block.get("tool_use_id"), block.get("content"), is_error=is_error)
+            elif isinstance(block.get("text"), str):
+                self._add_text(block["text"])
+
+    def _read_item(self, item: Json, index: int) -> None:
+        kind = item.get("type")
+        if not isinstance(kind, str):
+            return
+        if kind.endswith(_RESULT_SUFFIX):
+            is_error = item.get("status") == "failed"
+            self._take(item.get("call_id"), item.get("output"), is_error=is_error)
+        elif kind.endswith(_CALL_SUFFIX):
+            self._begin_item(index)
+            name, given = item.get("name"), _input_of(item)
+            self._call(item.get("call_id") or item.get("id"), name or kind, given)
+            if "output" in item or "error" in item or kind in ("web_search_call",):
+                output = item.get("error") or item.get("output")
+                key = item.get("call_id") or item.get("id")
+                self._take(key, output, is_error=bool(item.get("error")))
+        elif kind == "reasoning":
+            self._begin_item(index)
+        elif isinstance(item.get("content"), str) and kind == "message":
+            self._begin(index)
+
+    @property
+    def _is_open_response(self) -> bool:
+        """Return whether another item may belong to the step that is being read."""
+        step = self._step
+        if step is None or not self._is_response or self._has_results:
+            return False
+        return bool(step.calls) or not step.text
+
+    def _begin_item(self, index: int) -> None:
+        """Begin a step with an item, unless it belongs to the one that is being read."""
+        step = self._step
+        if step is not None and self._is_response and not self._has_results:
+            return
+        self._begin(index)
+        self._is_response = True
+
+    def _begin(self, index: int) -> None:
+        self.flush()
+        self._step = Step([], "", index)
+        self._is_response = self._has_results = False
+        self.starts.append(index)
+        if len(self.starts) > 8:
+            del self.starts[0]
+
+    def _call_function(self, call_id: object, function: object) -> None:
+        if isinstance(function, dict):
+            arguments = function.get("arguments", function.get("input"))
+            self._call(call_id, function.get("name"), arguments)
+
+    def _call(self, call_id: object, name: object, arguments: Any) -> None:
+        if self._step is None:
+            return
+        call = Call(str(name), arguments if arguments is not None else "", has_result=False)
+        self._step.calls.append(call)
+        self._waiting[str(call_id)] = call
+
+    def _add_text(self, text: str) -> None:
+        if self._step is not None and text:
+            self._step.text += text
+
+    def _take(self, call_id: object, content: Any, *, is_error: bool) -> None:
+        """Take the result of a call."""
+        call = self._waiting.pop(str(call_id), None)
+        if call is None:
+            return
+        self._has_results = True
+        call.result = without_notices(_text_of(content))
+        call.is_error = is_error
+        call.has_result = True
+
+    # The user
+
+    def _read_user(self, content: Any) -> None:
+        has_results = False
+        texts: list[str] = []
+        if isinstance(content, str):
+            texts.append(content)
+        for part in content if isinstance(content, list) else ():
+            if not isinstance(part, dict):
+                continue
+            kind = part.get("type")
+            if isinstance(kind, str) and kind.endswith("tool_result"):
+                has_results = True
+                is_error = bool(part.get("is_error"))
+                self._take(part.get("tool_use_id"), part.get("content"), is_error=is_error)
+            elif isinstance(part.get("text"), str):
+                texts.append(part["text"])
+            elif isinstance(kind, str) and not has_results:
+                texts.append(kind)  # an image, say
+        prompt = without_notices("\n".join([text for text in texts if not _TAGGED.match(text)]))
+        prompt = prompt.strip()
+        if prompt and not self._is_automatic(prompt, has_results=has_results):
+            self.flush()
+            self.scan.reset(prompt)
+
+    def _is_automatic(self, prompt: str, *, has_results: bool) -> bool:
+        """Return whether a harness, and no person, has sent a prompt."""
+        last, self._last_prompt = self._last_prompt, prompt
+        if _JUST_GO_ON.match(prompt):
+            return True
+        if prompt != last:
+            return False
+        is_beside_results = has_results or self._has_results
+        return is_beside_results or _GO_ON.search(prompt) is not None
+
+
+def _input_of(item: Json) -> Any:
+    """Return the arguments of a call that is an item of a response."""
+    for name in ("arguments", "input", "action", "operation", "queries", "code"):
+        if item.get(name) is not None:
+            return item[name]
+    return ""
+
+
+def _text_of(content: Any) -> str:
+    """Return the text of a message or a result; of other content, its JSON."""
+    if isinstance(content, str):
+        return content
+    if content is None:
+        return ""
+    if isinstance(content, list):
+        texts: list[str] = []
+        for part in content:
+            text = part.get("text") if isinstance(part, dict) else part
+            texts.append(text if isinstance(text, str) else _json(part))
+        return "\n".join(texts)
+    return _json(content)
+
+
+def _json(value: Any) -> str:
+    return write_json(value).decode("utf-8", "replace")

@@ -1,0 +1,198 @@
+"""Search for a cycle of steps at the end of an agent's history, one step after the other.
+
+A step that is like the one `p` steps before it continues a run of period `p`. A run that is long
+enough is a loop. The state is the last steps and a counter for each period, so that each new step
+costs the same.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from dedup.answer.agent_loops.asked import PATIENT_COPIES, copies_asked
+from dedup.answer.agent_loops.likeness import (
+    EXACT,
+    FAILURE,
+    NEAR,
+    UNLIKE,
+    likeness,
+    likeness_of_next,
+)
+from dedup.answer.agent_loops.outcome import is_patient
+from dedup.answer.agent_loops.steps import Call, Step
+
+LoopKind = Literal["exact", "near", "failure", "message"]
+
+MAX_CYCLE: Final = 4
+_MIN_STEPS: Final = 4
+_MIN_COPIES: Final = 3
+_HOPELESS_STEPS: Final = 8  # of failures: then the next call is not awaited
+_KINDS: Final[dict[int, LoopKind]] = {EXACT: "exact", NEAR: "near", FAILURE: "failure"}
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLoop:
+    """A loop that an agent is in.
+
+    Args:
+        kind: `exact`: the same calls with the same results. `near`: their arguments are worded
+            anew. `failure`: calls that fail alike, whatever their arguments. `message`: turns
+            without calls that say the same.
+        cycle: Steps of one copy, 1 to 4.
+        from_step: Number of the first step of the loop, from 0 on, among all turns of the agent.
+        steps: Steps in the loop.
+        tokens: An estimate of the tokens of these steps.
+        last_tokens: The same, of the last step.
+        next_steps: The step that would be the next one; of failures, all those that failed last.
+    """
+
+    kind: LoopKind
+    cycle: int
+    from_step: int
+    steps: int
+    tokens: int
+    last_tokens: int
+    next_steps: tuple[Step, ...]
+
+    @property
+    def copies(self) -> int:
+        """Return how often the cycle has been made in full."""
+        return self.steps // self.cycle
+
+    def is_repeated_by(self, calls: list[Call], text: str = "") -> bool:
+        """Return whether the agent's next turn goes on with the loop.
+
+        Args:
+            calls: The calls of the turn, which have no results yet.
+            text: What it says.
+        """
+        if self.kind == "message":
+            return not calls and likeness(Step([], text), self.next_steps[0]) != UNLIKE
+        if self.kind == "failure" and self.steps >= _HOPELESS_STEPS:
+            names = {call.name for step in self.next_steps for call in step.calls}
+            return bool(calls) and all(call.name in names for call in calls)
+        return any(likeness_of_next(calls, step) != UNLIKE for step in self.next_steps)
+
+    def report(self) -> dict[str, str | int]:
+        """Return the fields that are shown to clients and in logs."""
+        return {
+            "kind": self.kind,
+            "cycle": self.cycle,
+            "from_step": self.from_step,
+            "steps": self.steps,
+            "tokens": self.tokens,
+        }
+
+
+class LoopScan:
+    """The steps since the last message of a user, and whether they end in a loop.
+
+    Args:
+        repeatable: Tools that are meant to be called again and again. A step that calls one of them
+            is in no loop.
+    """
+
+    def __init__(self, repeatable: Collection[str] = ()) -> None:
+        self._repeatable = frozenset(repeatable)
+        self._prompt = ""
+        self._num_steps = 0
+        self._tokens = 0
+        self._last: list[Step] = []  # the last `MAX_CYCLE`, the newest at the end
+        self._last_tokens: list[int] = []
+        self._found = [UNLIKE] * (MAX_CYCLE + 1)  # the last step's likeness, by period
+        self._runs = [0] * (MAX_CYCLE + 1)  # steps like the one a period before, by period
+        self._grades = [EXACT] * (MAX_CYCLE + 1)  # the weakest likeness in each run
+        self._starts = [0] * (MAX_CYCLE + 1)  # tokens before each run
+
+    def copy(self) -> "LoopScan":
+        """Return a scan in the same state."""
+        scan = LoopScan(self._repeatable)
+        scan._prompt = self._prompt
+        scan._num_steps, scan._tokens = self._num_steps, self._tokens
+        scan._last, scan._last_tokens = list(self._last), list(self._last_tokens)
+        scan._found = list(self._found)
+        scan._runs, scan._grades = list(self._runs), list(self._grades)
+        scan._starts = list(self._starts)
+        return scan
+
+    def feed(self, step: Step) -> None:
+        """Take the next step of the agent, with all its results."""
+        tokens = step.num_tokens
+        self._num_steps += 1
+        if any(call.name in self._repeatable for call in step.calls):
+            self._forget()
+            self._tokens += tokens
+            return
+        last = self._last
+        before = self._found
+        self._found = [UNLIKE] * (MAX_CYCLE + 1)
+        for period in range(1, len(last) + 1):
+            if period > 1 and self._found[1] == EXACT:
+                found = before[period - 1]  # the step is the last one once more
+            else:
+                found = likeness(step, last[-period])
+            self._found[period] = found
+        for period in range(1, MAX_CYCLE + 1):
+            found = self._found[period]
+            if found == UNLIKE:
+                self._runs[period] = 0
+                continue
+            if not self._runs[period]:
+                self._grades[period] = EXACT
+                self._starts[period] = self._tokens - sum(self._last_tokens[-period:])
+            self._runs[period] += 1
+            self._grades[period] = min(self._grades[period], found)
+        last.append(step)
+        self._last_tokens.append(tokens)
+        self._tokens += tokens
+        if len(last) > MAX_CYCLE:
+            del last[0]
+            del self._last_tokens[0]
+
+    def reset(self, prompt: str = "") -> None:
+        """Begin anew: a user has spoken. Steps are numbered on."""
+        self._prompt = prompt
+        self._forget()
+
+    @property
+    def loop(self) -> AgentLoop | None:
+        """Return the loop that the steps end in; None if they end in none."""
+        for period in range(1, MAX_CYCLE + 1):
+            steps = self._runs[period] + period
+            if not self._runs[period] or steps < max(_MIN_STEPS, _MIN_COPIES * period):
+                continue
+            if steps <= self._copies_allowed(period) * period:
+                continue
+            return self._loop_of(period, steps)
+        return None
+
+    def _copies_allowed(self, period: int) -> int:
+        """Return how many copies of a cycle may be meant."""
+        asked = copies_asked(self._prompt)
+        return max(asked, PATIENT_COPIES) if self._is_patient(period) else asked
+
+    def _is_patient(self, period: int) -> bool:
+        return any(is_patient(step) for step in self._last[-period:])
+
+    def _loop_of(self, period: int, steps: int) -> AgentLoop:
+        kind = _KINDS[self._grades[period]]
+        following: tuple[Step, ...] = (self._last[-period],)
+        if not any(step.calls for step in self._last[-period:]):
+            kind = "message"
+        elif kind == "failure":
+            following = tuple(self._last[-max(period, min(steps, MAX_CYCLE)) :])
+        return AgentLoop(
+            kind,
+            period,
+            self._num_steps - steps,
+            steps,
+            self._tokens - self._starts[period],
+            self._last_tokens[-1],
+            following,
+        )
+
+    def _forget(self) -> None:
+        self._last.clear()
+        self._last_tokens.clear()
+        self._found = [UNLIKE] * (MAX_CYCLE + 1)
+        self._runs = [0] * (MAX_CYCLE + 1)

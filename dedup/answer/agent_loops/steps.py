@@ -1,0 +1,102 @@
+"""A step of an agent: the calls of one turn, with their results."""
+
+from typing import Any, Final
+
+from dedup.answer.usage import estimate_tokens
+from dedup.lenient_json import read_json
+
+_UNREAD: Final = object()
+
+
+class Call:
+    """A tool call and its result.
+
+    Args:
+        name: The tool.
+        arguments: JSON, or what it decodes to.
+        result: The result's text.
+        is_error: The result is marked as an error.
+        has_result: The result has come.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Any,
+        result: str = "",
+        *,
+        is_error: bool = False,
+        has_result: bool = True,
+    ) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.result = result
+        self.is_error = is_error
+        self.has_result = has_result
+        self._values: Any = _UNREAD
+        self.spans: list[tuple[int, int, str]] | None = None  # volatile values in the result
+        self.error: str | None = None  # see `outcome.error_of`, once it has been asked
+
+    @property
+    def values(self) -> Any:
+        """Return the decoded arguments; the text itself, stripped, where it is not JSON."""
+        if self._values is _UNREAD:
+            self._values = _decoded(self.arguments)
+        return self._values
+
+
+class Step:
+    """The calls that an agent makes in one turn, or what it says in a turn without calls.
+
+    Args:
+        calls: The calls. All of a parallel batch are one step.
+        text: What the agent says beside them.
+        start: Index of its first message.
+    """
+
+    def __init__(self, calls: list[Call], text: str = "", start: int = 0) -> None:
+        self.calls = calls
+        self.text = text
+        self.start = start
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether every call has its result."""
+        return all(call.has_result for call in self.calls)
+
+    @property
+    def num_tokens(self) -> int:
+        """Return an estimate of the step's tokens: its text, arguments and results."""
+        size = _num_bytes(self.text)
+        for call in self.calls:
+            arguments = call.arguments
+            size += len(call.name) + _num_bytes(call.result)
+            size += _num_bytes(arguments if isinstance(arguments, str) else str(arguments))
+        return estimate_tokens(size)
+
+    def sorted_calls(self) -> list[Call]:
+        """Return the calls in an order that does not depend on the model's."""
+        if len(self.calls) < 2:
+            return self.calls
+        return sorted(self.calls, key=_order)
+
+
+def _order(call: Call) -> tuple[str, str]:
+    arguments = call.arguments
+    return call.name, arguments if isinstance(arguments, str) else repr(arguments)
+
+
+def _decoded(arguments: Any) -> Any:
+    if not isinstance(arguments, str):
+        return arguments
+    text = arguments.strip()
+    if not text:
+        return {}
+    try:
+        return read_json(text.encode("utf-8", "surrogatepass"))
+    except ValueError:
+        return text
+
+
+def _num_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,226 @@
+"""Comparison of results whose times, ids, durations and counters differ.
+
+The texts are compared from one difference to the next, so that equal stretches cost a comparison
+of memory. A difference is volatile if both texts have a value of the same kind there.
+"""
+
+import re
+from typing import Final
+
+_MAX_DIFFERENCES: Final = 64
+_BEHIND: Final = 48  # characters before a value that may name it
+
+_MONTH: Final = r"(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec)[a-z]*"
+_DAY: Final = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*"
+_ZONE: Final = r"(?:\s?(?:Z|UTC|GMT|[+-]\d\d:?\d\d))?"
+_UNIT: Final = (
+    r"(?:ns|µs|μs|us|ms|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?"
+    r"|毫秒|微秒|秒钟?|分钟|小时|天|ミリ秒|時間)"
+)
+# Values that differ from call to call although nothing happened, by kind.
+_VALUE: Final = re.compile(
+    rf"(?P<time>(?:{_DAY},?\s+)?(?:\d{{4}}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{{4}}"
+    rf"|{_MONTH}\s+\d\d?,?\s+\d{{4}}|\d\d?\s+{_MONTH}\s+\d{{4}}|{_MONTH}\s+\d\d?"
+    rf"|\d{{4}}年\d\d?月\d\d?日)"
+    rf"(?:[T\s,]+(?:上午|下午)?\d\d?[:時时点]\d\d(?:[:分]\d\d秒?(?:[.,]\d+)?)?{_ZONE})?)"
+    rf"|(?P<clock>\d\d?:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?[ap]\.?m\.?)?{_ZONE}(?!\w)"
+    r"|\d\d?[时点時]\d\d?分?(?:\d\d?秒)?)"
+    r"|(?P<epoch>1[5-9]\d{8}(?:\d{3}|\d{6}|\d{9}|\.\d+)?(?!\w))"
+    rf"|(?P<duration>(?:\d+(?:\.\d+)?\s?{_UNIT}\s?)+(?![A-Za-z0-9%/]))"
+    r"|(?P<address>0x[0-9a-f]{4,}(?!\w))"
+    r"|(?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?!\w))"
+    r"|(?P<hex>(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,64}(?!\w))"
+    r"|(?P<id>(?=[\w-]*\d)(?=[\d_-]*[a-z])(?:[a-z]{2,12}[_-][a-z0-9]{5,}|[a-z0-9]{8,})"
+    r"(?:[_-][a-z0-9]+)*(?!\w))",
+    re.IGNORECASE | re.ASCII,
+)
+_NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
+_NAMED: Final = "named"
+_TOKEN: Final = re.compile(r"(?:\d+(?:[.,]\d+)*|(?=[A-Za-z_-]*\d)[\w-]+)(?!\w)")
+_NAME: Final = re.compile(r"[A-Za-z_]+\Z|[\u4e00-\u9fff]+\Z")
+# Words that name a value which differs although nothing happened, at the end of its name.
+_OF_IDS: Final = re.compile(
+    r"(?:\A|_|(?<=[a-z])(?=[A-Z]))(?:id|uuid|guid|nonce|etag|timestamp|time|date|at|ts|elapsed"
+    r"|duration|took|latency|uptime|seq|sequence|token|cursor|session|trace|span|pid|port|attempts?"
+    r"|retr(?:y|ies)|tr(?:y|ies)|requests?|calls?|iterations?|invocations?|hits|views|visits"
+    r"|request_count|call_count|counter)\Z"
+    r"|(?:耗时|用时|时间|时间戳|编号|序号|请求号?|会话|尝试|次数)\Z",
+    re.IGNORECASE,
+)
+_COUNTED: Final = re.compile(
+    r"\s?(?:times?\b|attempts?\b|retr(?:y|ies)\b|requests?\b|calls?\b|次|回)"
+    r"|(?:st|nd|rd|th)\s(?:time|attempt|try|call|request)",
+    re.IGNORECASE,
+)
+_OF_TOTAL: Final = re.compile(r"\s?(?:%|/\s?\d|of\s\d|out\sof)")  # progress
+_HAS_DIGIT: Final = re.compile(r"[^\s\"]*\d")
+_BEFORE_VALUE: Final = " \t\n\"'`()[]{}<>|,;=#"
+_BETWEEN: Final = " \t:=#\"'`(["
+_LETTERS: Final = re.compile(r"[A-Za-z]+")
+_MIXED: Final = re.compile(r"(?:[A-Za-z]+\d+){2}|(?:\d+[A-Za-z]+){2}|[A-Za-z]\d+[A-Za-z]\w*\d")
+
+
+Span = tuple[int, int, str]  # start and end of a volatile value, and its kind
+
+
+def differ_only_in_volatile(one: str, other: str) -> bool:
+    """Return whether two texts are the same but for times, ids, durations and counters."""
+    return one == other or _spans(one, other) is not None
+
+
+def spans_if_alike(one: str, other: str, known: "list[Span] | None") -> "list[Span] | None":
+    """Return the volatile values of a text that is otherwise like another; None if it is not.
+
+    Args:
+        known: The values in `other`, from its own comparison with an earlier text. Where only they
+            differ again, the texts are not searched for differences.
+    """
+    if one == other:
+        return known or []
+    spans = _same_spans(one, other, known) if known else None
+    return spans if spans is not None else _spans(one, other)
+
+
+def _spans(one: str, other: str) -> list[Span] | None:
+    spans: list[Span] = []
+    at, other_at = 0, 0
+    for _ in range(_MAX_DIFFERENCES):
+        size = _common(one, at, other, other_at)
+        at += size
+        other_at += size
+        if at == len(one) and other_at == len(other):
+            return spans
+        found = _volatile_at(one, at, other, other_at)
+        if found is None:
+            return None
+        span, other_at = found
+        spans.append(span)
+        at = span[1]
+    return None
+
+
+def _same_spans(one: str, other: str, known: list[Span]) -> list[Span] | None:
+    """Return the values of `one` at the places where `other` has some; None if it has not."""
+    spans: list[Span] = []
+    at, other_at = 0, 0
+    for start, end, kind in known:
+        if start < other_at or not one.startswith(other[other_at:start], at):
+            return None
+        at += start - other_at
+        found = (_TOKEN if kind == _NAMED else _VALUE).match(one, at)
+        if found is None or (kind != _NAMED and found.lastgroup != kind):
+            return None
+        spans.append((at, found.end(), kind))
+        at, other_at = found.end(), end
+    return spans if one[at:] == other[other_at:] else None
+
+
+def _common(one: str, at: int, other: str, other_at: int) -> int:
+    """Return the length of the common text from two offsets on."""
+    longest = min(len(one) - at, len(other) - other_at)
+    size, step = 0, 16
+    while step:  # ever longer stretches as long as they are equal, then shorter ones
+        end = size + step
+        if end <= longest and one[at + size : at + end] == other[other_at + size : other_at + end]:
+            size = end
+            step *= 2
+        elif step == 1:
+            return size
+        elif end > longest:
+            step = min(step // 2, longest - size)
+        else:
+            return size + _within(one, at + size, other, other_at + size, step)
+    return size
+
+
+def _within(one: str, at: int, other: str, other_at: int, size: int) -> int:
+    """Return the length of the common text of two stretches of `size` that differ."""
+    low, high = 0, size  # the first `low` are equal, the first `high` are not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if one[at + low : at + middle] == other[other_at + low : other_at + middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _volatile_at(one: str, at: int, other: str, other_at: int) -> tuple[Span, int] | None:
+    """Return the volatile value of one text that differs, and where that of the other ends."""
+    start = _value_start(one, at)
+    found = _values_at(one, start, at, other, other_at)
+    if found is None and _HAS_DIGIT.match(one, start):
+        while found is None and start < at:
+            start = _next_start(one, start, at)
+            found = _values_at(one, start, at, other, other_at)
+    return found
+
+
+def _values_at(one: str, start: int, at: int, other: str, other_at: int) -> tuple[Span, int] | None:
+    """Return two volatile values of a kind that begin equally far before a difference."""
+    other_start = other_at - (at - start)
+    if other_start < 0:
+        return None
+    found, there = _VALUE.match(one, start), _VALUE.match(other, other_start)
+    if found is not None and there is not None and found.lastgroup == there.lastgroup:
+        is_value = found.lastgroup != "id" or _are_ids(found.group(), there.group())
+        if is_value and found.end() >= at and there.end() >= other_at:
+            return (start, found.end(), str(found.lastgroup)), there.end()
+    ends = _named(one, start, other, other_start)
+    if ends is None or ends[0] < at or ends[1] < other_at:
+        return None
+    return (start, ends[0], _NAMED), ends[1]
+
+
+def _value_start(text: str, at: int) -> int:
+    """Return where the word begins that stands at `at`."""
+    start = at
+    least = max(0, at - 40)
+    while start > least and text[start - 1] not in _BEFORE_VALUE:
+        start -= 1
+    return start
+
+
+def _next_start(text: str, start: int, at: int) -> int:
+    """Return the next place in a word at which a value may begin; behind `at` if there is none."""
+    position = start + 1
+    while position <= at:
+        is_boundary = not text[position - 1].isalnum()
+        if is_boundary or (
+            text[position : position + 1].isdigit() and not text[position - 1].isdigit()
+        ):
+            return position
+        position += 1
+    return position
+
+
+def _named(one: str, start: int, other: str, other_start: int) -> tuple[int, int] | None:
+    """Return where two values end that a word before or behind them makes counters or ids."""
+    found, there = _NUMBER.match(one, start), _NUMBER.match(other, other_start)
+    if found is not None and there is not None:
+        if _OF_TOTAL.match(one, found.end()):
+            return None
+        if _COUNTED.match(one, found.end()) and _COUNTED.match(other, there.end()):
+            return found.end(), there.end()
+    found, there = _TOKEN.match(one, start), _TOKEN.match(other, other_start)
+    if found is None or there is None:
+        return None
+    before = one[max(0, start - _BEHIND) : start].rstrip(_BETWEEN)
+    name = _NAME.search(before, max(0, len(before) - 24))
+    return (found.end(), there.end()) if name and _OF_IDS.search(name.group()) else None
+
+
+def _are_ids(one: str, other: str) -> bool:
+    """Return whether two values are ids of one kind, as `req_8fk2a9` and `req_91xq3z` are.
+
+    They have one length and one prefix, and letters and digits are mixed: `chapter12` is a name.
+    """
+    if len(one) != len(other) or _prefix(one) != _prefix(other):
+        return False
+    return bool(_MIXED.search(one) and _MIXED.search(other))
+
+
+def _prefix(text: str) -> str:
+    found = _LETTERS.match(text)
+    end = found.end() if found else 0
+    return text[:end] if text[end : end + 1] in ("_", "-") else ""
