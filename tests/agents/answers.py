@@ -70,8 +70,8 @@ def read(api: Api, stream: bool, raw: bytes) -> Got:
         events.pop()
     parsed = [json.loads(event) for event in events]
     for event in parsed:
-        if event.get("error"):
-            got.error = event["error"]["message"]
+        if event.get("error") or event.get("type") == "error":
+            got.error = (event.get("error") or event)["message"]
             return got
     if api == "chat":
         assert is_done, "no [DONE]"

@@ -65,6 +65,7 @@ class Model:
         ends: Whether it answers behind its last round, as a model does that is not in a loop.
         thinks: Whether it reasons before each answer.
         says: What it says before each round of calls.
+        instead: The call that it makes when it heeds a notice, before it answers.
     """
 
     rounds: tuple[tuple[Call, ...], ...] = ((LOOK_UP,),)
@@ -72,12 +73,15 @@ class Model:
     ends: bool = False
     thinks: bool = False
     says: str = ""
+    instead: Call | None = None
 
     def answer(self, conversation: Conversation) -> Answer:
         thought = THOUGHT if self.thinks else ""
         if conversation.num_questions > 1:
             return Answer(WELCOME, thought=thought)
         if self._is_stopped(conversation):
+            if self.instead and conversation.may_call and conversation.has_notice:
+                return Answer(calls=(self.instead,), thought=thought)
             return Answer(FINAL, thought=thought)
         calls = self.rounds[conversation.num_rounds % len(self.rounds)]
         return Answer(self.says, calls, thought)
@@ -87,7 +91,7 @@ class Model:
             return True
         if self.heeds == "nothing":
             return False
-        if not conversation.may_call:
+        if not conversation.may_call or (self.instead and NO_HITS in conversation.results):
             return True
         return self.heeds == "notice" and conversation.has_notice
 
@@ -112,7 +116,9 @@ LOOPING = {
     "alternates": Model(((LOOK_UP,), (SEARCH,))),
     "parallel": Model(((LOOK_UP, SEARCH),)),
     "reasons": Model(thinks=True),
+    "reasons-on": Model(thinks=True, heeds="choice"),
     "talks": Model(says=SAYING),
+    "changes": Model(instead=SEARCH),
 }
 HEALTHY = {  # in none of them does a call repeat with its result and no other call between
     "tries": Model(_cities(), ends=True),

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.agents.answers import CALL_STOPS, STOPS
-from tests.agents.histories import request
 from tests.agents.client import ask
+from tests.agents.histories import request
 from tests.agents.messages import signature_of
 from tests.agents.models import FINAL, LOOK_UP, LOOPING, SEARCH, THOUGHT
 from tests.agents.upstream import PATHS, AgentUpstream, Api, agent_upstream
@@ -60,7 +60,8 @@ def test_a_model_loops_until_what_it_heeds_is_there(
     assert choice.stop == CALL_STOPS[api]
     assert choice.text == model.says
     nudged = ask(upstream.url, api, with_notice(body, api)).got.only
-    assert (nudged.text == FINAL) is (model.heeds == "notice")
+    assert (nudged.text == FINAL) is (model.heeds == "notice" and not model.instead)
+    assert (nudged.calls == choice.calls) is (model.heeds != "notice")
     none = {"type": "none"} if api == "messages" else "none"
     forbidden = ask(upstream.url, api, {**body, "tool_choice": none}).got.only
     assert (forbidden.text == FINAL) is (model.heeds != "nothing")

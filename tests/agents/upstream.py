@@ -29,7 +29,8 @@ PATHS: dict[Api, str] = {
     "messages": "/v1/messages",
 }
 CODECS: dict[Api, ModuleType] = {"chat": chat, "responses": responses, "messages": messages}
-SLOW_SECONDS = 0.1
+SLOW_SECONDS = 0.1  # between the pieces of a stream
+PIECES_OF_WHOLE = 8
 
 
 @dataclass
@@ -122,14 +123,30 @@ class AgentUpstream:
             return await self._stream(request, events, received.api, fault)
         whole = codec.whole(received.answer, body, self._ids)
         self._record(whole)
-        if fault == "break":
-            assert request.transport
-            request.transport.close()
-        return web.json_response(whole)
+        return await self._whole(request, received, whole, fault)
 
     def _record(self, response: Json | None) -> None:
         if response and "output" in response:
             self._issued.record(response["output"])
+
+    async def _whole(
+        self, request: web.Request, received: Received, whole: Json, fault: Fault | None
+    ) -> web.StreamResponse:
+        if fault == "error":
+            received.status = 500
+            return _refusal(received)
+        if fault == "slow":
+            await asyncio.sleep(SLOW_SECONDS * PIECES_OF_WHOLE)
+        if fault != "break":
+            return web.json_response(whole)
+        data = json.dumps(whole).encode()
+        length = {"Content-Type": "application/json", "Content-Length": str(len(data))}
+        response = web.StreamResponse(headers=length)
+        await response.prepare(request)
+        await response.write(data[: len(data) // 2])
+        assert request.transport
+        request.transport.close()
+        return response
 
     async def _stream(
         self, request: web.Request, events: list[Json], api: Api, fault: Fault | None

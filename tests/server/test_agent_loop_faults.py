@@ -134,6 +134,20 @@ def test_faults_of_the_first_attempt_are_what_they_are_without_rungs(
 
 
 @apis
+@pytest.mark.parametrize("fault", [500, "break", "error"])
+@pytest.mark.parametrize("number", [0, 1], ids=["first", "second"])
+def test_an_attempt_that_fails_does_not_change_how_the_upstream_is_asked(
+    upstream: AgentUpstream, api: Api, fault: Fault, number: int
+) -> None:
+    with proxy(upstream.url, stream_upstream=True) as url:
+        upstream.faults[number] = fault
+        ask(url, api, looping(api, "nudge"))
+        upstream.clear()
+        assert ask(url, api, looping(api, "nudge")).got.only.text == FINAL
+        assert [one.body.get("stream") for one in upstream.received] == [True, True]
+
+
+@apis
 @streamed_or_not
 def test_usage_counts_both_attempts(
     upstream: AgentUpstream, url: str, api: Api, stream: bool

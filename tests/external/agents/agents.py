@@ -62,12 +62,14 @@ class Agent:
     Attributes:
         api: The endpoint that it speaks to.
         limit: The rounds of calls after which it gives up.
+        gives_up: The exception that it then raises; empty if it returns as if it were done.
         run: Fill what is seen of a run; its exceptions are the agent's.
     """
 
     name: str
     api: Api
     limit: int
+    gives_up: str
     run: "Callable[[Seen, str, str, bool], None]"
 
 
@@ -274,8 +276,6 @@ def _tool_runner(seen: Seen, url: str, model: str, stream: bool) -> None:
         message: Any = None
         for message in _messages_of(runner, stream):
             _note_message(seen, message)
-        if message.stop_reason == "tool_use":  # it ends so at its limit, without an exception
-            raise RoundLimitError
         seen.text, seen.stop = _text_of(message), str(message.stop_reason)
 
 
@@ -284,14 +284,14 @@ def _messages_of(runner: Any, stream: bool) -> Iterable[Any]:
         yield one.get_final_message() if stream else one
 
 
+SDK = (agents.run.DEFAULT_MAX_TURNS, "MaxTurnsExceeded")
+GRAPH = (MAX_ROUNDS, "GraphRecursionError")
 AGENTS = (
-    Agent("OpenAI Agents SDK, chat", "chat", agents.run.DEFAULT_MAX_TURNS, _sdk_chat),
-    Agent(
-        "OpenAI Agents SDK, Responses", "responses", agents.run.DEFAULT_MAX_TURNS, _sdk_responses
-    ),
-    Agent("LangChain `ChatOpenAI`", "chat", MAX_ROUNDS, _langchain_chat),
-    Agent("LangChain `ChatOpenAI`, Responses", "responses", MAX_ROUNDS, _langchain_responses),
-    Agent("LangChain `ChatAnthropic`", "messages", MAX_ROUNDS, _langchain_anthropic),
-    Agent("`anthropic`, loop by hand", "messages", MAX_ROUNDS, _by_hand),
-    Agent("`anthropic`, `tool_runner`", "messages", MAX_ROUNDS, _tool_runner),
+    Agent("OpenAI Agents SDK, chat", "chat", *SDK, _sdk_chat),
+    Agent("OpenAI Agents SDK, Responses", "responses", *SDK, _sdk_responses),
+    Agent("LangChain `ChatOpenAI`", "chat", *GRAPH, _langchain_chat),
+    Agent("LangChain `ChatOpenAI`, Responses", "responses", *GRAPH, _langchain_responses),
+    Agent("LangChain `ChatAnthropic`", "messages", *GRAPH, _langchain_anthropic),
+    Agent("`anthropic`, loop by hand", "messages", MAX_ROUNDS, "RoundLimitError", _by_hand),
+    Agent("`anthropic`, `tool_runner`", "messages", MAX_ROUNDS, "", _tool_runner),
 )

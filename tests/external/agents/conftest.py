@@ -26,8 +26,7 @@ class Proxies:
     def url(self, rungs: str) -> str:
         """Return the base URL of a proxy that may climb these rungs, `/v1` included."""
         if rungs not in self._urls:
-            flags = ["--agent-loops", rungs] if rungs else []
-            started = serving("--upstream", self._upstream_url, *flags)
+            started = serving("--upstream", self._upstream_url, agent_loops=rungs)
             self._urls[rungs] = self._stack.enter_context(started) + "/v1"
         return self._urls[rungs]
 
