@@ -69,7 +69,8 @@ def test_a_loop_ends_on_the_rung_that_its_model_heeds(
         return
     assert seen.error == ""
     instead = [model.instead] if model.instead and rung == "nudge" else []
-    assert seen.tools.calls == [*calls_up_to_the_rungs(model), *instead]
+    calls = [*calls_up_to_the_rungs(model), *instead]
+    assert sorted(seen.tools.calls) == sorted(calls)  # parallel calls run in threads
     if rung == "stop":
         assert seen.text.strip()
         assert FINAL not in seen.text
