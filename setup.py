@@ -45,7 +45,16 @@ TEXT = [
     "loops/tokens",
 ]
 ANSWER = ["answer", "channel", "frame", "report", "usage"]
-AGENT_LOOPS = ["likeness", "outcome", "reading", "scan", "steps", "volatile"]
+AGENT_LOOPS = [
+    "arguments",
+    "likeness",
+    "outcome",
+    "reading",
+    "scan",
+    "steps",
+    "volatile",
+    "wording",
+]
 SERVER = [
     "completion",
     "http/chunked",

@@ -1,9 +1,10 @@
 """Builds the documentation and runs its snippets: what the README and docs/ show must work, and their tables must be those of the code.
 
 Commands that end by themselves run in a shell, in a folder with the files that the pages name, with one real server (the demo model) and
-one proxy in front of it in the place of the addresses that the pages name. `make`, `pip` and benchmarks are checked for their names
-and flags. A block behind `<!-- not run: REASON -->` is checked so too. A `text` block right behind a snippet is what it prints; `...`
-stands for anything. After a change of the code, UPDATE_DOCS=1 writes the tables anew.
+one proxy in front of it in the place of the addresses that the pages name; the page on agents asks a proxy in front of a scripted model.
+`make`, `pip` and benchmarks are checked for their names and flags. A block behind `<!-- not run: REASON -->` is checked so too. A `text`
+block right behind a snippet is what it prints; `...` stands for anything. After a change of the code, UPDATE_DOCS=1 writes the tables
+anew.
 """
 
 import contextlib
@@ -33,7 +34,9 @@ import dedup
 from dedup.cli import main as dedup_command
 from dedup_server.settings import Settings, UpstreamSettings, load
 from tests.demo_server import clean_environment, serving
+from tests.docs_agents import SearchingUpstream, transcripts
 from tests.docs_snippets import ROOT, Snippet, commands_of, inline_commands, snippets
+from tests.server.mock_upstream import upstream
 
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -63,17 +66,19 @@ sys.stdout.write(answer.read().decode())
 class Workshop:
     """A folder with the files that the pages name, and the servers that they ask."""
 
-    def __init__(self, folder: Path, server: str, proxy: str) -> None:
+    def __init__(self, folder: Path, server: str, proxy: str, agents: str) -> None:
         self.folder = folder
         self.server = server
         self.proxy = proxy
+        self.agents = agents
         self.printed: dict[str, str] = {}  # by command: pages share some
         self.namespaces: dict[str, dict[str, Any]] = {}
 
     def addressed(self, text: str, page: str) -> str:
         """Put the addresses of the real servers in the place of those that a page names."""
-        server, proxy = (url.removeprefix("http://") for url in (self.server, self.proxy))
-        own = proxy if page == "docs/guides/proxy.md" else server
+        urls = (self.server, self.proxy, self.agents)
+        server, proxy, agents = (url.removeprefix("http://") for url in urls)
+        own = {"docs/guides/proxy.md": proxy, "docs/guides/agents.md": agents}.get(page, server)
         return ADDRESSES.sub(lambda found: proxy if found[0].endswith(":8001") else own, text)
 
     def shell(self, command: str, page: str) -> str:
@@ -129,6 +134,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     request = {"prompt": "Tell me of the river."}
     incident = {"request": request, "kept": once, "looped": once * 3, "healed": "Then it rained."}
     (folder / "loops.jsonl").write_text(json.dumps(incident) + "\n")
+    (folder / "transcripts.jsonl").write_text(transcripts())
     demo_model = ROOT / "server" / "dedup_server" / "demo_model"
     for name, target in {
         "server": ROOT / "server",
@@ -147,8 +153,14 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # faster for a small model
     aliases = '{"base": "demo"}'
-    with serving() as server, serving("--upstream", server, aliases=aliases) as proxy:
-        yield Workshop(folder, server, proxy)
+    model = SearchingUpstream()
+    with (
+        serving() as server,
+        serving("--upstream", server, aliases=aliases) as proxy,
+        upstream(model),
+        serving("--upstream", model.url, "--agent-loops", "nudge,answer,stop") as agents,
+    ):
+        yield Workshop(folder, server, proxy, agents)
     torch.set_num_threads(num_threads)
 
 

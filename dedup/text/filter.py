@@ -175,22 +175,6 @@ class RepetitionFilter:
             self._end_removal(self.chars_in)
         return self._emit(out, delta)
 
-    def resume(self) -> None:
-        """Go on after a cut: the text fed next replaces the loop.
-
-        The text before the cut still counts. A later loop sets `loop` anew.
-
-        Raises:
-            ValueError: if the text was not cut.
-        """
-        if self._stage != "cut":
-            raise ValueError("resume without a cut: the text goes on as it is")
-        self._stage, self.ended, self.loop = "reading", False, None
-        self._scanner.resume()
-        self._held.start = self.chars_in
-        if self._editor:
-            self._editor.resume(self.chars_in)
-
     def flush(self) -> str:
         """End the text; return the rest of it. A second call returns nothing."""
         if self._stage == "flushed":

@@ -183,6 +183,7 @@ class AgentTurn:
                 return
             if not is_usable:
                 attempt = self._attempts[-2]
+                self.has_recovered = False
                 break
             turn = attempt.turn
             is_first = len(self._attempts) == 1

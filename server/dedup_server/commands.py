@@ -77,6 +77,17 @@ def _require(*extras: str) -> None:
     help="How repetition is handled.  [default: balanced]",
 )
 @click.option(
+    "--agent-loops",
+    metavar="RUNG,...",
+    help="What is done about an agent in a loop: nudge, answer, stop, or several of them."
+    "  [default: it is measured]",
+)
+@click.option(
+    "--repeatable-tools",
+    metavar="TOOL,...",
+    help="Tools that agents may call again and again.",
+)
+@click.option(
     "--workers",
     type=int,
     help="Processes that share the port; needs an upstream.  [default: 1]",

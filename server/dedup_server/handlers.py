@@ -81,10 +81,14 @@ class Service:
         history, options = request.agent_history, request.repetition
         if history is None:
             return None
-        if options is not None and options.repeatable_tools:
-            repeatable = {*self.settings.repeatable_tools, *options.repeatable_tools}
-            return find_loop(history, repeatable=repeatable)
-        return self._loops.find(history)
+        try:
+            if options is not None and options.repeatable_tools:
+                repeatable = {*self.settings.repeatable_tools, *options.repeatable_tools}
+                return find_loop(history, repeatable=repeatable)
+            return self._loops.find(history)
+        except Exception:  # a fault of ours must not cost the client its answer
+            _log.exception("the search for an agent's loop failed")
+            return None
 
 
 class Handler:

@@ -175,6 +175,7 @@ def cells(model: str, now: Scrape, before: Scrape | None) -> dict[str, str]:
     window = Window(model, now, before)
     requests = window.rate("dedup_requests_total")
     loops = {action: window.rate("dedup_loops_total", ("action", action)) for action in _ACTIONS}
+    loops["agents"] = window.rate("dedup_agent_loops_total")
     shown = [f"{action} {rate * 60:.1f}" for action, rate in loops.items() if rate]
     removed = window.total("dedup_removed_chars_total")
     chars = removed + window.total("dedup_output_chars_total")

@@ -42,7 +42,13 @@ NUM_MODELS = 50
 SCRAPE_SECONDS = 1
 STEP_SECONDS = 1
 # Enough for shares to be meaningful: with fewer, no alert fires.
-ASKS = [*ALL_KINDS, *[Ask("loops", stream=False)] * 60, *[Ask("breaks")] * 8]
+ASKS = [
+    *ALL_KINDS,
+    *[Ask("loops", stream=False)] * 60,
+    *[Ask("loops-zh", policy="watch")] * 60,  # a loop that is cut is short
+    *[Ask("breaks")] * 8,
+    *[Ask("calls-for-ever", usage=True, rungs=())] * 60,
+]
 
 pytestmark = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="needs Prometheus: apt-get install prometheus"
@@ -260,8 +266,9 @@ def test_exactly_the_expected_alert_is_pending(prometheus: Prometheus) -> None:
     ]
     assert ("DedupLoopsAboveUsual", "loops") in alerts
     assert ("DedupRemovedTextRises", "loops") in alerts
-    assert ("DedupRepetitionHigh", "loops") in alerts
+    assert ("DedupRepetitionHigh", "loops-zh") in alerts
     assert ("DedupErrorsHigh", "breaks") in alerts
+    assert ("DedupAgentsLoop", "calls-for-ever") in alerts
     assert not any(model in ("plain", "plain-zh") for _, model in alerts)
     assert {name for name, _ in alerts}.isdisjoint(
         {"DedupUpstreamDown", "DedupNotScraped", "DedupFilterFails", "DedupOverheadHigh"}
@@ -269,7 +276,7 @@ def test_exactly_the_expected_alert_is_pending(prometheus: Prometheus) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [".*", "(plain|repeats-zh|loops|heals)"], ids=["all models", "some models"]
+    "model", [".*", "(plain|repeats-zh|loops|heals|calls-again)"], ids=["all models", "some models"]
 )
 @pytest.mark.parametrize(
     ("title", "expression"),

@@ -1,6 +1,7 @@
 """`/` for browsers and other clients, its files, and `/check`."""
 
 import json
+import re
 import socket
 import sys
 import time
@@ -9,14 +10,22 @@ import urllib.request
 from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+import dedup_server.web
 from dedup import FilterConfig, RepetitionFilter, repetition_metrics
+from dedup.answer.agent_loops import find_loop
+from dedup_server.agent_turn import Action
 from dedup_server.checking import MAX_CHARS
+from dedup_server.telemetry import Telemetry
 from tests.server.mock_upstream import LOOP, NOVEL, Upstream, proxy
+from tests.server.traffic import looping_steps
 
+WEB = Path(dedup_server.web.__file__).parent
+SCRIPTS = {path.name: path.read_text("utf-8") for path in sorted(WEB.glob("*.js"))}
+INDEX = (WEB / "index.html").read_text("utf-8")
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
@@ -69,7 +78,11 @@ def test_browsers_get_the_page(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("page.js", "text/javascript"), ("page.css", "text/css"), ("icon.svg", "image/svg+xml")],
+    [
+        *((name, "text/javascript") for name in SCRIPTS),
+        ("page.css", "text/css"),
+        ("icon.svg", "image/svg+xml"),
+    ],
 )
 def test_its_files(url: str, name: str, kind: str) -> None:
     status, headers, _ = get(f"{url}/web/{name}")
@@ -82,6 +95,61 @@ def test_its_files(url: str, name: str, kind: str) -> None:
 )
 def test_nothing_else_is_a_file(url: str, path: str) -> None:
     assert get(url + path)[0] == 404
+
+
+def test_scripts_import_what_is_there() -> None:
+    for name, script in SCRIPTS.items():
+        for names, source in re.findall(r'^import \{ (.+) \} from "\./(.+)";$', script, re.M):
+            exported = re.findall(
+                r"^export (?:async )?(?:function\*?|const|class) (\w+)", SCRIPTS[source], re.M
+            )
+            assert set(names.split(", ")) <= set(exported), name
+
+
+def test_every_text_is_there_in_both_languages() -> None:
+    words = dict(re.findall(r'^  "?([\w.]+)"?: \[(.+?)\],$', SCRIPTS["words.js"], re.M | re.S))
+    asked = re.findall(r'data-t(?:-label)?="([\w.]+)"', INDEX)
+    for script in SCRIPTS.values():
+        asked += re.findall(r'\bt\("([\w.]+)"', script)
+    assert set(asked) <= set(words)
+    for key, texts in words.items():
+        assert len(json.loads(f"[{texts.strip().rstrip(',')}]")) == 2, key
+
+
+def test_every_element_that_is_looked_for_is_there() -> None:
+    for name, script in SCRIPTS.items():
+        wanted = set(re.findall(r'\bfind\("([\w-]+)"\)', script))
+        assert wanted <= set(re.findall(r'id="([\w-]+)"', INDEX)), name
+
+
+def test_live_reads_metrics_that_exist() -> None:
+    exposed = Telemetry().exposition().decode()
+    declared = set(re.findall(r"^# TYPE (\w+)", exposed, re.M))
+    histograms = set(re.findall(r"^# TYPE (\w+) histogram$", exposed, re.M))
+    declared |= {name + end for name in histograms for end in ("_bucket", "_count", "_sum")}
+    read = set(re.findall(r"dedup_\w+", "".join(SCRIPTS.values())))
+    assert read <= declared
+    assert {name for name in declared if "agent" in name} - read <= {
+        name for name in declared if name.startswith("dedup_agent_loop_steps")
+    }
+
+
+def test_live_tells_every_action_and_outcome_apart() -> None:
+    def listed(name: str) -> list[str]:
+        (found,) = re.findall(rf"^const {name} = (\[.+\]);$", SCRIPTS["agents.js"], re.M)
+        return list(json.loads(found))
+
+    assert listed("ACTIONS") == list(get_args(Action))
+    for action in listed("ACTIONS"):
+        assert f'"agents.{action}": [' in SCRIPTS["words.js"]
+    telemetry = Telemetry(["m"])
+    loop = find_loop(looping_steps())
+    assert loop is not None
+    for has_recovered in (True, False):
+        telemetry.count_turn(loop, "nudged", has_recovered, "m")
+    exposed = telemetry.exposition().decode()
+    outcomes = re.findall(r'^dedup_agent_nudges_total\{.*outcome="(\w+)"', exposed, re.M)
+    assert sorted(outcomes) == sorted(listed("OUTCOMES"))
 
 
 TEXTS = [

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dedup import FilterConfig, RepetitionFilter, repetition_metrics
+from dedup.answer.agent_loops.notices import STOP
 from dedup.answer.channel import Editing, no_clock
 from dedup.text.loops.detector import LoopEvent
 from dedup_server.telemetry import Telemetry
@@ -18,8 +19,11 @@ from tests.faults.proxy import proxy
 from tests.server.mock_upstream import upstream
 from tests.server.traffic import (
     ALL_KINDS,
+    ARGUMENTS,
     SCRIPTS,
+    STEPS,
     USAGE,
+    WEATHER,
     Ask,
     Exchange,
     ScriptedUpstream,
@@ -41,7 +45,7 @@ TIMES = {
 EXACT = {
     "requests", "sentences", "output_chars", "removed_chars", "loops", "tokens", "heal_attempts", "heal_discarded_chars",
     "filter_failures", "upstream_requests", "repetition_ratio", "loop_detection_chars", "streams_in_progress", "upstream_up",
-    "build_info",
+    "build_info", "agent_loops", "agent_loop_tokens", "agent_nudges", "agent_loop_steps",
 }  # fmt: skip
 _SENTENCE = re.compile(r"[^.!?。！？\s][^.!?。！？]*(?:[.!?。！？]|$)")
 
@@ -87,6 +91,8 @@ class Truth:
         if not attempts:
             return  # refused here
         self.observed[key("request_duration_seconds", model=model)].append(exchange.seconds)
+        if ask.rungs is not None:
+            attempts = self._count_agent(exchange, attempts, model)
         if len(attempts) > 1:
             openings = [sent for sent in attempts if sent.is_opening]
             self.counts[key("heal_attempts", model=model)] += len(openings)
@@ -97,12 +103,40 @@ class Truth:
             self._count_tokens(exchange, attempts, model, texts)
         if not texts:
             return
-        if exchange.texts and (ask.stream or self._streams_always):
+        is_timed = ask.stream or self._streams_always or texts.get((0, "content")) == Fed(STOP)
+        if exchange.texts and is_timed:
             self.observed[key("time_to_first_token_seconds", model=model)].append(0)
         self.observed[key("hold_seconds", model=model)].append(0)
         self.observed[key("overhead_seconds", model=model)].append(0)
         for place, fed in texts.items():
             self._count_text(exchange, model, place, fed, attempts)
+
+    def _count_agent(self, exchange: Exchange, attempts: list[Sent], model: str) -> list[Sent]:
+        """Count what was done about an agent in a loop. Return the one answer that it got, with the usage of all."""
+        rungs = exchange.ask.rungs or ()
+        repeats = [_is_call(sent, ARGUMENTS) for sent in attempts]
+        asked_again = len(attempts) - 1
+        is_stopped = all(repeats) and "stop" in rungs
+        told: list[Any] = [finish.get("repetition") for finish in exchange.finishes.values()]
+        if repeats[0]:
+            action = "measured"
+            if asked_again:
+                action = {"nudge": "nudged", "answer": "answered"}[rungs[asked_again - 1]]
+            if is_stopped:
+                action = "stopped"
+            self.counts[key("agent_loops", model=model, kind="exact", action=action)] += 1
+            tokens = _quarter(["weather", ARGUMENTS, WEATHER])
+            self.counts[key("agent_loop_tokens", model=model)] += tokens
+            self.observed[key("agent_loop_steps", model=model)].append(STEPS)
+            if asked_again and not is_stopped:
+                outcome = "repeated" if repeats[-1] else "recovered"
+                self.counts[key("agent_nudges", model=model, outcome=outcome)] += 1
+            assert [one["agent_loop"]["action"] for one in told] == [action]
+        else:
+            assert told == [None]
+        usage = {name: tokens * len(attempts) for name, tokens in USAGE.items()}
+        pieces = {(0, "content"): [STOP]} if is_stopped else attempts[-1].pieces
+        return [Sent(attempts[-1].body, pieces=pieces, usage=usage)]
 
     def _count_text(
         self, exchange: Exchange, model: str, place: Text, fed: Fed, attempts: list[Sent]
@@ -137,8 +171,8 @@ class Truth:
             self.observed[key("loop_detection_chars", model=model)].append(
                 loop.detected_at - loop.onset
             )
-        if policy in ("off", "loops") or channel == "tool_arguments":
-            return  # in which no sentence is looked at
+        if policy in ("off", "loops") or channel == "tool_arguments" or fed.text == STOP:
+            return  # in which no sentence is looked at; one that begins with "[" may be JSON
         sent, kept = _SENTENCE.findall(fed.text), _SENTENCE.findall(received)
         if ask.leaves or exchange.status >= 400:
             sent = kept = kept[:-1]  # of the last one nobody knows how it would have ended
@@ -231,6 +265,10 @@ def _loop(told: dict[str, Any]) -> LoopEvent:
     return LoopEvent(**{name: value for name, value in told.items() if name != "channel"})
 
 
+def _is_call(sent: Sent, arguments: str) -> bool:
+    return "".join(sent.pieces.get((0, "tool_arguments"), ())) == arguments
+
+
 def _quarter(texts: Iterable[str]) -> int:
     return math.ceil(sum(len(text.encode()) for text in texts) / 4)
 
@@ -242,6 +280,8 @@ def _outcome(exchange: Exchange, attempts: list[Sent]) -> str:
         return "rejected" if exchange.status < 500 else "upstream_error"
     if not exchange.done:
         return "upstream_error"
+    if exchange.ask.rungs is not None:
+        return "ok"
     if any("stop_reason" in finish for finish in exchange.finishes.values()):
         return "cut"
     return "healed" if len(attempts) > 1 else "ok"

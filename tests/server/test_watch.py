@@ -95,6 +95,21 @@ def test_the_next_scrape_has_rates() -> None:
     assert (shown["repetition"], shown["removed"], shown["upstream"]) == ("0.700", "-", "1/2 up")
 
 
+def test_agents_in_loops_are_counted_apart() -> None:
+    counted = telemetry()
+    counted.count("agent_loops", 4, "qwen", "exact", "measured")
+    before = scrape(counted, 100)
+    assert cells("qwen", before, None)["loops/min"] == "-"
+    assert cells("qwen", scrape(counted, 110), before)["loops/min"] == "0"
+    counted.count("loops", 1, "qwen", "content", "exact", "cut")
+    counted.count("agent_loops", 2, "qwen", "exact", "measured")
+    counted.count("agent_loops", 1, "qwen", "failure", "nudged")
+    counted.count("agent_loops", 5, "llama", "exact", "stopped")
+    now = scrape(counted, 110)
+    assert cells("qwen", now, before)["loops/min"] == "cut 6.0, agents 18.0"
+    assert cells("llama", now, before)["loops/min"] == "agents 30.0"
+
+
 def test_a_restart_resets_counters() -> None:
     before, counted = scrape(telemetry(), 100), Telemetry(["qwen"])
     counted.count("requests", 4, "qwen", "chat", "ok")

@@ -44,6 +44,8 @@ DRIFT = "".join(
 DAYS = ("first", "second", "third", "fourth")
 ARGUMENTS = '{"city": "Chengdu", "unit": "celsius", "days": 3}'
 LOOPING_ARGUMENTS = '{"names": [' + '"the same old name", ' * 60
+WEATHER = "There is no station of this name in the register."
+STEPS = 6  # of an agent in a loop
 
 Slot = Literal["content", "reasoning_content", "arguments"]
 CHANNELS = {
@@ -88,6 +90,9 @@ SCRIPTS = {
     "thinks-in-circles": Script(((("reasoning_content", "Let me see. " + ROUND * 60), ("content", "The bridge is gone.")),)),
     "calls": Script(((("arguments", ARGUMENTS),),)),
     "calls-in-circles": Script(((("arguments", LOOPING_ARGUMENTS),),)),
+    "calls-again": Script(((("arguments", ARGUMENTS),),), goes_on=(says("Chengdu has no station, so I cannot tell."),)),
+    "calls-for-ever": Script(((("arguments", ARGUMENTS),),), goes_on=(Script(((("arguments", ARGUMENTS),),)),) * 2),
+    "calls-another": Script(((("arguments", '{"city": "Xi\'an", "unit": "celsius", "days": 3}'),),)),
     "heals": says(ENGLISH + " " + ROUND * 60, goes_on=(says("Then the rain came back, and they went home."),)),
     "heals-zh": says(CHINESE + ROUND_ZH * 60, goes_on=(says("后来又下起了雨，大家都回家去了。"),)),
     "heals-twice": says(
@@ -186,7 +191,8 @@ class ScriptedUpstream(Upstream):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         with contextlib.suppress(ConnectionError):  # the server may hang up
             await response.prepare(request)
-            hangs = sent.number < len(goes_on)  # hung up on, it never comes to tell its usage
+            # Hung up on, it never comes to tell its usage.
+            hangs = sent.number < len(goes_on) and "tools" not in body
             await self._stream(request, response, script, sent, chat, hangs)
         return response
 
@@ -309,7 +315,7 @@ def _delta(slot: Slot, text: str, begins: bool = True) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Ask:
     """One request. script: what the engine shall say, if that is not what the model's name says. raw: its body, if it is not to be one
-    of the API's. leaves: hangs up when the engine has sent all it will."""
+    of the API's. leaves: hangs up when the engine has sent all it will. rungs: an agent in a loop asks, which these may lead out."""
 
     model: str
     endpoint: Literal["chat", "completions"] = "chat"
@@ -320,6 +326,7 @@ class Ask:
     leaves: bool = False
     raw: bytes | None = None
     script: str | None = None
+    rungs: tuple[str, ...] | None = None
 
     @property
     def played(self) -> Script:
@@ -340,9 +347,26 @@ class Ask:
             else {"prompt": self.prompt}
         )
         body |= {"repetition": {"policy": self.policy}} if self.policy else {}
+        if self.rungs is not None:
+            body["tools"] = [{"type": "function", "function": {"name": "weather"}}]
+            body["messages"] += looping_steps()
+            body["repetition"] = {"agent_loops": self.rungs}
         return json.dumps(
             {**body, **({"stream_options": {"include_usage": True}} if self.usage else {})}
         ).encode()
+
+
+def looping_steps() -> list[dict[str, Any]]:
+    """The messages of an agent that has made a call `STEPS` times, each time with the same result."""
+    messages: list[dict[str, Any]] = []
+    for number in range(STEPS):
+        function = {"name": "weather", "arguments": ARGUMENTS}
+        call = {"id": f"call-{number}", "type": "function", "function": function}
+        messages += [
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": call["id"], "content": WEATHER},
+        ]
+    return messages
 
 
 def every_outcome(model: str) -> list[Ask]:
@@ -371,7 +395,11 @@ def every_outcome(model: str) -> list[Ask]:
 ALL_KINDS: Sequence[Ask] = (
     *(Ask(model, stream=stream, usage=bool(SCRIPTS[model].goes_on)) for stream in (True, False)
       for model in SCRIPTS if isinstance(SCRIPTS[model].ends, str)
-      and SCRIPTS[model].ends == "stop" and model not in ("empty", "will-not-go-on")),
+      and SCRIPTS[model].ends == "stop"
+      and model not in ("empty", "will-not-go-on", "calls-again", "calls-for-ever", "calls-another")),
+    *(Ask(model, stream=stream, usage=True, rungs=rungs) for stream in (True, False)
+      for model in ("calls-again", "calls-for-ever", "calls-another", "plain")
+      for rungs in ((), ("nudge",), ("answer",), ("nudge", "answer"), ("stop",), ("nudge", "stop"))),
     *(Ask(model, usage=True) for model in ("plain", "plain-zh", "loops", "loops-zh", "two", "heals", "heals-never")),
     *(Ask(model, "completions", stream, usage=model == "heals") for stream in (True, False)
       for model in ("plain", "repeats-zh", "loops", "heals")),

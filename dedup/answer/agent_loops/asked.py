@@ -13,9 +13,10 @@ _TIMES: Final = re.compile(
     r"|(\d{1,4})\s*(?:次|遍|回|轮|度)"
 )
 _AGAIN: Final = re.compile(
-    r"\b(?:until|till|repeatedly|again and again|over and over|keep (?:\w+ing|an eye)|monitor"
-    r"|watch|poll|wait for|every (?:\d+ )?(?:second|minute|hour)s?|flaky|intermittent)\b"
-    r"|直到|反复|不断|每隔|持续|监控|轮询|盯着|等到|等待|監視|まで|偶尔",
+    r"\b(?:until|till|repeatedly|again and again|over and over|keep (?:\w+ing|an eye)|poll"
+    r"|(?:monitor|watch) (?:it|them|this|that|for|until|closely)|wait for|flaky|intermittent"
+    r"|every (?:\d+ )?(?:second|minute|hour)s?)\b"
+    r"|直到|反复|不断|每隔|持续|轮询|盯着|等到|等待|まで",
     re.IGNORECASE,
 )
 

@@ -1,11 +1,22 @@
 """Likeness of two steps: the same calls with the same results, or almost."""
 
 import re
-from typing import Any, Final
+from typing import Final
 
-from dedup.answer.agent_loops.outcome import error_of, is_trivial
+from dedup.answer.agent_loops.arguments import (
+    Differing,
+    are_equal,
+    are_near,
+    are_numbers,
+    ask_for_the_same,
+    differing,
+    has_object,
+    may_be_near,
+)
+from dedup.answer.agent_loops.outcome import error_of, is_negative, is_trivial
 from dedup.answer.agent_loops.steps import Call, Step
 from dedup.answer.agent_loops.volatile import differ_only_in_volatile, spans_if_alike
+from dedup.answer.agent_loops.wording import say_the_same
 
 # From unlike to like; the weakest that holds a loop together is its kind.
 UNLIKE: Final = 0
@@ -13,38 +24,10 @@ FAILURE: Final = 1  # calls that fail alike, whatever their arguments
 NEAR: Final = 2  # arguments that are worded anew
 EXACT: Final = 3
 
-# Arguments that say why a call is made: they do not change what it does.
-_COMMENTARY: Final = frozenset(
-    (
-        "explanation",
-        "reason",
-        "reasoning",
-        "intent",
-        "purpose",
-        "thought",
-        "thoughts",
-        "rationale",
-        "justification",
-        "why",
-        "toolCallDescription",
-        "tool_call_description",
-    )
-)
-_DESCRIBED: Final = ("command", "cmd", "script", "code", "query", "prompt")
-_MAX_CHARS: Final = 4000  # of arguments; longer ones are alike only if they are equal
-_MIN_WORDS: Final = 3  # of text that is written freely
-_MIN_CHARS: Final = 6  # the same, in scripts without spaces
-_MIN_SIMILARITY: Final = 0.3  # of words, where the results say a lot
-_MIN_SIMILARITY_ALONE: Final = 0.6  # where they are such that any call may have them
-_STEM: Final = 5  # letters
-_WORD: Final = re.compile(r"[^\W_]+(?:[-_./:@'’][^\W_]+)*|[\u3040-\u30ff\u3400-\u9fff]")
-_UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
-_LINK: Final = frozenset(
-    "a an the to of in on at for and or is are be been was were it its this that with from by as"
-    " i you we they he she my your our their do does did so still now again just please"
-    " will would can could should have has had not no"
-    " 的 了 在 是 我 有 和 就 不 一 个 也 把 再 请 还 着 这 那".split()
-)
+_MAX_GROWTH: Final = 200  # characters by which results that are the same differ, and a quarter
+_SAME_ERROR: Final = 0.6  # of the words of two results
+_SAME_TEXT: Final = 0.6  # of the words of two turns without calls
+_WORDS: Final = re.compile(r"[^\W\d_]{2,}")
 
 
 def likeness(one: Step, other: Step) -> int:
@@ -62,109 +45,101 @@ def likeness(one: Step, other: Step) -> int:
     return least
 
 
-def likeness_of_next(calls: list[Call], step: Step) -> int:
-    """Return how much calls without results are like those of a step."""
+def is_next(calls: list[Call], text: str, step: Step) -> bool:
+    """Return whether a turn, whose calls have no results yet, makes a step once more."""
     ordered, others = Step(calls).sorted_calls(), step.sorted_calls()
-    if len(ordered) != len(others) or not ordered:
-        return UNLIKE
-    least = EXACT
-    for call, there in zip(ordered, others, strict=True):
-        if call.name != there.name:
-            return UNLIKE
-        least = min(
-            least, _likeness_of_arguments(call, there, is_telling=not is_trivial(there.result))
-        )
-    return least
+    if len(ordered) != len(others):
+        return False
+    if not ordered:
+        return _likeness_of_texts(text, step.text) != UNLIKE
+    return all(_is_again(call, there) for call, there in zip(ordered, others, strict=True))
+
+
+def have_same_results(one: Step, other: Step) -> bool:
+    """Return whether two steps have calls of the same tools with the same results."""
+    calls, others = one.sorted_calls(), other.sorted_calls()
+    if not calls or len(calls) != len(others):
+        return False
+    pairs = zip(calls, others, strict=True)
+    return all(call.name == there.name and _have_same_result(call, there) for call, there in pairs)
 
 
 def _likeness_of_calls(one: Call, other: Call) -> int:
     if one.name == other.name:
-        if _are_equal(one, other):
+        if are_equal(one, other):
             return EXACT if _have_same_result(one, other) else UNLIKE
-        if _may_be_near(one, other) and _have_same_result(one, other):
-            found = _nearness(one, other, is_telling=not is_trivial(one.result))
-            if found != UNLIKE:
-                return found
-    error = error_of(one)
-    if error and differ_only_in_volatile(error, error_of(other)):
-        return FAILURE
-    return UNLIKE
+        if _is_near(one, other):
+            return NEAR
+    return FAILURE if _fail_alike(one, other) else UNLIKE
+
+
+def _is_near(one: Call, other: Call) -> bool:
+    """Return whether two calls of a tool have arguments that are near, and the same result."""
+    arguments = differing(one, other)
+    if are_numbers(arguments):  # and nothing came of them, with any number
+        return _comes_to_nothing(one, other) and _have_same_result(one, other)
+    if not may_be_near(arguments):
+        return False
+    if not (_have_same_result(one, other) or _have_same_findings(one, other, arguments)):
+        return False
+    return are_near(one, other, arguments, one.result)
+
+
+def _is_again(call: Call, there: Call) -> bool:
+    """Return whether a call without a result is one that was made."""
+    if call.name != there.name:
+        return False
+    if are_equal(call, there):
+        return True
+    arguments = differing(call, there)
+    if are_numbers(arguments):
+        return _comes_to_nothing(call, there)
+    return may_be_near(arguments) and are_near(call, there, arguments, there.result)
+
+
+def _comes_to_nothing(call: Call, there: Call) -> bool:
+    """Return whether a call that was made says that it had no effect on the object of another."""
+    return has_object(call, there) and is_negative(there) and not is_trivial(there.result)
 
 
 def _have_same_result(one: Call, other: Call) -> bool:
-    spans = spans_if_alike(one.result, other.result, other.spans)
+    """Return whether two results are the same but for volatile values.
+
+    Where they say that nothing came of the call, it does not matter which numbers they name; where
+    both are errors, nor does a line that has nothing to do with them.
+    """
+    if abs(len(one.result) - len(other.result)) > _MAX_GROWTH + len(other.result) // 4:
+        return False
+    any_number = is_negative(one) and is_negative(other)
+    spans = spans_if_alike(one.result, other.result, other.spans, any_number=any_number)
     if spans is not None:
         one.spans = spans
-    return spans is not None
-
-
-def _likeness_of_arguments(one: Call, other: Call, *, is_telling: bool) -> int:
-    if _are_equal(one, other):
-        return EXACT
-    return _nearness(one, other, is_telling=is_telling) if _may_be_near(one, other) else UNLIKE
-
-
-def _are_equal(one: Call, other: Call) -> bool:
-    given, there = one.arguments, other.arguments
-    if given == there:
         return True
-    if (
-        isinstance(given, str)
-        and isinstance(there, str)
-        and max(len(given), len(there)) > _MAX_CHARS
-        and len(given) != len(there)
-    ):
-        return False  # not worth reading: keys in another order leave the length as it is
-    return bool(one.values == other.values)
+    return any_number and _are_same_errors(one, other)
 
 
-def _may_be_near(one: Call, other: Call) -> bool:
-    """Return whether all the arguments that differ are texts."""
-    for given in (one.arguments, other.arguments):
-        if isinstance(given, str) and len(given) > _MAX_CHARS:
-            return False
-    values, others = one.values, other.values
-    if not isinstance(values, dict) or not isinstance(others, dict):
-        return isinstance(values, str) and isinstance(others, str)
-    for name in {*values, *others}:
-        value, there = values.get(name), others.get(name)
-        if value != there and name not in _COMMENTARY:
-            if not isinstance(value, str) or not isinstance(there, str):
-                return False
-            if " " not in value and not _UNSPACED.search(value):
-                return False
-    return True
+def _have_same_findings(one: Call, other: Call, arguments: list[Differing]) -> bool:
+    """Return whether searches for different things find the same, whatever its scores."""
+    if not ask_for_the_same(arguments):
+        return False
+    return spans_if_alike(one.result, other.result, other.spans, any_number=True) is not None
 
 
-def _nearness(one: Call, other: Call, *, is_telling: bool) -> int:
-    """Return how much alike arguments are that are not equal: `NEAR`, or `UNLIKE`."""
-    values, others = one.values, other.values
-    if not isinstance(values, dict) or not isinstance(others, dict):
-        return _as_likeness(values, others, is_telling=is_telling)
-    names = _determining(values, others)
-    is_commentary = not names
-    for name in names or {*values, *others}:
-        value, there = values.get(name), others.get(name)
-        if value != there:
-            found = _as_likeness(value, there, is_telling=is_telling, is_commentary=is_commentary)
-            if found == UNLIKE:
-                return UNLIKE
-    return NEAR
+def _are_same_errors(one: Call, other: Call) -> bool:
+    """Return whether the same call has failed twice, with nearly the same words."""
+    if not (are_equal(one, other) and error_of(one) and error_of(other)):
+        return False
+    words, others = set(_WORDS.findall(one.result)), set(_WORDS.findall(other.result))
+    return len(words & others) >= _SAME_ERROR * len(words | others)
 
 
-def _determining(values: dict[str, Any], others: dict[str, Any]) -> set[str]:
-    """Return the names of the arguments that determine what a call does."""
-    names = {*values, *others} - _COMMENTARY
-    if "description" in names and not names.isdisjoint(_DESCRIBED):
-        names.discard("description")
-    return names
-
-
-def _as_likeness(value: Any, other: Any, *, is_telling: bool, is_commentary: bool = False) -> int:
-    if not isinstance(value, str) or not isinstance(other, str):
-        return UNLIKE
-    least = _MIN_SIMILARITY if is_telling or is_commentary else _MIN_SIMILARITY_ALONE
-    return NEAR if _are_near(value, other, least, may_fill=is_commentary) else UNLIKE
+def _fail_alike(one: Call, other: Call) -> bool:
+    """Return whether two calls, of whatever tools, have failed with the same error."""
+    if one.result == other.result and one.name == other.name and one.is_error == other.is_error:
+        one.error = error_of(other)
+        return bool(one.error)
+    error = error_of(one)
+    return bool(error) and differ_only_in_volatile(error, error_of(other))
 
 
 def _likeness_of_texts(one: str, other: str) -> int:
@@ -173,64 +148,4 @@ def _likeness_of_texts(one: str, other: str) -> int:
         return UNLIKE
     if one == other or differ_only_in_volatile(one, other):
         return EXACT
-    return NEAR if _are_near(one, other, _MIN_SIMILARITY_ALONE, may_fill=False) else UNLIKE
-
-
-def _are_near(one: str, other: str, least: float, *, may_fill: bool) -> bool:
-    """Return whether two texts say the same in other words.
-
-    Args:
-        least: Their similarity: words in common, of all words.
-        may_fill: They may be the same but for one word or two in one place. Items of a batch are
-            ("remind anna", "remind bert").
-    """
-    words, others = _words(one), _words(other)
-    if not (_is_free(one, words) and _is_free(other, others)):
-        return words == others and bool(words)
-    if _names(words) != _names(others):
-        return False
-    stems, other_stems = _stems(words), _stems(others)
-    if set(stems) == set(other_stems):
-        return True
-    if not may_fill and _is_filled(stems, other_stems):
-        return False
-    common, union = set(stems) & set(other_stems), set(stems) | set(other_stems)
-    return len(common) >= least * len(union)
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text)
-
-
-def _is_free(text: str, words: list[str]) -> bool:
-    """Return whether a text is written freely, and not a name, a path or a query of one word."""
-    if _UNSPACED.search(text):
-        return len(text) >= _MIN_CHARS
-    return len(words) >= _MIN_WORDS
-
-
-def _names(words: list[str]) -> set[str]:
-    """Return words that name something: numbers, paths, identifiers, names in the text."""
-    found: set[str] = set()
-    for position, word in enumerate(words):
-        is_named = position > 0 and word[:1].isupper() and word.lower() not in _LINK
-        if is_named or not word.replace("'", "").replace("’", "").replace("-", "").isalpha():
-            found.add(word)
-    return found
-
-
-def _stems(words: list[str]) -> list[str]:
-    """Return the beginnings of the words that carry meaning; of unspaced scripts, characters."""
-    return [word.lower()[:_STEM] for word in words if word.lower() not in _LINK]
-
-
-def _is_filled(one: list[str], other: list[str]) -> bool:
-    """Return whether two texts are the same but for one place with a word or two."""
-    start = 0
-    while start < min(len(one), len(other)) and one[start] == other[start]:
-        start += 1
-    end = 0
-    while end < min(len(one), len(other)) - start and one[-1 - end] == other[-1 - end]:
-        end += 1
-    filled, there = len(one) - start - end, len(other) - start - end
-    return 0 < filled <= 4 and 0 < there <= 4 and start + end > 0
+    return NEAR if say_the_same(one, other, _SAME_TEXT) else UNLIKE

@@ -37,6 +37,16 @@ STOP_ZH: Final = (
 )
 
 _ALL: Final = (NUDGE, NUDGE_ZH, ANSWER, ANSWER_ZH, STOP, STOP_ZH)
+# Of other harnesses, at the end of a result: "[note: the 3rd identical call ...]".
+_OF_OTHERS: Final = re.compile(
+    r"\s*(?:\[(?P<note>[^\[\]]{1,600})\]|<(?P<tag>[a-z][\w-]*)[^>]{0,200}>[^<]{1,1000}</(?P=tag)>)\s*\Z"
+)
+_ABOUT_REPETITION: Final = re.compile(
+    r"identical|repeat|same (?:call|argument|result|tool|input)|loop|in a row|consecutive|duplicate"
+    r"|重复|相同|连续|循环",
+    re.IGNORECASE,
+)
+_MAX_NOTE: Final = 1300  # characters at the end of a result in which it stands
 _CHINESE: Final = re.compile(r"[\u4e00-\u9fff]")
 _KANA: Final = re.compile(r"[\u3040-\u30ff]")
 
@@ -48,12 +58,22 @@ def in_language_of(text: str, english: str, chinese: str) -> str:
 
 
 def without_notices(text: str) -> str:
-    """Return a text without the notices in it, and without the space before them."""
-    if MARK not in text and _MARK_ZH not in text:
-        return text
-    for notice in _ALL:
-        text = text.replace(notice, "")
-    return text.rstrip()
+    """Return a text without the notices in it, and without the space before them.
+
+    Those of other harnesses are left out where they stand at the end, in brackets or a tag.
+    """
+    if MARK in text or _MARK_ZH in text:
+        for notice in _ALL:
+            text = text.replace(notice, "")
+        text = text.rstrip()
+    if text.endswith(("]", ">")):
+        tail = max(0, len(text) - _MAX_NOTE)
+        found = _OF_OTHERS.search(text, tail)
+        if found is not None and found.start() > 0:
+            is_reminder = "remind" in (found["tag"] or "")
+            if is_reminder or _ABOUT_REPETITION.search(found.group()):
+                return text[: found.start()]
+    return text
 
 
 def is_notice(text: str) -> bool:

@@ -1,6 +1,7 @@
 """Results of tools: work that is still running, and errors."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from dedup.answer.agent_loops.steps import Call, Step
@@ -15,7 +16,9 @@ _STATES: Final = (
     r"|syncing|uploading|downloading|compiling|training|rendering"
 )
 _RUNNING: Final = re.compile(
-    rf"[\"']?\b(?:\w*status|\w*state|phase|stage)[\"']?\s*(?:[:=]|is)\s*[\"']?(?:{_STATES})\b"
+    rf"[\"']?\b(?:\w*status|\w*state|phase|stage)[\"']?\s*(?:[:=]|is)\s*[\"']?(?:\w*_)?"
+    rf"(?:{_STATES}|[a-z]+ing)\b"
+    r"|状态[\"']?\s*[:：]\s*[\"']?[\u4e00-\u9fff]{1,6}中(?![\u4e00-\u9fff])"
     rf"|\A\W*(?:{_STATES})\b\W*\Z"
     rf"|\b(?:still|currently)\s+(?:being\s+)?(?:{_STATES}|on (?:its|the) way)\b"
     r"|\bnot\s+(?:yet\s+\w+|ready|finished|completed?|done)\b"
@@ -40,36 +43,61 @@ _MOVES: Final = re.compile(
 _MOVING_ARGUMENTS: Final = ("action", "key", "keys", "command", "direction", "method")
 _TRIVIAL: Final = 40  # letters of a result that many calls have
 
-_ERROR: Final = re.compile(
-    r"\berror\b|\berr!|exception\b|\btraceback\b|\bfatal\b|\bfail(?:ed|ure)\b|\bdenied\b"
-    r"|\bforbidden\b|\bunauthori[sz]ed\b|\bnot (?:permitted|allowed|supported|authori[sz]ed)\b"
-    r"|\bunknown (?:tool|function|command|method|parameter|argument)\b"
-    r"|\b(?:tool|function|command)\b.{0,60}\b(?:not found|does(?: not|n't) exist|unavailable)\b"
-    r"|\bno such (?:tool|function|command)\b|\binvalid\b|\brefused\b|\btimed? ?out\b|\brejected\b"
-    r"|错误|失败|异常|无效|拒绝|未知(?:的)?(?:工具|函数)|超时|无权限|不允许|未授权|エラー|失敗|無効"
-    r"|\b(?:erreur|fehler|fallo|errore|erro)\b",
-    re.IGNORECASE,
+# Signs of an error in lower case: a text that every match contains, and the pattern.
+_ERRORS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = tuple(
+    (key, re.compile(pattern))
+    for key, pattern in (
+        ("err", r"error\b|\berr!|\berreur\b|\berro\b|\berrore\b"),
+        ("exception", r"exception\b"),
+        ("traceback", r"\btraceback\b"),
+        ("fatal", r"\bfatal\b"),
+        ("fail", r"\bfail(?:ed|ure)\b"),
+        ("denied", r"\bdenied\b"),
+        ("must", r"\bmust (?:have|be|not|contain|include|specify|provide)\b"),
+        ("should", r"\bshould (?:have|be|contain|include)\b"),
+        ("missing", r"\bmissing\b"),
+        ("require", r"\brequired?\b"),
+        ("blocked", r"\bblocked\b"),
+        ("read-only", r"\bread-only\b"),
+        ("locked", r"\blocked\b"),
+        ("can", r"\bcan(?:not|'t)\b"),
+        ("could", r"\bcould(?: not|n't)\b"),
+        ("unable", r"\bunable to\b"),
+        ("unsupported", r"\bunsupported\b"),
+        ("unexpected", r"\bunexpected\b"),
+        ("malformed", r"\bmalformed\b"),
+        ("exceed", r"\bexceed(?:ed|s)\b"),
+        ("unavailable", r"\bunavailable\b"),
+        ("maintenance", r"\b(?:under|in) maintenance\b"),
+        ("contact", r"\bcontact (?:your |the )?(?:support|admin\w*)\b"),
+        ("false", r"[\"'](?:success|ok)[\"']\s*:\s*false"),
+        ("code", r"[\"'](?:error_?)?code[\"']\s*:\s*(?!0\b|2\d\d\b)\d+"),
+        ("exit", r"\bexit(?:ed)?(?: with)?(?: code)?:? [1-9]"),
+        ("forbidden", r"\bforbidden\b"),
+        ("unauthori", r"\bunauthori[sz]ed\b"),
+        ("not ", r"\bnot (?:permitted|allowed|supported|authori[sz]ed)\b"),
+        ("unknown", r"\bunknown (?:tool|function|command|method|parameter|argument)\b"),
+        ("not ", r"\b(?:tool|function|command)\b.{0,60}\b(?:not found|does not exist)\b"),
+        ("no such", r"\bno such (?:tool|function|command)\b"),
+        ("invalid", r"\binvalid\b"),
+        ("refused", r"\brefused\b"),
+        ("time", r"\btimed? ?out\b"),
+        ("rejected", r"\brejected\b"),
+        ("fehler", r"fehler\b"),
+        ("fallo", r"\bfallo\b"),
+        *(
+            (one, one)
+            for one in "错误 失败 异常 无效 拒绝 超时 无权限 没有权限 不允许 未授权".split()
+        ),
+        *(
+            (one, one)
+            for one in "必须 缺少 不能 无法 只读 被阻止 被拦截 超出 超过 维护中 请联系 不可用".split()
+        ),
+        ("未知", "未知(?:的)?(?:工具|函数)"),
+        *((one, one) for one in "エラー 失敗 無効".split()),
+    )
 )
-# What every text that `_ERROR` finds something in has one of: cheap to look for.
-_ERROR_WORDS: Final = (
-    "err",
-    "exception",
-    "traceback",
-    "fatal",
-    "fail",
-    "denied",
-    "forbidden",
-    "unauthori",
-    "not ",
-    "unknown",
-    "unavailable",
-    "no such",
-    "invalid",
-    "refused",
-    "time",
-    "rejected",
-    *"错误 失败 异常 无效 拒绝 未知 超时 无权限 不允许 未授权 エラー 失敗 無効 fehler fallo".split(),
-)
+_ERRNO: Final = re.compile(r"\bE[A-Z]{4,}\b")
 _NO_ERROR: Final = re.compile(
     r"\b(?:no|0|without|zero)\s+(?:errors?|failures?|failed|exceptions?)\b"
     r"|\b(?:errors?|failures?|failed)[\"']?\s*[:=]\s*(?:0|null|none|false|\[\]|\"\")"
@@ -78,33 +106,86 @@ _NO_ERROR: Final = re.compile(
 )
 _EMPTY_HANDED: Final = re.compile(
     r"\bno (?:\w+ ){0,2}(?:match(?:es)?|results?|files?|records?|rows?|entries|items?|output)\b"
+    r"|\bno such (?:file|directory|key|column|table|host|user|element|container)\b|\bdoes not exist\b"
+    r"|\bnot found\b(?! in the tool)|\b404\b|\bunreachable\b|\bnot available\b"
     r"|\b(?:0|zero) (?:match(?:es)?|results?|files?|rows?|records?|hits)\b|没有找到|未找到|无结果|无匹配",
     re.IGNORECASE,
 )
+# Words by which a result says that nothing came of a call.
+_NEGATIVE: Final = re.compile(
+    r"\b(?:no|not|none|never|nothing|neither|without|cannot|unable|false|empty|unchanged|unhealthy)\b"
+    r"|n['’]t\b|\b(?:keine?n?|nicht|nichts|aucune?|pas|rien|ning[uú]na?|nada|não|nenhuma?|nessuna?|non)\b"
+    r"|未|没|无|不|なし|ません|ない|없|않|못",
+    re.IGNORECASE,
+)
+_NO_TOOL: Final = re.compile(
+    r"\b(?:tool|function|command)\b.{0,60}\b(?:not found|does not exist|unavailable)\b",
+    re.IGNORECASE,
+)
+_COMMANDS: Final = (
+    "command",
+    "cmd",
+    "code",
+    "script",
+    "query",
+    "sql",
+)  # arguments that errors repeat
 _EXIT_CODE: Final = re.compile(
     r"\b(?:command |process )?(?:exit(?:ed)?|return(?:ed)?)\b[^\n]{0,24}?-?\d+"
 )
+# A line with a label and one value, such as "Wall time: 0.05 seconds" or "Output:".
+_LABELLED: Final = re.compile(
+    r"^(?![^:\n]*error)[A-Za-z][\w ]{1,30}:[ \t]*\S{0,24}(?: (?:ms|s|secs?|seconds))?$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_BARE_ERROR: Final = re.compile(r"\b(?:error|err|failed|failure|fatal|exception)\b", re.IGNORECASE)
+_UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # each says as much as three letters
 _LETTER: Final = re.compile(r"[^\W\d_]")
 
 
-def is_patient(step: Step) -> bool:
-    """Return whether repeating a step may be meant: it waits, or moves something on unseen."""
-    return any(_waits(call) or _moves(call) for call in step.calls)
+def are_patient(steps: list[Step]) -> bool:
+    """Return whether repeating steps may be meant: one waits, or all move something on unseen.
+
+    Where one of them looks at what the others have moved, and sees the same, it has not moved.
+    """
+    calls = [call for step in steps for call in step.calls]
+    return any(_waits(call) for call in calls) or (
+        bool(calls) and all(_moves(call) for call in calls)
+    )
+
+
+def is_empty_handed(result: str) -> bool:
+    """Return whether a search has found nothing."""
+    return _is_empty_handed(result[:_HEAD])
 
 
 def is_trivial(result: str) -> bool:
     """Return whether a result is so short that calls with different effects may have it."""
-    return len(result) < 4 * _TRIVIAL and len(_LETTER.findall(result)) < _TRIVIAL
+    if len(result) >= 4 * _TRIVIAL:
+        return False
+    num_letters = len(_LETTER.findall(result)) + 2 * len(_UNSPACED.findall(result))
+    return num_letters < _TRIVIAL
+
+
+def is_negative(call: Call) -> bool:
+    """Return whether a result says that nothing came of the call."""
+    return call.is_error or _is_negative(call.result[:_HEAD])
 
 
 def error_of(call: Call) -> str:
     """Return what is wrong, of a call that failed and says so; empty of any other.
 
-    The name of the tool is left out, so that unknown tools fail alike. A search that finds nothing
-    has not failed, and a bare exit code says nothing.
+    The name of the tool is left out, so that unknown tools fail alike, and so is a command that the
+    error repeats. A search that finds nothing has not failed, and a bare exit code says nothing.
     """
     if call.error is None:
-        call.error = _error_in(call.result, call.name, call.is_error)
+        error = _error_in(call.result, call.name, call.is_error)
+        if error:
+            for name in _COMMANDS:
+                value = call.fields.get(name)
+                if isinstance(value, str) and len(value) > 3:
+                    error = error.replace(value, "")
+        call.error = error
     return call.error
 
 
@@ -123,7 +204,7 @@ def _waits(call: Call) -> bool:
 
 
 def _moves(call: Call) -> bool:
-    if not is_trivial(call.result):
+    if not is_trivial(call.result) or error_of(call):
         return False
     if _MOVES.search(call.name):
         return True
@@ -136,13 +217,32 @@ def _moves(call: Call) -> bool:
 
 def _error_in(result: str, name: str, is_error: bool) -> str:
     head = result[:_HEAD]
-    lowered = head.lower()
-    if not is_error and not any(word in lowered for word in _ERROR_WORDS):
+    if not is_error and not _has_error(head):
         return ""
-    if not is_error and (not _ERROR.search(head) or _NO_ERROR.search(head)):
-        return ""
-    if _EMPTY_HANDED.search(head):
+    if _is_empty_handed(head) and not _NO_TOOL.search(head):
         return ""
     text = result.replace(name, "") if name else result
-    said = _ERROR.sub("", _EXIT_CODE.sub("", text[:_HEAD]))
+    said = _BARE_ERROR.sub("", _EXIT_CODE.sub("", _LABELLED.sub("", text[:_HEAD])))
     return text if len(_LETTER.findall(said)) >= _INFORMATIVE else ""
+
+
+@lru_cache(512)
+def _has_error(text: str) -> bool:
+    """Return whether a text says that something has failed."""
+    lowered = text.lower()
+    is_error = _ERRNO.search(text) is not None
+    for key, pattern in _ERRORS:
+        if key in lowered and pattern.search(lowered):
+            is_error = True
+            break
+    return is_error and _NO_ERROR.search(text) is None
+
+
+@lru_cache(512)
+def _is_negative(text: str) -> bool:
+    return _NEGATIVE.search(text) is not None
+
+
+@lru_cache(512)
+def _is_empty_handed(text: str) -> bool:
+    return _EMPTY_HANDED.search(text) is not None

@@ -18,11 +18,18 @@ _CALL_SUFFIX: Final = "_call"
 # Messages that harnesses send in the user's name.
 _TAGGED: Final = re.compile(r"\A\s*(?:<[a-z][\w:-]*[ >]|\[[A-Z][A-Z _:-]+\]|\(?System:)")
 _GO_ON: Final = re.compile(
-    r"\b(?:continue|proceed|go on|keep going|carry on|resume|next step|use a tool|tool call"
-    r"|call a tool|did(?: not|n't) (?:use|call|make)|no tool|finish the (?:task|interaction))\b"
+    r"\b(?:continu(?:e|ing)|proceed|go on|keep going|carry on|resume|next step|use a tool|tool call"
+    r"|call a tool|did(?: not|n't) (?:use|call|make)|no tool|finish the (?:task|interaction)"
+    r"|(?:goal|task|objective|work) (?:is )?not (?:yet )?(?:met|done|finished|complete[d]?))\b"
     r"|继续|接着做|下一步|调用工具|使用工具|没有(?:使用|调用)|続けて",
     re.IGNORECASE,
 )
+# Results of calls that an agent makes in words, in a protocol of its harness.
+_OBSERVATION: Final = re.compile(
+    r"\A\s*(?:\[\w+(?: for [^\n]{0,300})?\] Result:|Observation:|OBSERVATION:|Tool (?:result|output)"
+    r"|<(?:tool_result|function_results?|observation|tool_response)\b|EXECUTION RESULT of)",
+)
+_MAX_GO_ON: Final = 600  # characters
 _JUST_GO_ON: Final = re.compile(
     r"\s*(?:please\s+)?(?:continue|proceed|go on|keep going|carry on|resume|继续|请继续|接着)"
     r"[\s.!。！]*\Z",
@@ -184,9 +191,7 @@ class MessageReader:
         if call is None:
             return
         self._has_results = True
-        call.result = without_notices(_text_of(content))
-        call.is_error = is_error
-        call.has_result = True
+        call.take(_text_of(content), is_error=is_error)
 
     # The user
 
@@ -207,21 +212,36 @@ class MessageReader:
                 texts.append(part["text"])
             elif isinstance(kind, str) and not has_results:
                 texts.append(kind)  # an image, say
+        if not has_results and self._read_observation(texts):
+            return
         prompt = without_notices("\n".join([text for text in texts if not _TAGGED.match(text)]))
         prompt = prompt.strip()
-        if prompt and not self._is_automatic(prompt, has_results=has_results):
+        is_users = bool(prompt) and not self._is_automatic(prompt, has_results=has_results)
+        if is_users or (self._step is not None and self._step.is_complete):
             self.flush()
+        if is_users:
             self.scan.reset(prompt)
+
+    def _read_observation(self, texts: list[str]) -> bool:
+        """Take a message with the result of a call made in words; return whether it is one."""
+        step = self._step
+        if step is None or step.calls or not step.text or len(texts) != 1:
+            return False
+        if not _OBSERVATION.match(texts[0]):
+            return False
+        step.calls.append(Call("", step.text, texts[0]))
+        step.text = ""
+        self.flush()
+        return True
 
     def _is_automatic(self, prompt: str, *, has_results: bool) -> bool:
         """Return whether a harness, and no person, has sent a prompt."""
         last, self._last_prompt = self._last_prompt, prompt
         if _JUST_GO_ON.match(prompt):
             return True
-        if prompt != last:
-            return False
-        is_beside_results = has_results or self._has_results
-        return is_beside_results or _GO_ON.search(prompt) is not None
+        if has_results or self._has_results:
+            return prompt == last
+        return len(prompt) <= _MAX_GO_ON and _GO_ON.search(prompt) is not None
 
 
 def _input_of(item: Json) -> Any:

@@ -15,10 +15,11 @@ from dedup.answer.agent_loops.likeness import (
     FAILURE,
     NEAR,
     UNLIKE,
+    have_same_results,
+    is_next,
     likeness,
-    likeness_of_next,
 )
-from dedup.answer.agent_loops.outcome import is_patient
+from dedup.answer.agent_loops.outcome import are_patient
 from dedup.answer.agent_loops.steps import Call, Step
 
 LoopKind = Literal["exact", "near", "failure", "message"]
@@ -66,12 +67,10 @@ class AgentLoop:
             calls: The calls of the turn, which have no results yet.
             text: What it says.
         """
-        if self.kind == "message":
-            return not calls and likeness(Step([], text), self.next_steps[0]) != UNLIKE
         if self.kind == "failure" and self.steps >= _HOPELESS_STEPS:
             names = {call.name for step in self.next_steps for call in step.calls}
             return bool(calls) and all(call.name in names for call in calls)
-        return any(likeness_of_next(calls, step) != UNLIKE for step in self.next_steps)
+        return any(is_next(calls, text, step) for step in self.next_steps)
 
     def report(self) -> dict[str, str | int]:
         """Return the fields that are shown to clients and in logs."""
@@ -127,11 +126,13 @@ class LoopScan:
         before = self._found
         self._found = [UNLIKE] * (MAX_CYCLE + 1)
         for period in range(1, len(last) + 1):
-            if period > 1 and self._found[1] == EXACT:
-                found = before[period - 1]  # the step is the last one once more
+            if period > 1 and self._found[1] != UNLIKE:  # the step is the last one once more
+                found = min(before[period - 1], self._found[1])
             else:
                 found = likeness(step, last[-period])
             self._found[period] = found
+        if self._found[1] == UNLIKE and NEAR in self._found:
+            self._found[1] = self._nearness(step)
         for period in range(1, MAX_CYCLE + 1):
             found = self._found[period]
             if found == UNLIKE:
@@ -149,6 +150,15 @@ class LoopScan:
             del last[0]
             del self._last_tokens[0]
 
+    def _nearness(self, step: Step) -> int:
+        """Return whether a step says anew what one of the last ones says, with the same results."""
+        for period in range(2, len(self._last) + 1):
+            if not have_same_results(step, self._last[1 - period]):
+                return UNLIKE
+            if self._found[period] == NEAR:
+                return NEAR
+        return UNLIKE
+
     def reset(self, prompt: str = "") -> None:
         """Begin anew: a user has spoken. Steps are numbered on."""
         self._prompt = prompt
@@ -161,6 +171,8 @@ class LoopScan:
             steps = self._runs[period] + period
             if not self._runs[period] or steps < max(_MIN_STEPS, _MIN_COPIES * period):
                 continue
+            if period > 1 and self._grades[period] == FAILURE:
+                continue  # what fails alike behind other calls is trial and error
             if steps <= self._copies_allowed(period) * period:
                 continue
             return self._loop_of(period, steps)
@@ -169,10 +181,10 @@ class LoopScan:
     def _copies_allowed(self, period: int) -> int:
         """Return how many copies of a cycle may be meant."""
         asked = copies_asked(self._prompt)
-        return max(asked, PATIENT_COPIES) if self._is_patient(period) else asked
-
-    def _is_patient(self, period: int) -> bool:
-        return any(is_patient(step) for step in self._last[-period:])
+        if self._grades[period] == FAILURE:
+            return asked  # what is waited for is asked for in the same way
+        is_patient = are_patient(self._last[-period:])
+        return max(asked, PATIENT_COPIES) if is_patient else asked
 
     def _loop_of(self, period: int, steps: int) -> AgentLoop:
         kind = _KINDS[self._grades[period]]

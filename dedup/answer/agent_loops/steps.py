@@ -2,10 +2,12 @@
 
 from typing import Any, Final
 
+from dedup.answer.agent_loops.notices import without_notices
 from dedup.answer.usage import estimate_tokens
 from dedup.lenient_json import read_json
 
 _UNREAD: Final = object()
+_MAX_DEPTH: Final = 8  # of nested arguments; what is deeper is compared as a whole
 
 
 class Call:
@@ -14,7 +16,7 @@ class Call:
     Args:
         name: The tool.
         arguments: JSON, or what it decodes to.
-        result: The result's text.
+        result: The result's text; notices in it are left out.
         is_error: The result is marked as an error.
         has_result: The result has come.
     """
@@ -30,12 +32,19 @@ class Call:
     ) -> None:
         self.name = name
         self.arguments = arguments
-        self.result = result
+        self.result = without_notices(result)
         self.is_error = is_error
         self.has_result = has_result
         self._values: Any = _UNREAD
+        self._fields: dict[str, Any] | None = None
         self.spans: list[tuple[int, int, str]] | None = None  # volatile values in the result
         self.error: str | None = None  # see `outcome.error_of`, once it has been asked
+
+    def take(self, result: str, *, is_error: bool) -> None:
+        """Take the result."""
+        self.result = without_notices(result)
+        self.is_error = is_error
+        self.has_result = True
 
     @property
     def values(self) -> Any:
@@ -43,6 +52,26 @@ class Call:
         if self._values is _UNREAD:
             self._values = _decoded(self.arguments)
         return self._values
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Return the values in the decoded arguments by name; `a.b` is nested in `a`."""
+        if self._fields is None:
+            self._fields = {}
+            _flat(self.values, "", self._fields)
+        return self._fields
+
+
+def _flat(value: Any, name: str, found: dict[str, Any], depth: int = 0) -> None:
+    """Add the values in nested arguments to `found`, each under its whole name."""
+    if isinstance(value, dict) and value and depth < _MAX_DEPTH:
+        for key, inner in value.items():
+            _flat(inner, f"{name}.{key}" if name else str(key), found, depth + 1)
+    elif isinstance(value, list) and value and depth < _MAX_DEPTH:
+        for index, inner in enumerate(value):
+            _flat(inner, f"{name}.{index}", found, depth + 1)
+    else:
+        found[name] = value
 
 
 class Step:

@@ -26,26 +26,40 @@ _VALUE: Final = re.compile(
     rf"|(?P<clock>\d\d?:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?[ap]\.?m\.?)?{_ZONE}(?!\w)"
     r"|\d\d?[时点時]\d\d?分?(?:\d\d?秒)?)"
     r"|(?P<epoch>1[5-9]\d{8}(?:\d{3}|\d{6}|\d{9}|\.\d+)?(?!\w))"
+    rf"|(?P<durations>\d+(?:\.\d+)?(?:/\d+(?:\.\d+)?){{2,}}\s?{_UNIT}(?!\w))"
     rf"|(?P<duration>(?:\d+(?:\.\d+)?\s?{_UNIT}\s?)+(?![A-Za-z0-9%/]))"
+    r"|(?P<path>(?:/private)?/(?:tmp|var/(?:folders|tmp))/[^\s\"'`]+|~?te?mp[a-z0-9_]{5,})"
     r"|(?P<address>0x[0-9a-f]{4,}(?!\w))"
     r"|(?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?!\w))"
     r"|(?P<hex>(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,64}(?!\w))"
-    r"|(?P<id>(?=[\w-]*\d)(?=[\d_-]*[a-z])(?:[a-z]{2,12}[_-][a-z0-9]{5,}|[a-z0-9]{8,})"
+    r"|(?P<number>\d{8,}(?![\w.%/])(?!\s?(?:[kmgt]?i?b\b|bytes|rows|records|字节)))"
+    r"|(?P<host>(?:replica|node|worker|server|host|shard|instance|backend|pod|partition|thread)"
+    r"[-_ #]?\d+(?!\w))"
+    r"|(?P<id>(?=[\d_-]*[a-z])(?:[a-z]{2,12}[_-][a-z0-9]{5,}|[a-z0-9]{8,})"
     r"(?:[_-][a-z0-9]+)*(?!\w))",
     re.IGNORECASE | re.ASCII,
 )
 _NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
 _NAMED: Final = "named"
-_TOKEN: Final = re.compile(r"(?:\d+(?:[.,]\d+)*|(?=[A-Za-z_-]*\d)[\w-]+)(?!\w)")
+_TOKEN: Final = re.compile(r"(?:\d+(?:[.,]\d+)*|[\w-]{5,}|(?=[A-Za-z_-]*\d)[\w-]+)(?!\w)")
 _NAME: Final = re.compile(r"[A-Za-z_]+\Z|[\u4e00-\u9fff]+\Z")
-# Words that name a value which differs although nothing happened, at the end of its name.
+# Words that name an id, at the end of the name: `run_id`, `messageId`, `Request ID`.
 _OF_IDS: Final = re.compile(
-    r"(?:\A|_|(?<=[a-z])(?=[A-Z]))(?:id|uuid|guid|nonce|etag|timestamp|time|date|at|ts|elapsed"
-    r"|duration|took|latency|uptime|seq|sequence|token|cursor|session|trace|span|pid|port|attempts?"
-    r"|retr(?:y|ies)|tr(?:y|ies)|requests?|calls?|iterations?|invocations?|hits|views|visits"
-    r"|request_count|call_count|counter)\Z"
-    r"|(?:耗时|用时|时间|时间戳|编号|序号|请求号?|会话|尝试|次数)\Z",
+    r"(?:(?:\A|_)(?i:id|uid|uuid|guid|nonce|etag|cursor|session|trace|span|pid)|(?<=[a-z])I[dD])\Z"
+    r"|(?:编号|序号|请求号?|会话)\Z"
+)
+# Words behind which an id may stand: "job dpqgzq_0558", "LOG_NO". It must look like one.
+_OF_HANDLES: Final = re.compile(
+    r"(?:\A|_)(?:no|nr|num|ref|key|job|query|run|batch|task|request|snapshot|receipt|as|commit|build)\Z",
     re.IGNORECASE,
+)
+# Words that name a number which differs although nothing happened: `uptime_s`, `call_count`.
+_OF_NUMBERS: Final = re.compile(
+    r"(?:(?:\A|_)(?i:timestamp|time|date|at|ts|elapsed|duration|took|latency|uptime|seq|sequence"
+    r"|token|port|attempts?|versuch|intento|tentative|stamp|ms|millis|nanosec|usec|secs?|seconds|in|out|retr(?:y|ies)|tr(?:y|ies)|requests?|calls?|iterations?|invocations?|hits"
+    r"|views|visits|counter|(?:request|call|execution|exec|access|view|hit|attempt|retry)_count)"
+    r"|(?<=[a-z])(?:At|Time|Date|Ms|Seconds))(?i:_(?:ns|us|ms|s|secs?|seconds|millis|minutes))?\Z"
+    r"|(?:耗时|用时|时间|时间戳|尝试|次数)\Z",
 )
 _COUNTED: Final = re.compile(
     r"\s?(?:times?\b|attempts?\b|retr(?:y|ies)\b|requests?\b|calls?\b|次|回)"
@@ -53,12 +67,37 @@ _COUNTED: Final = re.compile(
     re.IGNORECASE,
 )
 _OF_TOTAL: Final = re.compile(r"\s?(?:%|/\s?\d|of\s\d|out\sof)")  # progress
+# Numbers that tell how far something is, by the word before or behind them.
+_OF_PROGRESS: Final = re.compile(
+    r"(?:progress|percent|pct|done|completed?|processed|finished|remaining|left|step|epoch|page|loss"
+    r"|rows?|items?|files?|passed|failed|downloaded|uploaded|received|sent|size|length|total|count"
+    r"|version|line|position|price|value|amount|balance|quantity|进度|完成|剩余|第|共|页)\Z",
+    re.IGNORECASE,
+)
+_THINGS: Final = re.compile(
+    r"\s?(?:rows?|items?|files?|tests?|pages?|records?|lines?|steps?|bytes|[kmgt]i?b\b|个|条|行|页|项)",
+    re.IGNORECASE,
+)
+# A line of an HTTP response's head whose value differs from one to the next.
+_HEADER: Final = re.compile(
+    r"(?:x-[\w-]+|age|via|date|etag|cf-ray|server-timing|set-cookie|expires|last-modified|alt-svc"
+    r"|retry-after|ratelimit-[\w-]+|report-to|nel):",
+    re.IGNORECASE,
+)
 _HAS_DIGIT: Final = re.compile(r"[^\s\"]*\d")
 _BEFORE_VALUE: Final = " \t\n\"'`()[]{}<>|,;=#"
 _BETWEEN: Final = " \t:=#\"'`(["
 _LETTERS: Final = re.compile(r"[A-Za-z]+")
-_MIXED: Final = re.compile(r"(?:[A-Za-z]+\d+){2}|(?:\d+[A-Za-z]+){2}|[A-Za-z]\d+[A-Za-z]\w*\d")
+# Letters and digits in turns, capitals within, or more consonants in a row than words have.
+_RANDOM: Final = re.compile(
+    r"\A\d{6,}\Z|\d[A-Za-z]|[A-Za-z]{2}\d+[A-Za-z]|[A-Za-z]{4}\d{3}|(?:[a-z]+[A-Z]+){2}"
+    r"|(?i:[bcdfghjklmnpqrstvwxz]{4})"
+)
 
+
+_LINE: Final = "line"
+_ANY_NUMBER: Final = "any number"
+_PATTERNS: Final = {_NAMED: _TOKEN, _LINE: re.compile(r"[^\n]*"), _ANY_NUMBER: _NUMBER}
 
 Span = tuple[int, int, str]  # start and end of a volatile value, and its kind
 
@@ -68,20 +107,23 @@ def differ_only_in_volatile(one: str, other: str) -> bool:
     return one == other or _spans(one, other) is not None
 
 
-def spans_if_alike(one: str, other: str, known: "list[Span] | None") -> "list[Span] | None":
+def spans_if_alike(
+    one: str, other: str, known: "list[Span] | None", *, any_number: bool = False
+) -> "list[Span] | None":
     """Return the volatile values of a text that is otherwise like another; None if it is not.
 
     Args:
+        any_number: All numbers count as volatile but those that tell how far something is.
         known: The values in `other`, from its own comparison with an earlier text. Where only they
             differ again, the texts are not searched for differences.
     """
     if one == other:
         return known or []
     spans = _same_spans(one, other, known) if known else None
-    return spans if spans is not None else _spans(one, other)
+    return spans if spans is not None else _spans(one, other, any_number=any_number)
 
 
-def _spans(one: str, other: str) -> list[Span] | None:
+def _spans(one: str, other: str, *, any_number: bool = False) -> list[Span] | None:
     spans: list[Span] = []
     at, other_at = 0, 0
     for _ in range(_MAX_DIFFERENCES):
@@ -91,6 +133,10 @@ def _spans(one: str, other: str) -> list[Span] | None:
         if at == len(one) and other_at == len(other):
             return spans
         found = _volatile_at(one, at, other, other_at)
+        if found is None:
+            found = _header_at(one, at, other, other_at)
+        if found is None and any_number:
+            found = _numbers_at(one, at, other, other_at)
         if found is None:
             return None
         span, other_at = found
@@ -107,8 +153,9 @@ def _same_spans(one: str, other: str, known: list[Span]) -> list[Span] | None:
         if start < other_at or not one.startswith(other[other_at:start], at):
             return None
         at += start - other_at
-        found = (_TOKEN if kind == _NAMED else _VALUE).match(one, at)
-        if found is None or (kind != _NAMED and found.lastgroup != kind):
+        pattern = _PATTERNS.get(kind, _VALUE)
+        found = pattern.match(one, at)
+        if found is None or (pattern is _VALUE and found.lastgroup != kind):
             return None
         spans.append((at, found.end(), kind))
         at, other_at = found.end(), end
@@ -163,7 +210,8 @@ def _values_at(one: str, start: int, at: int, other: str, other_at: int) -> tupl
         return None
     found, there = _VALUE.match(one, start), _VALUE.match(other, other_start)
     if found is not None and there is not None and found.lastgroup == there.lastgroup:
-        is_value = found.lastgroup != "id" or _are_ids(found.group(), there.group())
+        kind = found.lastgroup
+        is_value = kind not in ("id", "number") or are_ids(found.group(), there.group())
         if is_value and found.end() >= at and there.end() >= other_at:
             return (start, found.end(), str(found.lastgroup)), there.end()
     ends = _named(one, start, other, other_start)
@@ -207,17 +255,71 @@ def _named(one: str, start: int, other: str, other_start: int) -> tuple[int, int
         return None
     before = one[max(0, start - _BEHIND) : start].rstrip(_BETWEEN)
     name = _NAME.search(before, max(0, len(before) - 24))
-    return (found.end(), there.end()) if name and _OF_IDS.search(name.group()) else None
+    if name is None:
+        return None
+    is_number = found.group()[0].isdigit() and there.group()[0].isdigit()
+    is_named = is_number and _OF_NUMBERS.search(name.group()) is not None
+    if is_named or _OF_IDS.search(name.group()):
+        return found.end(), there.end()
+    if _OF_HANDLES.search(name.group()) and are_ids(found.group(), there.group()):
+        return found.end(), there.end()
+    return None
 
 
-def _are_ids(one: str, other: str) -> bool:
+def _header_at(one: str, at: int, other: str, other_at: int) -> tuple[Span, int] | None:
+    """Return the rest of two lines of HTTP heads, and where that of the other text ends."""
+    start, other_start = one.rfind("\n", 0, at) + 1, other.rfind("\n", 0, other_at) + 1
+    found, there = _HEADER.match(one, start), _HEADER.match(other, other_start)
+    if found is None or there is None or found.group() != there.group() or at < found.end():
+        return None
+    end, other_end = one.find("\n", at), other.find("\n", other_at)
+    span = (at, end if end >= 0 else len(one), _LINE)
+    return span, other_end if other_end >= 0 else len(other)
+
+
+def _numbers_at(one: str, at: int, other: str, other_at: int) -> tuple[Span, int] | None:
+    """Return two numbers that do not tell how far something is, and where the other's ends."""
+    start = at
+    while (
+        start > 0
+        and other_at - (at - start) > 0
+        and (one[start - 1].isdigit() or one[start - 1] in ".,")
+    ):
+        start -= 1
+    found, there = _NUMBER.match(one, start), _NUMBER.match(other, other_at - (at - start))
+    if found is None or there is None or _OF_TOTAL.match(one, found.end()):
+        return None
+    if _THINGS.match(one, found.end()):
+        return None
+    before = one[max(0, start - _BEHIND) : start].rstrip(_BETWEEN)
+    name = _NAME.search(before, max(0, len(before) - 24))
+    if name is not None and _OF_PROGRESS.search(name.group()):
+        return None
+    return (start, found.end(), _ANY_NUMBER), there.end()
+
+
+def are_ids(one: str, other: str) -> bool:
     """Return whether two values are ids of one kind, as `req_8fk2a9` and `req_91xq3z` are.
 
-    They have one length and one prefix, and letters and digits are mixed: `chapter12` is a name.
+    They have one length and one prefix, and differ nearly everywhere; letters and digits are mixed,
+    or no word has such letters. `chapter12` and `chapter13` are names.
     """
-    if len(one) != len(other) or _prefix(one) != _prefix(other):
+    size, prefix = len(one), len(_prefix(one))
+    if (
+        size != len(other)
+        or _prefix(one) != _prefix(other)
+        or not (_looks_random(one) and _looks_random(other))
+    ):
         return False
-    return bool(_MIXED.search(one) and _MIXED.search(other))
+    if one.isdigit():
+        return True
+    num_other = sum([a != b for a, b in zip(one[prefix:], other[prefix:], strict=True)])
+    return 2 * num_other >= size - prefix
+
+
+def _looks_random(text: str) -> bool:
+    """Return whether no one would write a value so: `8fk2a9`, `sylnfblpdi`, `heTvNFhl`."""
+    return _RANDOM.search(text) is not None
 
 
 def _prefix(text: str) -> str:

@@ -259,6 +259,7 @@ _RANGES = {
 
 def _one_line(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False)[0]
+    told = first["msg"].removeprefix("Value error, ")
     name = ".".join(map(str, first["loc"])) or "body"
     if first["type"] == "missing":
         return invalid(f"{name}: is required", name)
@@ -268,13 +269,13 @@ def _one_line(error: ValidationError) -> ApiError:
         sign, bound = _RANGES[first["type"]]
         message = f"must be {sign} {first['ctx'][bound]:g}"
     elif first["type"] == "messages":
-        return invalid(f"{name}: {first['msg']}", name)
-    elif first["msg"].startswith("must be "):
-        message = first["msg"]
+        return invalid(f"{name}: {told}", name)
+    elif told.startswith("must be "):
+        message = told
     else:
-        message = first["msg"].removeprefix("Input should be ")
+        message = told.removeprefix("Input should be ")
         message = message.replace("a valid dictionary or instance of Message", "an object")
-        if message == first["msg"]:
+        if message == told:
             message = message[0].lower() + message[1:]
         else:
             message = "must be " + message

@@ -1,5 +1,6 @@
 // The view of /metrics over the last minutes: charts with a line per model, and a table.
 
+import { drawAgents, quantityOf } from "./agents.js";
 import { chart } from "./chart.js";
 import { el, find } from "./dom.js";
 import { parse, quantile } from "./exposition.js";
@@ -81,7 +82,7 @@ function take(at, exposition) {
   const models = new Map();
   for (const { name, labels, value } of parse(exposition)) {
     const isBucket = name === "dedup_overhead_seconds_bucket";
-    const quantity = isBucket ? `overhead<=${labels.le === "+Inf" ? Infinity : Number(labels.le)}` : COUNTED[name];
+    const quantity = isBucket ? `overhead<=${labels.le === "+Inf" ? Infinity : Number(labels.le)}` : COUNTED[name] ?? quantityOf(name, labels);
     if (quantity === undefined || labels.model === undefined) continue;
     if (!models.has(labels.model)) models.set(labels.model, new Map());
     const counts = models.get(labels.model);
@@ -142,7 +143,15 @@ function draw() {
       chart(series, { span: KEPT, top: quantity.top, show: quantity.show, label }),
       el("p", { class: "hint" }, t(`chart.${quantity.name}.hint`)));
   }));
+  const [from, to] = ends();
+  drawAgents((what) => (from === to ? 0 : names.reduce((total, model) => total + growth(from, to, model, what), 0)));
   table(names);
+}
+
+// Return the first scrape that is shown and the last; twice undefined before there is one.
+function ends() {
+  const to = readings.at(-1);
+  return [readings.find((reading) => reading.at >= to.at - KEPT), to];
 }
 
 function modelsByUse() {
@@ -154,7 +163,7 @@ function modelsByUse() {
 function table(names) {
   const head = ["model", ...QUANTITIES.map((quantity) => `chart.${quantity.name}`)];
   const rows = [...names.map((name) => [name, [name]]), ...(names.length > 1 ? [[t("live.all"), names]] : [])];
-  const [from, to] = [readings.find((reading) => reading.at >= readings.at(-1).at - KEPT), readings.at(-1)];
+  const [from, to] = ends();
   const cells = (group) => QUANTITIES.map((quantity) => {
     const value = from !== to ? valueOf(quantity, from, to, group) : null;
     return el("td", {}, value === null ? "–" : quantity.show(value));

@@ -16,9 +16,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.demo_server import clean_environment, free_port
+from tests.demo_server import clean_environment, free_port, serving
 from tests.external.page.conftest import Watched
 from tests.external.page.hostile_upstream import LONG_LINE, MARKUP
+from tests.server.mock_upstream import upstream
+from tests.server.traffic import Ask, ScriptedUpstream, send
 
 Open = Callable[..., tuple[Page, Watched]]
 
@@ -349,6 +351,39 @@ def test_live_follows_the_server(open_page: Open, demo: str) -> None:
     assert asked == []
     page.click("#tab-live")
     expect(page.locator("#live-state")).to_have_attribute("data-state", "on")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_live_shows_agents_in_loops(open_page: Open, scheme: str, width: int) -> None:
+    size = {"width": width, "height": 860}
+    engine = ScriptedUpstream()
+    with upstream(engine), serving("--upstream", engine.url) as url:
+        page, _ = open_page(url, "live", color_scheme=scheme, viewport=size, bypass_csp=True)
+        send(url, Ask("plain"), engine, 0)
+        expect(page.locator("#live-table")).to_contain_text("plain", timeout=10 * SECONDS)
+        expect(page.locator("#agents")).to_be_hidden()
+        for number, (model, rungs) in enumerate(
+            [
+                ("calls-for-ever", ()),
+                ("calls-for-ever", ("nudge",)),
+                ("calls-again", ("nudge",)),
+                ("calls-again", ("answer",)),
+                ("calls-for-ever", ("nudge", "stop")),
+            ],
+            1,
+        ):
+            send(url, Ask(model, usage=True, rungs=rungs), engine, number)
+        expect(page.locator("#agents")).to_be_visible(timeout=10 * SECONDS)
+        expect(page.locator("[data-agents=stopped] dd")).to_have_text("1", timeout=10 * SECONDS)
+        shown = {"measured": "1", "nudged": "2", "answered": "1", "helped": "2 of 3 (67%)"}
+        for name, value in shown.items():
+            expect(page.locator(f"[data-agents={name}] dd")).to_have_text(value)
+        expect(page.locator("[data-agents=tokens] dd")).not_to_have_text("0")
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.click("#language")
+        expect(page.locator("#agents h3")).to_have_text("陷入循环的智能体")
 
 
 def answer(url: str) -> None:

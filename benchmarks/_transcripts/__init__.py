@@ -1,0 +1,1 @@
+"""Stories that `agent_transcripts.py` renders: what agents did, by harness and kind."""

@@ -1,0 +1,130 @@
+"""Arguments of two calls of a tool: equal, or so near that the same result is no coincidence.
+
+How near they have to be depends on the result: "ok" says nothing about a call, a list of findings
+does.
+"""
+
+import re
+from typing import Any, Final
+
+from dedup.answer.agent_loops.outcome import is_empty_handed, is_trivial
+from dedup.answer.agent_loops.steps import Call
+from dedup.answer.agent_loops.wording import may_be_free, say_the_same
+
+# Arguments that say why a call is made: they do not change what it does.
+_COMMENTARY: Final = frozenset(
+    "explanation reason reasoning intent purpose thought thoughts rationale justification why"
+    " toolCallDescription tool_call_description".split()
+)
+# Arguments of which a `description` says what they are.
+_DESCRIBED: Final = frozenset("command cmd script code query prompt".split())
+# Arguments that ask for something, and change nothing.
+_QUERIES: Final = frozenset(
+    "query q search search_query search_term keyword keywords question".split()
+)
+_CHANGE: Final = re.compile(
+    r"\b(?:insert|update|delete|create|alter|drop|merge|replace|truncate|mutation)\b", re.IGNORECASE
+)
+Differing = tuple[str, Any, Any]  # the name of an argument, and its two values
+
+_MAX_CHARS: Final = 4000  # longer arguments are near only if they are equal
+_SIMILARITY: Final = 0.2  # of the words, where the result says a lot
+_SIMILARITY_ALONE: Final = 0.6  # where it is such that any call may have it
+
+
+def are_equal(one: Call, other: Call) -> bool:
+    """Return whether the arguments are the same values."""
+    given, there = one.arguments, other.arguments
+    if given == there:
+        return True
+    if isinstance(given, str) and isinstance(there, str):
+        is_long = max(len(given), len(there)) > _MAX_CHARS
+        if is_long and len(given) != len(there):
+            return False  # not worth reading: keys in another order leave the length as it is
+    return bool(one.values == other.values)
+
+
+def differing(one: Call, other: Call) -> list[Differing]:
+    """Return the arguments that differ."""
+    values, others = one.fields, other.fields
+    found: list[Differing] = []
+    for name, value in values.items():
+        there = others.get(name)
+        if value != there:
+            found.append((name, value, there))
+    for name, there in others.items():
+        if name not in values and there is not None:
+            found.append((name, None, there))
+    return found
+
+
+def may_be_near(arguments: list[Differing]) -> bool:
+    """Return whether all the arguments that differ are texts: a cheap look ahead of `are_near`."""
+    for name, value, there in arguments:
+        if name not in _COMMENTARY:
+            if not isinstance(value, str) or not isinstance(there, str):
+                return False
+            if len(value) > _MAX_CHARS or not may_be_free(value):
+                return False
+    return True
+
+
+def are_near(one: Call, other: Call, arguments: list[Differing], result: str) -> bool:
+    """Return whether the arguments that differ say the same in other words.
+
+    Args:
+        arguments: The arguments that differ.
+        result: What both calls have returned.
+    """
+    is_telling = not is_trivial(result)
+    is_answer = is_telling and not is_empty_handed(result)
+    names = _determining(one, other)
+    similarity = _SIMILARITY if is_telling or not names else _SIMILARITY_ALONE
+    for name, value, there in arguments:
+        if names and name not in names:
+            continue
+        if not isinstance(value, str) or not isinstance(there, str):
+            return False
+        if name in _QUERIES and is_answer and _asks(value) and _asks(there):
+            continue  # whatever is asked, the answer is the same
+        if not say_the_same(value, there, similarity, may_fill=not names):
+            return False
+    return True
+
+
+def ask_for_the_same(arguments: list[Differing]) -> bool:
+    """Return whether only what the calls search for differs."""
+    return all(name in _QUERIES for name, _, _ in arguments)
+
+
+def are_numbers(arguments: list[Differing]) -> bool:
+    """Return whether all the arguments that differ are numbers."""
+    return all(_is_number(value) and _is_number(there) for _, value, there in arguments)
+
+
+def has_object(one: Call, other: Call) -> bool:
+    """Return whether two calls name the same object: a text that both have."""
+    return any(
+        isinstance(value, str) and not value.isdigit() and value == other.fields.get(name)
+        for name, value in one.fields.items()
+    )
+
+
+def _determining(one: Call, other: Call) -> set[str]:
+    """Return the names of the arguments that determine what a call does."""
+    names = {*one.fields, *other.fields} - _COMMENTARY
+    if "description" in names and not names.isdisjoint(_DESCRIBED):
+        names.discard("description")
+    return names
+
+
+def _asks(value: str) -> bool:
+    """Return whether the value of a query asks for something, and changes nothing."""
+    return bool(value) and _CHANGE.search(value) is None
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a number, or is not given."""
+    if isinstance(value, str):
+        return value.isdigit()
+    return value is None or isinstance(value, int | float)

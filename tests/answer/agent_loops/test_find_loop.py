@@ -1,0 +1,281 @@
+"""The loop that an agent is in, in the messages of each API."""
+
+import json
+
+import pytest
+
+from dedup.answer.agent_loops import Call, find_loop
+from dedup.answer.agent_loops.notices import NUDGE, NUDGE_ZH, STOP
+from tests.answer.agent_loops.histories import APIS, Api, Made, Part, Turn, history, turn
+
+LOOK = turn(
+    "look_up", {"city": "Delft", "limit": 5}, "No entry was found for this city in the register."
+)
+READ = turn("read_file", {"path": "a.py"}, "def main() -> None:\n    print('hello')\n")
+LIST = turn("list_files", {}, "a.py\nb.py")
+
+
+@pytest.fixture(params=APIS)
+def api(request: pytest.FixtureRequest) -> Api:
+    return request.param
+
+
+def test_three_copies_are_no_loop_and_four_are(api: Api) -> None:
+    assert find_loop(history(api, *[LOOK] * 3)) is None
+    loop = find_loop(history(api, LIST, *[LOOK] * 4))
+    assert loop is not None
+    assert (loop.kind, loop.cycle, loop.from_step, loop.steps, loop.copies) == ("exact", 1, 1, 4, 4)
+    assert 40 < loop.tokens < 120
+
+
+@pytest.mark.parametrize("cycle", [2, 3, 4])
+def test_cycles_are_found_at_their_third_copy(api: Api, cycle: int) -> None:
+    steps = [
+        turn(f"tool_{n}", {"n": n}, f"The result of tool number {n} as ever.") for n in range(cycle)
+    ]
+    loop = find_loop(history(api, READ, *steps * 3))
+    assert loop is not None
+    assert (loop.kind, loop.cycle, loop.from_step, loop.steps) == ("exact", cycle, 1, 3 * cycle)
+    assert find_loop(history(api, READ, *steps * 2, *steps[:-1])) is None
+
+
+def test_the_loop_is_at_the_end(api: Api) -> None:
+    assert find_loop(history(api, *[LOOK] * 6, READ)) is None
+    assert find_loop(history(api, *[LOOK] * 6, Turn(text="There is no entry for Delft."))) is None
+
+
+def test_arguments_are_compared_as_values(api: Api) -> None:
+    other = turn("look_up", {"limit": 5, "city": "Delft"}, LOOK.calls[0].result)
+    assert find_loop(history(api, LOOK, other, LOOK, other)) is not None
+    other = turn("look_up", {"limit": 6, "city": "Delft"}, LOOK.calls[0].result)
+    loop = find_loop(history(api, LOOK, other, LOOK, other))
+    assert loop is None
+
+
+def test_a_result_that_changes_is_progress(api: Api) -> None:
+    poll = [turn("job", {"id": 7}, f"running, {n} of 40 tests") for n in range(20)]
+    assert find_loop(history(api, *poll)) is None
+    build = turn("bash", {"command": "make"}, "error: missing ; in line 4")
+    edits = [turn("edit", {"line": n, "text": f"x = {n}"}, "ok") for n in range(6)]
+    assert find_loop(history(api, *[part for edit in edits for part in (edit, build)])) is None
+
+
+def test_a_result_in_which_only_volatile_values_change_is_none(api: Api) -> None:
+    polls = [
+        turn("fetch", {"url": "/orders"}, f'{{"time": "2026-11-28T10:0{n}:00Z", "orders": []}}')
+        for n in range(5)
+    ]
+    loop = find_loop(history(api, *polls))
+    assert loop is not None
+    assert loop.kind == "exact"
+
+
+def test_pagination_and_equal_results_of_other_calls_are_left_alone(api: Api) -> None:
+    pages = [turn("list", {"page": n}, "[]") for n in range(12)]
+    assert find_loop(history(api, *pages)) is None
+    saved = [turn("save", {"name": f"note {n}", "text": f"about {n}"}, "ok") for n in range(12)]
+    assert find_loop(history(api, *saved)) is None
+    names = "anna bert carl dora emil fred".split()
+    reminders = [
+        turn("send", {"message": f"please remind {name} to come at noon"}, "sent") for name in names
+    ]
+    assert find_loop(history(api, *reminders)) is None
+
+
+def test_waiting_has_patience(api: Api) -> None:
+    wait = turn("get_job", {"id": 7}, '{"status": "running"}')
+    assert find_loop(history(api, *[wait] * 10)) is None
+    assert find_loop(history(api, *[wait] * 11)) is not None
+    scroll = turn("scroll", {"direction": "down"}, "ok")
+    assert find_loop(history(api, *[scroll] * 10)) is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "allowed"),
+    [
+        ("Run the test 20 times.", 20),
+        ("把测试跑20遍", 20),
+        ("Call it until it fails.", 10),
+        ("一直监控，直到出错", 10),
+        ("Do not read it again and again, and never 50 times.", 3),
+        ("It failed.", 3),
+    ],
+)
+def test_the_user_may_ask_for_repetition(api: Api, prompt: str, allowed: int) -> None:
+    assert find_loop(history(api, *[READ] * allowed, start=prompt)) is None
+    assert find_loop(history(api, *[READ] * (allowed + 1), start=prompt)) is not None
+
+
+def test_a_message_of_a_user_begins_anew(api: Api) -> None:
+    assert find_loop(history(api, *[LOOK] * 6, "Stop. Summarize.")) is None
+    assert find_loop(history(api, *[LOOK] * 3, "Try again.", *[LOOK] * 3)) is None
+    loop = find_loop(
+        history(api, LIST, *[LOOK] * 6, "Once more, please, it is there now.", *[LOOK] * 4)
+    )
+    assert loop is not None
+    assert (loop.from_step, loop.steps) == (7, 4)
+
+
+def test_messages_of_a_harness_are_not_a_users(api: Api) -> None:
+    parts: list[Part] = []
+    for _ in range(4):
+        parts += [LOOK, "<system-reminder>Remember the to-do list.</system-reminder>"]
+    assert find_loop(history(api, *parts)) is not None
+
+
+def test_turns_without_calls_that_say_the_same(api: Api) -> None:
+    said = Turn(text="I will now read the file and fix the bug.")
+    again = "You did not use a tool. Please use a tool, or finish the task."
+    parts: list[Part] = []
+    for _ in range(4):
+        parts += [said, again]
+    loop = find_loop(history(api, *parts))
+    assert loop is not None
+    assert loop.kind == "message"
+    assert loop.is_repeated_by([], "I will now read the file and fix the bug.")
+    assert not loop.is_repeated_by([], "The bug is fixed: line 3 had a typo.")
+    assert not loop.is_repeated_by([Call("read_file", {"path": "a.py"}, has_result=False)])
+
+
+def test_a_user_who_asks_the_same_again_is_no_harness(api: Api) -> None:
+    parts: list[Part] = []
+    for _ in range(6):
+        parts += [LOOK, Turn(text="It is closed today."), "Is the library open?"]
+    assert find_loop(history(api, *parts)) is None
+
+
+def test_free_text_that_is_worded_anew(api: Api) -> None:
+    words = [
+        "waiting for the workers to report their results",
+        "still waiting for results from the workers",
+        "the workers have not reported results, so waiting",
+        "waiting until the workers report the results",
+        "results of the workers: waiting for them to report",
+    ]
+    result = "Control was handed back. There is nothing new to look at, and no worker has reported."
+    loop = find_loop(history(api, *[turn("yield", {"note": text}, result) for text in words]))
+    assert loop is not None
+    assert loop.kind == "near"
+    tests = [
+        turn("bash", {"command": "npm test", "description": text}, "3 failed: a, b, c")
+        for text in ("Run the tests", "Check the tests once more", "See if it works now", "Run all")
+    ]
+    loop = find_loop(history(api, *tests))
+    assert loop is not None
+
+
+def test_thoughts_are_not_a_loop(api: Api) -> None:
+    thoughts = [
+        "First I need to find where the orders are stored.",
+        "The orders are in SQLite, so a query by month is easy.",
+        "Refunds have to be left out; they have a negative sum.",
+        "A chart is not needed, the table is enough for this report.",
+        "Now the columns: month, number of orders, sum, average.",
+    ]
+    assert (
+        find_loop(history(api, *[turn("think", {"thought": one}, "ok") for one in thoughts]))
+        is None
+    )
+
+
+def test_calls_that_fail_alike_whatever_their_arguments(api: Api) -> None:
+    steps = [
+        turn(
+            "sql",
+            {"query": f"SELECT {column} FROM orders"},
+            "Error: permission denied for schema sales",
+            is_error=True,
+        )
+        for column in "id sum month tax".split()
+    ]
+    loop = find_loop(history(api, *steps))
+    assert loop is not None
+    assert loop.kind == "failure"
+    assert loop.is_repeated_by([Call("sql", {"query": "SELECT tax FROM orders"}, has_result=False)])
+    assert not loop.is_repeated_by([Call("sql", {"query": "SELECT 1"}, has_result=False)])
+    unknown = [
+        turn(name, {}, f"Error: the tool {name} does not exist")
+        for name in "a_tool b_tool c_tool d_tool".split()
+    ]
+    assert find_loop(history(api, *unknown)) is not None
+
+
+def test_searches_that_find_nothing_have_not_failed(api: Api) -> None:
+    steps = [
+        turn("grep", {"pattern": one}, "No matches found")
+        for one in "getUser get_user user_of fetchUser".split()
+    ]
+    assert find_loop(history(api, *steps)) is None
+    steps = [
+        turn("cat", {"path": one}, f"Error: {one}: no such file")
+        for one in "a.py b.py c.py d.py".split()
+    ]
+    assert find_loop(history(api, *steps)) is None
+
+
+def test_a_parallel_batch_is_one_step_in_any_order(api: Api) -> None:
+    one, two = LOOK.calls[0], READ.calls[0]
+    loop = find_loop(history(api, *[Turn((one, two)), Turn((two, one))] * 2))
+    assert loop is not None
+    assert (loop.cycle, loop.steps) == (1, 4)
+    again = [Call(call.name, call.arguments, has_result=False) for call in (two, one)]
+    assert loop.is_repeated_by(again)
+    assert not loop.is_repeated_by(again[:1])
+    batches = [Turn((one, Made("read_file", {"path": f"{n}.py"}, str(n)))) for n in range(6)]
+    assert find_loop(history(api, *batches)) is None
+
+
+def test_repeatable_tools_are_left_alone(api: Api) -> None:
+    assert find_loop(history(api, *[LOOK] * 20), repeatable=["look_up"]) is None
+    assert find_loop(history(api, *[LOOK] * 20), repeatable=["other"]) is not None
+
+
+def test_a_step_without_its_result_does_not_count() -> None:
+    messages = history("chat", *[LOOK] * 4)
+    assert find_loop(messages[:-1]) is None
+    loop = find_loop([*messages, messages[-2]])
+    assert loop is not None
+    assert loop.steps == 4
+
+
+def test_notices_are_never_counted(api: Api) -> None:
+    result = LOOK.calls[0].result
+    nudged = [
+        turn("look_up", {"city": "Delft", "limit": 5}, f"{result}\n\n{one}")
+        for one in (NUDGE, NUDGE_ZH)
+    ]
+    loop = find_loop(history(api, LOOK, LOOK, *nudged))
+    assert loop is not None
+    assert loop.steps == 4
+    assert find_loop(history(api, *[Turn(text=STOP), "continue"] * 6)) is None
+
+
+def test_the_next_call_is_the_first_of_the_cycle(api: Api) -> None:
+    loop = find_loop(history(api, *[LOOK, READ] * 3))
+    assert loop is not None
+    look = Call("look_up", json.dumps({"limit": 5, "city": "Delft"}), has_result=False)
+    read = Call("read_file", {"path": "a.py"}, has_result=False)
+    assert loop.is_repeated_by([look])
+    assert not loop.is_repeated_by([read])
+    assert not loop.is_repeated_by([])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        None,
+        7,
+        {},
+        {"role": "tool"},
+        {"role": "assistant", "tool_calls": [None, {}, {"function": 3}]},
+        {"role": "assistant", "content": [None, {"type": "tool_use"}, {"type": 4}]},
+        {"role": "user", "content": [None, {"type": "tool_result"}]},
+        {"type": "function_call"},
+        {"type": "function_call_output", "output": {"a": [1]}},
+        {"type": "web_search_call", "id": "ws_1", "action": {"query": "x"}},
+    ],
+)
+def test_what_no_api_has_is_passed_over(api: Api, message: object) -> None:
+    assert find_loop([message] * 9) is None or isinstance(message, dict)
+    messages = history(api, *[LOOK] * 4)
+    assert find_loop([message, *messages]) is not None
