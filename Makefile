@@ -12,6 +12,8 @@ VLLM_PYTHON ?= $(VLLM)/bin/python
 TRL := .venv-trl
 CLIENTS := .venv-clients
 CLIENTS_TESTS := tests/external/clients
+AGENTS := .venv-agents
+AGENTS_TESTS := tests/external/agents
 PAGE := .venv-page
 PAGE_TESTS := tests/external/page
 LIVE := .venv-live
@@ -20,7 +22,7 @@ WEIGHTS := .weights
 MODEL ?=
 MODEL_FILE := $(if $(filter smollm2,$(MODEL)),$(WEIGHTS)/$(MODEL).gguf)
 
-.PHONY: serve smollm2 test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-page live calibrate docs lint types check clean help
+.PHONY: serve smollm2 test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-agents test-page live calibrate docs lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -115,6 +117,15 @@ test-clients-vllm: $(CLIENTS)/.installed $(if $(filter $(VLLM)/%,$(VLLM_PYTHON))
 test-clients-llama-cpp: $(CLIENTS)/.installed $(if $(filter $(LIVE)/%,$(LLAMA_PYTHON)),$(LIVE)/.installed)  ## the clients, with llama.cpp's server behind the proxy
 	CLIENTS_SERVER="$(LLAMA_PYTHON) -m tests.external.llama_server" $(CLIENTS)/bin/python -m pytest $(CLIENTS_TESTS)
 
+$(AGENTS)/.installed: $(AGENTS_TESTS)/requirements.txt
+	@echo "==> building $(AGENTS) with the agents (a minute, once)"
+	@$(PYTHON) -m venv $(AGENTS) && echo '*' > $(AGENTS)/.gitignore
+	$(AGENTS)/bin/python -m pip install --progress-bar on -r $(AGENTS_TESTS)/requirements.txt -e '.[server]'
+	@touch $@
+
+test-agents: $(AGENTS)/.installed  ## unmodified agents with a model that loops, without the proxy and through it
+	$(AGENTS)/bin/python -m pytest $(AGENTS_TESTS)
+
 $(PAGE)/.installed: $(PAGE_TESTS)/requirements.txt
 	@echo "==> building $(PAGE) with a driver for the browser, and torch for the demo model (a few minutes, once)"
 	@$(PYTHON) -m venv $(PAGE) && echo '*' > $(PAGE)/.gitignore
@@ -153,5 +164,5 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(TRL) $(CLIENTS) $(PAGE) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf $(VENV) $(VLLM) $(TRL) $(CLIENTS) $(AGENTS) $(PAGE) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find dedup server -name "*.so" -delete

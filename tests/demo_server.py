@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -29,31 +30,27 @@ def serving(*arguments: str, **settings: str) -> Iterator[str]:
         f"DEDUP_{name.upper()}": value for name, value in settings.items()
     }
     command = [sys.executable, "-m", "dedup.cli", "serve", "--port", str(port), *arguments]
-    server = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
-    )
     url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{url}/health/ready", timeout=2).close()
-                break
-            except OSError:
-                if server.poll() is not None:
+    # A pipe that nobody reads would block a server that logs much.
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        try:
+            for _ in range(240):
+                try:
+                    urllib.request.urlopen(f"{url}/health/ready", timeout=2).close()
                     break
-                time.sleep(0.25)
-        else:
-            raise TimeoutError("the server did not get ready")
-        if server.poll() is not None:
-            assert server.stdout is not None
-            raise RuntimeError(
-                f"dedup serve exited {server.returncode}: {server.stdout.read().decode()}"
-            )
-        yield url
-        server.terminate()
-        assert server.wait(30) == 0
-    finally:
-        server.kill()
-        server.wait()
-        assert server.stdout is not None
-        server.stdout.close()
+                except OSError:
+                    if server.poll() is not None:
+                        break
+                    time.sleep(0.25)
+            else:
+                raise TimeoutError("the server did not get ready")
+            if server.poll() is not None:
+                log.seek(0)
+                raise RuntimeError(f"dedup serve exited {server.returncode}: {log.read().decode()}")
+            yield url
+            server.terminate()
+            assert server.wait(30) == 0
+        finally:
+            server.kill()
+            server.wait()
