@@ -5,6 +5,7 @@ does.
 """
 
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 from dedup.answer.agent_loops.outcome import is_empty_handed, is_trivial
@@ -23,7 +24,7 @@ _QUERIES: Final = frozenset(
     "query q search search_query search_term keyword keywords question".split()
 )
 _CHANGE: Final = re.compile(
-    r"\b(?:insert|update|delete|create|alter|drop|merge|replace|truncate|mutation)\b", re.IGNORECASE
+    r"\b(?:insert|update|delete|create|alter|drop|merge|replace|truncate|mutation)\b"
 )
 Differing = tuple[str, Any, Any]  # the name of an argument, and its two values
 
@@ -118,9 +119,10 @@ def _determining(one: Call, other: Call) -> set[str]:
     return names
 
 
+@lru_cache(256)
 def _asks(value: str) -> bool:
     """Return whether the value of a query asks for something, and changes nothing."""
-    return bool(value) and _CHANGE.search(value) is None
+    return bool(value) and _CHANGE.search(value.lower()) is None
 
 
 def _is_number(value: Any) -> bool:
