@@ -30,7 +30,7 @@ Differing = tuple[str, Any, Any]  # the name of an argument, and its two values
 
 _MAX_CHARS: Final = 4000  # longer arguments are near only if they are equal
 _SIMILARITY: Final = 0.2  # of the words, where the result says a lot
-_SIMILARITY_ALONE: Final = 0.6  # where it is such that any call may have it
+_SIMILARITY_ALONE: Final = 0.5  # where it is such that any call may have it
 
 
 def are_equal(one: Call, other: Call) -> bool:

@@ -13,7 +13,7 @@ from dedup.answer.agent_loops.arguments import (
     has_object,
     may_be_near,
 )
-from dedup.answer.agent_loops.outcome import error_of, is_negative, is_trivial
+from dedup.answer.agent_loops.outcome import error_of, is_negative, is_trivial, waits
 from dedup.answer.agent_loops.steps import Call, Step
 from dedup.answer.agent_loops.volatile import differ_only_in_volatile, spans_if_alike
 from dedup.answer.agent_loops.wording import say_the_same
@@ -105,17 +105,19 @@ def _comes_to_nothing(call: Call, there: Call) -> bool:
 def _have_same_result(one: Call, other: Call) -> bool:
     """Return whether two results are the same but for volatile values.
 
-    Where they say that nothing came of the call, it does not matter which numbers they name; where
-    both are errors, nor does a line that has nothing to do with them.
+    Numbers count as such where the same is asked again, or nothing came of the calls: but not those
+    that tell how far work is which is still running. Of errors, a line that has nothing to do with
+    them may differ.
     """
     if abs(len(one.result) - len(other.result)) > _MAX_GROWTH + len(other.result) // 4:
         return False
-    any_number = is_negative(one) and is_negative(other)
+    is_negative_ = is_negative(one) and is_negative(other)
+    any_number = (is_negative_ or are_equal(one, other)) and not waits(one)
     spans = spans_if_alike(one.result, other.result, other.spans, any_number=any_number)
     if spans is not None:
         one.spans = spans
         return True
-    return any_number and _are_same_errors(one, other)
+    return is_negative_ and _are_same_errors(one, other)
 
 
 def _have_same_findings(one: Call, other: Call, arguments: list[Differing]) -> bool:

@@ -149,7 +149,7 @@ def are_patient(steps: list[Step]) -> bool:
     Where one of them looks at what the others have moved, and sees the same, it has not moved.
     """
     calls = [call for step in steps for call in step.calls]
-    return any(_waits(call) for call in calls) or (
+    return any(waits(call) for call in calls) or (
         bool(calls) and all(_moves(call) for call in calls)
     )
 
@@ -189,7 +189,8 @@ def error_of(call: Call) -> str:
     return call.error
 
 
-def _waits(call: Call) -> bool:
+def waits(call: Call) -> bool:
+    """Return whether a call waits for work that is still running."""
     if len(call.result) <= _SHORT and _RUNNING.search(call.result):
         return True
     if _WAITS.search(call.name):

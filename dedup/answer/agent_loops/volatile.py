@@ -45,7 +45,7 @@ _TOKEN: Final = re.compile(r"(?:\d+(?:[.,]\d+)*|[\w-]{5,}|(?=[A-Za-z_-]*\d)[\w-]
 _NAME: Final = re.compile(r"[A-Za-z_]+\Z|[\u4e00-\u9fff]+\Z")
 # Words that name an id, at the end of the name: `run_id`, `messageId`, `Request ID`.
 _OF_IDS: Final = re.compile(
-    r"(?:(?:\A|_)(?i:id|uid|uuid|guid|nonce|etag|cursor|session|trace|span|pid)|(?<=[a-z])I[dD])\Z"
+    r"(?:(?:\A|_)(?i:id|uid|uuid|guid|instance|nonce|etag|cursor|session|trace|span|pid)|(?<=[a-z])I[dD])\Z"
     r"|(?:编号|序号|请求号?|会话)\Z"
 )
 # Words behind which an id may stand: "job dpqgzq_0558", "LOG_NO". It must look like one.
@@ -67,11 +67,13 @@ _COUNTED: Final = re.compile(
     re.IGNORECASE,
 )
 _OF_TOTAL: Final = re.compile(r"\s?(?:%|/\s?\d|of\s\d|out\sof)")  # progress
-# Numbers that tell how far something is, by the word before or behind them.
+# Numbers that tell how far or how much something is, by the word before or behind them.
 _OF_PROGRESS: Final = re.compile(
     r"(?:progress|percent|pct|done|completed?|processed|finished|remaining|left|step|epoch|page|loss"
     r"|rows?|items?|files?|passed|failed|downloaded|uploaded|received|sent|size|length|total|count"
-    r"|version|line|position|price|value|amount|balance|quantity|进度|完成|剩余|第|共|页)\Z",
+    r"|version|line|position|price|value|amount|balance|quantity|stock"
+    r"|temperature|humidity|usage|load|level|pressure|speed|battery|rate|health|hp|lat|lon|altitude"
+    r"|温度|湿度|价格|库存|进度|完成|剩余|第|共|页)\Z",
     re.IGNORECASE,
 )
 _THINGS: Final = re.compile(

@@ -70,6 +70,28 @@ def test_a_result_in_which_only_volatile_values_change_is_none(api: Api) -> None
     assert loop.kind == "exact"
 
 
+@pytest.mark.parametrize(
+    ("result", "is_loop"),
+    [
+        ("Saved shot_{0}.png. A dialog covers the table.", True),
+        ("64 bytes from 10.0.0.1: ttl=64 time=2.{0} ms", True),
+        ('{{"ticket": "INC-881{0}", "state": "new"}}', True),
+        ("HTTP/2 200\nage: {0}\nx-cache-hits: {0}\n\n[]", True),
+        ("3 of {0} files were copied", False),
+        ('{{"price": 641.{0}, "currency": "EUR"}}', False),
+        ('{{"status": "running", "blocks": 1{0}}}', False),
+        ("Epoch 3, loss 0.{0}", False),
+        ("There are 1{0} items in the queue.", False),
+        ("{0}% are done", False),
+    ],
+)
+def test_numbers_that_tell_how_far_something_is_are_a_change(
+    api: Api, result: str, is_loop: bool
+) -> None:
+    steps = [turn("look", {"at": "it"}, result.format(number)) for number in (41, 57, 62, 78, 83)]
+    assert (find_loop(history(api, *steps)) is not None) == is_loop
+
+
 def test_pagination_and_equal_results_of_other_calls_are_left_alone(api: Api) -> None:
     pages = [turn("list", {"page": n}, "[]") for n in range(12)]
     assert find_loop(history(api, *pages)) is None
