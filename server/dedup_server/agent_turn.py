@@ -187,6 +187,8 @@ class AgentTurn:
 
     async def _generate(self, call: EngineCall, take: Take) -> None:
         rungs = list(self._rungs)
+        if call.request.forces_call and "answer" in rungs:
+            rungs.remove("answer")  # the client has no use for a text
         asked = call
         while True:
             attempt = _Attempt(asked.reader)
@@ -344,7 +346,9 @@ class AgentTurn:
         frames = [Frame([], start=start, input_tokens=0)]
         for choice in range(self._num_choices):
             frames.append(Frame([Delta(choice, CONTENT, CONTENT, text)]))
-            frames.append(Frame([], [Finish(choice, "stop")], output_tokens=0))
+            # No client may take the text for the JSON that it asks for.
+            reason = "length" if call.request.wants_json else "stop"
+            frames.append(Frame([], [Finish(choice, reason)], output_tokens=0))
         return [*frames, Frame([], is_last=True)]
 
 

@@ -186,6 +186,26 @@ def test_what_is_asked_again(api: Api) -> None:
     assert NUDGE in str(nudged[field][-1])
 
 
+def test_a_text_is_not_taken_for_the_json_that_is_asked_for() -> None:
+    form = {"type": "json_object"}
+    turned = Turned(Script("again"), ("stop",), request_of(response_format=form))
+    assert [finish.reason for frame in turned.frames for finish in frame.finishes or ()] == [
+        "length"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("api", "choice"),
+    [("chat", "required"), ("responses", "required"), ("messages", {"type": "any"})],
+)
+def test_a_call_that_is_forced_is_not_forbidden(api: Api, choice: Any) -> None:
+    turned = Turned(
+        Script("again", "again"), ("nudge", "answer"), request_of(api, tool_choice=choice)
+    )
+    assert turned.turn.action == "nudged"
+    assert turned.script.requests[1].body["tool_choice"] == choice
+
+
 def test_usage_counts_every_attempt() -> None:
     tokens = Turned(Script("again", "text")).answer.tokens
     assert (tokens.known_input, tokens.output, tokens.is_estimated) == (200, 40, False)

@@ -280,11 +280,10 @@ def _outcome(exchange: Exchange, attempts: list[Sent]) -> str:
         return "rejected" if exchange.status < 500 else "upstream_error"
     if not exchange.done:
         return "upstream_error"
-    if exchange.ask.rungs is not None:
-        return "ok"
     if any("stop_reason" in finish for finish in exchange.finishes.values()):
         return "cut"
-    return "healed" if len(attempts) > 1 else "ok"
+    is_healed = len(attempts) > 1 and exchange.ask.rungs is None
+    return "healed" if is_healed else "ok"
 
 
 def samples(text: str) -> Iterator[tuple[str, Key, dict[str, str], float]]:

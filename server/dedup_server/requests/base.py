@@ -174,6 +174,14 @@ class GenerationRequest(BaseModel):
         return history if isinstance(history, list) else None
 
     @property
+    def forces_call(self) -> bool:
+        """Return whether the answer has to call a tool."""
+        choice = self._body.get("tool_choice")
+        if isinstance(choice, dict):
+            choice = choice.get("type")
+        return choice in ("required", "any", "tool", "function", "custom", "allowed_tools")
+
+    @property
     def wants_json(self) -> bool:
         """Return whether the answer must be JSON: then nothing in it may be edited."""
         return False

@@ -189,6 +189,7 @@ class MessagesWriter:
         self._blocks: dict[str, _Block] = {}  # that are open
         self._of_part: dict[str, str] = {}  # by choice and part: the block that has the text
         self._num_blocks = 0
+        self._is_made = False  # an engine in this process generates the answer
         self._is_continued = False
         self._is_closed = False
         self._running: set[int] = set()
@@ -357,6 +358,8 @@ class MessagesWriter:
 
     def _usage(self) -> Json:
         usage: Json = {"output_tokens": self._answer.num_tokens}
+        if self._is_made:  # some clients look at the last event alone
+            usage["input_tokens"] = self._answer.tokens.known_input
         if self._answer.tokens.is_estimated:
             usage["estimated"] = True
         return usage
@@ -366,6 +369,7 @@ class MessagesWriter:
     def _make(self, frame: Frame, decision: Decision) -> bytes:
         written = b""
         if frame.start is not None:
+            self._is_made = True
             self._running = set(range(frame.start.num_choices))
             written += _event({"type": "message_start", "message": self._started(frame.start)})
         written += self._held(decision.before)

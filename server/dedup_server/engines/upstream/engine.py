@@ -162,16 +162,17 @@ async def _exchange(
     """
     request = call.request
     is_streamed = is_converted or bool(request.stream)
-    is_done = has_usage = False
+    is_done = has_usage = has_failed = False
 
     def read(received: bytes) -> Awaitable[None] | None:
-        nonlocal is_done, has_usage
+        nonlocal is_done, has_usage, has_failed
         frames = call.reader.feed(upstream.without_key(received))
         if not frames:
             return None
         is_done = frames[-1].is_last
         for frame in frames if is_converted else ():
             has_usage = has_usage or frame.output_tokens is not None
+            has_failed = has_failed or frame.has_failed or frame.error is not None
         return take(frames)
 
     response = await upstream.ask("POST", call.path, request.exchange, body)
@@ -201,7 +202,7 @@ async def _exchange(
             has_usage, is_streamed = frame.output_tokens is not None, False
             if pause := take([frame]):
                 await pause
-        if not has_usage and not request.stream:
+        if not (has_usage or has_failed or request.stream):
             upstream.streaming.note_no_usage(call.path, request, is_streamed=is_streamed)
         return True
     except TimeoutError as error:
