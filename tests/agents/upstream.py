@@ -29,7 +29,7 @@ PATHS: dict[Api, str] = {
     "messages": "/v1/messages",
 }
 CODECS: dict[Api, ModuleType] = {"chat": chat, "responses": responses, "messages": messages}
-SLOW_SECONDS = 0.1  # between the pieces of a stream
+SLOW_SECONDS = 0.03  # between the pieces of a stream
 PIECES_OF_WHOLE = 8
 
 

@@ -19,11 +19,16 @@ COPIES = 4
 APIS: tuple[Api, ...] = tuple(PATHS)
 CALL = (LOOK_UP[0], input_of(LOOK_UP))
 TIMEOUT_SECONDS = 1.0
-FAULTS: tuple[Fault, ...] = (400, 401, 404, 429, 500, 503, "silence", "break", "error")
+FAULTS: tuple[Fault, ...] = (400, 429, 503, "break", "error", "silence")
 
 apis = pytest.mark.parametrize("api", APIS)
 streamed_or_not = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-faults = pytest.mark.parametrize("fault", FAULTS)
+faults = (
+    pytest.mark.parametrize(  # waiting for a timeout takes a second, and no API has one of its own
+        ("api", "fault"),
+        [(api, fault) for api in APIS for fault in FAULTS if fault != "silence" or api == "chat"],
+    )
+)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +88,6 @@ def test_a_call_that_is_made_again_passes_once(
     assert upstream.refusals == []
 
 
-@apis
 @streamed_or_not
 @faults
 @pytest.mark.parametrize("rung", ["nudge", "answer"])
@@ -95,7 +99,6 @@ def test_a_further_attempt_that_fails_lets_the_call_pass(
     assert len(upstream.received) == 2
 
 
-@apis
 @streamed_or_not
 @faults
 def test_no_fault_on_the_way_up_becomes_an_error(
@@ -113,7 +116,6 @@ def test_no_fault_on_the_way_up_becomes_an_error(
         assert got.only.stop == STOPS[api]
 
 
-@apis
 @streamed_or_not
 @faults
 def test_faults_of_the_first_attempt_are_what_they_are_without_rungs(
