@@ -107,7 +107,7 @@ def checkpoint_of(weights: Path) -> Path:
         **source,
     )
     model.hf_quantizer = None
-    del model.config.quantization_config
+    vars(model.config).pop("quantization_config", None)  # some releases of transformers keep it
     partial = folder.with_suffix(".part")
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
