@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dedup.answer.boundary import can_stop, stands_open
+from dedup.answer.boundary import can_stop, circles, stands_open
 
 MAX_ATTEMPTS: Final = 4
 OPENING_TOKENS: Final = 16  # the loop's next word is banned for so long
@@ -80,7 +80,7 @@ class Opening:
     Args:
         banned: The loop's next word; in scripts without spaces, its first characters.
         stands_open: The text ends within a sentence: no line's end may follow.
-        can_stop: The text may end here.
+        can_stop: The text may end here: behind a sentence, and not behind its third copy.
         is_own_call: The engine cannot lift the bans by itself: another call goes on.
     """
 
@@ -144,7 +144,7 @@ class Healing:
             return None
         rest, following = _rest_of_word(given, looped)
         is_open = stands_open(given + rest, following)
-        may_stop = can_stop(given + rest, following)
+        may_stop = can_stop(given + rest, following) and not circles(given + rest)
         if given != self._given:
             self._given, self._num_futile, self._banned = given, 0, ()
         elif may_stop and self._num_futile == _MAX_FUTILE:

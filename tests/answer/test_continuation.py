@@ -72,6 +72,13 @@ def test_behind_a_text_that_can_stop_it_is_not_tried_for_long() -> None:
     assert healing.next("He left. She came.", " She came.", "", 0)
 
 
+def test_behind_copies_that_the_reader_has_seen_every_attempt_is_made() -> None:
+    given = "He left. He left. He left."
+    rungs = ladder(given, LOCAL)
+    assert len(rungs) == MAX_ATTEMPTS
+    assert all(rung.opening is not None and not rung.opening.can_stop for rung in rungs)
+
+
 def test_what_was_tried_in_vain_is_banned_next() -> None:
     healing = Healing({}, "Hello", LOCAL)
     healing.next("It is a", " b", "", 0)
