@@ -33,7 +33,9 @@ def is_whole(segment: Segment) -> bool:
         return _RULE.fullmatch(text) is None
     if _BARE_MARKER.fullmatch(text):
         return False
-    return is_terminated(text) or not (segment.wrapped or _LABEL.fullmatch(text))
+    # A marker begins a text of its own: an item does not go on the line before it.
+    is_half = segment.goes_on if segment.kind == "item" else segment.wrapped
+    return is_terminated(text) or not (is_half or _LABEL.fullmatch(text))
 
 
 def stands_open(text: str, following: str = "") -> bool:
@@ -111,10 +113,10 @@ class SentenceGate:
         self.is_circling = False
         self._segmenter = Segmenter()
         self._num_taken = 0
+        self._num_begun = len(passed)
         self._copies = _Copies()
         self._segmenter.feed(passed)
         self._take()
-        self.is_circling = False
 
     def feed(self, text: str) -> str:
         """Feed text; return what passes now, without the space behind it."""
@@ -133,7 +135,8 @@ class SentenceGate:
         while segment := self._segmenter.take():
             end = self._num_taken + len(segment.text)
             self._num_taken = end + len(segment.separator)
-            self.is_circling |= self._copies.add(segment, bool(self._segmenter.fence))
+            is_third = self._copies.add(segment, bool(self._segmenter.fence))
+            self.is_circling |= is_third and end > self._num_begun
             if is_whole(segment) and not self.is_circling:
                 until = end
                 if end > self.num_passed:
