@@ -132,6 +132,7 @@ def attempt(passed: str, *, stands_open: bool = True, insertion: str = "") -> At
     ("passed", "pieces", "joined"),
     [
         ("It is a ", [" ", "cat", " on"], "cat on"),
+        ("It is a ", ["  cat"], "cat"),
         ("It is a", [" cat"], " cat"),
         ("Done.\n\n", ["\n", "\n", "Next"], "Next"),
         ("Done.\n", ["\n\nNext"], "\nNext"),
