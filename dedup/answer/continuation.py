@@ -39,11 +39,10 @@ _REST_OF_WORD: Final = re.compile(r"(?:[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\uf
 _REST_OF_CLAUSE: Final = re.compile(
     r"[^\s，、；：,;:。！？!?…]{1,12}(?:[。！？!?…]+|(?=[\s，、；：,;:]))"
 )
-# What a phrase that repeats is counted in: words, or characters that have no space between them.
-_UNIT: Final = re.compile(
-    r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+"
-)
-_PHRASE_UNITS: Final = 6
+# Phrases of words. Where words have no space between them, a token may be a part of a character,
+# and a model that may not end a character ends it as another one.
+_SPACED_WORD: Final = re.compile(r"\S+")
+_PHRASE_WORDS: Final = 6
 _PHRASES_CHARS: Final = 4000  # at the end of a text
 _MAX_PHRASES: Final = 128
 _UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -273,12 +272,15 @@ def next_words(text: str) -> tuple[str, ...]:
 
 
 def repeated_phrases(text: str) -> tuple[str, ...]:
-    """Return the phrases of so many words that a text has more than once, near its end, the last first."""
+    """Return the phrases of `_PHRASE_WORDS` that a text has more than once, the last ones first.
+
+    There are none in scripts without spaces.
+    """
     text = text[-_PHRASES_CHARS:]
-    units = list(_UNIT.finditer(text))
-    begins = [unit.start() for unit in units]
-    ends = [unit.end() for unit in units][_PHRASE_UNITS - 1 :]
-    phrases = [text[begin:end] for begin, end in zip(begins, ends, strict=False)]
+    words = list(_SPACED_WORD.finditer(text))
+    lasts = words[_PHRASE_WORDS - 1 :]
+    found = [text[one.start() : last.end()] for one, last in zip(words, lasts, strict=False)]
+    phrases = [phrase for phrase in found if _UNSPACED.search(phrase) is None]
     counts = Counter(phrases)
     repeated = [phrase for phrase in reversed(phrases) if counts[phrase] > 1]
     return tuple(dict.fromkeys(repeated))[:_MAX_PHRASES]
