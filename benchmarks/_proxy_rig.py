@@ -460,6 +460,7 @@ def running(
                 time.sleep(0.1)
             else:
                 process.kill()
+                process.wait()
             if process.poll() is not None:
                 log.seek(0)
                 printed = log.read()[-600:].decode("utf-8", "replace").strip()

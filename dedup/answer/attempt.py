@@ -101,6 +101,8 @@ class Attempt:
             self.is_broken = "\n" in space or has_mark
         if not space and self._needs_space and rest[0].isascii() and rest[0].isalpha():
             space = " "
+        elif self._space and "\n" not in self._space + space:
+            space = ""
         elif space.startswith(self._space):
             space = space[len(self._space) :]
         elif self._space:

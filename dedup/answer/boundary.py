@@ -33,7 +33,9 @@ def is_whole(segment: Segment) -> bool:
         return _RULE.fullmatch(text) is None
     if _BARE_MARKER.fullmatch(text):
         return False
-    return is_terminated(text) or not (segment.wrapped or _LABEL.fullmatch(text))
+    # A marker begins a text of its own: an item does not go on the line before it.
+    is_half = segment.goes_on if segment.kind == "item" else segment.wrapped
+    return is_terminated(text) or not (is_half or _LABEL.fullmatch(text))
 
 
 def stands_open(text: str, following: str = "") -> bool:
@@ -56,6 +58,36 @@ def can_stop(text: str, following: str = "") -> bool:
         return False
     segments = segments_of(text.rstrip() + "\n")
     return bool(segments) and is_whole(segments[-1])
+
+
+def circles(text: str) -> bool:
+    """Return whether a text ends in the third copy of some segments, but for their numbers."""
+    copies, is_third = _Copies(), False
+    segmenter = Segmenter()
+    segmenter.feed(text.rstrip() + "\n")
+    segmenter.flush()
+    while segment := segmenter.take():
+        is_third = copies.add(segment, bool(segmenter.fence))
+    return is_third
+
+
+class _Copies:
+    """The last segments of a text, compared with those before them. Code and tables are not."""
+
+    def __init__(self) -> None:
+        self._keys: list[str] = []
+
+    def add(self, segment: Segment, is_fenced: bool) -> bool:
+        """Add a segment; return whether it ends the third copy of some."""
+        is_code = is_fenced or segment.kind == "table"
+        self._keys.append("" if is_code else _NUMBER.sub("0", segment.text.lower()))
+        del self._keys[: -_COPIES * _LONGEST_CYCLE]
+        return any(self._is_third(period) for period in range(1, _LONGEST_CYCLE + 1))
+
+    def _is_third(self, period: int) -> bool:
+        last = self._keys[-period:]
+        is_long = len("".join(last)) > _LEAST_CYCLE
+        return is_long and self._keys[-_COPIES * period :] == last * _COPIES
 
 
 class SentenceGate:
@@ -81,10 +113,10 @@ class SentenceGate:
         self.is_circling = False
         self._segmenter = Segmenter()
         self._num_taken = 0
-        self._keys: list[str] = []  # of the last segments
+        self._num_begun = len(passed)
+        self._copies = _Copies()
         self._segmenter.feed(passed)
         self._take()
-        self.is_circling = False
 
     def feed(self, text: str) -> str:
         """Feed text; return what passes now, without the space behind it."""
@@ -103,26 +135,13 @@ class SentenceGate:
         while segment := self._segmenter.take():
             end = self._num_taken + len(segment.text)
             self._num_taken = end + len(segment.separator)
-            self._note(segment)
+            is_third = self._copies.add(segment, bool(self._segmenter.fence))
+            self.is_circling |= is_third and end > self._num_begun
             if is_whole(segment) and not self.is_circling:
                 until = end
                 if end > self.num_passed:
                     self.fence = self._segmenter.fence
         return until
-
-    def _note(self, segment: Segment) -> None:
-        """Note a segment, to see whether the last ones are three copies."""
-        is_code = segment.kind == "table" or bool(self._segmenter.fence)
-        key = "" if is_code else _NUMBER.sub("0", segment.text.lower())
-        self._keys.append(key)
-        del self._keys[: -_COPIES * _LONGEST_CYCLE]
-        for period in range(1, _LONGEST_CYCLE + 1):
-            last = self._keys[-period:]
-            if (
-                len("".join(last)) > _LEAST_CYCLE
-                and self._keys[-_COPIES * period :] == last * _COPIES
-            ):
-                self.is_circling = True
 
     def _pass(self, until: int) -> str:
         size = until - self.num_passed

@@ -13,11 +13,12 @@ request climbs it in the same way.
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dedup.answer.boundary import can_stop, stands_open
+from dedup.answer.boundary import can_stop, circles, stands_open
 
 MAX_ATTEMPTS: Final = 4
 OPENING_TOKENS: Final = 16  # the loop's next word is banned for so long
@@ -38,6 +39,12 @@ _REST_OF_WORD: Final = re.compile(r"(?:[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\uf
 _REST_OF_CLAUSE: Final = re.compile(
     r"[^\s，、；：,;:。！？!?…]{1,12}(?:[。！？!?…]+|(?=[\s，、；：,;:]))"
 )
+# Phrases of words. Where words have no space between them, a token may be a part of a character,
+# and a model that may not end a character ends it as another one.
+_SPACED_WORD: Final = re.compile(r"\S+")
+_PHRASE_WORDS: Final = 6
+_PHRASES_CHARS: Final = 4000  # at the end of a text
+_MAX_PHRASES: Final = 128
 _UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 # What each rung adds; a request that asks for more keeps it. DRY and n-gram bans leave alone what
@@ -64,10 +71,12 @@ class Support:
     Args:
         methods: The parameters against repetition that it obeys, of those that the ladder has.
         opens: It lifts an opening's bans by itself, in one call.
+        bans_phrases: It can ban phrases.
     """
 
     methods: frozenset[str] = frozenset({"frequency_penalty"})
     opens: bool = False
+    bans_phrases: bool = False
 
 
 ALL_METHODS: Final = frozenset({"dry_multiplier", "no_repeat_ngram_size", "frequency_penalty"})
@@ -80,7 +89,7 @@ class Opening:
     Args:
         banned: The loop's next word; in scripts without spaces, its first characters.
         stands_open: The text ends within a sentence: no line's end may follow.
-        can_stop: The text may end here.
+        can_stop: The text may end here: behind a sentence, and not behind its third copy.
         is_own_call: The engine cannot lift the bans by itself: another call goes on.
     """
 
@@ -100,6 +109,7 @@ class Continuation:
         parameters: Sampling parameters in place of the request's own.
         insertion: Text that goes before what the engine generates.
         reasoning: What the model reasoned before `prefix`, in a field of its own.
+        phrases: What the text repeated, which may not come again; for engines without n-gram bans.
     """
 
     prefix: str
@@ -107,6 +117,7 @@ class Continuation:
     parameters: Mapping[str, Any]
     insertion: str = ""
     reasoning: str = ""
+    phrases: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -129,6 +140,7 @@ class Healing:
     _given: str | None = field(default=None, init=False)  # where the last attempt began
     _num_futile: int = field(default=0, init=False)  # attempts that began there
     _banned: tuple[str, ...] = field(default=(), init=False)  # in all of those
+    _phrases: tuple[str, ...] = field(default=(), init=False)  # from the last loop on
 
     def next(self, given: str, looped: str, tried: str, num_tokens: int) -> Continuation | None:
         """Return the next attempt; None if the answer has to end.
@@ -144,12 +156,14 @@ class Healing:
             return None
         rest, following = _rest_of_word(given, looped)
         is_open = stands_open(given + rest, following)
-        may_stop = can_stop(given + rest, following)
+        may_stop = can_stop(given + rest, following) and not circles(given + rest)
         if given != self._given:
             self._given, self._num_futile, self._banned = given, 0, ()
         elif may_stop and self._num_futile == _MAX_FUTILE:
             return None
         self._num_futile += 1
+        if self.support.bans_phrases:
+            self._phrases = repeated_phrases(given + looped)
         words = (*self._banned, *next_words(following), *_FIRST_PIECE.findall(tried))
         self._banned = tuple(dict.fromkeys(filter(None, words)))
         rung = self.attempts
@@ -171,14 +185,15 @@ class Healing:
         # goes on with a mark again and again, it gets the space that the reader has.
         if not is_open or rung < 2:
             prefix = prefix.rstrip()
-        return Continuation(prefix, opening, parameters, insertion)
+        return Continuation(prefix, opening, parameters, insertion, phrases=self._phrases)
 
     def freed(self, text: str, num_tokens: int) -> Continuation | None:
         """Return how the last attempt goes on behind its opening, which made it `text`."""
         left = self._left(num_tokens)
         if left is None:
             return None
-        return Continuation(text.rstrip(), None, self._parameters(self.attempts - 1, left))
+        parameters = self._parameters(self.attempts - 1, left)
+        return Continuation(text.rstrip(), None, parameters, phrases=self._phrases)
 
     def answered(self, reasoning: str, num_tokens: int) -> Continuation | None:
         """Return how reasoning that loops in a field of its own is closed: the answer follows."""
@@ -254,3 +269,18 @@ def next_words(text: str) -> tuple[str, ...]:
     if not _UNSPACED.match(found):
         return (found,)
     return tuple(found[:size] for size in range(1, min(len(found), _TOKEN_CHARS) + 1))
+
+
+def repeated_phrases(text: str) -> tuple[str, ...]:
+    """Return the phrases of `_PHRASE_WORDS` that a text has more than once, the last ones first.
+
+    There are none in scripts without spaces.
+    """
+    text = text[-_PHRASES_CHARS:]
+    words = list(_SPACED_WORD.finditer(text))
+    lasts = words[_PHRASE_WORDS - 1 :]
+    found = [text[one.start() : last.end()] for one, last in zip(words, lasts, strict=False)]
+    phrases = [phrase for phrase in found if _UNSPACED.search(phrase) is None]
+    counts = Counter(phrases)
+    repeated = [phrase for phrase in reversed(phrases) if counts[phrase] > 1]
+    return tuple(dict.fromkeys(repeated))[:_MAX_PHRASES]

@@ -63,6 +63,7 @@ class Segment(NamedTuple):
     firm: True if it would begin here whatever came before it.
     wrapped: True if its sentence seems to go on over a line's end, before it or after it, as in
         verse and in text with hard line breaks.
+    goes_on: True if it seems to go on over the line's end after it.
     """
 
     text: str
@@ -74,6 +75,7 @@ class Segment(NamedTuple):
     whole: bool
     firm: bool
     wrapped: bool
+    goes_on: bool
 
 
 class Mark(NamedTuple):
@@ -329,7 +331,16 @@ class Segmenter:
         self._state = Mark(line_start, firm or line_start, fence, blocks, levels, broken)
         whole = state.line_start and (line_start or not following)
         return Segment(
-            text, kind or "line", separator, scope, marker, marker_chars, whole, state.firm, wrapped
+            text,
+            kind or "line",
+            separator,
+            scope,
+            marker,
+            marker_chars,
+            whole,
+            state.firm,
+            wrapped,
+            goes_on,
         )
 
     def _scope(self, marker: str) -> tuple[tuple[tuple[int, str, int], ...], int]:

@@ -28,6 +28,9 @@ def brew(tea):
 That was all that there was to say about it."""
 
 
+NAMES = [(1, "Albert Einstein"), (2, "Charles Babbage"), (3, "Nikola Tesla"), (4, "Ada Lovelace")]
+
+
 @pytest.mark.parametrize("seed", range(50))
 def test_what_passes_is_a_prefix_that_can_stop_however_the_text_is_cut(seed: int) -> None:
     random = Random(seed)
@@ -116,3 +119,22 @@ def test_lines_of_code_may_be_alike() -> None:
     gate = SentenceGate("```c\n")
     gate.feed("while (true) {\n}\nreturn;\nreturn;\nreturn;\nreturn;\n```\nDone. And")
     assert not gate.is_circling
+
+
+def test_long_items_without_a_mark_at_their_end_pass_one_by_one() -> None:
+    items = [f"{number}. The world of {name} as he himself described it" for number, name in NAMES]
+    gate, passed = SentenceGate("Books:\n\n"), ""
+    for item in items:
+        assert len(item) > 40
+        passed += gate.feed(item + "\n")
+        assert passed.endswith(item) or gate.held.strip() == item
+    assert passed + gate.finish() == "\n".join(items)
+
+
+def test_copies_that_passed_before_do_not_hold_what_comes() -> None:
+    gate = SentenceGate("He left. He left. He left.")
+    assert gate.feed(" She came. And") == " She came."
+    assert not gate.is_circling
+    gate = SentenceGate("He left. He left.")
+    assert gate.feed(" He left. And") == ""
+    assert gate.is_circling

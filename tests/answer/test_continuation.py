@@ -14,6 +14,7 @@ from dedup.answer.continuation import (
     Opening,
     Support,
     next_words,
+    repeated_phrases,
 )
 
 ELSEWHERE = Support()
@@ -72,6 +73,13 @@ def test_behind_a_text_that_can_stop_it_is_not_tried_for_long() -> None:
     assert healing.next("He left. She came.", " She came.", "", 0)
 
 
+def test_behind_copies_that_the_reader_has_seen_every_attempt_is_made() -> None:
+    given = "He left. He left. He left."
+    rungs = ladder(given, LOCAL)
+    assert len(rungs) == MAX_ATTEMPTS
+    assert all(rung.opening is not None and not rung.opening.can_stop for rung in rungs)
+
+
 def test_what_was_tried_in_vain_is_banned_next() -> None:
     healing = Healing({}, "Hello", LOCAL)
     healing.next("It is a", " b", "", 0)
@@ -125,6 +133,7 @@ def attempt(passed: str, *, stands_open: bool = True, insertion: str = "") -> At
     ("passed", "pieces", "joined"),
     [
         ("It is a ", [" ", "cat", " on"], "cat on"),
+        ("It is a ", ["  cat"], "cat"),
         ("It is a", [" cat"], " cat"),
         ("Done.\n\n", ["\n", "\n", "Next"], "Next"),
         ("Done.\n", ["\n\nNext"], "\nNext"),
@@ -175,3 +184,25 @@ def test_a_flood_is_not_the_rest_of_a_word() -> None:
     continuation = Healing({}, "Hello", LOCAL).next("It is 1000", "0" * 200, "", 0)
     assert continuation is not None
     assert continuation.insertion == ""
+
+
+def test_what_was_repeated_is_banned_where_engines_ban_phrases() -> None:
+    given = "It was late. He left the old house and went away. He left the old house and"
+    healing = Healing({}, "Hello", Support(bans_phrases=True))
+    opening = healing.next(given, " went away. He left", "", 0)
+    assert opening is not None
+    assert "He left the old house and" in opening.phrases
+    assert "house and went away. He left" in opening.phrases
+    assert not any("late" in phrase for phrase in opening.phrases)
+    freed = healing.freed(f"{given} slept.", 0)
+    assert freed is not None
+    assert freed.phrases == opening.phrases
+    other = Healing({}, "Hello", LOCAL).next(given, " went away. He left", "", 0)
+    assert other is not None
+    assert other.phrases == ()
+
+
+def test_scripts_without_spaces_have_no_phrases() -> None:
+    clause = "门开着，他走了。 "
+    assert repeated_phrases(clause * 9) == ()
+    assert repeated_phrases("He left the old house today. " * 2 + clause * 9)

@@ -56,6 +56,17 @@ def test_where_the_text_cannot_stop_the_opening_goes_on_as_far_as_it_may(owner: 
     assert "min_tokens" not in asked(owner, BEHIND)
 
 
+def test_vllm_bans_phrases_behind_the_opening_too() -> None:
+    dialect = dialect_of(None, "vllm")
+    assert dialect is not None
+    request = forwarded("chat", {"model": "m", "messages": HELLO})
+    phrases = ("round and round it goes",)
+    free = dialect.continued(request, Continuation("It is", None, {}, phrases=phrases))
+    assert free["bad_words"] == ["round and round it goes"]
+    opening = dialect.continued(request, Continuation("It is", WITHIN, {}, phrases=phrases))
+    assert opening["bad_words"] == ["milk", "round and round it goes"]
+
+
 def test_sglang_cannot_ban_words() -> None:
     assert not {"bad_words", "logit_bias"} & set(asked("sglang", WITHIN))
 

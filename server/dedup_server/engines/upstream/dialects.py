@@ -17,9 +17,11 @@ def no_bans(opening: Opening, sent: Json) -> Json:
     return {}
 
 
-def _bad_words(opening: Opening, sent: Json) -> Json:
-    """Ban words as vLLM does, with a space before them and without."""
-    return {"bad_words": [*sent.get("bad_words", ()), *opening.banned]} if opening.banned else {}
+def _bad_words(continuation: Continuation, sent: Json) -> Json:
+    """Ban words and phrases as vLLM does, with a space before them and without."""
+    words = continuation.opening.banned if continuation.opening is not None else ()
+    banned = [*words, *continuation.phrases]
+    return {"bad_words": [*(sent.get("bad_words") or ()), *banned]} if banned else {}
 
 
 def _biases(opening: Opening, sent: Json) -> Json:
@@ -41,6 +43,7 @@ class Dialect:
         methods: The parameters against repetition that it obeys; see `Support`.
         defaults: Parameters that those need in addition.
         bans: How it bans an opening's words.
+        bad_words: It bans the words and phrases in a field of this name.
         may_not_end: The fields that keep it from ending within an opening.
         template_options: Options of its chat template without which a model that reasons does not
             continue a message; it is not told its reasoning then.
@@ -51,12 +54,13 @@ class Dialect:
     methods: frozenset[str] = frozenset({"frequency_penalty"})
     defaults: tuple[tuple[str, Any], ...] = ()
     bans: Callable[[Opening, Json], Json] = no_bans
+    bad_words: bool = False
     may_not_end: tuple[tuple[str, Any], ...] = ()
     template_options: tuple[tuple[str, Any], ...] | None = None
 
     @property
     def support(self) -> Support:
-        return Support(self.methods)
+        return Support(self.methods, bans_phrases=self.bad_words)
 
     def continued(self, request: GenerationRequest, continuation: Continuation) -> Json:
         """Return the fields of the request that change when an answer is continued."""
@@ -65,6 +69,8 @@ class Dialect:
             changes.update(self.bans(continuation.opening, request.sent))
             if not continuation.opening.can_stop:
                 changes.update(self.may_not_end)
+        if self.bad_words:
+            changes.update(_bad_words(continuation, request.sent))
         if "min_tokens" in changes:
             limits = [changes[name] for name in _LIMITS if changes.get(name) is not None]
             changes["min_tokens"] = min([changes["min_tokens"], *limits])
@@ -85,7 +91,7 @@ _FINAL_MESSAGE = (("add_generation_prompt", False), ("continue_final_message", T
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _MIN_TOKENS = (("min_tokens", OPENING_TOKENS),)
 _DIALECTS = (
-    Dialect("vllm", _FINAL_MESSAGE, bans=_bad_words, may_not_end=_MIN_TOKENS),
+    Dialect("vllm", _FINAL_MESSAGE, bad_words=True, may_not_end=_MIN_TOKENS),
     Dialect("sglang", _FINAL_MESSAGE, may_not_end=_MIN_TOKENS),
     Dialect(
         "llamacpp",
