@@ -21,6 +21,14 @@ _AGAIN: Final = re.compile(
 )
 
 
+_WATCHED: Final = re.compile(
+    r"\b(?:watch|monitor|track|observe|as soon as|once it|whenever|keep an eye"
+    r"|(?:tell|alert|notify|ping|warn) me (?:when|if|as|once)|let me know (?:when|if|once)"
+    r"|sobald|überwach\w*|beobacht\w*|jusqu'à|dès que|surveille\w*|hasta que|en cuanto|avísame|vigila"
+    r"|assim que|monitore|как только|следи)\b"
+    r"|监控|监视|监测|留意|关注|一旦|提醒我|通知我|監視|たら教えて",
+    re.IGNORECASE,
+)
 _NEGATED: Final = re.compile(
     r"(?:\b(?:not|never|without|avoid|stop|instead of)\b|n['’]t\b|不要|不准|别|勿|禁止|避免)"
     r"[^.!?。！？;；\n]{0,60}\Z",
@@ -32,8 +40,7 @@ _BEFORE: Final = 80  # characters in which a negation is looked for
 @lru_cache(64)
 def copies_asked(prompt: str) -> int:
     """Return how many copies of a step the user's message asks for, or allows; 0 if it does not."""
-    if len(prompt) > 2 * _MAX_CHARS:
-        prompt = f"{prompt[:_MAX_CHARS]}\n{prompt[-_MAX_CHARS:]}"
+    prompt = _ends(prompt)
     copies = 0
     for found in _AGAIN.finditer(prompt):
         if not _is_negated(prompt, found.start()):
@@ -42,6 +49,18 @@ def copies_asked(prompt: str) -> int:
         if not _is_negated(prompt, found.start()):
             copies = max(copies, int(found.group(1) or found.group(2)))
     return min(copies, _MAX_COPIES)
+
+
+@lru_cache(64)
+def is_watching(prompt: str) -> bool:
+    """Return whether the user's message asks for values to be watched: then each change matters."""
+    return copies_asked(prompt) > 0 or _WATCHED.search(_ends(prompt)) is not None
+
+
+def _ends(prompt: str) -> str:
+    if len(prompt) > 2 * _MAX_CHARS:
+        return f"{prompt[:_MAX_CHARS]}\n{prompt[-_MAX_CHARS:]}"
+    return prompt
 
 
 def _is_negated(prompt: str, at: int) -> bool:

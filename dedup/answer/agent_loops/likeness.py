@@ -30,8 +30,13 @@ _SAME_TEXT: Final = 0.6  # of the words of two turns without calls
 _WORDS: Final = re.compile(r"[^\W\d_]{2,}")
 
 
-def likeness(one: Step, other: Step) -> int:
-    """Return how much alike two steps are: `EXACT`, `NEAR`, `FAILURE` or `UNLIKE`."""
+def likeness(one: Step, other: Step, *, any_number: bool = False) -> int:
+    """Return how much alike two steps are: `EXACT`, `NEAR`, `FAILURE` or `UNLIKE`.
+
+    Args:
+        any_number: Nothing has happened between them that could have an effect, and no one watches
+            what they return: that numbers in it differ means little.
+    """
     calls, others = one.sorted_calls(), other.sorted_calls()
     if len(calls) != len(others):
         return UNLIKE
@@ -39,7 +44,7 @@ def likeness(one: Step, other: Step) -> int:
         return _likeness_of_texts(one.text, other.text)
     least = EXACT
     for call, there in zip(calls, others, strict=True):
-        least = min(least, _likeness_of_calls(call, there))
+        least = min(least, _likeness_of_calls(call, there, any_number=any_number))
         if least == UNLIKE:
             return UNLIKE
     return least
@@ -64,10 +69,11 @@ def have_same_results(one: Step, other: Step) -> bool:
     return all(call.name == there.name and _have_same_result(call, there) for call, there in pairs)
 
 
-def _likeness_of_calls(one: Call, other: Call) -> int:
+def _likeness_of_calls(one: Call, other: Call, *, any_number: bool) -> int:
     if one.name == other.name:
         if are_equal(one, other):
-            return EXACT if _have_same_result(one, other) else UNLIKE
+            is_same = _have_same_result(one, other, any_number=any_number)
+            return EXACT if is_same else UNLIKE
         if _is_near(one, other):
             return NEAR
     return FAILURE if _fail_alike(one, other) else UNLIKE
@@ -102,17 +108,19 @@ def _comes_to_nothing(call: Call, there: Call) -> bool:
     return has_object(call, there) and is_negative(there) and not is_trivial(there.result)
 
 
-def _have_same_result(one: Call, other: Call) -> bool:
+def _have_same_result(one: Call, other: Call, *, any_number: bool = False) -> bool:
     """Return whether two results are the same but for volatile values.
 
-    Numbers count as such where the same is asked again, or nothing came of the calls: but not those
-    that tell how far work is which is still running. Of errors, a line that has nothing to do with
-    them may differ.
+    Where they say that nothing came of the calls, it does not matter which numbers they name; of
+    errors, a line that has nothing to do with them may differ.
+
+    Args:
+        any_number: See `likeness`. Of work that is still running, all numbers matter.
     """
     if abs(len(one.result) - len(other.result)) > _MAX_GROWTH + len(other.result) // 4:
         return False
     is_negative_ = is_negative(one) and is_negative(other)
-    any_number = (is_negative_ or are_equal(one, other)) and not waits(one)
+    any_number = (any_number or is_negative_) and not waits(one)
     spans = spans_if_alike(one.result, other.result, other.spans, any_number=any_number)
     if spans is not None:
         one.spans = spans

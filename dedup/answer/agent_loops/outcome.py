@@ -32,6 +32,10 @@ _RUNNING: Final = re.compile(
 _WAITS: Final = re.compile(
     r"(?:\A|[_.-])(?:wait|sleep|poll)(?:[_.-]|\Z)|\A(?:wait|sleep|poll)(?=[A-Z])|(?:Wait|Sleep|Poll)\Z"
 )
+# Tools that look whether something has come.
+_ARRIVALS: Final = re.compile(
+    r"(?:check|get|list|read|poll|fetch)\w*(?:inbox|mail|sms|otp|notification)", re.IGNORECASE
+)
 _PAUSE: Final = re.compile(r"\A\s*(?:sleep|Start-Sleep|timeout)\b[^;&|\n]*\Z", re.IGNORECASE)
 # Each call of these moves something on by itself, whatever it returns.
 _MOVES: Final = re.compile(
@@ -113,7 +117,8 @@ _EMPTY_HANDED: Final = re.compile(
 )
 # Words by which a result says that nothing came of a call.
 _NEGATIVE: Final = re.compile(
-    r"\b(?:no|not|none|never|nothing|neither|without|cannot|unable|false|empty|unchanged|unhealthy)\b"
+    r"\b(?:no|not|never|nothing|neither|without|cannot|unable|unchanged|unhealthy|failed"
+    r"|failure|error)\b"
     r"|n['’]t\b|\b(?:keine?n?|nicht|nichts|aucune?|pas|rien|ning[uú]na?|nada|não|nenhuma?|nessuna?|non)\b"
     r"|未|没|无|不|なし|ません|ない|없|않|못",
     re.IGNORECASE,
@@ -194,6 +199,8 @@ def waits(call: Call) -> bool:
     if len(call.result) <= _SHORT and _RUNNING.search(call.result):
         return True
     if _WAITS.search(call.name):
+        return True
+    if _ARRIVALS.search(call.name) and is_trivial(call.result) and not call.is_error:
         return True
     values = call.values
     if not isinstance(values, dict):

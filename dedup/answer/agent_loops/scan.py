@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from dedup.answer.agent_loops.asked import PATIENT_COPIES, copies_asked
+from dedup.answer.agent_loops.asked import PATIENT_COPIES, copies_asked, is_watching
 from dedup.answer.agent_loops.likeness import (
     EXACT,
     FAILURE,
@@ -129,7 +129,8 @@ class LoopScan:
             if period > 1 and self._found[1] != UNLIKE:  # the step is the last one once more
                 found = min(before[period - 1], self._found[1])
             else:
-                found = likeness(step, last[-period])
+                any_number = period == 1 and not is_watching(self._prompt)
+                found = likeness(step, last[-period], any_number=any_number)
             self._found[period] = found
         if self._found[1] == UNLIKE and NEAR in self._found:
             self._found[1] = self._nearness(step)

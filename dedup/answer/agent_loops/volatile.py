@@ -29,6 +29,7 @@ _VALUE: Final = re.compile(
     rf"|(?P<durations>\d+(?:\.\d+)?(?:/\d+(?:\.\d+)?){{2,}}\s?{_UNIT}(?!\w))"
     rf"|(?P<duration>(?:\d+(?:\.\d+)?\s?{_UNIT}\s?)+(?![A-Za-z0-9%/]))"
     r"|(?P<path>(?:/private)?/(?:tmp|var/(?:folders|tmp))/[^\s\"'`]+|~?te?mp[a-z0-9_]{5,})"
+    r"|(?P<ticket>(?-i:[A-Z]{2,6})-\d{4,}(?!\w))"
     r"|(?P<address>0x[0-9a-f]{4,}(?!\w))"
     r"|(?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?!\w))"
     r"|(?P<hex>(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,64}(?!\w))"
@@ -45,7 +46,7 @@ _TOKEN: Final = re.compile(r"(?:\d+(?:[.,]\d+)*|[\w-]{5,}|(?=[A-Za-z_-]*\d)[\w-]
 _NAME: Final = re.compile(r"[A-Za-z_]+\Z|[\u4e00-\u9fff]+\Z")
 # Words that name an id, at the end of the name: `run_id`, `messageId`, `Request ID`.
 _OF_IDS: Final = re.compile(
-    r"(?:(?:\A|_)(?i:id|uid|uuid|guid|instance|nonce|etag|cursor|session|trace|span|pid)|(?<=[a-z])I[dD])\Z"
+    r"(?:(?:\A|_)(?i:id|uid|uuid|guid|instance|process|nonce|etag|cursor|session|trace|span|pid)|(?<=[a-z])I[dD])\Z"
     r"|(?:编号|序号|请求号?|会话)\Z"
 )
 # Words behind which an id may stand: "job dpqgzq_0558", "LOG_NO". It must look like one.
@@ -72,6 +73,7 @@ _OF_PROGRESS: Final = re.compile(
     r"(?:progress|percent|pct|done|completed?|processed|finished|remaining|left|step|epoch|page|loss"
     r"|rows?|items?|files?|passed|failed|downloaded|uploaded|received|sent|size|length|total|count"
     r"|version|line|position|price|value|amount|balance|quantity|stock"
+    r"|queue|queued|pending|backlog|depth|users|visitors|viewers|players|followers|last|bid|ask"
     r"|temperature|humidity|usage|load|level|pressure|speed|battery|rate|health|hp|lat|lon|altitude"
     r"|温度|湿度|价格|库存|进度|完成|剩余|第|共|页)\Z",
     re.IGNORECASE,
