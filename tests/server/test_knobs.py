@@ -748,6 +748,25 @@ async def _(engine: LocalEngine) -> None:
 
 
 @knob(
+    "tools",
+    "chat: functions that the model may call, of models whose chat template has `<tool_call>`",
+)
+async def _(engine: LocalEngine) -> None:
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    assert refused(engine, "chat", tools=tools).param == "tools"
+    assert refused(engine, tools=tools).param == "tools"
+    tokenizer = engine.loaded.tokenizer
+    template = tokenizer.chat_template
+    tokenizer.chat_template = "{% for t in tools or [] %}cat{% endfor %}{# <tool_call> #} sat"
+    try:
+        offered = await say(engine, MAT, endpoint="chat", tools=tools * 2)
+        withheld = await say(engine, MAT, endpoint="chat", tools=tools, tool_choice="none")
+    finally:
+        tokenizer.chat_template = template
+    assert len(offered.prompts[0]) > len(withheld.prompts[0])
+
+
+@knob(
     "truncate",
     "drops the beginning of a prompt that leaves no room for the answer, and reports truncated_prompt_tokens; else it is rejected",
 )

@@ -1,6 +1,6 @@
 """Requests for chat and text completions, and how an engine in this process samples them."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -20,6 +20,7 @@ from dedup_server.requests.fields import (
     IS_OBJECT,
     MAX_LOGPROBS,
     MAX_MESSAGES,
+    MAX_TOOLS,
     Content,
     JsonObject,
     LogitBias,
@@ -67,6 +68,21 @@ class Message(BaseModel):
         if isinstance(self.content, list):
             return [part["text"] for part in self.content if isinstance(part.get("text"), str)]
         return [self.content] if self.content else []
+
+
+class Function(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    name: Annotated[str, Field(min_length=1)]
+
+
+class Tool(BaseModel):
+    """A function that a model may call."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    type: Literal["function"]
+    function: Function
 
 
 class ChoicesRequest(GenerationRequest):
@@ -210,10 +226,18 @@ class SampledChatRequest(Sampling, ChatRequest):
 
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
 
     @property
     def num_logprobs(self) -> int | None:
         return self.top_logprobs or 0 if self.logprobs else None
+
+    @property
+    def offered_tools(self) -> list[dict[str, Any]]:
+        """Return the tools that the model may call."""
+        if self.sent.get("tool_choice") == "none":
+            return []
+        return [tool.model_dump() for tool in self.tools or ()]
 
 
 class SampledCompletionRequest(Sampling, CompletionRequest):

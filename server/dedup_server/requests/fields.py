@@ -17,6 +17,7 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 
 _MAX_STOPS = 16
 MAX_MESSAGES = 16_384
+MAX_TOOLS = 1024
 _MAX_PROMPTS = 2048
 MAX_LOGPROBS = 20
 

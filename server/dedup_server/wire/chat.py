@@ -441,7 +441,9 @@ class ChatWriter:
         body: Json = {"delta": {}} if self._is_chat else {"text": ""}
         logprobs: Any = None
         for delta in frame.deltas:
-            if delta.text:
+            if delta.tool is not None:
+                body = _begun_call(delta)
+            elif delta.text:
                 body = self._body_of(delta.part, delta.text)
             if delta.logprobs is not None:
                 logprobs = self._logprobs(delta.choice, delta.logprobs)
@@ -531,6 +533,16 @@ def _new_calls(choice: Json) -> Iterator[tuple[str, tuple[str, str]]]:
             function = call.get("function")
             name = function.get("name") if isinstance(function, dict) else None
             yield f"tool_calls.{index_of(call, position)}", (call["id"], str(name or ""))
+
+
+def _begun_call(delta: Delta) -> Json:
+    """Return a tool call that begins, in a choice of a chunk."""
+    name, function = delta.tool or ("", "")
+    index = int(delta.part.rpartition(".")[2])
+    call = {"index": index, "id": name, "type": "function"}
+    return {
+        "delta": {"tool_calls": [{**call, "function": {"name": function, "arguments": delta.text}}]}
+    }
 
 
 def _has_arguments(function: Any) -> bool:

@@ -406,6 +406,7 @@ class MessagesWriter:
         if key is None and delta.part.rpartition("/")[0] in self._blocks:
             key = delta.part.rpartition("/")[0]  # of the answer that is continued
         if key is None or key not in self._blocks:
+            written += self._end_blocks(delta.choice)
             key = f"made {self._num_blocks}"
             self._of_part[_key(delta)] = key
             self._blocks[key] = _Block(self._num_blocks)
@@ -422,6 +423,15 @@ class MessagesWriter:
                 "delta": {"type": kind, _DELTAS[kind][1]: delta.given},
             }
         )
+
+    def _end_blocks(self, choice: int) -> bytes:
+        """Return the ends of the blocks of a choice that are open: its next one begins behind them."""
+        written = b""
+        for part, key in self._of_part.items():
+            if key in self._blocks and part.startswith(f"{choice}/"):
+                block = self._blocks.pop(key)
+                written += _event({"type": "content_block_stop", "index": block.index})
+        return written
 
     def _add_event(self, source: Source, frame: Frame) -> None:
         """Add what an event says to the body, all but the texts that are filtered."""

@@ -13,7 +13,12 @@ from dedup_server.engines.local.decoding import Scores, Step
 from dedup_server.engines.local.loading import LoadedModel
 from dedup_server.engines.local.long_input import new_part
 from dedup_server.engines.local.prompts import Prompt
-from dedup_server.requests.chat import SampledCompletionRequest, SampledRequest
+from dedup_server.engines.local.tool_calls import ToolCallReader
+from dedup_server.requests.chat import (
+    SampledChatRequest,
+    SampledCompletionRequest,
+    SampledRequest,
+)
 
 Send = Callable[[Frames], None]
 
@@ -49,6 +54,7 @@ class ChoicesGeneration:
         prompts: list[Prompt],
     ) -> None:
         self.choices: list[tuple[Choice, list[int]]] = []
+        self._calls: dict[int, ToolCallReader] = {}  # by choice, where tools are offered
         self._request = request
         self._name = name
         self._tokenizer = loaded.tokenizer
@@ -59,6 +65,8 @@ class ChoicesGeneration:
             for index in range(number * num_choices, (number + 1) * num_choices):
                 tokens = prompt.tokens
                 choice = _choice(request, index, index % num_choices, tokens, loaded, sampling)
+                if isinstance(request, SampledChatRequest) and request.offered_tools:
+                    self._calls[index] = ToolCallReader(index)
                 self.choices.append((choice, tokens))
 
     def sequences(self, send: Send) -> list[tuple[list[int], Step]]:
@@ -85,19 +93,44 @@ class ChoicesGeneration:
     def _step(self, choice: Choice, send: Send, scores: Scores) -> int | None:
         token = choice.choose(scores)
         text = choice.put(token)
-        if text or choice.finish_reason:
+        calls = self._calls.get(choice.index)
+        if calls is not None:
+            self._send_calls(choice, calls, text, send)
+        elif text or choice.finish_reason:
             deltas: list[Delta] = []
             logprobs = choice.take_logprobs() if self._request.num_logprobs is not None else None
             if text or logprobs is not None:
                 deltas.append(Delta(choice.index, CONTENT, CONTENT, text, logprobs=logprobs))
-            send([self._frame(deltas, choice)])
+            finish = Finish(choice.index, choice.finish_reason) if choice.finish_reason else None
+            send([self._frame(deltas, finish)])
         return None if choice.finish_reason else token
 
-    def _frame(self, deltas: list[Delta], choice: Choice) -> Frame:
-        finishes = None
+    def _send_calls(self, choice: Choice, calls: ToolCallReader, text: str, send: Send) -> None:
+        """Send what a piece of text completes: what is said, and calls of tools."""
+        deltas = calls.feed(text)
+        if calls.num_calls and self._request.sent.get("parallel_tool_calls") is False:
+            choice.finish_reason = choice.finish_reason or "stop"
+        elif choice.finish_reason:
+            deltas += calls.flush()
+        if self._request.num_logprobs is not None and deltas:
+            deltas[0].logprobs = choice.take_logprobs()
+        frames: Frames = []
+        for delta in deltas:
+            if delta.tool is None:
+                frames.append(self._frame([delta], None))
+            else:  # what was said before it has ended
+                said = Delta(choice.index, CONTENT, CONTENT, "", ends=True)
+                frames.append(self._frame([said, delta], None))
         if choice.finish_reason:
-            finishes = [Finish(choice.index, choice.finish_reason)]
+            is_call = calls.num_calls and choice.finish_reason == "stop"
+            reason = "tool_calls" if is_call else choice.finish_reason
+            frames.append(self._frame([], Finish(choice.index, reason)))
+        if frames:
+            send(frames)
+
+    def _frame(self, deltas: list[Delta], finish: Finish | None) -> Frame:
         output_tokens = sum([one.num_tokens for one, _ in self.choices])
+        finishes = [finish] if finish is not None else None
         return Frame(deltas, finishes, input_tokens=self._input_tokens, output_tokens=output_tokens)
 
 

@@ -206,7 +206,7 @@ class Choice:
             self.finish_reason, self._held = "stop", ""
             self._forget_logprobs(len(text) - min(found))
             return text[: min(found)]
-        held = 0 if self.finish_reason else max(_overlap(text, string) for string in stop)
+        held = 0 if self.finish_reason else max(overlap(text, string) for string in stop)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]
 
@@ -245,7 +245,7 @@ def _ends_segment(text: str) -> bool:
     return "\n" in text or is_terminated(text.rstrip())
 
 
-def _overlap(text: str, string: str) -> int:
+def overlap(text: str, string: str) -> int:
     """Return how many characters at the end of `text` begin `string`."""
     return next(
         (

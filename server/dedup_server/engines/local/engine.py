@@ -30,6 +30,7 @@ from dedup_server.engines.local.decoding import EngineFailedError
 from dedup_server.engines.local.loading import Dtype, LoadedModel, load
 from dedup_server.engines.local.prompts import PromptReader
 from dedup_server.engines.local.sampling import GREEDY_BELOW, NoTokenError
+from dedup_server.engines.local.tool_calls import takes_tools
 from dedup_server.errors import (
     ApiError,
     invalid,
@@ -77,6 +78,7 @@ _SUPPORTED |= {
     "logprobs",
     "top_logprobs",
     "echo",
+    "tools",
     "truncate",
     "long_input",
 }
@@ -89,7 +91,6 @@ _SUPPORTED |= {
 # What clients send as a matter of course, with the values that ask for nothing.
 _ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
-    "tools": ([],),
     "functions": ([],),
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": (True, False),
@@ -198,6 +199,11 @@ class LocalEngine:
             raise invalid(message, "messages", "no_chat_template")
         if any(map(_has_more_than_text, request.messages)):
             raise unsupported("messages", "the local engine reads text only, no other parts")
+        if request.tools and not takes_tools(self.loaded.tokenizer.chat_template):
+            raise unsupported(
+                "tools",
+                f"the local engine reads calls in <tool_call>; {self._name}'s chat template has none",
+            )
         if request.top_logprobs and not request.logprobs:
             raise invalid("top_logprobs needs logprobs to be true", "top_logprobs")
         for name in ("echo", "long_input"):
@@ -205,6 +211,8 @@ class LocalEngine:
                 raise unsupported(name, "it belongs to the completions endpoint")
 
     def _validate_completion(self, request: SampledCompletionRequest) -> None:
+        if request.sent.get("tools"):
+            raise unsupported("tools", "they belong to the chat endpoint")
         if request.sent.get("top_logprobs"):
             raise unsupported(
                 "top_logprobs", "it belongs to the chat endpoint; here logprobs is the number"

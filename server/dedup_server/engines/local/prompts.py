@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+from dedup.lenient_json import read_json
 from dedup_server.engines.local.loading import LoadedModel, first_line
 from dedup_server.engines.local.long_input import split
 from dedup_server.errors import ApiError, invalid
 from dedup_server.requests.chat import (
     ChatRequest,
     LongInput,
+    Message,
     SampledChatRequest,
     SampledCompletionRequest,
     SampledRequest,
@@ -21,6 +23,26 @@ class Prompt:
 
     tokens: list[int]
     num_truncated: int = 0
+
+
+def _as_template_has(message: Message) -> dict[str, Any]:
+    """Return a message as chat templates read it: with its text, and arguments that are decoded."""
+    given = message.model_dump() | {"content": message.text}
+    calls = given.get("tool_calls")
+    if isinstance(calls, list):
+        given["tool_calls"] = [_decoded(call) for call in calls]
+    return given
+
+
+def _decoded(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = read_json(function["arguments"].encode("utf-8", "surrogatepass"))
+    except ValueError:
+        return call
+    return {**call, "function": {**function, "arguments": arguments}}
 
 
 class PromptReader:
@@ -87,12 +109,11 @@ class PromptReader:
 
     def _tokens(self, request: SampledRequest, prefix: str) -> list[list[int]]:
         if isinstance(request, ChatRequest):
-            messages = [
-                message.model_dump() | {"content": message.text} for message in request.messages
-            ]
+            messages = [_as_template_has(message) for message in request.messages]
+            tools = request.offered_tools if isinstance(request, SampledChatRequest) else []
             try:
                 text = self._tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=True
+                    messages, tools=tools or None, tokenize=False, add_generation_prompt=True
                 )
             except (
                 Exception
