@@ -15,7 +15,7 @@ from dedup.answer.agent_loops.arguments import (
 )
 from dedup.answer.agent_loops.outcome import error_of, is_negative, is_trivial, waits
 from dedup.answer.agent_loops.steps import Call, Step
-from dedup.answer.agent_loops.volatile import differ_only_in_volatile, spans_if_alike
+from dedup.answer.agent_loops.volatile import differ_only_in_volatile, known_spans, volatile_spans
 from dedup.answer.agent_loops.wording import say_the_same
 
 # From unlike to like; the weakest that holds a loop together is its kind.
@@ -117,13 +117,16 @@ def _have_same_result(one: Call, other: Call, *, any_number: bool = False) -> bo
     Args:
         any_number: See `likeness`. Of work that is still running, all numbers matter.
     """
+    spans = known_spans(one.result, other.result, other.spans)
+    if spans is not None:
+        one.spans = spans
+        return True
     if abs(len(one.result) - len(other.result)) > _MAX_GROWTH + len(other.result) // 4:
         return False
     is_negative_ = is_negative(one) and is_negative(other)
     any_number = (any_number or is_negative_) and not waits(one)
-    spans = spans_if_alike(one.result, other.result, other.spans, any_number=any_number)
-    if spans is not None:
-        one.spans = spans
+    one.spans = volatile_spans(one.result, other.result, any_number=any_number)
+    if one.spans is not None:
         return True
     return is_negative_ and _are_same_errors(one, other)
 
@@ -132,7 +135,7 @@ def _have_same_findings(one: Call, other: Call, arguments: list[Differing]) -> b
     """Return whether searches for different things find the same, whatever its scores."""
     if not ask_for_the_same(arguments):
         return False
-    return spans_if_alike(one.result, other.result, other.spans, any_number=True) is not None
+    return volatile_spans(one.result, other.result, any_number=True) is not None
 
 
 def _are_same_errors(one: Call, other: Call) -> bool:

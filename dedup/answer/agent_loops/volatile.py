@@ -101,33 +101,41 @@ _RANDOM: Final = re.compile(
 
 _LINE: Final = "line"
 _ANY_NUMBER: Final = "any number"
-_PATTERNS: Final = {_NAMED: _TOKEN, _LINE: re.compile(r"[^\n]*"), _ANY_NUMBER: _NUMBER}
+_PATTERNS: Final = {
+    _NAMED: re.compile(f"{_TOKEN.pattern}|{_NUMBER.pattern}"),
+    _LINE: re.compile(r"[^\n]*"),
+    _ANY_NUMBER: _NUMBER,
+}
 
 Span = tuple[int, int, str]  # start and end of a volatile value, and its kind
 
 
 def differ_only_in_volatile(one: str, other: str) -> bool:
     """Return whether two texts are the same but for times, ids, durations and counters."""
-    return one == other or _spans(one, other) is not None
+    return one == other or volatile_spans(one, other) is not None
 
 
-def spans_if_alike(
-    one: str, other: str, known: "list[Span] | None", *, any_number: bool = False
-) -> "list[Span] | None":
-    """Return the volatile values of a text that is otherwise like another; None if it is not.
+def known_spans(one: str, other: str, known: "list[Span] | None") -> "list[Span] | None":
+    """Return the volatile values of a text at the places where another is known to have some.
 
     Args:
-        any_number: All numbers count as volatile but those that tell how far something is.
-        known: The values in `other`, from its own comparison with an earlier text. Where only they
-            differ again, the texts are not searched for differences.
+        known: The values in `other`, from its own comparison with an earlier text.
+
+    Returns:
+        None if the texts differ anywhere else, or nothing is known.
     """
     if one == other:
         return known or []
-    spans = _same_spans(one, other, known) if known else None
-    return spans if spans is not None else _spans(one, other, any_number=any_number)
+    return _same_spans(one, other, known) if known else None
 
 
-def _spans(one: str, other: str, *, any_number: bool = False) -> list[Span] | None:
+def volatile_spans(one: str, other: str, *, any_number: bool = False) -> "list[Span] | None":
+    """Return the volatile values of a text that is otherwise like another; None if it is not.
+
+    Args:
+        any_number: All numbers count as volatile but those that tell how far or how much something
+            is.
+    """
     spans: list[Span] = []
     at, other_at = 0, 0
     for _ in range(_MAX_DIFFERENCES):

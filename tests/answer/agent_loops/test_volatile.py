@@ -2,7 +2,11 @@
 
 import pytest
 
-from dedup.answer.agent_loops.volatile import differ_only_in_volatile, spans_if_alike
+from dedup.answer.agent_loops.volatile import (
+    differ_only_in_volatile,
+    known_spans,
+    volatile_spans,
+)
 
 SAME = [
     ("Fri, 28 Nov 2026 10:03:04 GMT ok", "Sat, 29 Nov 2026 11:03:04 GMT ok"),
@@ -63,8 +67,9 @@ def test_something_has_changed(one: str, other: str) -> None:
 def test_what_differed_once_is_compared_at_its_place(one: str, other: str) -> None:
     around = "The same text before. {} The same text behind."
     first, second = around.format(one), around.format(other)
-    spans = spans_if_alike(first, second, None)
+    spans = volatile_spans(first, second)
     assert spans
-    assert spans_if_alike(second, first, spans) is not None
-    assert spans_if_alike(second + " And more.", first, spans) is None
-    assert spans_if_alike(second.replace("before", "after"), first, spans) is None
+    assert known_spans(second, first, spans) is not None
+    assert known_spans(second + " And more.", first, spans) is None
+    assert known_spans(second.replace("before", "after"), first, spans) is None
+    assert known_spans(second, first, None) is None
