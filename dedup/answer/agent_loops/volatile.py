@@ -102,7 +102,7 @@ _RANDOM: Final = re.compile(
 _LINE: Final = "line"
 _ANY_NUMBER: Final = "any number"
 _PATTERNS: Final = {
-    _NAMED: re.compile(f"{_TOKEN.pattern}|{_NUMBER.pattern}"),
+    _NAMED: _TOKEN,
     _LINE: re.compile(r"[^\n]*"),
     _ANY_NUMBER: _NUMBER,
 }
@@ -166,6 +166,8 @@ def _same_spans(one: str, other: str, known: list[Span]) -> list[Span] | None:
             return None
         at += start - other_at
         pattern = _PATTERNS.get(kind, _VALUE)
+        if pattern is _TOKEN and other[start:end].isdigit():
+            pattern = _NUMBER
         found = pattern.match(one, at)
         if found is None or (pattern is _VALUE and found.lastgroup != kind):
             return None
