@@ -7,6 +7,7 @@ from dedup.text.segmenter import Segment, Segmenter, is_terminated, segments_of
 
 # A line that these end goes on, or says what comes next.
 _OPEN_ENDS: Final = (*",;:，；、：—–-", "(", "[", "{", "（", "【", "“", "‘", "《", "「")
+_VERSE_ENDS: Final = (",", ";", "，", "；")  # of a line
 _MARKS: Final = "*_\"'”’」』）)】》] "
 _LABEL: Final = re.compile(r"\s*(?:[-*+•]\s+)?(?:\*\*[^*\n]+\*\*|__[^_\n]+__)[:：]?\s*")
 _BARE_MARKER: Final = re.compile(r"[-*+•‣·]|[(（]?(?:\d{1,4}|[A-Za-z])[.)、．）]")
@@ -128,6 +129,13 @@ class SentenceGate:
         """End the text; return what passes now. What cannot stand stays held."""
         self._segmenter.flush()
         return self._pass(self._take())
+
+    def finish_verse(self) -> str:
+        """Return the whole lines of verse that are held: a sentence of verse may have no end."""
+        lines = self.held[: max(0, self.held.rfind("\n"))].rstrip()
+        if self.is_circling or not lines.endswith(_VERSE_ENDS):
+            return ""
+        return self._pass(self.num_passed + len(lines))
 
     def _take(self) -> int:
         """Return up to which offset the text is whole."""

@@ -286,6 +286,8 @@ class Channel:
         given = gate.feed(rest)
         if is_whole or not stands_open(gate.held):
             given += gate.finish()
+        elif not (attempt.has_passed or attempt.is_broken or self.filter.ended):
+            given += gate.finish_verse()
         self._withdraw(len(gate.held))
         gate.held = ""
         if gate.fence and (attempt.ends_well or not is_whole):

@@ -112,6 +112,16 @@ def test_at_its_limit_the_stump_of_a_sentence_is_dropped(
 
 
 @BOTH
+def test_at_its_limit_verse_passes_in_whole_lines(support: Support) -> None:
+    verse = " Then the evening came,\nWhere shadows play,\nThe wheels"
+    calls = [Said(verse, "length")]
+    if support is ELSEWHERE:
+        calls = [Said(" Then th", "length"), Said(verse.removeprefix(" Then"), "length")]
+    healed = Healed([LOOPS, *calls], support=support)
+    assert healed.text == f"{KEPT} Then the evening came,\nWhere shadows play,"
+
+
+@BOTH
 @pytest.mark.parametrize(
     ("text", "reason", "ending"),
     [
