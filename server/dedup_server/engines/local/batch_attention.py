@@ -19,7 +19,8 @@ from transformers import AttentionInterface
 from dedup_server.engines.local.key_values import ALIGNMENT, Owner, Pool
 
 NAME = "dedup_batch"
-BLOCK = ALIGNMENT  # tokens of a prompt
+# Tokens of a prompt. Half as many cost half as much beside decoding; kept prompts end at multiples.
+BLOCK = ALIGNMENT // 2
 
 
 class Generated:
@@ -114,7 +115,7 @@ class Read:
         self._owner = owner
         self._start = start
         self._num_tokens = num_tokens
-        self._masks: dict[tuple[int, int], torch.Tensor] = {}  # by place and window
+        self._masks: dict[tuple[int, int, int], torch.Tensor] = {}  # by place, window and copies
 
     def attend(
         self,
@@ -136,32 +137,38 @@ class Read:
         keys, values = (each[one] for each in pool.layer(layer, key, value))
         keys[:, :, begin:end] = key[:, :, rows]
         values[:, :, begin:end] = value[:, :, rows]
-        queries = query[:, :, rows]
+        num_heads, num_key_heads, size = query.shape[1], key.shape[1], query.shape[3]
+        # Goal: no copies of keys. The heads that share a key are rows of one query.
+        num_shared = num_heads // num_key_heads
+        queries = query[0, :, rows].view(num_key_heads, num_shared, self._num_tokens, size)
         parts = []
         # An accelerator is not worth the many calls; there, numbers are the same to rounding.
-        size = BLOCK if query.device.type == "cpu" else self._num_tokens
-        for place in range(begin, end, size):
-            until = min(place + size, end)
-            parts.append(
-                _attend(
-                    queries[:, :, place - begin : until - begin],
-                    keys[:, :, :until],
-                    values[:, :, :until],
-                    self._mask(place, until, window, query),
-                    scaling,
-                    softcap,
-                )
+        num_rows = BLOCK if query.device.type == "cpu" else self._num_tokens
+        for place in range(begin, end, num_rows):
+            until = min(place + num_rows, end)
+            block = queries[:, :, place - begin : until - begin]
+            found = _attend(
+                block.reshape(1, num_key_heads, -1, size),
+                keys[:, :, :until],
+                values[:, :, :until],
+                self._mask(place, until, window, num_shared, query),
+                scaling,
+                softcap,
             )
-        return torch.cat(parts, 2)[0].transpose(0, 1)
+            parts.append(found.view(num_heads, until - place, -1))
+        return torch.cat(parts, 1).transpose(0, 1)
 
-    def _mask(self, place: int, until: int, window: int, query: torch.Tensor) -> torch.Tensor:
-        if (place, window) not in self._masks:
+    def _mask(
+        self, place: int, until: int, window: int, num_copies: int, query: torch.Tensor
+    ) -> torch.Tensor:
+        given = (place, window, num_copies)
+        if given not in self._masks:
             is_seen = torch.ones(until - place, until, dtype=torch.bool, device=query.device)
             is_seen = is_seen.tril(place)
             if window:
                 is_seen = is_seen.triu(place - window + 1)
-            self._masks[place, window] = _as_scores(is_seen, query.dtype)
-        return self._masks[place, window]
+            self._masks[given] = _as_scores(is_seen, query.dtype).repeat(num_copies, 1)
+        return self._masks[given]
 
 
 class Step:
@@ -220,15 +227,9 @@ def _attend(
     scaling: float | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    """Return attention; heads of the query may share those of the key."""
-    is_shared = query.shape[1] != key.shape[1]
+    """Return attention."""
     if not softcap:
-        return scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, scale=scaling, enable_gqa=is_shared
-        )
-    if is_shared:
-        times = query.shape[1] // key.shape[1]
-        key, value = (each.repeat_interleave(times, 1) for each in (key, value))
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
     weights = query @ key.transpose(2, 3) * (query.shape[3] ** -0.5 if scaling is None else scaling)
     weights = torch.tanh(weights / softcap) * softcap + mask
     return weights.softmax(-1, torch.float32).to(value.dtype) @ value

@@ -18,7 +18,7 @@ from dedup_server.engines.local import batch_attention
 from dedup_server.engines.local.batch_attention import BLOCK, Generated, Read, Step
 from dedup_server.engines.local.decoding import Scores
 from dedup_server.engines.local.kept_prompts import KeptPrompts
-from dedup_server.engines.local.key_values import KeyValues, Owner
+from dedup_server.engines.local.key_values import ALIGNMENT, KeyValues, Owner
 from dedup_server.engines.local.memory import free_bytes
 from dedup_server.engines.local.packed import pack_linears
 
@@ -281,12 +281,12 @@ class BatchEngine:
         num_affordable = int(free_bytes(self._model.device) * MEMORY_SHARE) // self._token_bytes
         # The widths of places are powers of two: up to twice as much is set aside as is used.
         num_tokens = min(num_affordable, 2 * self._max_concurrent * context)
-        if num_tokens < 2 * BLOCK:
+        if num_tokens < 2 * ALIGNMENT:
             raise UnbatchableError(
-                f"no memory for {2 * BLOCK} tokens of keys and values"
-                f" ({2 * BLOCK * self._token_bytes / 1e6:.0f} MB)"
+                f"no memory for {2 * ALIGNMENT} tokens of keys and values"
+                f" ({2 * ALIGNMENT * self._token_bytes / 1e6:.0f} MB)"
             )
-        return min(context, num_tokens // BLOCK * BLOCK), num_tokens
+        return min(context, num_tokens // ALIGNMENT * ALIGNMENT), num_tokens
 
     @property
     def cache_bytes(self) -> int:
