@@ -198,9 +198,9 @@ def waits(call: Call) -> bool:
     """Return whether a call waits for work that is still running."""
     if len(call.result) <= _SHORT and _RUNNING.search(call.result):
         return True
-    if _WAITS.search(call.name):
+    if _WAITS.search(call.name[:_NAME]):
         return True
-    if _ARRIVALS.search(call.name) and is_trivial(call.result) and not call.is_error:
+    if _ARRIVALS.search(call.name[:_NAME]) and is_trivial(call.result) and not call.is_error:
         return True
     values = call.values
     if not isinstance(values, dict):
@@ -214,13 +214,13 @@ def waits(call: Call) -> bool:
 def _moves(call: Call) -> bool:
     if not is_trivial(call.result) or error_of(call):
         return False
-    if _MOVES.search(call.name):
+    if _MOVES.search(call.name[:_NAME]):
         return True
     values = call.values
     if not isinstance(values, dict):
         return False
     given = [values.get(name) for name in _MOVING_ARGUMENTS]
-    return any(isinstance(one, str) and _MOVES.search(one.lower()) is not None for one in given)
+    return any(isinstance(one, str) and _MOVES.search(one[:_NAME].lower()) is not None for one in given)
 
 
 def _error_in(result: str, name: str, is_error: bool) -> str:

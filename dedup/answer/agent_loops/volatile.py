@@ -8,6 +8,7 @@ import re
 from typing import Final
 
 _MAX_DIFFERENCES: Final = 64
+_MAX_ID: Final = 128  # characters
 _BEHIND: Final = 48  # characters before a value that may name it
 
 _MONTH: Final = r"(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec)[a-z]*"
@@ -211,9 +212,10 @@ def _volatile_at(one: str, at: int, other: str, other_at: int) -> tuple[Span, in
     start = _value_start(one, at)
     found = _values_at(one, start, at, other, other_at)
     if found is None and _HAS_DIGIT.match(one, start):
-        while found is None and start < at:
-            start = _next_start(one, start, at)
+        start = _next_start(one, start, at)
+        while found is None and start <= at:
             found = _values_at(one, start, at, other, other_at)
+            start = _next_start(one, start, at)
     return found
 
 
@@ -319,7 +321,7 @@ def are_ids(one: str, other: str) -> bool:
     or no word has such letters. `chapter12` and `chapter13` are names.
     """
     size, prefix = len(one), len(_prefix(one))
-    if (
+    if size > _MAX_ID or (
         size != len(other)
         or _prefix(one) != _prefix(other)
         or not (_looks_random(one) and _looks_random(other))
