@@ -85,7 +85,7 @@ class Service:
             if options is not None and options.repeatable_tools:
                 repeatable = {*self.settings.repeatable_tools, *options.repeatable_tools}
                 return find_loop(history, repeatable=repeatable)
-            return self._loops.find(history)
+            return self._loops.find(history, len(request.exchange.raw))
         except Exception:  # a fault of ours must not cost the client its answer
             _log.exception("the search for an agent's loop failed")
             return None

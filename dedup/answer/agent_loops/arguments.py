@@ -23,6 +23,10 @@ _DESCRIBED: Final = frozenset("command cmd script code query prompt".split())
 _QUERIES: Final = frozenset(
     "query q search search_query search_term keyword keywords question".split()
 )
+# Arguments that say where a call goes.
+_PLACES: Final = frozenset(
+    "url uri host hostname domain address ip site link endpoint mirror".split()
+)
 _CHANGE: Final = re.compile(
     r"\b(?:insert|update|delete|create|alter|drop|merge|replace|truncate|mutation)\b"
 )
@@ -80,7 +84,7 @@ def are_near(one: Call, other: Call, arguments: list[Differing], result: str) ->
     is_telling = not is_trivial(result)
     is_answer = is_telling and not is_empty_handed(result)
     names = _determining(one, other)
-    similarity = _SIMILARITY if is_telling or not names else _SIMILARITY_ALONE
+    similarity = _SIMILARITY if is_telling else _SIMILARITY_ALONE
     for name, value, there in arguments:
         if names and name not in names:
             continue
@@ -98,17 +102,9 @@ def ask_for_the_same(arguments: list[Differing]) -> bool:
     return all(name in _QUERIES for name, _, _ in arguments)
 
 
-def are_numbers(arguments: list[Differing]) -> bool:
-    """Return whether all the arguments that differ are numbers."""
-    return all(_is_number(value) and _is_number(there) for _, value, there in arguments)
-
-
-def has_object(one: Call, other: Call) -> bool:
-    """Return whether two calls name the same object: a text that both have."""
-    return any(
-        isinstance(value, str) and not value.isdigit() and value == other.fields.get(name)
-        for name, value in one.fields.items()
-    )
+def name_other_places(arguments: list[Differing]) -> bool:
+    """Return whether the calls go to other places: sites, hosts, addresses."""
+    return any(name.rpartition(".")[2].lower() in _PLACES for name, _, _ in arguments)
 
 
 def _determining(one: Call, other: Call) -> set[str]:
@@ -123,10 +119,3 @@ def _determining(one: Call, other: Call) -> set[str]:
 def _asks(value: str) -> bool:
     """Return whether the value of a query asks for something, and changes nothing."""
     return bool(value) and _CHANGE.search(value.lower()) is None
-
-
-def _is_number(value: Any) -> bool:
-    """Return whether a value is a number, or is not given."""
-    if isinstance(value, str):
-        return value.isdigit()
-    return value is None or isinstance(value, int | float)

@@ -9,12 +9,12 @@ _MAX_COPIES: Final = 1000
 _MAX_CHARS: Final = 20_000  # of a prompt, searched at either end
 
 _TIMES: Final = re.compile(
-    r"(\d{1,4})\s*(?:times|x|runs|rounds|repetitions|iterations|attempts|more)\b"
+    r"(\d{1,4})\s*(?:times|x|runs|rounds|repetitions|iterations|attempts)\b"
     r"|(\d{1,4})\s*(?:次|遍|回|轮|度)"
 )
 _AGAIN: Final = re.compile(
-    r"\b(?:until|till|repeatedly|again and again|over and over|keep (?:\w+ing|an eye)|poll"
-    r"|(?:monitor|watch) (?:it|them|this|that|for|until|closely)|wait for|flaky|intermittent"
+    r"\b(?:(?:until|till)(?! \d)|repeatedly|again and again|over and over|keep (?:\w+ing|an eye)"
+    r"|poll (?:it|for|until|every|the)|(?:monitor|watch) (?:it|them|this|that|for|until|closely)|wait for|flaky|intermittent"
     r"|every (?:\d+ )?(?:second|minute|hour)s?)\b"
     r"|直到|反复|不断|每隔|持续|轮询|盯着|等到|等待|まで",
     re.IGNORECASE,
@@ -37,10 +37,18 @@ _NEGATED: Final = re.compile(
 _BEFORE: Final = 80  # characters in which a negation is looked for
 
 
-@lru_cache(64)
 def copies_asked(prompt: str) -> int:
     """Return how many copies of a step the user's message asks for, or allows; 0 if it does not."""
-    prompt = _ends(prompt)
+    return _copies_asked(_ends(prompt))
+
+
+def is_watching(prompt: str) -> bool:
+    """Return whether the user's message asks for values to be watched: then each change matters."""
+    return copies_asked(prompt) > 0 or _is_watching(_ends(prompt))
+
+
+@lru_cache(64)
+def _copies_asked(prompt: str) -> int:
     copies = 0
     for found in _AGAIN.finditer(prompt):
         if not _is_negated(prompt, found.start()):
@@ -52,9 +60,8 @@ def copies_asked(prompt: str) -> int:
 
 
 @lru_cache(64)
-def is_watching(prompt: str) -> bool:
-    """Return whether the user's message asks for values to be watched: then each change matters."""
-    return copies_asked(prompt) > 0 or _WATCHED.search(_ends(prompt)) is not None
+def _is_watching(prompt: str) -> bool:
+    return _WATCHED.search(prompt) is not None
 
 
 def _ends(prompt: str) -> str:

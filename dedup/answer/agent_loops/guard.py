@@ -1,5 +1,6 @@
 """Guard for harnesses: the same detection where there is no proxy."""
 
+import copy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -55,6 +56,7 @@ class AgentGuard:
     def observe(self, call: tuple[str, Any], result: str, *, is_error: bool = False) -> Verdict:
         """Take a call, `(name, arguments)`, with its result; return what to do about it."""
         name, arguments = call
+        arguments = copy.deepcopy(arguments)  # which the harness may use again
         return self.observe_step([Call(name, arguments, result, is_error=is_error)])
 
     def observe_step(self, calls: Sequence[Call], text: str = "") -> Verdict:

@@ -7,15 +7,19 @@ from dedup.answer.agent_loops.arguments import (
     Differing,
     are_equal,
     are_near,
-    are_numbers,
     ask_for_the_same,
     differing,
-    has_object,
     may_be_near,
+    name_other_places,
 )
-from dedup.answer.agent_loops.outcome import error_of, is_negative, is_trivial, waits
+from dedup.answer.agent_loops.outcome import error_of, is_negative, is_of_place, waits
 from dedup.answer.agent_loops.steps import Call, Step
-from dedup.answer.agent_loops.volatile import differ_only_in_volatile, known_spans, volatile_spans
+from dedup.answer.agent_loops.volatile import (
+    Span,
+    differ_only_in_volatile,
+    known_spans,
+    volatile_spans,
+)
 from dedup.answer.agent_loops.wording import say_the_same
 
 # From unlike to like; the weakest that holds a loop together is its kind.
@@ -27,6 +31,9 @@ EXACT: Final = 3
 _MAX_GROWTH: Final = 200  # characters by which results that are the same differ, and a quarter
 _SAME_ERROR: Final = 0.6  # of the words of two results
 _SAME_TEXT: Final = 0.6  # of the words of two turns without calls
+_MAX_VALUE: Final = 100  # characters of a result that may be little else than a value
+_MIN_AROUND: Final = 12  # letters around the values of a result that says more
+_TIMES: Final = ("time", "clock", "epoch")
 _WORDS: Final = re.compile(r"[^\W\d_]{2,}")
 
 
@@ -82,8 +89,6 @@ def _likeness_of_calls(one: Call, other: Call, *, any_number: bool) -> int:
 def _is_near(one: Call, other: Call) -> bool:
     """Return whether two calls of a tool have arguments that are near, and the same result."""
     arguments = differing(one, other)
-    if are_numbers(arguments):  # and nothing came of them, with any number
-        return _comes_to_nothing(one, other) and _have_same_result(one, other)
     if not may_be_near(arguments):
         return False
     if not (_have_same_result(one, other) or _have_same_findings(one, other, arguments)):
@@ -98,14 +103,7 @@ def _is_again(call: Call, there: Call) -> bool:
     if are_equal(call, there):
         return True
     arguments = differing(call, there)
-    if are_numbers(arguments):
-        return _comes_to_nothing(call, there)
     return may_be_near(arguments) and are_near(call, there, arguments, there.result)
-
-
-def _comes_to_nothing(call: Call, there: Call) -> bool:
-    """Return whether a call that was made says that it had no effect on the object of another."""
-    return has_object(call, there) and is_negative(there) and not is_trivial(there.result)
 
 
 def _have_same_result(one: Call, other: Call, *, any_number: bool = False) -> bool:
@@ -117,18 +115,28 @@ def _have_same_result(one: Call, other: Call, *, any_number: bool = False) -> bo
     Args:
         any_number: See `likeness`. Of work that is still running, all numbers matter.
     """
-    spans = known_spans(one.result, other.result, other.spans)
-    if spans is not None:
-        one.spans = spans
-        return True
-    if abs(len(one.result) - len(other.result)) > _MAX_GROWTH + len(other.result) // 4:
+    spans = known_spans(one.result, other.result, other.spans, any_number=any_number)
+    if spans is None:
+        longest = _MAX_GROWTH + len(other.result) // 4
+        if abs(len(one.result) - len(other.result)) > longest:
+            return False
+        is_nothing = is_negative(one) and is_negative(other)
+        any_number = (any_number or is_nothing) and not waits(one)
+        spans = volatile_spans(one.result, other.result, any_number=any_number)
+        if spans is None:
+            return is_nothing and _are_same_errors(one, other)
+    one.spans = spans
+    return not _is_a_value(one.result, spans)
+
+
+def _is_a_value(result: str, spans: list[Span]) -> bool:
+    """Return whether a result is little else than a value, which was asked for: an id, a duration."""
+    if len(result) > _MAX_VALUE or all(kind in _TIMES for _, _, kind in spans):
         return False
-    is_negative_ = is_negative(one) and is_negative(other)
-    any_number = (any_number or is_negative_) and not waits(one)
-    one.spans = volatile_spans(one.result, other.result, any_number=any_number)
-    if one.spans is not None:
-        return True
-    return is_negative_ and _are_same_errors(one, other)
+    rest = result
+    for start, end, _ in reversed(spans):
+        rest = rest[:start] + rest[end:]
+    return sum(map(str.isalpha, rest)) < _MIN_AROUND
 
 
 def _have_same_findings(one: Call, other: Call, arguments: list[Differing]) -> bool:
@@ -147,12 +155,17 @@ def _are_same_errors(one: Call, other: Call) -> bool:
 
 
 def _fail_alike(one: Call, other: Call) -> bool:
-    """Return whether two calls, of whatever tools, have failed with the same error."""
-    if one.result == other.result and one.name == other.name and one.is_error == other.is_error:
-        one.error = error_of(other)
-        return bool(one.error)
-    error = error_of(one)
-    return bool(error) and differ_only_in_volatile(error, error_of(other))
+    """Return whether two calls, of whatever tools, have failed with the same error.
+
+    Two places that both refuse, or do not answer, have an error of their own each.
+    """
+    error = error_of(other)
+    if not error:
+        return False
+    if is_of_place(error) and name_other_places(differing(one, other)):
+        return False
+    is_same = one.result == other.result and one.name == other.name
+    return is_same or differ_only_in_volatile(error_of(one), error)
 
 
 def _likeness_of_texts(one: str, other: str) -> int:

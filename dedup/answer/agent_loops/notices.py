@@ -39,7 +39,7 @@ STOP_ZH: Final = (
 _ALL: Final = (NUDGE, NUDGE_ZH, ANSWER, ANSWER_ZH, STOP, STOP_ZH)
 # Of other harnesses, at the end of a result: "[note: the 3rd identical call ...]".
 _OF_OTHERS: Final = re.compile(
-    r"\s*(?:\[(?P<note>[^\[\]]{1,600})\]|<(?P<tag>[a-z][\w-]*)[^>]{0,200}>[^<]{1,1000}</(?P=tag)>)\s*\Z"
+    r"(?:\[(?P<note>[^\[\]]{1,600})\]|<(?P<tag>[a-z][\w-]*)[^>]{0,200}>[^<]{1,1000}</(?P=tag)>)\s*\Z"
 )
 _ABOUT_REPETITION: Final = re.compile(
     r"identical|repeat|same (?:call|argument|result|tool|input)|loop|in a row|consecutive|duplicate"
@@ -72,7 +72,7 @@ def without_notices(text: str) -> str:
         if found is not None and found.start() > 0:
             is_reminder = "remind" in (found["tag"] or "")
             if is_reminder or _ABOUT_REPETITION.search(found.group()):
-                return text[: found.start()]
+                return text[: found.start()].rstrip()
     return text
 
 

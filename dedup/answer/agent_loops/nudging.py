@@ -4,6 +4,8 @@ from typing import Any
 
 Json = dict[str, Any]
 
+_OUTPUTS = ("function_call_output", "custom_tool_call_output")
+
 
 def nudged(messages: list[Any], notice: str) -> list[Any] | None:
     """Return messages with a notice appended to the last tool result; None if there is no result.
@@ -26,24 +28,31 @@ def _with_notice(message: Json, notice: str) -> Json | None:
     """Return a message with a notice behind the last result in it; None if it has none."""
     role = message.get("role")
     if role in ("tool", "function"):
-        return {**message, "content": _appended(message.get("content"), notice, "text")}
-    if role is None and str(message.get("type")).endswith("_call_output"):
-        return {**message, "output": _appended(message.get("output"), notice, "input_text")}
+        return _appended(message, "content", notice, "text")
+    if role is None and message.get("type") in _OUTPUTS:
+        return _appended(message, "output", notice, "input_text")
     content = message.get("content")
     if role != "user" or not isinstance(content, list):
         return None
     for index in range(len(content) - 1, -1, -1):
         block = content[index]
-        if isinstance(block, dict) and str(block.get("type")).endswith("tool_result"):
-            changed = {**block, "content": _appended(block.get("content"), notice, "text")}
-            return {**message, "content": [*content[:index], changed, *content[index + 1 :]]}
+        if isinstance(block, dict) and block.get("type") == "tool_result":
+            changed = _appended(block, "content", notice, "text")
+            if changed is not None:
+                return {**message, "content": [*content[:index], changed, *content[index + 1 :]]}
     return None
 
 
-def _appended(content: Any, notice: str, kind: str) -> Any:
-    """Return a result with the notice as its last text; `kind`: the type of a part of text."""
+def _appended(holder: Json, field: str, notice: str, kind: str) -> Json | None:
+    """Return the holder of a result with the notice as its last text; None if it holds no text.
+
+    Args:
+        field: Its field that holds the result.
+        kind: The type of a part of text.
+    """
+    content = holder.get(field)
     if isinstance(content, list):
-        return [*content, {"type": kind, "text": notice}]
+        return {**holder, field: [*content, {"type": kind, "text": notice}]}
     if isinstance(content, str) and content:
-        return f"{content}\n\n{notice}"
-    return notice
+        return {**holder, field: f"{content}\n\n{notice}"}
+    return {**holder, field: notice} if not content else None

@@ -16,12 +16,13 @@ _STATES: Final = (
     r"|syncing|uploading|downloading|compiling|training|rendering"
 )
 _RUNNING: Final = re.compile(
-    rf"[\"']?\b(?:\w*status|\w*state|phase|stage)[\"']?\s*(?:[:=]|is)\s*[\"']?(?:\w*_)?"
+    rf"[\"']?\b(?:\w*status|\w*state|phase|stage)[\"']?\s*(?:[:=>]|is)\s*[\"']?(?:\w*_)?"
     rf"(?:{_STATES}|[a-z]+ing)\b"
     r"|状态[\"']?\s*[:：]\s*[\"']?[\u4e00-\u9fff]{1,6}中(?![\u4e00-\u9fff])"
     rf"|\A\W*(?:{_STATES})\b\W*\Z"
     rf"|\b(?:still|currently)\s+(?:being\s+)?(?:{_STATES}|on (?:its|the) way)\b"
     r"|\bnot\s+(?:yet\s+\w+|ready|finished|completed?|done)\b"
+    r"|\b(?:Container|Pod)?Creating\b|\bhealth: starting\b|_IN_PROGRESS\b"
     r"|\b(?:not|no\w*)\b.{0,40}\byet\b|\bin progress\b|\bplease wait\b|\b(?:try|check) again later\b"
     r"|\bretry[- ]after\b|\brate[- ]?limit|\btoo many requests\b|\b429\b"
     r"|\btemporarily unavailable\b|\bprocess (?:is )?running\b|\bwaiting (?:for|on)\b"
@@ -36,15 +37,17 @@ _WAITS: Final = re.compile(
 _ARRIVALS: Final = re.compile(
     r"(?:check|get|list|read|poll|fetch)\w*(?:inbox|mail|sms|otp|notification)", re.IGNORECASE
 )
-_PAUSE: Final = re.compile(r"\A\s*(?:sleep|Start-Sleep|timeout)\b[^;&|\n]*\Z", re.IGNORECASE)
+_PAUSE: Final = re.compile(r"\s*(?:sleep|Start-Sleep|timeout /t)\b", re.IGNORECASE)
 # Each call of these moves something on by itself, whatever it returns.
 _MOVES: Final = re.compile(
     r"(?:\A|[_.-])(?:scroll|press|keypress|key|hotkey|swipe|zoom|undo|redo|page_?(?:down|up)|tab"
     r"|next|previous|prev|forward|back|advance|step|volume|increment|decrement|increase|decrease"
-    r"|louder|quieter|dim|brighten|roll|draw|shuffle|pop|skip|dequeue|receive|rotate|turn|move|tap)"
-    r"(?:[_.-]|\Z)|\A(?:scroll|press|swipe|zoom|next|prev)(?=[A-Z])"
+    r"|louder|quieter|dim|brighten|roll|draw|shuffle|pop|skip|dequeue|receive|rotate|click|tap"
+    r"|toggle|(?:move|turn)_?(?:left|right|up|down|forward|backward))"
+    r"(?:[_.-]|\Z)|\A(?:scroll|press|swipe|zoom|next|prev|click|tap|toggle)(?=[A-Z])|\A(?:move|turn)\Z"
 )
 _MOVING_ARGUMENTS: Final = ("action", "key", "keys", "command", "direction", "method")
+_NAME: Final = 128  # characters of a tool's name that are read
 _TRIVIAL: Final = 40  # letters of a result that many calls have
 
 # Signs of an error in lower case: a text that every match contains, and the pattern.
@@ -123,6 +126,11 @@ _NEGATIVE: Final = re.compile(
     r"|未|没|无|不|なし|ません|ない|없|않|못",
     re.IGNORECASE,
 )
+_OF_PLACE: Final = re.compile(
+    r"\b(?:HTTP|status)(?: code)?\W{0,3}[45]\d\d\b|\b(?:403|404|410|429|50[0-4])\b|\btimed? ?out\b"
+    r"|\bcould not resolve\b|\bcertificate\b",
+    re.IGNORECASE,
+)
 _NO_TOOL: Final = re.compile(
     r"\b(?:tool|function|command)\b.{0,60}\b(?:not found|does not exist|unavailable)\b",
     re.IGNORECASE,
@@ -177,6 +185,11 @@ def is_negative(call: Call) -> bool:
     return call.is_error or _is_negative(call.result[:_HEAD])
 
 
+def is_of_place(error: str) -> bool:
+    """Return whether an error is that of a site or host, and not of the tool that went there."""
+    return _OF_PLACE.search(error[:_HEAD]) is not None
+
+
 def error_of(call: Call) -> str:
     """Return what is wrong, of a call that failed and says so; empty of any other.
 
@@ -220,7 +233,9 @@ def _moves(call: Call) -> bool:
     if not isinstance(values, dict):
         return False
     given = [values.get(name) for name in _MOVING_ARGUMENTS]
-    return any(isinstance(one, str) and _MOVES.search(one[:_NAME].lower()) is not None for one in given)
+    return any(
+        isinstance(one, str) and _MOVES.search(one[:_NAME].lower()) is not None for one in given
+    )
 
 
 def _error_in(result: str, name: str, is_error: bool) -> str:

@@ -3,6 +3,7 @@
 A form is told by the messages themselves. What none of the APIs has is passed over.
 """
 
+import hashlib
 import re
 from typing import Any, Final
 
@@ -14,14 +15,26 @@ from dedup.lenient_json import write_json
 Json = dict[str, Any]
 
 _RESULT_SUFFIX: Final = "_call_output"  # of items of a response
+_IN_SECRET: Final = (
+    "web_search_call",
+    "file_search_call",
+    "code_interpreter_call",
+    "image_generation_call",
+)
 _CALL_SUFFIX: Final = "_call"
 # Messages that harnesses send in the user's name.
 _TAGGED: Final = re.compile(r"\A\s*(?:<[a-z][\w:-]*[ >]|\[[A-Z][A-Z _:-]+\]|\(?System:)")
-_GO_ON: Final = re.compile(
-    r"\b(?:continu(?:e|ing)|proceed|go on|keep going|carry on|resume|next step|use a tool|tool call"
-    r"|call a tool|did(?: not|n't) (?:use|call|make)|no tool|finish the (?:task|interaction)"
+_SYLLABLES: Final = "ba be bi bo bu da de di do du ka ke ki ko ku la".split()
+_NO_CALL: Final = re.compile(
+    r"\b(?:use a tool|tool call|call a tool|did(?: not|n't) (?:use|call|make)|no tool"
+    r"|finish the (?:task|interaction)"
     r"|(?:goal|task|objective|work) (?:is )?not (?:yet )?(?:met|done|finished|complete[d]?))\b"
-    r"|继续|接着做|下一步|调用工具|使用工具|没有(?:使用|调用)|続けて",
+    r"|调用工具|使用工具|没有(?:使用|调用)",
+    re.IGNORECASE,
+)
+_GO_ON: Final = re.compile(
+    r"\b(?:continu(?:e|ing)|proceed|go on|keep going|carry on|resume|next step)\b"
+    r"|继续|接着做|下一步|続けて",
     re.IGNORECASE,
 )
 # Results of calls that an agent makes in words, in a protocol of its harness.
@@ -46,7 +59,9 @@ class MessageReader:
 
     def __init__(self, scan: LoopScan) -> None:
         self.scan = scan
-        self.starts: list[int] = []  # messages with which the last steps began
+        self.kept: list[tuple[int, MessageReader]] = []  # states ahead of the last steps
+        self._keep_from: int | None = None
+        self._num_kept = 0
         self._step: Step | None = None  # that is being read
         self._waiting: dict[str, Call] = {}  # its calls without results, by id
         self._is_response = False  # the step is made of items of a response
@@ -58,6 +73,14 @@ class MessageReader:
         reader = MessageReader(self.scan.copy())
         reader._last_prompt = self._last_prompt
         return reader
+
+    def keep_from(self, start: int, num_steps: int) -> None:
+        """Keep copies of the state ahead of the last steps, of those that begin at `start` or later.
+
+        `kept` then has up to `num_steps` of them: the index of the first message that the copy has
+        not read, and the copy.
+        """
+        self._keep_from, self._num_kept = start, num_steps
 
     def read(self, messages: list[Any], start: int, end: int) -> None:
         """Read the messages from `start` to `end`; `flush` behind the last."""
@@ -134,16 +157,23 @@ class MessageReader:
             self._take(item.get("call_id"), item.get("output"), is_error=is_error)
         elif kind.endswith(_CALL_SUFFIX):
             self._begin_item(index)
-            name, given = item.get("name"), _input_of(item)
-            self._call(item.get("call_id") or item.get("id"), name or kind, given)
-            if "output" in item or "error" in item or kind in ("web_search_call",):
-                output = item.get("error") or item.get("output")
-                key = item.get("call_id") or item.get("id")
-                self._take(key, output, is_error=bool(item.get("error")))
+            self._read_call(item, kind)
         elif kind == "reasoning":
             self._begin_item(index)
         elif isinstance(item.get("content"), str) and kind == "message":
             self._begin(index)
+
+    def _read_call(self, item: Json, kind: str) -> None:
+        """Read an item that is a call. One that the server makes has its result with it, or in secret."""
+        output = item.get("error") or item.get("output")
+        is_servers = kind == "mcp_call" or kind in _IN_SECRET
+        if is_servers and output is None:
+            return
+        key = item.get("call_id") or item.get("id")
+        name = f"{item.get('server_label') or ''}{item.get('name') or kind}"
+        self._call(key, name, _input_of(item))
+        if is_servers:
+            self._take(key, output, is_error=bool(item.get("error")))
 
     @property
     def _is_open_response(self) -> bool:
@@ -163,11 +193,11 @@ class MessageReader:
 
     def _begin(self, index: int) -> None:
         self.flush()
+        if self._keep_from is not None and index >= self._keep_from:
+            self.kept.append((index, self.copy()))
+            del self.kept[: -self._num_kept]
         self._step = Step([], "", index)
         self._is_response = self._has_results = False
-        self.starts.append(index)
-        if len(self.starts) > 8:
-            del self.starts[0]
 
     def _call_function(self, call_id: object, function: object) -> None:
         if isinstance(function, dict):
@@ -179,7 +209,8 @@ class MessageReader:
             return
         call = Call(str(name), arguments if arguments is not None else "", has_result=False)
         self._step.calls.append(call)
-        self._waiting[str(call_id)] = call
+        key = str(call_id) if call_id is not None else f"#{len(self._waiting)}"
+        self._waiting[key] = call
 
     def _add_text(self, text: str) -> None:
         if self._step is not None and text:
@@ -187,7 +218,10 @@ class MessageReader:
 
     def _take(self, call_id: object, content: Any, *, is_error: bool) -> None:
         """Take the result of a call."""
-        call = self._waiting.pop(str(call_id), None)
+        key = str(call_id)
+        if call_id is None and self._waiting:  # calls without ids have their results in order
+            key = next(iter(self._waiting))
+        call = self._waiting.pop(key, None)
         if call is None:
             return
         self._has_results = True
@@ -241,7 +275,9 @@ class MessageReader:
             return True
         if has_results or self._has_results:
             return prompt == last
-        return len(prompt) <= _MAX_GO_ON and _GO_ON.search(prompt) is not None
+        if prompt == last and _GO_ON.search(prompt) is not None:
+            return True
+        return len(prompt) <= _MAX_GO_ON and _NO_CALL.search(prompt) is not None
 
 
 def _input_of(item: Json) -> Any:
@@ -262,10 +298,12 @@ def _text_of(content: Any) -> str:
         texts: list[str] = []
         for part in content:
             text = part.get("text") if isinstance(part, dict) else part
-            texts.append(text if isinstance(text, str) else _json(part))
+            texts.append(text if isinstance(text, str) else _opaque(part))
         return "\n".join(texts)
-    return _json(content)
+    return _opaque(content)
 
 
-def _json(value: Any) -> str:
-    return write_json(value).decode("utf-8", "replace")
+def _opaque(value: Any) -> str:
+    """Return words for what is no text, an image, say: the same for the same alone."""
+    digest = hashlib.sha1(write_json(value), usedforsecurity=False).hexdigest()
+    return " ".join(_SYLLABLES[int(digit, 16)] for digit in digest)

@@ -111,8 +111,10 @@ class Step:
 
 
 def _order(call: Call) -> tuple[str, str]:
-    arguments = call.arguments
-    return call.name, arguments if isinstance(arguments, str) else repr(arguments)
+    values = call.values
+    if isinstance(values, dict):
+        values = sorted(values.items(), key=str)
+    return call.name, repr(values)
 
 
 def _decoded(arguments: Any) -> Any:

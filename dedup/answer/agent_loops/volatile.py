@@ -116,7 +116,9 @@ def differ_only_in_volatile(one: str, other: str) -> bool:
     return one == other or volatile_spans(one, other) is not None
 
 
-def known_spans(one: str, other: str, known: "list[Span] | None") -> "list[Span] | None":
+def known_spans(
+    one: str, other: str, known: "list[Span] | None", *, any_number: bool
+) -> "list[Span] | None":
     """Return the volatile values of a text at the places where another is known to have some.
 
     Args:
@@ -127,7 +129,9 @@ def known_spans(one: str, other: str, known: "list[Span] | None") -> "list[Span]
     """
     if one == other:
         return known or []
-    return _same_spans(one, other, known) if known else None
+    if not known or not (any_number or all(kind != _ANY_NUMBER for _, _, kind in known)):
+        return None
+    return _same_spans(one, other, known)
 
 
 def volatile_spans(one: str, other: str, *, any_number: bool = False) -> "list[Span] | None":

@@ -4,6 +4,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
+_MAX_CHARS: Final = 4000  # of a text that are read
 _MIN_WORDS: Final = 3  # of text that is written freely
 _MIN_CHARS: Final = 6  # the same, in scripts without spaces
 _MAX_FILLED: Final = 4  # words in one place in which the items of a batch differ
@@ -66,14 +67,16 @@ def say_the_same(one: str, other: str, similarity: float, *, may_fill: bool = Fa
         may_fill: They may be the same but for one place with a few words. Items of a batch are
             ("remind anna", "remind bert").
     """
-    said, there = _wording(one), _wording(other)
+    said, there = _wording(one[:_MAX_CHARS]), _wording(other[:_MAX_CHARS])
     if not (said.is_free and there.is_free):
         return said.words == there.words and bool(said.words)
     if not (said.names <= there.terms and there.names <= said.terms):
         return False
     if said.stem_set == there.stem_set:
         return True
-    if not may_fill and _is_filled(said.stems, there.stems):
+    if not may_fill and (
+        _is_filled(said.stems, there.stems) or _has_grown(said.stems, there.stems)
+    ):
         return False
     common, union = said.stem_set & there.stem_set, said.stem_set | there.stem_set
     return len(common) >= similarity * len(union)
@@ -82,6 +85,12 @@ def say_the_same(one: str, other: str, similarity: float, *, may_fill: bool = Fa
 @lru_cache(256)
 def _wording(text: str) -> _Wording:
     return _Wording(text)
+
+
+def _has_grown(one: list[str], other: list[str]) -> bool:
+    """Return whether one text is the other with more behind it, as a list that is written down."""
+    size = min(len(one), len(other))
+    return len(one) != len(other) and one[:size] == other[:size]
 
 
 def _without_genitive(word: str) -> str:

@@ -156,10 +156,12 @@ def test_the_finder_forgets_old_histories() -> None:
     finder = LoopFinder()
     step = Turn((Made("look", {}, "ok"),))
     for number in range(400):
-        finder.find(history("chat", *[step] * 6, start=f"Task {number}."))
-    assert len(finder._histories) <= 128
-    kept = sum(len(one.messages) for one in finder._histories.values())
-    assert kept == finder._num_messages
+        finder.find(history("chat", *[step] * 6, start=f"Task {number}."), number * 2**12)
+    kept = [one.size for one in finder._histories.values()]
+    assert sum(kept) == finder._size <= 64 * 2**20
+    assert 20 < len(kept) <= 256
+    finder.find(history("chat", *[step] * 6), 2**30)
+    assert max(one.size for one in finder._histories.values()) < 2**30
 
 
 def _ends(messages: list[Json]) -> list[int]:

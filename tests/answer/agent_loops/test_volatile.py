@@ -69,7 +69,8 @@ def test_what_differed_once_is_compared_at_its_place(one: str, other: str) -> No
     first, second = around.format(one), around.format(other)
     spans = volatile_spans(first, second)
     assert spans
-    assert known_spans(second, first, spans) is not None
-    assert known_spans(second + " And more.", first, spans) is None
-    assert known_spans(second.replace("before", "after"), first, spans) is None
-    assert known_spans(second, first, None) is None
+    assert known_spans(second, first, spans, any_number=False) is not None
+    assert known_spans(second + " And more.", first, spans, any_number=False) is None
+    changed = second.replace("before", "after")
+    assert known_spans(changed, first, spans, any_number=False) is None
+    assert known_spans(second, first, None, any_number=False) is None
