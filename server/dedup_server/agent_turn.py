@@ -23,17 +23,15 @@ from dedup_server.engines.base import Call as EngineCall
 from dedup_server.engines.base import Engine, Frames, StopGeneration, Take
 from dedup_server.errors import ApiError
 from dedup_server.ladder import Rung
+from dedup_server.requests.base import GenerationRequest
 from dedup_server.wire.base import Reader
 
 Action = Literal["measured", "nudged", "answered", "stopped"]
 
 HOLD_CHARS: Final = 2000  # of content; a longer text is an answer, and is streamed
+HOLD_BYTES: Final = 64 * 1024  # of all texts; the filter ends those that loop, once they pass
 KEEP_ALIVE_SECONDS: Final = 10.0  # between comments, while an answer is held
-_ACTIONS: Final[dict[Rung, Action]] = {
-    "nudge": "nudged",
-    "answer": "answered",
-    "stop": "stopped",
-}
+_ACTIONS: Final[dict[Rung, Action]] = {"nudge": "nudged", "answer": "answered"}
 
 _log: Final = logging.getLogger("dedup.server")
 
@@ -43,6 +41,7 @@ class Turn:
 
     Attributes:
         chars: Characters of content, all choices together.
+        num_bytes: Bytes of all texts.
         is_complete: The engine has ended the answer.
         has_failed: It has reported a failure.
     """
@@ -54,7 +53,7 @@ class Turn:
         self._has_begun = False
         self._input_tokens: int | None = None
         self._output_tokens: int | None = None
-        self._num_bytes = 0
+        self.num_bytes = 0
         self._names: dict[tuple[int, str], str] = {}
         self._arguments: dict[tuple[int, str], list[str] | Any] = {}
         self._texts: dict[int, list[str]] = {}
@@ -66,7 +65,7 @@ class Turn:
             key = (delta.choice, delta.part)
             if delta.tool is not None:
                 self._names[key] = delta.tool[1]
-            self._num_bytes += len(delta.text.encode("utf-8", "replace"))
+            self.num_bytes += len(delta.text.encode("utf-8", "replace"))
             if delta.channel == CONTENT:
                 self.chars += len(delta.text)
                 self._texts.setdefault(delta.choice, []).append(delta.text)
@@ -121,7 +120,7 @@ class Turn:
         if given is None:
             given = prompt_tokens
         if made is None:
-            made = estimate_tokens(self._num_bytes)
+            made = estimate_tokens(self.num_bytes)
         return Spent(given, made, is_estimated)
 
 
@@ -175,21 +174,21 @@ class AgentTurn:
         self._attempts: list[_Attempt] = []
         self._spent = Spent(0, 0, is_estimated=False)  # on attempts that the reader does not get
         self._keeping_alive: asyncio.Task[None] | None = None
+        self._comment: asyncio.Future[None] | None = None  # that is being sent
 
     async def generate(self, call: EngineCall, take: Take) -> None:
         """Give `take` the frames of the one answer that the reader gets; see `Engine.generate`."""
         if self._rungs and call.request.stream:
-            self._keeping_alive = asyncio.create_task(_keep_alive(call, take))
+            self._keeping_alive = asyncio.create_task(self._keep_alive(call, take))
         try:
             await self._generate(call, take)
         finally:
             self._stop_keeping_alive()
 
     async def _generate(self, call: EngineCall, take: Take) -> None:
-        rungs = list(self._rungs)
-        if call.request.forces_call and "answer" in rungs:
-            rungs.remove("answer")  # the client has no use for a text
+        rungs = self._rungs_for(call.request)
         asked = call
+        given: _Attempt | None = None  # the last one that the reader can have
         while True:
             attempt = _Attempt(asked.reader)
             self._attempts.append(attempt)
@@ -198,27 +197,23 @@ class AgentTurn:
             is_usable = await self._ask(attempt, asked, take)
             if attempt.is_released:
                 return
-            if not is_usable:
-                attempt = self._attempts[-2]
-                self.has_recovered = False
-                break
-            turn = attempt.turn
-            is_first = len(self._attempts) == 1
-            repeats = turn.goes_on_with(self.loop, self._num_choices)
-            if not (repeats or (turn.is_empty and not is_first)):
-                self.has_recovered = None if is_first else True
-                break
+            if is_usable and not (attempt.turn.is_empty and given):
+                is_first, given = given is None, attempt
+                if not attempt.turn.goes_on_with(self.loop, self._num_choices):
+                    self.has_recovered = None if is_first else True
+                    break
             self.action = self.action or "measured"
-            self.has_recovered = None if is_first else False
+            self.has_recovered = None if len(self._attempts) == 1 else False
             changed = self._next(call, rungs)
             if changed is None:
                 break
             asked = changed
             if self.action == "stopped":
-                await _given(take, self._stop(call))
+                await self._give(take, self._stop(call))
                 return
-        self._accept(attempt)
-        await _given(take, self._passing(attempt, attempt.held))
+        assert given is not None  # the first attempt is usable, or has raised
+        self._accept(given)
+        await self._give(take, self._passing(given, given.held))
 
     def report(self) -> dict[str, str]:
         """Return the fields for the log."""
@@ -266,11 +261,13 @@ class AgentTurn:
             return take(self._passing(attempt, frames))
         attempt.held += frames
         is_first = len(self._attempts) == 1
-        if turn.chars > HOLD_CHARS * self._num_choices or (turn.has_failed and is_first):
+        is_long = turn.chars > HOLD_CHARS * self._num_choices or turn.num_bytes > HOLD_BYTES
+        if is_long or (turn.has_failed and is_first):
             if not is_first:
                 self.has_recovered = True
             self._accept(attempt)
-            return take(self._passing(attempt, attempt.held))
+            frames = self._passing(attempt, attempt.held)
+            return take(frames) if self._comment is None else self._give(take, frames)
         return None
 
     def _next(self, call: EngineCall, rungs: list[Rung]) -> EngineCall | None:
@@ -287,7 +284,7 @@ class AgentTurn:
             changes: dict[str, Any] = {}
             if rung == "answer":
                 notice = texts.in_language_of(prompt, texts.ANSWER, texts.ANSWER_ZH)
-                changes["tool_choice"] = request.no_tools
+                changes.update(request.without_calls)
             changed = nudged(history, notice)
             if changed is not None:
                 self.action = _ACTIONS[rung]
@@ -301,6 +298,35 @@ class AgentTurn:
         attempt.is_released = True
         self._stop_keeping_alive()
         self._spend(attempt)
+
+    async def _keep_alive(self, call: EngineCall, take: Take) -> None:
+        """Send a comment now and then: clients, and what is between, close streams that are silent."""
+        while True:
+            await asyncio.sleep(KEEP_ALIVE_SECONDS)
+            try:
+                pause = take(type(call.reader)().feed(b": held\n\n"))
+                if pause is not None:
+                    self._comment = asyncio.ensure_future(_awaited(pause))
+                    await asyncio.shield(self._comment)
+                    self._comment = None
+            except Exception as failure:  # the client has left: the engine is told by others
+                _log.debug("a comment could not be sent: %s", failure)
+                return
+
+    async def _give(self, take: Take, frames: Frames) -> None:
+        """Give frames to the reader, behind a comment that is still being sent."""
+        if self._comment is not None:
+            await self._comment
+            self._comment = None
+        if pause := take(frames):
+            await pause
+
+    def _rungs_for(self, request: GenerationRequest) -> list[Rung]:
+        """Return the rungs that make sense for a request."""
+        rungs = list(self._rungs)
+        if request.forces_call and "answer" in rungs:
+            rungs.remove("answer")  # the client has no use for a text
+        return rungs
 
     def _stop_keeping_alive(self) -> None:
         if self._keeping_alive is not None:
@@ -352,13 +378,5 @@ class AgentTurn:
         return [*frames, Frame([], is_last=True)]
 
 
-async def _keep_alive(call: EngineCall, take: Take) -> None:
-    """Send a comment now and then: clients, and what is between, close streams that are silent."""
-    while True:
-        await asyncio.sleep(KEEP_ALIVE_SECONDS)
-        await _given(take, type(call.reader)().feed(b": held\n\n"))
-
-
-async def _given(take: Take, frames: Frames) -> None:
-    if pause := take(frames):
-        await pause
+async def _awaited(pause: Awaitable[None]) -> None:
+    await pause

@@ -332,6 +332,8 @@ class Completion:
         options, request = self._request.repetition, self._request
         if options is not None and options.agent_loops is not None:
             rungs = options.agent_loops
+        if request.forbids_calls:
+            rungs = ()  # the answer cannot go on with the loop
         return AgentTurn(loop, rungs, self._engine, self.answer, request.num_choices)
 
     def _editing(self, policy: Policy) -> Editing:

@@ -8,7 +8,7 @@ RUNGS: Final[tuple[Rung, ...]] = ("nudge", "answer", "stop")
 _WANTED: Final = "must be a list of nudge, answer or stop"
 
 
-def is_ladder(value: object) -> object:
+def read_ladder(value: object) -> object:
     """Return a list of rungs without "measure", which is what is done without any.
 
     Raises:

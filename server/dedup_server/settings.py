@@ -31,7 +31,7 @@ from pydantic_settings import SettingsError as SourceError
 
 from dedup.config import Policy
 from dedup_server.errors import StartupError
-from dedup_server.ladder import Rung, is_ladder
+from dedup_server.ladder import Rung, read_ladder
 
 __all__ = ["Settings", "SettingsError", "StartupError", "load"]
 
@@ -194,7 +194,7 @@ class Settings(BaseSettings):
     @field_validator("agent_loops", mode="before")
     @classmethod
     def _ladder(cls, value: object) -> object:
-        return is_ladder(value)
+        return read_ladder(value)
 
     @field_validator("upstream")
     @classmethod

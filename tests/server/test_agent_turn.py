@@ -126,10 +126,12 @@ class Turned:
         (("nudge",), ["again", "again"], "nudged", False, '{"city": "Delft"}'),
         (("answer",), ["again", "text"], "answered", True, "answer 2"),
         (("nudge", "answer"), ["again", "again", "again"], "answered", False, '{"city": "Delft"}'),
-        (RUNGS, ["again", "refuse"], "nudged", False, '{"city": "Delft"}'),
-        (RUNGS, ["again", "break"], "nudged", False, '{"city": "Delft"}'),
-        (RUNGS, ["again", "fail"], "nudged", False, '{"city": "Delft"}'),
-        (RUNGS, ["again", "again", "refuse"], "answered", False, '{"city": "Delft"}'),
+        (("nudge",), ["again", "refuse"], "nudged", False, '{"city": "Delft"}'),
+        (("nudge",), ["again", "break"], "nudged", False, '{"city": "Delft"}'),
+        (("nudge",), ["again", "fail"], "nudged", False, '{"city": "Delft"}'),
+        (("nudge",), ["again", "empty"], "nudged", False, '{"city": "Delft"}'),
+        (("nudge", "answer"), ["again", "again", "refuse"], "answered", False, '{"city": "Delft"}'),
+        (("nudge", "answer"), ["again", "refuse", "text"], "answered", True, "answer 3"),
     ],
 )
 def test_the_ladder(
@@ -158,6 +160,46 @@ def test_a_turn_that_goes_on_for_ever_is_stopped() -> None:
     assert turned.ids == []
     assert turned.answer.is_stopped
     assert (turned.answer.tokens.known_input, turned.answer.num_tokens) == (300, 60)
+
+
+def test_a_rung_that_fails_does_not_keep_the_next_from_being_climbed() -> None:
+    turned = Turned(Script("again", "refuse", "fail"))
+    assert turned.turn.action == "stopped"
+    assert turned.text.startswith(MARK)
+
+
+def test_a_text_of_any_kind_that_is_long_passes_to_the_filter() -> None:
+    class Long(Script):
+        async def generate(self, call: Call, take: Any) -> None:
+            self.requests.append(call.request)
+            for _ in range(200):
+                take([Frame([Delta(0, "reasoning", "reasoning", "I think so. " * 100)])])
+            take([Frame([], [Finish(0, "stop")], is_last=True)])
+
+    turned = Turned(Long())
+    assert len(turned.frames) == 201
+    assert turned.turn.action is None
+
+
+@pytest.mark.parametrize("choice", ["none", {"type": "none"}])
+def test_calls_that_are_forbidden(choice: Any) -> None:
+    api: Api = "chat" if choice == "none" else "messages"
+    assert request_of(api, tool_choice=choice).forbids_calls
+    assert not request_of(api).forbids_calls
+
+
+@pytest.mark.parametrize(
+    ("choice", "is_forced"),
+    [
+        ({"type": "allowed_tools", "mode": "auto"}, False),
+        ({"type": "allowed_tools", "mode": "required"}, True),
+        ({"type": "mcp", "server_label": "a"}, True),
+        ({"type": "auto"}, False),
+        ("auto", False),
+    ],
+)
+def test_calls_that_are_forced(choice: Any, is_forced: bool) -> None:
+    assert request_of("responses", tool_choice=choice).forces_call == is_forced
 
 
 def test_notices_are_in_the_language_of_the_user() -> None:

@@ -14,7 +14,7 @@ _TIMES: Final = re.compile(
 )
 _AGAIN: Final = re.compile(
     r"\b(?:(?:until|till)(?! \d)|repeatedly|again and again|over and over|keep (?:\w+ing|an eye)"
-    r"|poll (?:it|for|until|every|the)|(?:monitor|watch) (?:it|them|this|that|for|until|closely)|wait for|flaky|intermittent"
+    r"|poll (?:it|until|every|them)|(?:monitor|watch) (?:it|them|this|that|for|until|closely)|wait for|flaky|intermittent"
     r"|every (?:\d+ )?(?:second|minute|hour)s?)\b"
     r"|直到|反复|不断|每隔|持续|轮询|盯着|等到|等待|まで",
     re.IGNORECASE,

@@ -11,7 +11,7 @@ from dedup.answer.channel import Editing
 from dedup.answer.usage import estimate_tokens
 from dedup.config import Policy
 from dedup_server.errors import ApiError, invalid
-from dedup_server.ladder import Rung, is_ladder
+from dedup_server.ladder import Rung, read_ladder
 from dedup_server.requests.conversation import texts_in
 from dedup_server.requests.fields import IS_OBJECT
 
@@ -52,7 +52,7 @@ class RepetitionOptions(Strict):
 
     policy: Policy | None = None
     heal: bool | None = None
-    agent_loops: Annotated[list[Rung], BeforeValidator(is_ladder)] | None = None
+    agent_loops: Annotated[list[Rung], BeforeValidator(read_ladder)] | None = None
     repeatable_tools: list[str] | None = None
 
 
@@ -176,10 +176,25 @@ class GenerationRequest(BaseModel):
     @property
     def forces_call(self) -> bool:
         """Return whether the answer has to call a tool."""
-        choice = self._body.get("tool_choice")
-        if isinstance(choice, dict):
-            choice = choice.get("type")
-        return choice in ("required", "any", "tool", "function", "custom", "allowed_tools")
+        choice = self._body.get("tool_choice", self._body.get("function_call"))
+        if not isinstance(choice, dict):
+            return choice in ("required", "any")
+        kind = choice.get("type")
+        if kind == "allowed_tools":
+            return choice.get("mode") == "required"
+        return kind not in ("auto", "none")
+
+    @property
+    def forbids_calls(self) -> bool:
+        """Return whether the answer must not call a tool."""
+        return any(self._body.get(name) == value for name, value in self.without_calls.items())
+
+    @property
+    def without_calls(self) -> dict[str, Any]:
+        """Return the field that forbids calls."""
+        if self._body.get("functions") and not self._body.get("tools"):
+            return {"function_call": "none"}
+        return {"tool_choice": self.no_tools}
 
     @property
     def wants_json(self) -> bool:

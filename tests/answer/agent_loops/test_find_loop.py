@@ -301,3 +301,117 @@ def test_what_no_api_has_is_passed_over(api: Api, message: object) -> None:
     assert find_loop([message] * 9) is None or isinstance(message, dict)
     messages = history(api, *[LOOK] * 4)
     assert find_loop([message, *messages]) is not None
+
+
+LEFT_ALONE: dict[str, list[Turn]] = {
+    "a task that is still running": [
+        turn("TaskOutput", {"id": "b1"}, "<status>running</status>\n<output></output>")
+    ]
+    * 8,
+    "a command that begins with a pause": [
+        turn("Bash", {"command": "sleep 60 && gh pr checks 12"}, "build\tpending\t0\thttps://ci")
+    ]
+    * 8,
+    "hours of a restaurant": [
+        turn(
+            "check", {"place": "Da Ugo", "hour": hour}, "No table is available at this hour, sorry."
+        )
+        for hour in range(17, 23)
+    ],
+    "sites that refuse": [
+        turn(
+            "WebFetch",
+            {"url": f"https://{name}.example"},
+            "Error: HTTP 403 Forbidden, access denied",
+        )
+        for name in "anna bert carl dora emil".split()
+    ],
+    "time that is left": [turn("eta", {}, f"{number} minutes") for number in range(9, 2, -1)],
+    "values that are asked for": [
+        turn("uuid", {}, f"{number}d7f6a5e-1b2c-4d3e-9f8a-7b6c5d4e3f2a") for number in range(9)
+    ],
+    "clicks": [turn("click", {"ref": "next-month"}, "Clicked.")] * 8,
+    "thoughts": [
+        turn("think", {"thought": text}, "Your thought has been logged.")
+        for text in (
+            "The order is in the archive, so I have to look there first.",
+            "Archive entries have no sums; the ledger has them.",
+            "With the ledger I can match refunds by date and amount.",
+            "Three refunds stay open, which is what was asked.",
+        )
+    ],
+    "a list that grows": [
+        turn(
+            "update",
+            {"text": "milk bread eggs flour yeast salt butter jam"[: 12 + 6 * n]},
+            "Saved.",
+        )
+        for n in range(6)
+    ],
+}
+
+
+@pytest.mark.parametrize("name", LEFT_ALONE)
+def test_work_is_left_alone(api: Api, name: str) -> None:
+    assert find_loop(history(api, *LEFT_ALONE[name])) is None
+
+
+def test_hosted_calls_whose_results_are_not_seen_say_nothing() -> None:
+    search = {"type": "web_search_call", "id": "ws", "status": "completed"}
+    assert find_loop([{"role": "user", "content": "Look."}, *[search] * 6]) is None
+    steps = [part for one in history("responses", *[LOOK] * 4) for part in (one, search)]
+    assert find_loop(steps) is not None
+
+
+def test_images_are_the_same_or_not() -> None:
+    def shots(*names: str) -> list[dict[str, object]]:
+        messages = history("messages", *[turn("screenshot", {}, "")] * len(names))
+        for message, name in zip(messages[2::2], names, strict=True):
+            part = {"type": "image", "source": {"type": "file", "file_id": name}}
+            message["content"][0]["content"] = [part]
+        return messages
+
+    assert find_loop(shots("file_011a9", "file_017b2", "file_01c33", "file_09d41")) is None
+    assert find_loop(shots(*["file_011a9"] * 4)) is not None
+
+
+def test_calls_without_ids_have_their_results_in_order() -> None:
+    one, two = LOOK.calls[0], READ.calls[0]
+    messages = history("chat", *[Turn((one, two))] * 4)
+    for message in messages:
+        message.pop("tool_call_id", None)
+        for call in message.get("tool_calls", ()):
+            del call["id"]
+    assert find_loop(messages) is not None
+
+
+@pytest.mark.parametrize(
+    "prompt", ["Create a poll for the team lunch", "Is it open until 9?", "Add 90 more rows"]
+)
+def test_prompts_that_ask_for_no_repetition(api: Api, prompt: str) -> None:
+    assert find_loop(history(api, *[LOOK] * 4, start=prompt)) is not None
+
+
+def test_what_a_person_says_of_going_on_begins_anew(api: Api) -> None:
+    parts: list[Part] = []
+    for _ in range(3):
+        parts += [LOOK, Turn(text="It is not there."), "I have added it now, so please continue."]
+    assert find_loop(history(api, *parts[:-1])) is None
+
+
+HOSTILE = [
+    "a" * 100_000,
+    "aA" * 50_000,
+    " " * 100_000,
+    "1" * 100_000,
+    "check" * 20_000,
+    "é1" * 50_000,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=[one[:6] for one in HOSTILE])
+def test_hostile_texts_take_linear_time(text: str) -> None:
+    """A search that is quadratic takes minutes for these."""
+    steps = [turn(text, {"q": text}, f"{place}{text}]") for place in "xyxz"]
+    find_loop(history("chat", *steps, start=text))
+    find_loop(history("chat", *[turn("t", {}, f"{text}{place}>") for place in "1234"]))

@@ -64,6 +64,28 @@ def test_a_history_that_grows_is_read_as_if_it_were_new(api: Api, parts: list[Pa
         assert fresh == before  # nothing is changed
 
 
+BETWEEN: list[Json] = [
+    {"role": "developer", "content": "Be brief."},
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "<system-reminder>Mind the list.</system-reminder>"},
+]
+
+
+@pytest.mark.parametrize("api", APIS)
+@given(parts=parts(), places=st.lists(st.integers(0, 60), max_size=4), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_messages_that_stand_between_change_nothing_about_that(
+    api: Api, parts: list[Part], places: list[int], data: st.DataObject
+) -> None:
+    finder = LoopFinder()
+    messages = history(api, *parts)
+    for place in places:
+        messages.insert(place % (len(messages) + 1), data.draw(st.sampled_from(BETWEEN)))
+    for end in range(1, len(messages) + 1):
+        fresh = copy.deepcopy(messages[:end])
+        assert _told(finder.find(fresh)) == _told(find_loop(messages[:end]))
+
+
 @given(parts=parts())
 @settings(max_examples=60, deadline=None)
 def test_the_apis_agree(parts: list[Part]) -> None:

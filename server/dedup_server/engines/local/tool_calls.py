@@ -35,6 +35,7 @@ class ToolCallReader:
         self.num_calls = 0
         self._choice = choice
         self._space: str | None = None  # behind a call, until something is said
+        self._searched = 0  # characters of what is held that hold no end of a call
         self._held = ""  # may be the beginning of a mark, or is a call that has not ended
 
     def feed(self, text: str) -> list[Delta]:
@@ -48,12 +49,13 @@ class ToolCallReader:
                 self._say(deltas, begin)
                 return deltas
             self._say(deltas, begin)
-            end = self._held.find(_END)
+            end = self._held.find(_END, self._searched)
             if end < 0:
+                self._searched = max(0, len(self._held) - len(_END))
                 return deltas
             whole = end + len(_END)
             deltas.append(self._call(self._held[len(BEGIN) : end]) or self._text(whole))
-            self._held = self._held[whole:]
+            self._held, self._searched = self._held[whole:], 0
 
     def flush(self) -> list[Delta]:
         """Return the rest, at the text's end."""
@@ -88,7 +90,7 @@ class ToolCallReader:
             return None
         if not isinstance(call, dict) or not isinstance(call.get("name"), str):
             return None
-        arguments = call.get("arguments", call.get("parameters", {}))
+        arguments = call.get("arguments", call.get("parameters")) or {}
         given = arguments if isinstance(arguments, str) else write_json(arguments).decode()
         self._space = ""
         part = f"tool_calls.{self.num_calls}"
