@@ -8,6 +8,7 @@ from dedup.text.segmenter import is_terminated, segments_of
 
 _FENCE: Final = re.compile(r"^(?:```|~~~)", re.MULTILINE)
 _FULL_LINE: Final = 40  # characters of a line that should end as a sentence does
+_LEAST_AGAIN: Final = 12  # characters
 _PRONOUN: Final = re.compile(r"I\b")
 _GLUED: Final = re.compile(r"[,.;:!?)\]}’'”]|n't\b")
 
@@ -33,6 +34,8 @@ def seam_faults(before: str, after: str, looped: str = "") -> list[str]:
     space = after[: len(after) - len(after.lstrip())]
     if is_open and "\n" in space:
         found.append("a paragraph begins within a sentence")
+    if any(before.endswith(after[:size]) for size in range(_LEAST_AGAIN, len(after) + 1)):
+        found.append("what stands before it comes again")
     if before[-1:] == " " and after[0] == " ":
         found.append("two spaces")
     if before[-1:] == " " and _GLUED.match(after):

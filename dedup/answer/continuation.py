@@ -138,6 +138,7 @@ class Healing:
     support: Support
     attempts: int = field(default=0, init=False)
     _given: str | None = field(default=None, init=False)  # where the last attempt began
+    _cut: tuple[str, str] = field(default=("", ""), init=False)  # what the loop went on with there
     _num_futile: int = field(default=0, init=False)  # attempts that began there
     _banned: tuple[str, ...] = field(default=(), init=False)  # in all of those
     _phrases: tuple[str, ...] = field(default=(), init=False)  # from the last loop on
@@ -154,12 +155,13 @@ class Healing:
         left = self._left(num_tokens)
         if self.attempts == MAX_ATTEMPTS or left is None:
             return None
-        rest, following = _rest_of_word(given, looped)
-        is_open = stands_open(given + rest, following)
-        may_stop = can_stop(given + rest, following) and not circles(given + rest)
         if given != self._given:
             self._given, self._num_futile, self._banned = given, 0, ()
-        elif may_stop and self._num_futile == _MAX_FUTILE:
+            self._cut = _rest_of_word(given, looped)
+        rest, following = self._cut  # a later loop does not begin where the reader stands
+        is_open = stands_open(given + rest, following)
+        may_stop = can_stop(given + rest, following) and not circles(given + rest)
+        if may_stop and self._num_futile == _MAX_FUTILE:
             return None
         self._num_futile += 1
         if self.support.bans_phrases:

@@ -79,7 +79,7 @@ class _Pending:
         """Advance past a segment and its separator."""
         self.text = self.text[num_chars:]
         self.start += num_chars
-        self.num_released, self._separator_released = 0, False
+        self.num_released, self._separator_released = max(0, self.begun - self.start), False
 
     def separate(self, at: int, separator: str) -> None:
         """Set the separator before the segment."""

@@ -89,6 +89,16 @@ def test_what_was_tried_in_vain_is_banned_next() -> None:
     assert second.opening.banned == ("b", "'s")
 
 
+def test_a_word_that_the_loop_was_cut_in_is_ended_by_every_attempt() -> None:
+    """The loop of a vain attempt begins elsewhere."""
+    healing = Healing({}, "Hello", LOCAL)
+    first = healing.next("The article'", "s use of words", "", 0)
+    second = healing.next("The article'", " way of words", " of words", 0)
+    assert first is not None
+    assert second is not None
+    assert first.insertion == second.insertion == "s"
+
+
 def test_a_word_that_the_loop_was_cut_in_is_ended() -> None:
     healing = Healing({}, "Hello", LOCAL)
     continuation = healing.next("The article'", "s use of words", "", 0)

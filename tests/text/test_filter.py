@@ -489,6 +489,7 @@ RIVER = "The river rose in the night, and the bridge was gone by noon."
         (f"It rained. {RIVER}\n", f"\n{RIVER}\n\nYes.", "\nYes."),
         (f"It rained. {RIVER} ", f"{RIVER} Was it?", "Was it?"),
         (f"{RIVER} {RIVER} Was it?", " Yes.", " Yes."),
+        ('"1. 河水涨了，桥', "不见了。", "不见了。"),  # whether "1." ends a sentence is seen only then
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("size", [1, 7, 1000])

@@ -27,7 +27,7 @@ MEMORY_SHARE = 0.4  # of the memory that is free once the model is loaded
 KEPT_SHARE = 0.25  # of that, for prompts of requests that have ended
 END = -1  # no token: the sequence ends
 
-_SLOWER = 0.7  # by how much of its time a step may take longer for reading prompts
+_SLOWER = 0.6  # by how much of its time a step may take longer for reading prompts
 _PROBE_PROMPT_TOKENS = 24
 _PROBE_TOKENS = 3
 
