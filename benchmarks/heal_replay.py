@@ -24,9 +24,8 @@ from _cycles import onset_of
 from _live_servers import ROOT, SERVERS, command_of, free_port, running
 from _proxy_rig import pieces_of
 from aiohttp import web
-from tqdm import tqdm
-
 from live import seed_of
+from tqdm import tqdm
 
 Json = dict[str, Any]
 ENGINES: Final = tuple(name for name, one in SERVERS.items() if one.model == "smollm2")
