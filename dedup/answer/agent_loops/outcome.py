@@ -187,7 +187,7 @@ def is_negative(call: Call) -> bool:
 
 def is_of_place(error: str) -> bool:
     """Return whether an error is that of a site or host, and not of the tool that went there."""
-    return _OF_PLACE.search(error[:_HEAD]) is not None
+    return _is_of_place(error[:_HEAD])
 
 
 def error_of(call: Call) -> str:
@@ -245,8 +245,14 @@ def _error_in(result: str, name: str, is_error: bool) -> str:
     if _is_empty_handed(head) and not _NO_TOOL.search(head):
         return ""
     text = result.replace(name, "") if name else result
-    said = _BARE_ERROR.sub("", _EXIT_CODE.sub("", _LABELLED.sub("", text[:_HEAD])))
-    return text if len(_LETTER.findall(said)) >= _INFORMATIVE else ""
+    return text if _says_what(text[:_HEAD]) else ""
+
+
+@lru_cache(512)
+def _says_what(error: str) -> bool:
+    """Return whether an error says what is wrong, beside that something is."""
+    said = _BARE_ERROR.sub("", _EXIT_CODE.sub("", _LABELLED.sub("", error)))
+    return len(_LETTER.findall(said)) >= _INFORMATIVE
 
 
 @lru_cache(512)
@@ -269,3 +275,8 @@ def _is_negative(text: str) -> bool:
 @lru_cache(512)
 def _is_empty_handed(text: str) -> bool:
     return _EMPTY_HANDED.search(text) is not None
+
+
+@lru_cache(512)
+def _is_of_place(error: str) -> bool:
+    return _OF_PLACE.search(error) is not None
