@@ -1,4 +1,4 @@
-"""What do agents see of a model that makes the same tool call again and again?
+"""Agents of several libraries with a model that makes the same tool call again and again.
 
     make test-agents   # once: builds .venv-agents
     .venv-agents/bin/python -m benchmarks.agent_clients         # the three models that heed less and less

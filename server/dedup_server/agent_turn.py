@@ -37,7 +37,7 @@ _log: Final = logging.getLogger("dedup.server")
 
 
 class Turn:
-    """What an answer says and calls, as far as it has come.
+    """Texts and calls of an answer, so far.
 
     Attributes:
         chars: Characters of content, all choices together.

@@ -27,7 +27,7 @@ SEARCH: Call = ("search", "population of Delft")
 
 @dataclass(frozen=True)
 class Conversation:
-    """What a model sees of a request, whatever the API.
+    """A request as a model sees it, whatever the API.
 
     Attributes:
         num_rounds: Answers with calls since the user's last message.

@@ -1,4 +1,4 @@
-"""What the three APIs of the scripted upstream have in common."""
+"""Checks that the three APIs of the scripted upstream share."""
 
 import json
 from typing import Any

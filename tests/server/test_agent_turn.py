@@ -27,7 +27,7 @@ ENDPOINTS: dict[Api, Endpoint] = {"chat": CHAT, "messages": MESSAGES, "responses
 
 
 class Script:
-    """What an engine answers: one entry a call.
+    """Answers of an engine: one entry a call.
 
     `again` makes the loop's call, `other` another one, `text` says something, `empty` nothing;
     `refuse` raises, `break` ends in the middle, `fail` reports an error in the stream.

@@ -27,7 +27,7 @@ agents.set_tracing_disabled(True)
 
 @dataclass
 class Seen:
-    """What an agent's user sees of a run.
+    """A run as the agent's user sees it.
 
     Attributes:
         text: The final text; empty if the run ended with an error.

@@ -1,4 +1,4 @@
-"""What agents see of the models that loop: without the proxy, and on each rung of its ladder."""
+"""Agents and models that loop: without the proxy, and on each rung of its ladder."""
 
 import json
 
