@@ -196,7 +196,7 @@ class MessageReader:
         if self._keep_from is not None and index >= self._keep_from:
             self.kept.append((index, self.copy()))
             del self.kept[: -self._num_kept]
-        self._step = Step([], "", index)
+        self._step = Step([])
         self._is_response = self._has_results = False
 
     def _call_function(self, call_id: object, function: object) -> None:

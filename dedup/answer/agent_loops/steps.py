@@ -80,13 +80,11 @@ class Step:
     Args:
         calls: The calls. All of a parallel batch are one step.
         text: What the agent says beside them.
-        start: Index of its first message.
     """
 
-    def __init__(self, calls: list[Call], text: str = "", start: int = 0) -> None:
+    def __init__(self, calls: list[Call], text: str = "") -> None:
         self.calls = calls
         self.text = text
-        self.start = start
 
     @property
     def is_complete(self) -> bool:
