@@ -14,6 +14,9 @@ CLIENTS := .venv-clients
 CLIENTS_TESTS := tests/external/clients
 AGENTS := .venv-agents
 AGENTS_TESTS := tests/external/agents
+INTEGRATIONS := .venv-integrations
+INTEGRATIONS_TESTS := tests/external/integrations
+INTEGRATED := $(sort $(patsubst $(INTEGRATIONS_TESTS)/%/requirements.txt,%,$(wildcard $(INTEGRATIONS_TESTS)/*/requirements.txt)))
 PAGE := .venv-page
 PAGE_TESTS := tests/external/page
 LIVE := .venv-live
@@ -22,7 +25,7 @@ WEIGHTS := .weights
 MODEL ?=
 MODEL_FILE := $(if $(filter smollm2,$(MODEL)),$(WEIGHTS)/$(MODEL).gguf)
 
-.PHONY: serve smollm2 test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-agents test-page live calibrate docs lint types check clean help
+.PHONY: serve smollm2 test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-agents test-integrations $(addprefix test-integration-,$(INTEGRATED)) test-page live calibrate docs lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -126,6 +129,18 @@ $(AGENTS)/.installed: $(AGENTS_TESTS)/requirements.txt
 test-agents: $(AGENTS)/.installed  ## unmodified agents with a model that loops, without the proxy and through it
 	$(AGENTS)/bin/python -m pytest $(AGENTS_TESTS)
 
+$(INTEGRATIONS)/%/.installed: $(INTEGRATIONS_TESTS)/%/requirements.txt
+	@echo "==> building $(INTEGRATIONS)/$*; it downloads: $$(sed -n '/^#/d;/^$$/q;p' $< | tr '\n' ' ')"
+	@$(PYTHON) -m venv $(INTEGRATIONS)/$* && echo '*' > $(INTEGRATIONS)/.gitignore
+	CC=false $(INTEGRATIONS)/$*/bin/python -m pip install --progress-bar on -r $< pytest==9.2.0 pytest-asyncio==1.5.0 -e .
+	@touch $@
+
+$(addprefix test-integration-,$(INTEGRATED)): test-integration-%: $(INTEGRATIONS)/%/.installed
+	$(INTEGRATIONS)/$*/bin/python -m pytest $(INTEGRATIONS_TESTS)/$*
+
+test-integrations: $(addprefix test-integration-,$(INTEGRATED))  ## each integration with the real package, in a virtual environment of its own; one: make test-integration-langchain
+	@$(PYTHON) -m tests.external.integrations.matrix
+
 $(PAGE)/.installed: $(PAGE_TESTS)/requirements.txt
 	@echo "==> building $(PAGE) with a driver for the browser, and torch for the demo model (a few minutes, once)"
 	@$(PYTHON) -m venv $(PAGE) && echo '*' > $(PAGE)/.gitignore
@@ -164,5 +179,5 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(TRL) $(CLIENTS) $(AGENTS) $(PAGE) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf $(VENV) $(VLLM) $(TRL) $(CLIENTS) $(AGENTS) $(INTEGRATIONS) $(PAGE) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find dedup server -name "*.so" -delete

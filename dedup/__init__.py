@@ -5,6 +5,7 @@ Logits processors are in `dedup.logits`.
 """
 
 from dedup.config import DecodingConfig, FilterConfig, LoopConfig
+from dedup.stream import filter_stream, filter_stream_async
 from dedup.text.filter import Removal, RepetitionFilter
 from dedup.text.loops.detector import LoopDetector, LoopEvent
 from dedup.text.metrics import repetition_metrics
@@ -17,5 +18,7 @@ __all__ = [
     "LoopEvent",
     "Removal",
     "RepetitionFilter",
+    "filter_stream",
+    "filter_stream_async",
     "repetition_metrics",
 ]

@@ -9,14 +9,19 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 _FENCE = re.compile(
-    r"^(?P<reason><!-- not run: .+ -->\n)?```(?P<language>\S*)\n(?P<text>.*?)^```$", re.M | re.S
+    r"^(?:<!-- (?P<why>not run|run by): (?P<reason>.+) -->\n)?```(?P<language>\S*)\n(?P<text>.*?)^```$",
+    re.M | re.S,
 )
 _INLINE = re.compile(r"`((?:make |python benchmarks/|dedup [a-z]|pip install )[^`]*)`")
 
 
 @dataclass(frozen=True)
 class Snippet:
-    """A fenced block. output: the text of the block right behind it, which it must print."""
+    """A fenced block.
+
+    reason: why it does not run here. run_by: the make target that runs it instead. output: the text of the block right behind it, which
+    it must print.
+    """
 
     page: str
     line: int
@@ -24,6 +29,7 @@ class Snippet:
     text: str
     reason: str | None
     output: str | None = None
+    run_by: str | None = None
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -46,14 +52,14 @@ def snippets_in(page: str, text: str) -> Iterator[Snippet]:
         ):
             output = after["text"]
             taken.add(number + 1)
-        reason = match["reason"]
         yield Snippet(
             page,
             text.count("\n", 0, match.start("language")) + 1,
             match["language"],
             match["text"],
-            reason[len("<!-- not run: ") : -len(" -->\n")] if reason else None,
+            match["reason"] if match["why"] == "not run" else None,
             output,
+            match["reason"] if match["why"] == "run by" else None,
         )
 
 

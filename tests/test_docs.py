@@ -2,7 +2,8 @@
 
 Commands that end by themselves run in a shell, in a folder with the files that the pages name, with one real server (the demo model) and
 one proxy in front of it in the place of the addresses that the pages name; the page on agents asks a proxy in front of a scripted model.
-`make`, `pip` and benchmarks are checked for their names and flags. A block behind `<!-- not run: REASON -->` is checked so too. A `text`
+`make`, `pip` and benchmarks are checked for their names and flags. So is a block behind `<!-- not run: REASON -->`, or behind
+`<!-- run by: make TARGET -->`, whose tests run it with what it needs. A `text`
 block right behind a snippet is what it prints; `...` stands for anything. After a change of the code, UPDATE_DOCS=1 writes the tables
 anew.
 """
@@ -219,7 +220,7 @@ def check_shell(snippet: Snippet, workshop: Workshop) -> None:
     commands = commands_of(snippet.text)
     for command in commands:
         check_command(command)
-    if snippet.reason or not all(map(runs, commands)):
+    if snippet.reason or snippet.run_by or not all(map(runs, commands)):
         return
     printed = ""
     for command in commands:
@@ -233,7 +234,7 @@ def check_shell(snippet: Snippet, workshop: Workshop) -> None:
 
 
 def check_python(snippet: Snippet, workshop: Workshop) -> None:
-    if snippet.reason:
+    if snippet.reason or snippet.run_by:
         compile(snippet.text, str(snippet), "exec")
         return
     printed = workshop.python(snippet)
@@ -271,6 +272,9 @@ def test_a_snippet_does_what_its_page_says(snippet: Snippet, workshop: Workshop)
 
 def test_nearly_every_snippet_runs() -> None:
     assert sum(snippet.reason is not None for snippet in SNIPPETS) <= MAX_NOT_RUN
+    for snippet in SNIPPETS:
+        if snippet.run_by:
+            check_command(snippet.run_by)
 
 
 @pytest.mark.parametrize(("page", "command"), inline_commands())
