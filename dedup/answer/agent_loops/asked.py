@@ -16,7 +16,7 @@ _AGAIN: Final = re.compile(
     r"\b(?:(?:until|till)(?! \d)|repeatedly|again and again|over and over|keep (?:\w+ing|an eye)"
     r"|poll (?:it|until|every|them)|(?:monitor|watch) (?:it|them|this|that|for|until|closely)|wait for|flaky|intermittent"
     r"|every (?:\d+ )?(?:second|minute|hour)s?)\b"
-    r"|直到|反复|不断|每隔|持续|轮询|盯着|等到|等待|まで",
+    r"|直到|反复|不断|每隔|每\d*(?:秒|分钟|小时)|持续|轮询|盯|等到|等待|まで|毎分|ごとに",
     re.IGNORECASE,
 )
 

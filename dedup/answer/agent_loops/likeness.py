@@ -17,6 +17,7 @@ from dedup.answer.agent_loops.steps import Call, Step
 from dedup.answer.agent_loops.volatile import (
     Span,
     differ_only_in_volatile,
+    has_any_number,
     known_spans,
     volatile_spans,
 )
@@ -55,6 +56,17 @@ def likeness(one: Step, other: Step, *, any_number: bool = False) -> int:
         if least == UNLIKE:
             return UNLIKE
     return least
+
+
+def moves_numbers(one: Step, other: Step) -> bool:
+    """Return whether two steps that are alike differ in numbers of which nothing says what they are."""
+    pairs = zip(one.sorted_calls(), other.sorted_calls(), strict=True)
+    return any(
+        call.result != there.result
+        and has_any_number(call.spans or ())
+        and volatile_spans(call.result, there.result) is None
+        for call, there in pairs
+    )
 
 
 def is_next(calls: list[Call], text: str, step: Step) -> bool:

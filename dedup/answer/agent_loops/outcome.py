@@ -25,7 +25,7 @@ _RUNNING: Final = re.compile(
     r"|\b(?:Container|Pod)?Creating\b|\bhealth: starting\b|_IN_PROGRESS\b"
     r"|\b(?:not|no\w*)\b.{0,40}\byet\b|\bin progress\b|\bplease wait\b|\b(?:try|check) again later\b"
     r"|\bretry[- ]after\b|\brate[- ]?limit|\btoo many requests\b|\b429\b"
-    r"|\btemporarily unavailable\b|\bprocess (?:is )?running\b|\bwaiting (?:for|on)\b"
+    r"|\btemporarily unavailable\b|\bprocess (?:is )?running\b|(?:\A|[\n.:;!({\[\"']|\b(?:is|are|still|now))\s*waiting (?:for|on)\b"
     r"|进行中|处理中|排队|等待中|运行中|正在|尚未|稍后|未完成|构建中|部署中|还没|执行中|限流|请求过于频繁"
     r"|処理中|実行中|待機中|準備中|まだ",
     re.IGNORECASE,
@@ -131,6 +131,13 @@ _OF_PLACE: Final = re.compile(
     r"|\bcould not resolve\b|\bcertificate\b",
     re.IGNORECASE,
 )
+# Errors of the machine, which no other file or argument mends.
+_OF_MACHINE: Final = re.compile(
+    r"\bno space left\b|\bdisk (?:is )?full\b|\bquota exceeded\b|\bread-only file ?system\b"
+    r"|\bout of memory\b|\bcannot allocate memory\b|\btoo many open files\b|磁盘(?:空间)?(?:已满|不足)|内存不足|空间不足",
+    re.IGNORECASE,
+)
+_FILE: Final = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|(?:[A-Za-z]:)?[\w.~-]*[/\\][^\s'\"]*")
 _NO_TOOL: Final = re.compile(
     r"\b(?:tool|function|command)\b.{0,60}\b(?:not found|does not exist|unavailable)\b",
     re.IGNORECASE,
@@ -194,7 +201,8 @@ def error_of(call: Call) -> str:
     """Return what is wrong, of a call that failed and says so; empty of any other.
 
     The name of the tool is left out, so that unknown tools fail alike, and so is a command that the
-    error repeats. A search that finds nothing has not failed, and a bare exit code says nothing.
+    error repeats; of a full disk or the like, the file. A search that finds nothing has not failed,
+    and a bare exit code says nothing.
     """
     if call.error is None:
         error = _error_in(call.result, call.name, call.is_error)
@@ -203,6 +211,8 @@ def error_of(call: Call) -> str:
                 value = call.fields.get(name)
                 if isinstance(value, str) and len(value) > 3:
                     error = error.replace(value, "")
+            if _OF_MACHINE.search(error):
+                error = _FILE.sub("", error)
         call.error = error
     return call.error
 

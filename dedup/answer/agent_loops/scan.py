@@ -18,6 +18,7 @@ from dedup.answer.agent_loops.likeness import (
     have_same_results,
     is_next,
     likeness,
+    moves_numbers,
 )
 from dedup.answer.agent_loops.outcome import are_patient
 from dedup.answer.agent_loops.steps import Call, Step
@@ -102,6 +103,8 @@ class LoopScan:
         self._runs = [0] * (MAX_CYCLE + 1)  # steps like the one a period before, by period
         self._grades = [EXACT] * (MAX_CYCLE + 1)  # the weakest likeness in each run
         self._starts = [0] * (MAX_CYCLE + 1)  # tokens before each run
+        # Of the same call made again at once: whether its numbers have moved, and have stayed.
+        self._has_moved = self._has_stayed = False
 
     def copy(self) -> "LoopScan":
         """Return a scan in the same state."""
@@ -112,6 +115,7 @@ class LoopScan:
         scan._found = list(self._found)
         scan._runs, scan._grades = list(self._runs), list(self._grades)
         scan._starts = list(self._starts)
+        scan._has_moved, scan._has_stayed = self._has_moved, self._has_stayed
         return scan
 
     def feed(self, step: Step) -> None:
@@ -132,6 +136,8 @@ class LoopScan:
                 any_number = period == 1 and not is_watching(self._prompt)
                 found = likeness(step, last[-period], any_number=any_number)
             self._found[period] = found
+            if period == 1:
+                self._weigh_numbers(step, last[-1])
         if self._found[1] == UNLIKE and NEAR in self._found:
             self._found[1] = self._nearness(step)
         for period in range(1, MAX_CYCLE + 1):
@@ -150,6 +156,23 @@ class LoopScan:
         if len(last) > MAX_CYCLE:
             del last[0]
             del self._last_tokens[0]
+
+    def _weigh_numbers(self, step: Step, before: Step) -> None:
+        """Take numbers that move in one copy and stay in another for news.
+
+        An id or a counter differs in each copy. What is measured stays, and moves.
+        """
+        if self._found[1] == UNLIKE:
+            self._has_moved = self._has_stayed = False
+            return
+        moves = moves_numbers(step, before)
+        if (self._has_stayed and moves) or (self._has_moved and not moves):
+            if not (self._has_moved and self._has_stayed):
+                self._runs[1] = 0  # what seemed to be the same was not
+            if moves:
+                self._found[1] = UNLIKE
+        self._has_moved = self._has_moved or moves
+        self._has_stayed = self._has_stayed or not moves
 
     def _nearness(self, step: Step) -> int:
         """Return whether a step says anew what one of the last ones says, with the same results."""
@@ -209,3 +232,4 @@ class LoopScan:
         self._last_tokens.clear()
         self._found = [UNLIKE] * (MAX_CYCLE + 1)
         self._runs = [0] * (MAX_CYCLE + 1)
+        self._has_moved = self._has_stayed = False

@@ -5,6 +5,7 @@ of memory. A difference is volatile if both texts have a value of the same kind 
 """
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 _MAX_DIFFERENCES: Final = 64
@@ -116,6 +117,11 @@ def differ_only_in_volatile(one: str, other: str) -> bool:
     return one == other or volatile_spans(one, other) is not None
 
 
+def has_any_number(spans: Sequence[Span]) -> bool:
+    """Return whether a value among them is a number of which nothing says what it is."""
+    return any(kind == _ANY_NUMBER for _, _, kind in spans)
+
+
 def known_spans(
     one: str, other: str, known: "list[Span] | None", *, any_number: bool
 ) -> "list[Span] | None":
@@ -129,7 +135,7 @@ def known_spans(
     """
     if one == other:
         return known or []
-    if not known or not (any_number or all(kind != _ANY_NUMBER for _, _, kind in known)):
+    if not known or not (any_number or not has_any_number(known)):
         return None
     return _same_spans(one, other, known)
 

@@ -222,6 +222,31 @@ def test_calls_that_fail_alike_whatever_their_arguments(api: Api) -> None:
     assert find_loop(history(api, *unknown)) is not None
 
 
+def test_a_full_disk_is_the_same_error_whatever_the_file(api: Api) -> None:
+    def written(result: str) -> list[Turn]:
+        names = ("report", "report_v2", "final", "backup", "out")
+        return [
+            turn(
+                "run",
+                {"code": f"save('/data/{name}.csv')", "note": name},
+                result.format(f"/data/{name}.csv"),
+            )
+            for name in names
+        ]
+
+    full = find_loop(history(api, *written("OSError: [Errno 28] No space left on device: '{}'")))
+    assert full is not None
+    assert full.kind == "failure"
+    assert find_loop(history(api, *written("ValueError: '{}' has no header row"))) is None
+
+
+def test_what_a_text_says_of_waiting_is_not_the_state_of_a_job(api: Api) -> None:
+    note = turn("read_note", {"day": "04-09"}, "- asked the landlord about it, waiting for a reply")
+    assert find_loop(history(api, *[note, LOOK] * 4)) is not None
+    job = turn("get_job", {"id": 4}, "Job 4 is waiting for a runner")
+    assert find_loop(history(api, *[job] * 8)) is None
+
+
 def test_searches_that_find_nothing_have_not_failed(api: Api) -> None:
     steps = [
         turn("grep", {"pattern": one}, "No matches found")
@@ -312,6 +337,14 @@ LEFT_ALONE: dict[str, list[Turn]] = {
         turn("Bash", {"command": "sleep 60 && gh pr checks 12"}, "build\tpending\t0\thttps://ci")
     ]
     * 8,
+    "a number that stays for a while, and moves": [
+        turn("get_lag", {"group": "orders"}, f'{{"group": "orders", "lag": {lag}, "members": 3}}')
+        for lag in (41, 41, 38, 38, 38, 27, 19, 12, 12, 4)
+    ],
+    "the same the other way round": [
+        turn("seats_taken", {"flight": "KL 12"}, f"Flight KL 12: taken {taken} so far, gate B4")
+        for taken in (71, 74, 74, 78, 80, 83)
+    ],
     "hours of a restaurant": [
         turn(
             "check", {"place": "Da Ugo", "hour": hour}, "No table is available at this hour, sorry."
