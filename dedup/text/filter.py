@@ -73,6 +73,9 @@ class RepetitionFilter:
         begun: what of the text has been released already. It counts, is not changed and not
             released again; `chars_in` and offsets count it.
 
+    Raises:
+        TypeError: `config` is none.
+
     Attributes:
         loop: the first loop, in offsets of the input; None if there is none.
         ended: True after a cut at a loop: text fed later is dropped.
@@ -88,6 +91,11 @@ class RepetitionFilter:
         prompt: str | None = None,
         begun: str = "",
     ) -> None:
+        if config is not None and not isinstance(config, FilterConfig):
+            raise TypeError(
+                f"config must be a FilterConfig, got {config!r}:"
+                ' for a policy, RepetitionFilter(FilterConfig(policy="strict"))'
+            )
         self.config = config or FilterConfig()
         self.loop: LoopEvent | None = None
         self.ended = False

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,6 +20,7 @@ from dedup_server.engines.base import Engine
 from dedup_server.engines.upstream.engine import UpstreamEngine
 from dedup_server.errors import ApiError, model_not_found, not_ready, shutting_down
 from dedup_server.handlers import Check, Generation, PassThrough, Service
+from dedup_server.http.protocol import DIRECT
 from dedup_server.limits import StreamLimit
 from dedup_server.openapi import document
 from dedup_server.settings import Settings
@@ -73,6 +75,15 @@ def create_app(
     app = App(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = Service(settings, engine, StreamLimit(settings.max_streams))
     app.add_middleware(EndsInOrder)
+    if settings.cors_origins:
+        app.answers_browsers = True
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=_METHODS,
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Exception, _failed)
@@ -154,27 +165,32 @@ def create_app(
     app.router.routes.extend(web.routes)
 
     if isinstance(engine, UpstreamEngine):
-        own = {*paths, "/v1/models"}
-        app.router.routes.append(
-            Route("/v1/{path:path}", PassThrough(app, require_started, own), methods=_METHODS)
-        )
+        own = dict.fromkeys(paths, "POST") | {"/v1/models": "GET, HEAD"}
+        forwards = PassThrough(app, require_started, own)
+        for path in ("/v1/{path:path}", *settings.forwarded_paths):
+            app.router.routes.append(Route(path, forwards, methods=_METHODS))
     return app
 
 
 class App(FastAPI):
     """Takes the generation endpoints past the middleware.
 
-    Each middleware would wrap `send` once more for every chunk.
+    Each middleware would wrap `send` once more for every chunk. Only the requests of pages of other
+    origins, where they are allowed, go through it.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.direct: dict[tuple[str, str], ASGIApp] = {}
+        self.answers_browsers = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        direct = (
-            self.direct.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        )
+        direct: ASGIApp | None = None
+        if scope["type"] == "http":
+            direct = self.direct.get((scope["method"], scope["path"]))
+            if direct and self.answers_browsers and _has_origin(scope):
+                scope.get("extensions", {}).pop(DIRECT, None)  # it would pass the middleware by
+                direct = None
         await (direct or super().__call__)(scope, receive, send)
 
 
@@ -197,6 +213,10 @@ class EndsInOrder:
         except asyncio.CancelledError:
             if not begun:
                 await _refusal(shutting_down())(scope, receive, send)
+
+
+def _has_origin(scope: Scope) -> bool:
+    return any(name == b"origin" for name, _ in scope["headers"])
 
 
 def _described(model: str, engine: Engine) -> dict[str, Any]:

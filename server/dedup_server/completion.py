@@ -67,6 +67,7 @@ class Completion:
         engine: What generates the answer.
         policy: The filter's, unless the request says otherwise.
         telemetry: Counts what becomes of the request.
+        read_prompt: Allow the repetition that the prompt asks for, unless the request says otherwise.
         heal: Continue answers that loop, unless the request says otherwise.
         incidents: The log of loops.
         agent_loop: The loop that the agent is in which asks.
@@ -83,6 +84,7 @@ class Completion:
         policy: Policy,
         telemetry: Telemetry,
         *,
+        read_prompt: bool = True,
         heal: bool = False,
         incidents: IncidentLog | None = None,
         agent_loop: AgentLoop | None = None,
@@ -99,7 +101,7 @@ class Completion:
         self._chat = self._validated()
         self._healing = self._healing_of(heal)
         self.answer = Answer(
-            self._editing(policy),
+            self._editing(policy, read_prompt=read_prompt),
             num_choices=request.num_choices,
             heals=self._healing is not None,
             keeps=incidents is not None,
@@ -336,12 +338,16 @@ class Completion:
             rungs = ()  # the answer cannot go on with the loop
         return AgentTurn(loop, rungs, self._engine, self.answer, request.num_choices)
 
-    def _editing(self, policy: Policy) -> Editing:
+    def _editing(self, policy: Policy, *, read_prompt: bool) -> Editing:
         """Return how the answer is filtered."""
         options = self._request.repetition
         if options is not None and options.policy is not None:
             policy = options.policy
-        return self._request.editing(policy, locks_reasoning=self._endpoint.locks_reasoning)
+        if options is not None and options.read_prompt is not None:
+            read_prompt = options.read_prompt
+        locks_reasoning = self._endpoint.locks_reasoning
+        editing = self._request.editing(policy, locks_reasoning=locks_reasoning)
+        return editing if read_prompt else replace(editing, prompt="")
 
     def _model_label(self) -> str:
         """Return the model's label as far as it is known now.

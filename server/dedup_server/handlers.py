@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -233,6 +233,7 @@ class Generation(Handler):
             service.engine,
             settings.policy,
             self._telemetry,
+            read_prompt=settings.read_prompt,
             heal=settings.heal,
             incidents=service.incidents,
             agent_loop=loop,
@@ -283,20 +284,22 @@ class Generation(Handler):
 class PassThrough(Handler):
     """Everything else that an upstream has: request and response go through untouched.
 
+    That is what is under `/v1`, and the paths that the settings name.
+
     Args:
-        own: Paths that this server answers itself.
+        own: Paths that this server answers itself, and the methods that they take.
     """
 
     def __init__(
-        self, app: FastAPI, require_started: Callable[[], None], own: Collection[str]
+        self, app: FastAPI, require_started: Callable[[], None], own: Mapping[str, str]
     ) -> None:
         super().__init__(app, require_started)
         self._own = own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in self._own:
-            allowed = "GET, HEAD" if scope["path"] == "/v1/models" else "POST"
-            raise HTTPException(405, headers={"Allow": allowed})
+        path: str = scope["path"]
+        if path in self._own:
+            raise HTTPException(405, headers={"Allow": self._own[path]})
         await super().__call__(scope, receive, send)
 
     async def handle(
@@ -382,7 +385,7 @@ def _headers_of(exchange: Exchange) -> Headers:
 
 
 def _safe_path(scope: Scope) -> str:
-    """Return the path below `/v1` as it came.
+    """Return the path as it came.
 
     Raises:
         ApiError: (400) A server could read it as another path.
@@ -392,4 +395,4 @@ def _safe_path(scope: Scope) -> str:
     is_ambiguous = "//" in decoded or "\\" in decoded or not decoded.isprintable()
     if is_ambiguous or any(part in (".", "..") for part in decoded.split("/")):
         raise invalid("the path is ambiguous", code="invalid_path")
-    return path.removeprefix("/v1")
+    return path

@@ -20,6 +20,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -36,6 +37,7 @@ from dedup_server.ladder import Rung, read_ladder
 __all__ = ["Settings", "SettingsError", "StartupError", "load"]
 
 _PREFIX = "DEDUP_"
+_OWN_PATHS = ("/", "/check", "/metrics", "/openapi.json", "/health/live", "/health/ready")
 
 GoesOn = Literal["vllm", "sglang", "llamacpp", "continue_final_message", "assistant_message", "no"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -119,6 +121,7 @@ class Settings(BaseSettings):
         aliases: other names of models.
         stream_upstream: request whole answers from the upstream as streams, so that a loop ends at
             the upstream too.
+        read_prompt: allow the repetition that a prompt asks for.
         heal: continue a looping completion differently from the onset of the loop, if the engine
             can.
         agent_loops: what is done about an agent that is about to make the same tool calls once
@@ -128,6 +131,8 @@ class Settings(BaseSettings):
         repeatable_tools: tools that are meant to be called again and again.
         api_keys, api_keys_file: keys that clients must send; without any, no key is required. In
             the environment they are separated by commas, in the file by line ends.
+        cors_origins: origins of pages that browsers let ask the server; `*` is every one.
+        forwarded_paths: paths outside `/v1` that are passed on to the upstream.
         requests_per_minute: per key, or per address if there are no keys.
         max_streams: completions in progress at once; None is what the limit of open files allows.
             All limits hold per process.
@@ -162,8 +167,11 @@ class Settings(BaseSettings):
     stream_upstream: bool = True
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     api_keys_file: Path | None = None
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    forwarded_paths: Annotated[tuple[str, ...], NoDecode] = ()
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     policy: Policy = "balanced"
+    read_prompt: bool = True
     heal: bool = True
     agent_loops: Annotated[tuple[Rung, ...], NoDecode] = ()
     repeatable_tools: Annotated[tuple[str, ...], NoDecode] = ()
@@ -176,7 +184,7 @@ class Settings(BaseSettings):
     total_timeout_seconds: Seconds | None = None
     header_timeout_seconds: Seconds = 30.0
     body_timeout_seconds: Seconds = 120.0
-    grace_seconds: Annotated[float, Field(ge=2, allow_inf_nan=False)] = 30.0
+    grace_seconds: Annotated[float, Field(ge=2, allow_inf_nan=False)] = 25.0
     log_format: Literal["text", "json"] = "text"
     log_prompts: bool = False
     incident_log: Path | None = None
@@ -184,7 +192,9 @@ class Settings(BaseSettings):
 
     _file_keys: tuple[str, ...] = PrivateAttr(default=())
 
-    @field_validator("api_keys", "repeatable_tools", mode="before")
+    @field_validator(
+        "api_keys", "repeatable_tools", "cors_origins", "forwarded_paths", mode="before"
+    )
     @classmethod
     def _separate(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -195,6 +205,27 @@ class Settings(BaseSettings):
     @classmethod
     def _ladder(cls, value: object) -> object:
         return read_ladder(value)
+
+    @field_validator("forwarded_paths")
+    @classmethod
+    def _outside(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for path in value:
+            if not path.startswith("/") or set(path) & set("{}?#") or path.startswith("/v1/"):
+                raise ValueError(f"must be paths outside /v1 such as /health, got {path!r}")
+            if path in _OWN_PATHS:
+                raise ValueError(f"{path} is a path of this server")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            url = urlsplit(origin)
+            if origin != "*" and origin != f"{url.scheme}://{url.netloc}":
+                raise ValueError(
+                    f"must be * or origins such as https://chat.example, got {origin!r}"
+                )
+        return value
 
     @field_validator("upstream")
     @classmethod
@@ -313,7 +344,8 @@ def load(config_path: str | Path | None = None, **flags: Any) -> Settings:
     try:
         return Sourced(**flags)
     except ValidationError as error:
-        raise SettingsError(_one_line(error, flags, config_path)) from None
+        lines = [_line(one, flags, config_path) for one in error.errors(include_url=False)]
+        raise SettingsError("\n".join(dict.fromkeys(lines))) from None
     except SourceError as error:  # a list or table in the environment is not valid JSON
         raise SettingsError(str(error)) from None
 
@@ -329,11 +361,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: is not valid TOML: {error}") from None
 
 
-def _one_line(error: ValidationError, flags: dict[str, Any], config_path: str | Path | None) -> str:
-    """Return the first error in one line that names the setting as it was set."""
-    first = error.errors(include_url=False)[0]
-    name = str(first["loc"][0]) if first["loc"] else ""
-    message = first["msg"].removeprefix("Value error, ")
+def _line(error: ErrorDetails, flags: dict[str, Any], config_path: str | Path | None) -> str:
+    """Return an error in one line that names the setting as it was set."""
+    name = str(error["loc"][0]) if error["loc"] else ""
+    message = error["msg"].removeprefix("Value error, ")
     if not name:
         return f"{config_path}: {message}" if config_path else message
     if name in flags:
@@ -342,10 +373,10 @@ def _one_line(error: ValidationError, flags: dict[str, Any], config_path: str | 
         where = variable
     else:
         where = f"{config_path}: {name}"
-    inside = ".".join(map(str, first["loc"][1:]))
+    inside = ".".join(map(str, error["loc"][1:]))
     where += f".{inside}" if inside else ""
-    if first["type"] == "extra_forbidden":
+    if error["type"] == "extra_forbidden":
         known = UpstreamSettings.model_fields if inside else Settings.model_fields
         return f"{where}: unknown setting; known are: {', '.join(known)}"
-    shown = "" if "key" in where or "@" in str(first["input"]) else f", got {first['input']!r}"
+    shown = "" if "key" in where or "@" in str(error["input"]) else f", got {error['input']!r}"
     return f"{where}: {message[0].lower()}{message[1:]}{shown}"

@@ -28,6 +28,8 @@ class LoopDetector:
     def __init__(
         self, config: LoopConfig | None = None, allowed_copies: Callable[[str], int] | None = None
     ) -> None:
+        if config is not None and not isinstance(config, LoopConfig):
+            raise TypeError(f"config must be a LoopConfig, got {config!r}")
         self._scanner = LoopScanner(config or LoopConfig(), allowed_copies)
 
     @property

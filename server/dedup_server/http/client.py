@@ -183,20 +183,24 @@ class HttpClient:
         headers: Headers,
         body: bytes = b"",
         timeouts: Timeouts | None = None,
+        *,
+        at_root: bool = False,
     ) -> Response:
         """Send a request and wait for the head of its response.
 
         Args:
             path: below the path of the base URL, with the query.
             timeouts: instead of the client's.
+            at_root: the path is below the base URL without its `/v1`.
 
         Raises:
             ConnectError: there is no connection to the server.
             BrokenError, TimeoutError: there is no response.
         """
+        base = self._path.removesuffix("/v1") if at_root else self._path
         head = [
             b"%b %b HTTP/1.1\r\nhost: %b\r\n"
-            % (method.encode(), (self._path + path).encode("latin-1"), self._host_header)
+            % (method.encode(), (base + path).encode("latin-1"), self._host_header)
         ]
         head += [b"%b: %b\r\n" % header for header in headers]
         if body or method in ("POST", "PUT", "PATCH"):

@@ -25,6 +25,8 @@ _FIXED = (
     "device",
     "dtype",
     "max_concurrent",
+    "cors_origins",
+    "forwarded_paths",
     "log_format",
     "trust_remote_code",
     "max_header_bytes",

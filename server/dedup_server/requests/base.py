@@ -51,6 +51,7 @@ class RepetitionOptions(Strict):
     """Settings that a request changes for itself."""
 
     policy: Policy | None = None
+    read_prompt: bool | None = None
     heal: bool | None = None
     agent_loops: Annotated[list[Rung], BeforeValidator(read_ladder)] | None = None
     repeatable_tools: list[str] | None = None

@@ -117,6 +117,9 @@ class UpstreamEngine:
     async def forward(self, method: str, path: str, exchange: Exchange) -> Response:
         """Send on what is not for this server to understand.
 
+        Args:
+            path: The path as it came.
+
         Returns:
             The response, to be read with `take_raw`.
 
@@ -127,7 +130,9 @@ class UpstreamEngine:
         upstream, name = self._route(model)
         if name != model:
             body = encoded({**read_json(body), "model": name})
-        return await upstream.ask(method, path, exchange, body, passes=True)
+        is_api = path.startswith("/v1/")
+        path = path.removeprefix("/v1")
+        return await upstream.ask(method, path, exchange, body, passes=True, at_root=not is_api)
 
     def _route(self, model: str | None) -> tuple[Upstream, str | None]:
         """Return the upstream for `model`, and what it calls it. Raises `ApiError` (404)."""

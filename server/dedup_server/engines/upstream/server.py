@@ -135,7 +135,14 @@ class Upstream:
         return self.is_up
 
     async def ask(
-        self, method: str, path: str, exchange: Exchange, body: bytes, *, passes: bool = False
+        self,
+        method: str,
+        path: str,
+        exchange: Exchange,
+        body: bytes,
+        *,
+        passes: bool = False,
+        at_root: bool = False,
     ) -> Response:
         """Send a request.
 
@@ -143,6 +150,7 @@ class Upstream:
             path: Below the server's base URL.
             exchange: The client's; it notes what the server answered.
             passes: The client reads the answer as it is, compressed or not.
+            at_root: The path is below the base URL without its `/v1`.
 
         Raises:
             ApiError: The server does not answer.
@@ -153,7 +161,7 @@ class Upstream:
         code = "error"
         try:
             headers = self._headers(exchange, passes=passes)
-            response = await self._client.request(method, path, headers, body)
+            response = await self._client.request(method, path, headers, body, at_root=at_root)
             code = str(response.status)
             self._set_up(response.status < 500)
             if not exchange.engine_headers:  # the first attempt's, of an answer that is continued
