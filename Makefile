@@ -136,7 +136,7 @@ $(INTEGRATIONS)/%/.installed: $(INTEGRATIONS_TESTS)/%/requirements.txt
 	@touch $@
 
 $(addprefix test-integration-,$(INTEGRATED)): test-integration-%: $(INTEGRATIONS)/%/.installed
-	$(INTEGRATIONS)/$*/bin/python -m pytest $(INTEGRATIONS_TESTS)/$*
+	$(INTEGRATIONS)/$*/bin/python -m pytest -W default $(INTEGRATIONS_TESTS)/$*
 
 test-integrations: $(addprefix test-integration-,$(INTEGRATED))  ## each integration with the real package, in a virtual environment of its own; one: make test-integration-langchain
 	@$(PYTHON) -m tests.external.integrations.matrix

@@ -20,7 +20,6 @@ _shown: dict[str, dict[str, bool]] = {}  # by integration and capability: whethe
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "shows(*capabilities): what a passing test shows")
-    config.addinivalue_line("filterwarnings", "default")  # the packages' own deprecations
 
 
 @pytest.hookimpl(wrapper=True)
