@@ -241,6 +241,8 @@ class Settings(BaseSettings):
                 "upstream excludes model and device: completions come from an upstream or from a"
                 " model in this process"
             )
+        if self.forwarded_paths and not self.all_upstreams:
+            raise ValueError("forwarded_paths: there is no upstream to pass them on to")
         if self.workers > 1 and not self.all_upstreams:
             raise ValueError(
                 "workers requires an upstream: a model would be loaded once in each process"

@@ -511,3 +511,11 @@ def test_wherever_a_text_has_begun_the_rest_passes(start: int) -> None:
     given = "".join([text_filter.feed(character) for character in text[start:]])
     assert given + text_filter.flush() == text[start:]
     assert not text_filter.removed
+
+
+@pytest.mark.parametrize("wrong", ["strict", LoopConfig(), {"policy": "strict"}])
+def test_a_config_of_another_type_says_what_to_write(wrong):
+    with pytest.raises(TypeError, match=r'RepetitionFilter\(FilterConfig\(policy="strict"\)\)'):
+        RepetitionFilter(wrong)
+    with pytest.raises(TypeError, match="config must be a LoopConfig"):
+        LoopDetector("strict")
