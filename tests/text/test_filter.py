@@ -2,7 +2,7 @@
 
 import pytest
 
-from dedup import FilterConfig, RepetitionFilter
+from dedup import FilterConfig, LoopConfig, LoopDetector, RepetitionFilter
 from dedup.text.prompt import NOTHING_REQUESTED
 
 

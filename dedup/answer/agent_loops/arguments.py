@@ -8,8 +8,9 @@ import re
 from functools import lru_cache
 from typing import Any, Final
 
-from dedup.answer.agent_loops.outcome import is_empty_handed, is_trivial
+from dedup.answer.agent_loops.outcome import QUERIES, is_empty_handed, is_trivial
 from dedup.answer.agent_loops.steps import Call
+from dedup.answer.agent_loops.volatile import differ_only_in_volatile
 from dedup.answer.agent_loops.wording import may_be_free, say_the_same
 
 # Arguments that say why a call is made: they do not change what it does.
@@ -18,11 +19,8 @@ _COMMENTARY: Final = frozenset(
     " toolCallDescription tool_call_description".split()
 )
 # Arguments of which a `description` says what they are.
+_DESCRIPTION: Final = "description"
 _DESCRIBED: Final = frozenset("command cmd script code query prompt".split())
-# Arguments that ask for something, and change nothing.
-_QUERIES: Final = frozenset(
-    "query q search search_query search_term keyword keywords question".split()
-)
 # Arguments that say where a call goes.
 _PLACES: Final = frozenset(
     "url uri host hostname domain address ip site link endpoint mirror".split()
@@ -66,11 +64,24 @@ def differing(one: Call, other: Call) -> list[Differing]:
 def may_be_near(arguments: list[Differing]) -> bool:
     """Return whether all the arguments that differ are texts: a cheap look ahead of `are_near`."""
     for name, value, there in arguments:
-        if name not in _COMMENTARY:
+        if name not in _COMMENTARY and name != _DESCRIPTION:
             if not isinstance(value, str) or not isinstance(there, str):
                 return False
             if len(value) > _MAX_CHARS or not may_be_free(value):
                 return False
+    return True
+
+
+def differ_in_form(arguments: list[Differing]) -> bool:
+    """Return whether all the arguments that differ are numbers, flags or values that always differ."""
+    for name, value, there in arguments:
+        if name in _COMMENTARY:
+            continue
+        if isinstance(value, str) and isinstance(there, str):
+            if len(value) > _MAX_CHARS or not differ_only_in_volatile(value, there):
+                return False
+        elif value is not None and there is not None and str in (type(value), type(there)):
+            return False
     return True
 
 
@@ -90,7 +101,7 @@ def are_near(one: Call, other: Call, arguments: list[Differing], result: str) ->
             continue
         if not isinstance(value, str) or not isinstance(there, str):
             return False
-        if name in _QUERIES and is_answer and _asks(value) and _asks(there):
+        if name in QUERIES and is_answer and _asks(value) and _asks(there):
             continue  # whatever is asked, the answer is the same
         if not say_the_same(value, there, similarity, may_fill=not names):
             return False
@@ -99,7 +110,7 @@ def are_near(one: Call, other: Call, arguments: list[Differing], result: str) ->
 
 def ask_for_the_same(arguments: list[Differing]) -> bool:
     """Return whether only what the calls search for differs."""
-    return all(name in _QUERIES for name, _, _ in arguments)
+    return all(name in QUERIES for name, _, _ in arguments)
 
 
 def name_other_places(arguments: list[Differing]) -> bool:
@@ -110,8 +121,8 @@ def name_other_places(arguments: list[Differing]) -> bool:
 def _determining(one: Call, other: Call) -> set[str]:
     """Return the names of the arguments that determine what a call does."""
     names = {*one.fields, *other.fields} - _COMMENTARY
-    if "description" in names and not names.isdisjoint(_DESCRIBED):
-        names.discard("description")
+    if _DESCRIPTION in names and not names.isdisjoint(_DESCRIBED):
+        names.discard(_DESCRIPTION)
     return names
 
 

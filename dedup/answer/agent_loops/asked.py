@@ -6,17 +6,29 @@ from typing import Final
 
 PATIENT_COPIES: Final = 10
 _MAX_COPIES: Final = 1000
+_MAX_NAMED: Final = 100  # characters of a value that a prompt names
 _MAX_CHARS: Final = 20_000  # of a prompt, searched at either end
 
 _TIMES: Final = re.compile(
-    r"(\d{1,4})\s*(?:times|x|runs|rounds|repetitions|iterations|attempts)\b"
-    r"|(\d{1,4})\s*(?:次|遍|回|轮|度)"
+    r"(\d{1,4})\s*(?:times|x(?!\s*\d)|runs|rounds|repetitions|iterations|attempts"
+    r"|mal|fois|veces|vezes|volte|раз)\b"
+    r"|(\d{1,4})\s*(?:次|遍|回|轮)|(?<!\d)(\d)度"
+)
+_NUMBER_WORDS: Final = re.compile(
+    r"\b(?:two|three|four|five|six|seven|eight|nine|ten|twelve|a few|several|a couple of)"
+    r" (?:\w+ )?(?:times|runs|rounds|notches|steps)\b"
+    r"|(?:zwei|drei|vier|fünf|sechs|sieben|acht|neun|zehn|ein paar ?)mal\b"
+    r"|\b(?:deux|trois|quatre|cinq|six|sept|huit|dix|quelques) fois\b"
+    r"|\b(?:dos|tres|cuatro|cinco|seis|siete|ocho|diez|varias) veces\b|[两三四五六七八九十几](?:次|遍|回|轮)",
+    re.IGNORECASE,
 )
 _AGAIN: Final = re.compile(
-    r"\b(?:(?:until|till)(?! \d)|repeatedly|again and again|over and over|keep (?:\w+ing|an eye)"
+    r"\b(?:sag(?:e|en)? (?:mir |uns )?Bescheid|check back|(?:until|till)(?! \d)|repeatedly"
+    r"|again and again|over and over|keep (?:\w+ing|an eye)"
     r"|poll (?:it|until|every|them)|(?:monitor|watch) (?:it|them|this|that|for|until|closely)|wait for|flaky|intermittent"
-    r"|every (?:\d+ )?(?:second|minute|hour)s?)\b"
-    r"|直到|反复|不断|每隔|每\d*(?:秒|分钟|小时)|持续|轮询|盯|等到|等待|まで|毎分|ごとに",
+    r"|every (?:\d+ |few )?(?:second|minute|hour)s?|(?:alle|jede|toutes les|chaque|cada|ogni) (?:\w+ )?"
+    r"(?:Sekunden?|Minuten?|Stunden?|secondes?|minutes?|heures?|segundos?|minutos?|horas?|secondi|minuti))\b"
+    r"|直到|反复|不断|每隔|每[\d一二两三四五六七八九十半几]*(?:秒|分钟|小时)|持续|轮询|盯|看着|等到|等待|まで|毎分|ごとに",
     re.IGNORECASE,
 )
 
@@ -47,15 +59,26 @@ def is_watching(prompt: str) -> bool:
     return copies_asked(prompt) > 0 or _is_watching(_ends(prompt))
 
 
+def is_named(value: object, prompt: str) -> bool:
+    """Return whether the user's message has a value in it, as a word of its own."""
+    word = str(value).strip()
+    if not word or len(word) > _MAX_NAMED:
+        return False
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", _ends(prompt)) is not None
+
+
 @lru_cache(64)
 def _copies_asked(prompt: str) -> int:
     copies = 0
     for found in _AGAIN.finditer(prompt):
         if not _is_negated(prompt, found.start()):
             copies = PATIENT_COPIES
+    for found in _NUMBER_WORDS.finditer(prompt):
+        if not _is_negated(prompt, found.start()):
+            copies = PATIENT_COPIES
     for found in _TIMES.finditer(prompt):
         if not _is_negated(prompt, found.start()):
-            copies = max(copies, int(found.group(1) or found.group(2)))
+            copies = max(copies, int(found.group(found.lastindex or 1)))
     return min(copies, _MAX_COPIES)
 
 

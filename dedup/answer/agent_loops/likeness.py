@@ -1,23 +1,33 @@
 """Likeness of two steps: the same calls with the same results, or almost."""
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from dedup.answer.agent_loops.arguments import (
     Differing,
     are_equal,
     are_near,
     ask_for_the_same,
+    differ_in_form,
     differing,
     may_be_near,
     name_other_places,
 )
-from dedup.answer.agent_loops.outcome import error_of, is_negative, is_of_place, waits
+from dedup.answer.agent_loops.asked import is_named
+from dedup.answer.agent_loops.outcome import (
+    error_of,
+    is_mover,
+    is_negative,
+    is_of_place,
+    is_trivial,
+    waits,
+)
 from dedup.answer.agent_loops.steps import Call, Step
 from dedup.answer.agent_loops.volatile import (
     Span,
     differ_only_in_volatile,
     has_any_number,
+    has_measure,
     known_spans,
     volatile_spans,
 )
@@ -35,6 +45,7 @@ _SAME_TEXT: Final = 0.6  # of the words of two turns without calls
 _MAX_VALUE: Final = 100  # characters of a result that may be little else than a value
 _MIN_AROUND: Final = 12  # letters around the values of a result that says more
 _TIMES: Final = ("time", "clock", "epoch")
+_PROGRESS: Final = re.compile(r"\d+\s?/\s?\d+|\d+(?:\.\d+)?\s?%")
 _WORDS: Final = re.compile(r"[^\W\d_]{2,}")
 
 
@@ -69,6 +80,30 @@ def moves_numbers(one: Step, other: Step) -> bool:
     )
 
 
+def measures(step: Step) -> bool:
+    """Return whether a number that may measure something has moved in a step that is alike.
+
+    Where nothing came of a call, it does not matter what is measured.
+    """
+    return any(
+        not is_negative(call) and has_measure(call.result, call.spans or ()) for call in step.calls
+    )
+
+
+def differ_as_asked(one: Step, other: Step, prompt: str) -> bool:
+    """Return whether two steps differ in values that the user's message names: each is looked at."""
+    calls, others = one.sorted_calls(), other.sorted_calls()
+    if not prompt or len(calls) != len(others):
+        return False
+    values: list[Any] = []
+    for call, there in zip(calls, others, strict=True):
+        if call.name != there.name:
+            return False
+        for _, value, another in differing(call, there):
+            values += (value, another)
+    return bool(values) and all(is_named(value, prompt) for value in values)
+
+
 def is_next(calls: list[Call], text: str, step: Step) -> bool:
     """Return whether a turn, whose calls have no results yet, makes a step once more."""
     ordered, others = Step(calls).sorted_calls(), step.sorted_calls()
@@ -101,6 +136,8 @@ def _likeness_of_calls(one: Call, other: Call, *, any_number: bool) -> int:
 def _is_near(one: Call, other: Call) -> bool:
     """Return whether two calls of a tool have arguments that are near, and the same result."""
     arguments = differing(one, other)
+    if one.result == other.result and differ_in_form(arguments) and _is_telling(one):
+        return True
     if not may_be_near(arguments):
         return False
     if not (_have_same_result(one, other) or _have_same_findings(one, other, arguments)):
@@ -115,7 +152,14 @@ def _is_again(call: Call, there: Call) -> bool:
     if are_equal(call, there):
         return True
     arguments = differing(call, there)
+    if differ_in_form(arguments) and _is_telling(there):
+        return True
     return may_be_near(arguments) and are_near(call, there, arguments, there.result)
+
+
+def _is_telling(call: Call) -> bool:
+    """Return whether a call without an error has a result that is no coincidence."""
+    return not (is_trivial(call.result) or is_negative(call) or error_of(call))
 
 
 def _have_same_result(one: Call, other: Call, *, any_number: bool = False) -> bool:
@@ -133,7 +177,7 @@ def _have_same_result(one: Call, other: Call, *, any_number: bool = False) -> bo
         if abs(len(one.result) - len(other.result)) > longest:
             return False
         is_nothing = is_negative(one) and is_negative(other)
-        any_number = (any_number or is_nothing) and not waits(one)
+        any_number = (any_number or is_nothing) and not (waits(one) or is_mover(one))
         spans = volatile_spans(one.result, other.result, any_number=any_number)
         if spans is None:
             return is_nothing and _are_same_errors(one, other)
@@ -161,6 +205,8 @@ def _have_same_findings(one: Call, other: Call, arguments: list[Differing]) -> b
 def _are_same_errors(one: Call, other: Call) -> bool:
     """Return whether the same call has failed twice, with nearly the same words."""
     if not (are_equal(one, other) and error_of(one) and error_of(other)):
+        return False
+    if _PROGRESS.findall(one.result) != _PROGRESS.findall(other.result):
         return False
     words, others = set(_WORDS.findall(one.result)), set(_WORDS.findall(other.result))
     return len(words & others) >= _SAME_ERROR * len(words | others)

@@ -6,18 +6,31 @@ from typing import Final
 
 from dedup.answer.agent_loops.steps import Call, Step
 
+# Arguments that ask for something, and change nothing.
+QUERIES: Final = frozenset(
+    "query q search search_query search_term keyword keywords question".split()
+)
+
 _SHORT: Final = 300  # characters; what is longer is not the state of a job
+_LONG: Final = 2000  # unless it is a record that has a state
 _HEAD: Final = 240  # characters within which an error says that it is one
 _INFORMATIVE: Final = 12  # letters of an error that says what is wrong
 
 _STATES: Final = (
     r"running|pending|in[ _-]?progress|queued|processing|building|waiting|starting|provisioning"
     r"|deploying|creating|initiali[sz]ing|scheduled|not[ _-]ready|preparing|executing|retrying"
-    r"|syncing|uploading|downloading|compiling|training|rendering"
+    r"|syncing|uploading|downloading|compiling|training|rendering|in[ _-]?queue|accepted|submitted|working"
+    r"|en cours|en attente|en (?:proceso|curso|cola)|pendiente|em andamento|pendente|in (?:bearbeitung|arbeit)"
+    r"|läuft|ausstehend|in (?:corso|attesa)"
+)
+_UNFINISHED: Final = (
+    r"pending|queued|in[ _-]?queue|in[ _-]?progress|provisioning|waiting|working|submitted|accepted"
 )
 _RUNNING: Final = re.compile(
-    rf"[\"']?\b(?:\w*status|\w*state|phase|stage)[\"']?\s*(?:[:=>]|is)\s*[\"']?(?:\w*_)?"
-    rf"(?:{_STATES}|[a-z]+ing)\b"
+    rf"[\"']?\b(?:\w*status|\w*state|phase|stage|[ée]tat|estado|stato|zustand)[\"']?\s*(?:[:=>]|is)\s*[\"']?(?:\w*_)?"
+    rf"(?:{_STATES}|(?!missing|outstanding|staging|wyoming)[a-z]+ing)\b"
+    # a field of a table
+    rf"|(?:^|\t| {{2,}})(?:{_UNFINISHED})(?=\t| {{2,}}|$)"
     r"|状态[\"']?\s*[:：]\s*[\"']?[\u4e00-\u9fff]{1,6}中(?![\u4e00-\u9fff])"
     rf"|\A\W*(?:{_STATES})\b\W*\Z"
     rf"|\b(?:still|currently)\s+(?:being\s+)?(?:{_STATES}|on (?:its|the) way)\b"
@@ -28,25 +41,44 @@ _RUNNING: Final = re.compile(
     r"|\btemporarily unavailable\b|\bprocess (?:is )?running\b|(?:\A|[\n.:;!({\[\"']|\b(?:is|are|still|now))\s*waiting (?:for|on)\b"
     r"|进行中|处理中|排队|等待中|运行中|正在|尚未|稍后|未完成|构建中|部署中|还没|执行中|限流|请求过于频繁"
     r"|処理中|実行中|待機中|準備中|まだ",
-    re.IGNORECASE,
+    re.IGNORECASE | re.MULTILINE,
+)
+# The outcome of a job that has none yet.
+_NO_OUTCOME: Final = re.compile(
+    r"[\"'](?:output|result|results|output_url|url|finished_at|completed_at|ended_at|receipt"
+    r"|response)[\"']\s*:\s*(?:null|None)\b"
+    r"|[\"'](?:is_?)?(?:done|finished|completed?|ready)[\"']\s*:\s*(?:false|False)\b"
 )
 _WAITS: Final = re.compile(
     r"(?:\A|[_.-])(?:wait|sleep|poll)(?:[_.-]|\Z)|\A(?:wait|sleep|poll)(?=[A-Z])|(?:Wait|Sleep|Poll)\Z"
+)
+# Tools that read what does not change by itself.
+_READS: Final = re.compile(
+    r"(?:read|view|open|cat)_?(?:file|document|page|source)?\Z", re.IGNORECASE
 )
 # Tools that look whether something has come.
 _ARRIVALS: Final = re.compile(
     r"(?:check|get|list|read|poll|fetch)\w*(?:inbox|mail|sms|otp|notification)", re.IGNORECASE
 )
-_PAUSE: Final = re.compile(r"\s*(?:sleep|Start-Sleep|timeout /t)\b", re.IGNORECASE)
+_PAUSE: Final = re.compile(r"(?:\A|&&|[;\n])\s*(?:sleep|Start-Sleep|timeout /t)\b", re.IGNORECASE)
 # Each call of these moves something on by itself, whatever it returns.
 _MOVES: Final = re.compile(
     r"(?:\A|[_.-])(?:scroll|press|keypress|key|hotkey|swipe|zoom|undo|redo|page_?(?:down|up)|tab"
     r"|next|previous|prev|forward|back|advance|step|volume|increment|decrement|increase|decrease"
     r"|louder|quieter|dim|brighten|roll|draw|shuffle|pop|skip|dequeue|receive|rotate|click|tap"
     r"|toggle|(?:move|turn)_?(?:left|right|up|down|forward|backward))"
-    r"(?:[_.-]|\Z)|\A(?:scroll|press|swipe|zoom|next|prev|click|tap|toggle)(?=[A-Z])|\A(?:move|turn)\Z"
+    r"(?:[_.-]|\Z)|\A(?:move|turn)\Z"
 )
-_MOVING_ARGUMENTS: Final = ("action", "key", "keys", "command", "direction", "method")
+_HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_MAX_ACTION: Final = 40  # characters of an argument that says what to do
+_STATE: Final = re.compile(r"[{,]\s*\"(?:status|state|phase)\"\s*:\s*\"([\w -]{1,40})\"")
+# What a harness puts in the place of a result that it does not send again.
+_LEFT_OUT: Final = re.compile(
+    r"\s*[\[(<][^\])>\n]{0,60}\b(?:image|screenshot|omitted|truncated|removed|cleared|elided)\b"
+    r"[^\])>\n]{0,60}[\])>]\s*\Z",
+    re.IGNORECASE,
+)
+_MAX_COMMAND: Final = 2000  # characters in which a pause is looked for
 _NAME: Final = 128  # characters of a tool's name that are read
 _TRIVIAL: Final = 40  # letters of a result that many calls have
 
@@ -134,10 +166,15 @@ _OF_PLACE: Final = re.compile(
 # Errors of the machine, which no other file or argument mends.
 _OF_MACHINE: Final = re.compile(
     r"\bno space left\b|\bdisk (?:is )?full\b|\bquota exceeded\b|\bread-only file ?system\b"
-    r"|\bout of memory\b|\bcannot allocate memory\b|\btoo many open files\b|磁盘(?:空间)?(?:已满|不足)|内存不足|空间不足",
+    r"|\bout of memory\b|\bcannot allocate memory\b|\btoo many open files\b"
+    r"|\bfailure in name resolution\b|\bcould not resolve host\b|\bnetwork is unreachable\b"
+    r"|磁盘(?:空间)?(?:已满|不足)|内存不足|空间不足|网络不可达",
     re.IGNORECASE,
 )
-_FILE: Final = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|(?:[A-Za-z]:)?[\w.~-]*[/\\][^\s'\"]*")
+# Signs that no search has that finds nothing.
+_SAYS_ERROR: Final = re.compile(
+    r"\bTraceback\b|\b\w{0,40}Error\b|\berror:|\bERROR\b|\b[Dd]enied\b|\bnot have permission\b"
+)
 _NO_TOOL: Final = re.compile(
     r"\b(?:tool|function|command)\b.{0,60}\b(?:not found|does not exist|unavailable)\b",
     re.IGNORECASE,
@@ -166,11 +203,29 @@ _LETTER: Final = re.compile(r"[^\W\d_]")
 def are_patient(steps: list[Step]) -> bool:
     """Return whether repeating steps may be meant: one waits, or all move something on unseen.
 
-    Where one of them looks at what the others have moved, and sees the same, it has not moved.
+    Where one of them looks at what the others have moved, and sees the same, it has not moved, and
+    to wait for that does not help. Of several calls one has to pause, or all have to say that
+    something is still running.
     """
     calls = [call for step in steps for call in step.calls]
-    return any(waits(call) for call in calls) or (
-        bool(calls) and all(_moves(call) for call in calls)
+    if not calls:
+        return False
+    if all(_moves(call) for call in calls) or any(_LEFT_OUT.match(call.result) for call in calls):
+        return True
+    if len(calls) == 1:
+        return waits(calls[0])
+    if any(error_of(call) or (is_mover(call) and not waits(call)) for call in calls):
+        return False
+    return any(pauses(call) for call in calls) or all(waits(call) for call in calls)
+
+
+def looks_up(steps: list[Step]) -> bool:
+    """Return whether steps only search, read or talk: that stays the same until something is done."""
+    return all(
+        _READS.match(call.name[:_NAME]) is not None
+        or (isinstance(call.values, dict) and not QUERIES.isdisjoint(call.values))
+        for step in steps
+        for call in step.calls
     )
 
 
@@ -201,7 +256,7 @@ def error_of(call: Call) -> str:
     """Return what is wrong, of a call that failed and says so; empty of any other.
 
     The name of the tool is left out, so that unknown tools fail alike, and so is a command that the
-    error repeats; of a full disk or the like, the file. A search that finds nothing has not failed,
+    error repeats; of a full disk or the like only that is taken. A search that finds nothing has not failed,
     and a bare exit code says nothing.
     """
     if call.error is None:
@@ -211,16 +266,15 @@ def error_of(call: Call) -> str:
                 value = call.fields.get(name)
                 if isinstance(value, str) and len(value) > 3:
                     error = error.replace(value, "")
-            if _OF_MACHINE.search(error):
-                error = _FILE.sub("", error)
+            of_machine = _OF_MACHINE.search(error)
+            if of_machine:
+                error = of_machine.group()
         call.error = error
     return call.error
 
 
-def waits(call: Call) -> bool:
-    """Return whether a call waits for work that is still running."""
-    if len(call.result) <= _SHORT and _RUNNING.search(call.result):
-        return True
+def pauses(call: Call) -> bool:
+    """Return whether a call waits by itself, whatever it returns."""
     if _WAITS.search(call.name[:_NAME]):
         return True
     if _ARRIVALS.search(call.name[:_NAME]) and is_trivial(call.result) and not call.is_error:
@@ -229,33 +283,64 @@ def waits(call: Call) -> bool:
     if not isinstance(values, dict):
         return False
     command = values.get("command", values.get("cmd"))
-    if isinstance(command, str) and _PAUSE.match(command):
+    if isinstance(command, str) and _PAUSE.search(command[:_MAX_COMMAND]):
         return True
     return "stdin" in call.name and not values.get("chars", "-")
 
 
-def _moves(call: Call) -> bool:
-    if not is_trivial(call.result) or error_of(call):
-        return False
-    if _MOVES.search(call.name[:_NAME]):
+def waits(call: Call) -> bool:
+    """Return whether a call waits for work that is still running.
+
+    A search does not, whatever is said in what it finds.
+    """
+    values = call.values
+    if pauses(call):
+        return True
+    is_search = isinstance(values, dict) and not QUERIES.isdisjoint(values)
+    return not is_search and _is_running(call.result)
+
+
+def is_mover(call: Call) -> bool:
+    """Return whether a call, by its name or what it is told to do, moves something on."""
+    if _names_move(call.name[:_NAME]):
         return True
     values = call.values
     if not isinstance(values, dict):
         return False
-    given = [values.get(name) for name in _MOVING_ARGUMENTS]
     return any(
-        isinstance(one, str) and _MOVES.search(one[:_NAME].lower()) is not None for one in given
+        isinstance(one, str) and len(one) <= _MAX_ACTION and _names_move(one)
+        for one in values.values()
     )
+
+
+def _moves(call: Call) -> bool:
+    return is_trivial(call.result) and not error_of(call) and is_mover(call)
+
+
+def _is_running(result: str) -> bool:
+    if len(result) <= _SHORT and _RUNNING.search(result):
+        return True
+    if len(result) > _LONG:
+        return False
+    if _NO_OUTCOME.search(result):
+        return True
+    state = _STATE.search(result) if result.startswith("{") else None
+    return state is not None and _RUNNING.search(f"status: {state.group(1)}") is not None
 
 
 def _error_in(result: str, name: str, is_error: bool) -> str:
     head = result[:_HEAD]
     if not is_error and not _has_error(head):
         return ""
-    if _is_empty_handed(head) and not _NO_TOOL.search(head):
+    if _is_empty_handed(head) and not (_NO_TOOL.search(head) or _SAYS_ERROR.search(head)):
         return ""
     text = result.replace(name, "") if name else result
     return text if _says_what(text[:_HEAD]) else ""
+
+
+@lru_cache(512)
+def _names_move(name: str) -> bool:
+    return _MOVES.search(_HUMP.sub("_", name).lower()) is not None
 
 
 @lru_cache(512)

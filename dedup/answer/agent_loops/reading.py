@@ -23,13 +23,15 @@ _IN_SECRET: Final = (
 )
 _CALL_SUFFIX: Final = "_call"
 # Messages that harnesses send in the user's name.
-_TAGGED: Final = re.compile(r"\A\s*(?:<[a-z][\w:-]*[ >]|\[[A-Z][A-Z _:-]+\]|\(?System:)")
+_TAGGED: Final = re.compile(
+    r"\A\s*(?:<[a-z][\w:-]*[ >]|\[[A-Z][A-Z _:-]+\]|[\[【][\u4e00-\u9fff]{1,6}[\]】]|\(?System:)"
+)
 _SYLLABLES: Final = "ba be bi bo bu da de di do du ka ke ki ko ku la".split()
 _NO_CALL: Final = re.compile(
     r"\b(?:use a tool|tool call|call a tool|did(?: not|n't) (?:use|call|make)|no tool"
     r"|finish the (?:task|interaction)"
     r"|(?:goal|task|objective|work) (?:is )?not (?:yet )?(?:met|done|finished|complete[d]?))\b"
-    r"|调用工具|使用工具|没有(?:使用|调用)",
+    r"|调用工具|使用工具|没有(?:使用|调用)|检测到工具",
     re.IGNORECASE,
 )
 _GO_ON: Final = re.compile(
@@ -209,7 +211,7 @@ class MessageReader:
             return
         call = Call(str(name), arguments if arguments is not None else "", has_result=False)
         self._step.calls.append(call)
-        key = str(call_id) if call_id is not None else f"#{len(self._waiting)}"
+        key = str(call_id) if call_id else f"#{len(self._waiting)}"
         self._waiting[key] = call
 
     def _add_text(self, text: str) -> None:
@@ -219,7 +221,7 @@ class MessageReader:
     def _take(self, call_id: object, content: Any, *, is_error: bool) -> None:
         """Take the result of a call."""
         key = str(call_id)
-        if call_id is None and self._waiting:  # calls without ids have their results in order
+        if not call_id and self._waiting:  # calls without ids have their results in order
             key = next(iter(self._waiting))
         call = self._waiting.pop(key, None)
         if call is None:

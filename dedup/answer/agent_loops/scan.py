@@ -15,12 +15,14 @@ from dedup.answer.agent_loops.likeness import (
     FAILURE,
     NEAR,
     UNLIKE,
+    differ_as_asked,
     have_same_results,
     is_next,
     likeness,
+    measures,
     moves_numbers,
 )
-from dedup.answer.agent_loops.outcome import are_patient
+from dedup.answer.agent_loops.outcome import are_patient, looks_up
 from dedup.answer.agent_loops.steps import Call, Step
 
 LoopKind = Literal["exact", "near", "failure", "message"]
@@ -28,6 +30,7 @@ LoopKind = Literal["exact", "near", "failure", "message"]
 MAX_CYCLE: Final = 4
 _MIN_STEPS: Final = 4
 _MIN_COPIES: Final = 3
+_MEASURED_COPIES: Final = 7  # of a result whose numbers move: that may be what is looked for
 _HOPELESS_STEPS: Final = 8  # of failures: then the next call is not awaited
 _KINDS: Final[dict[int, LoopKind]] = {EXACT: "exact", NEAR: "near", FAILURE: "failure"}
 
@@ -103,8 +106,9 @@ class LoopScan:
         self._runs = [0] * (MAX_CYCLE + 1)  # steps like the one a period before, by period
         self._grades = [EXACT] * (MAX_CYCLE + 1)  # the weakest likeness in each run
         self._starts = [0] * (MAX_CYCLE + 1)  # tokens before each run
-        # Of the same call made again at once: whether its numbers have moved, and have stayed.
-        self._has_moved = self._has_stayed = False
+        # Of the same call made again at once: whether its numbers have moved, and have stayed, and
+        # whether they may measure something.
+        self._has_moved = self._has_stayed = self._measures = False
 
     def copy(self) -> "LoopScan":
         """Return a scan in the same state."""
@@ -116,6 +120,7 @@ class LoopScan:
         scan._runs, scan._grades = list(self._runs), list(self._grades)
         scan._starts = list(self._starts)
         scan._has_moved, scan._has_stayed = self._has_moved, self._has_stayed
+        scan._measures = self._measures
         return scan
 
     def feed(self, step: Step) -> None:
@@ -135,6 +140,8 @@ class LoopScan:
             else:
                 any_number = period == 1 and not is_watching(self._prompt)
                 found = likeness(step, last[-period], any_number=any_number)
+            if found == FAILURE and differ_as_asked(step, last[-period], self._prompt):
+                found = UNLIKE
             self._found[period] = found
             if period == 1:
                 self._weigh_numbers(step, last[-1])
@@ -163,7 +170,7 @@ class LoopScan:
         An id or a counter differs in each copy. What is measured stays, and moves.
         """
         if self._found[1] == UNLIKE:
-            self._has_moved = self._has_stayed = False
+            self._has_moved = self._has_stayed = self._measures = False
             return
         moves = moves_numbers(step, before)
         if (self._has_stayed and moves) or (self._has_moved and not moves):
@@ -171,6 +178,7 @@ class LoopScan:
                 self._runs[1] = 0  # what seemed to be the same was not
             if moves:
                 self._found[1] = UNLIKE
+        self._measures = self._measures or (moves and measures(step))
         self._has_moved = self._has_moved or moves
         self._has_stayed = self._has_stayed or not moves
 
@@ -197,6 +205,8 @@ class LoopScan:
                 continue
             if period > 1 and self._grades[period] == FAILURE:
                 continue  # what fails alike behind other calls is trial and error
+            if period > 1 and self._runs[1] + 1 >= steps:
+                continue  # the same step each time, which is allowed
             if steps <= self._copies_allowed(period) * period:
                 continue
             return self._loop_of(period, steps)
@@ -204,11 +214,15 @@ class LoopScan:
 
     def _copies_allowed(self, period: int) -> int:
         """Return how many copies of a cycle may be meant."""
+        steps = self._last[-period:]
+        measured = _MEASURED_COPIES if period == 1 and self._measures else 0
         asked = copies_asked(self._prompt)
+        if asked <= PATIENT_COPIES and looks_up(steps):
+            asked = 0  # "until" is in many prompts
         if self._grades[period] == FAILURE:
             return asked  # what is waited for is asked for in the same way
-        is_patient = are_patient(self._last[-period:])
-        return max(asked, PATIENT_COPIES) if is_patient else asked
+        is_patient = are_patient(steps)
+        return max(asked, PATIENT_COPIES) if is_patient else max(asked, measured)
 
     def _loop_of(self, period: int, steps: int) -> AgentLoop:
         kind = _KINDS[self._grades[period]]

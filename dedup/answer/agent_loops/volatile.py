@@ -16,7 +16,7 @@ _MONTH: Final = r"(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec)[a-z]
 _DAY: Final = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*"
 _ZONE: Final = r"(?:\s?(?:Z|UTC|GMT|[+-]\d\d:?\d\d))?"
 _UNIT: Final = (
-    r"(?:ns|µs|μs|us|ms|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?"
+    r"(?:ns|µs|μs|us|msecs?|ms|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?"
     r"|毫秒|微秒|秒钟?|分钟|小时|天|ミリ秒|時間)"
 )
 # Values that differ from call to call although nothing happened, by kind.
@@ -24,7 +24,7 @@ _VALUE: Final = re.compile(
     rf"(?P<time>(?:{_DAY},?\s+)?(?:\d{{4}}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{{4}}"
     rf"|{_MONTH}\s+\d\d?,?\s+\d{{4}}|\d\d?\s+{_MONTH}\s+\d{{4}}|{_MONTH}\s+\d\d?"
     rf"|\d{{4}}年\d\d?月\d\d?日)"
-    rf"(?:[T\s,]+(?:上午|下午)?\d\d?[:時时点]\d\d(?:[:分]\d\d秒?(?:[.,]\d+)?)?{_ZONE})?)"
+    rf"(?:[T_]\d\d-\d\d-\d\d(?:-\d+)?Z?|[T\s,]+(?:上午|下午)?\d\d?[:時时点]\d\d(?:[:分]\d\d秒?(?:[.,]\d+)?)?{_ZONE})?)"
     rf"|(?P<clock>\d\d?:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?[ap]\.?m\.?)?{_ZONE}(?!\w)"
     r"|\d\d?[时点時]\d\d?分?(?:\d\d?秒)?)"
     r"|(?P<epoch>1[5-9]\d{8}(?:\d{3}|\d{6}|\d{9}|\.\d+)?(?!\w))"
@@ -43,6 +43,10 @@ _VALUE: Final = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
+_IN_NAME: Final = re.compile(r"[\w#-]\Z")
+_RELEVANCE: Final = re.compile(
+    r"(?:score|relevance|similarity|distance)\W{1,4}[01]\Z", re.IGNORECASE
+)
 _NAMED: Final = "named"
 _TOKEN: Final = re.compile(r"(?:\d+(?:[.,]\d+)*|[\w-]{5,}|(?=[A-Za-z_-]*\d)[\w-]+)(?!\w)")
 _NAME: Final = re.compile(r"[A-Za-z_]+\Z|[\u4e00-\u9fff]+\Z")
@@ -120,6 +124,19 @@ def differ_only_in_volatile(one: str, other: str) -> bool:
 def has_any_number(spans: Sequence[Span]) -> bool:
     """Return whether a value among them is a number of which nothing says what it is."""
     return any(kind == _ANY_NUMBER for _, _, kind in spans)
+
+
+def has_measure(text: str, spans: Sequence[Span]) -> bool:
+    """Return whether such a number stands by itself, and may measure something.
+
+    What is part of a name (`P12877`, `shot_0007`) does not, nor does how well something is found.
+    """
+    return any(
+        kind == _ANY_NUMBER
+        and not _IN_NAME.search(text, max(0, start - 1), start)
+        and not _RELEVANCE.search(text, max(0, start - _BEHIND), start + 1)
+        for start, _, kind in spans
+    )
 
 
 def known_spans(
@@ -249,7 +266,7 @@ def _values_at(one: str, start: int, at: int, other: str, other_at: int) -> tupl
 def _value_start(text: str, at: int) -> int:
     """Return where the word begins that stands at `at`."""
     start = at
-    least = max(0, at - 40)
+    least = max(0, at - _MAX_ID)
     while start > least and text[start - 1] not in _BEFORE_VALUE:
         start -= 1
     return start

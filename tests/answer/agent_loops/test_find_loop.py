@@ -119,13 +119,19 @@ def test_waiting_has_patience(api: Api) -> None:
         ("把测试跑20遍", 20),
         ("Call it until it fails.", 10),
         ("一直监控，直到出错", 10),
+        ("每两分钟看一次", 10),
+        ("Toutes les 30 secondes, regarde si c'est prêt.", 10),
+        ("Run the benchmark five times and take the best.", 10),
+        ("把基准测试跑三次", 10),
+        ("Lass es fünfmal laufen.", 10),
         ("Do not read it again and again, and never 50 times.", 3),
         ("It failed.", 3),
     ],
 )
 def test_the_user_may_ask_for_repetition(api: Api, prompt: str, allowed: int) -> None:
-    assert find_loop(history(api, *[READ] * allowed, start=prompt)) is None
-    assert find_loop(history(api, *[READ] * (allowed + 1), start=prompt)) is not None
+    check = turn("run_check", {"suite": "sync"}, "All of the checks of this suite have passed.")
+    assert find_loop(history(api, *[check] * allowed, start=prompt)) is None
+    assert find_loop(history(api, *[check] * (allowed + 1), start=prompt)) is not None
 
 
 def test_a_message_of_a_user_begins_anew(api: Api) -> None:
@@ -345,6 +351,43 @@ LEFT_ALONE: dict[str, list[Turn]] = {
         turn("seats_taken", {"flight": "KL 12"}, f"Flight KL 12: taken {taken} so far, gate B4")
         for taken in (71, 74, 74, 78, 80, 83)
     ],
+    "blows in a game": [
+        turn("attack", {}, f"You strike for {hit} damage. The goblin has {left} hit points.")
+        for hit, left in ((7, 43), (5, 38), (9, 29), (6, 23), (8, 15), (4, 11))
+    ],
+    "a light that gets brighter": [
+        turn("call_service", {"service": "volume_up"}, f'{{"state": "on", "to": {level}}}')
+        for level in range(100, 190, 10)
+    ],
+    "pages of a reader": [turn("PageDown", {}, f"Offset {at} of the text") for at in range(9)],
+    "a job without an outcome": [
+        turn(
+            "get_render", {"id": 5}, '{"id": 5, "output": null, "created": "2026-03-02T10:00:00Z"}'
+        )
+    ]
+    * 8,
+    "a job in another language": [
+        turn("etat", {"id": 7}, '{"id": 7, "etat": "en cours", "etape": "construction"}')
+    ]
+    * 8,
+    "a table of checks": [turn("run", {"cmd": "checks"}, "build\tpending\t0\nlint\tpass\t31s")] * 8,
+    "a long record of a job": [
+        turn(
+            "get_job",
+            {"id": 1},
+            json.dumps({"id": "ft-1", "notes": "x " * 200, "status": "running"}),
+        )
+    ]
+    * 8,
+    "a pause within a command": [
+        turn("Bash", {"command": "cd /repo && sleep 60 && gh run list"}, "build completed failure")
+    ]
+    * 8,
+    "pictures that the harness leaves out": [
+        turn("scroll", {"y": 500}, "Scrolled down by half of a page in the main window."),
+        turn("screenshot", {}, "[image omitted]"),
+    ]
+    * 5,
     "hours of a restaurant": [
         turn(
             "check", {"place": "Da Ugo", "hour": hour}, "No table is available at this hour, sorry."
@@ -382,6 +425,113 @@ LEFT_ALONE: dict[str, list[Turn]] = {
         for n in range(6)
     ],
 }
+
+
+STUCK: dict[str, list[Turn]] = {
+    "what a search finds speaks of something that is not done yet": [
+        turn("search_docs", {"query": "quota"}, "Quotas of teams have not been covered yet.")
+    ]
+    * 4,
+    "an article that speaks of work, between searches": [
+        turn("search", {"query": "灯"}, "KB-1182: 指示灯含义说明, KB-0457: 修改密码"),
+        turn("get_article", {"id": "KB-1182"}, "PON 灯闪烁：正在注册；LOS 灯红色：光信号丢失。"),
+    ]
+    * 3,
+    "a wait behind a click that does nothing": [
+        turn("browser_click", {"ref": "e4"}, "Clicked the button 'Sign in' on the page."),
+        turn("browser_wait_for", {"seconds": 2}, "Waited."),
+        turn("snapshot", {}, "heading 'Sign in', textbox 'E-mail', button 'Sign in'"),
+    ]
+    * 4,
+    "a pause, and the same failure behind it": [
+        turn("run", {"cmd": "gh workflow run ci.yml && sleep 5"}, "Created the event for ci.yml."),
+        turn("run", {"cmd": "sleep 60; gh run view"}, "npm error: package.json is out of sync"),
+    ]
+    * 3,
+    "arguments that differ in form": [
+        turn(
+            "find",
+            {"name": "contract", "limit": limit},
+            "Found: contract_acme.pdf, contract_beta.pdf, notes_on_acme.md",
+        )
+        for limit in (5, 10, 20, 50)
+    ],
+    "a time as an argument": [
+        turn(
+            "events",
+            {"now": f"2026-10-02T09:1{n}:00Z"},
+            "Standup with the whole platform team at 10:00, lunch at 12:00",
+        )
+        for n in range(4)
+    ],
+    "no permission, or perhaps it does not exist": [
+        turn(
+            "sql",
+            {"sql": f"SELECT {name} FROM t"},
+            "403 Access Denied: no permission, or perhaps it does not exist.",
+        )
+        for name in "abcd"
+    ],
+    "no network": [
+        turn(
+            "sh",
+            {"cmd": f"pip install {name}"},
+            f"WARNING: /simple/{name}/: Temporary failure in name resolution. ERROR: no {name}",
+        )
+        for name in "xlrd openpyxl pandas polars".split()
+    ],
+    "a screenshot whose name has the time": [
+        turn(
+            "click",
+            {"ref": "e41"},
+            f"Bottle 1 l | Trail goods: /tmp/output-of-the-browser/page-2026-03-02T11-05-{n}-145Z.png",
+        )
+        for n in (43, 51, 58, 59)
+    ],
+}
+
+
+@pytest.mark.parametrize("name", STUCK)
+def test_what_only_looks_like_work_is_found(api: Api, name: str) -> None:
+    assert find_loop(history(api, *STUCK[name])) is not None
+
+
+def test_items_that_the_user_names_may_all_be_refused(api: Api) -> None:
+    refused = [
+        turn("probe", {"port": port}, "Error: the connection was refused by the machine")
+        for port in (22, 80, 443, 8080)
+    ]
+    assert find_loop(history(api, *refused)) is not None
+    assert (
+        find_loop(history(api, *refused, start="Which of 22, 80, 443 and 8080 are open?")) is None
+    )
+
+
+def test_steps_of_a_rebase_are_told_by_their_numbers(api: Api) -> None:
+    steps: list[Turn] = []
+    for n in range(1, 7):
+        steps += [
+            turn("shell", {"cmd": "git add CHANGELOG.md"}, ""),
+            turn(
+                "shell",
+                {"cmd": "git rebase --continue"},
+                f"Rebasing ({n}/6)\nCONFLICT: Merge conflict in CHANGELOG.md\nerror: could not apply",
+            ),
+        ]
+    assert find_loop(history(api, *steps)) is None
+
+
+def test_calls_with_empty_ids_have_their_results_in_order() -> None:
+    messages = [
+        {**message, **({"tool_call_id": ""} if message["role"] == "tool" else {})}
+        for message in history("chat", *[Turn((*LOOK.calls, *READ.calls))] * 4)
+    ]
+    for message in messages:
+        for call in message.get("tool_calls", ()):
+            call["id"] = ""
+    loop = find_loop(messages)
+    assert loop is not None
+    assert loop.steps == 4
 
 
 @pytest.mark.parametrize("name", LEFT_ALONE)
