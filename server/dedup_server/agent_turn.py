@@ -8,7 +8,6 @@ A history that loops is left alone. An attempt that goes on with the loop leaves
 gets one answer. Where a further attempt fails, the reader gets the one before it.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final, Literal
@@ -30,7 +29,6 @@ Action = Literal["measured", "nudged", "answered", "stopped"]
 
 HOLD_CHARS: Final = 2000  # of content; a longer text is an answer, and is streamed
 HOLD_BYTES: Final = 64 * 1024  # of all texts; the filter ends those that loop, once they pass
-KEEP_ALIVE_SECONDS: Final = 10.0  # between comments, while an answer is held
 _ACTIONS: Final[dict[Rung, Action]] = {"nudge": "nudged", "answer": "answered"}
 
 _log: Final = logging.getLogger("dedup.server")
@@ -173,19 +171,14 @@ class AgentTurn:
         self._num_choices = num_choices
         self._attempts: list[_Attempt] = []
         self._spent = Spent(0, 0, is_estimated=False)  # on attempts that the reader does not get
-        self._keeping_alive: asyncio.Task[None] | None = None
-        self._comment: asyncio.Future[None] | None = None  # that is being sent
+
+    @property
+    def is_holding(self) -> bool:
+        """Return whether an answer is held that the reader may not get."""
+        return bool(self._attempts) and not self._attempts[-1].is_released
 
     async def generate(self, call: EngineCall, take: Take) -> None:
         """Give `take` the frames of the one answer that the reader gets; see `Engine.generate`."""
-        if self._rungs and call.request.stream:
-            self._keeping_alive = asyncio.create_task(self._keep_alive(call, take))
-        try:
-            await self._generate(call, take)
-        finally:
-            self._stop_keeping_alive()
-
-    async def _generate(self, call: EngineCall, take: Take) -> None:
         rungs = self._rungs_for(call.request)
         asked = call
         given: _Attempt | None = None  # the last one that the reader can have
@@ -209,11 +202,11 @@ class AgentTurn:
                 break
             asked = changed
             if self.action == "stopped":
-                await self._give(take, self._stop(call))
+                await _awaited(take(self._stop(call)))
                 return
         assert given is not None  # the first attempt is usable, or has raised
         self._accept(given)
-        await self._give(take, self._passing(given, given.held))
+        await _awaited(take(self._passing(given, given.held)))
 
     def report(self) -> dict[str, str]:
         """Return the fields for the log."""
@@ -267,7 +260,7 @@ class AgentTurn:
                 self.has_recovered = True
             self._accept(attempt)
             frames = self._passing(attempt, attempt.held)
-            return take(frames) if self._comment is None else self._give(take, frames)
+            return take(frames)
         return None
 
     def _next(self, call: EngineCall, rungs: list[Rung]) -> EngineCall | None:
@@ -296,30 +289,7 @@ class AgentTurn:
     def _accept(self, attempt: _Attempt) -> None:
         """Let the reader have an attempt: the others were in vain."""
         attempt.is_released = True
-        self._stop_keeping_alive()
         self._spend(attempt)
-
-    async def _keep_alive(self, call: EngineCall, take: Take) -> None:
-        """Send a comment now and then: clients, and what is between, close streams that are silent."""
-        while True:
-            await asyncio.sleep(KEEP_ALIVE_SECONDS)
-            try:
-                pause = take(type(call.reader)().feed(b": held\n\n"))
-                if pause is not None:
-                    self._comment = asyncio.ensure_future(_awaited(pause))
-                    await asyncio.shield(self._comment)
-                    self._comment = None
-            except Exception as failure:  # the client has left: the engine is told by others
-                _log.debug("a comment could not be sent: %s", failure)
-                return
-
-    async def _give(self, take: Take, frames: Frames) -> None:
-        """Give frames to the reader, behind a comment that is still being sent."""
-        if self._comment is not None:
-            await self._comment
-            self._comment = None
-        if pause := take(frames):
-            await pause
 
     def _rungs_for(self, request: GenerationRequest) -> list[Rung]:
         """Return the rungs that make sense for a request."""
@@ -327,11 +297,6 @@ class AgentTurn:
         if request.forces_call and "answer" in rungs:
             rungs.remove("answer")  # the client has no use for a text
         return rungs
-
-    def _stop_keeping_alive(self) -> None:
-        if self._keeping_alive is not None:
-            self._keeping_alive.cancel()
-            self._keeping_alive = None
 
     def _spend(self, accepted: _Attempt | None) -> None:
         """Count the tokens of all attempts but the accepted one."""
@@ -363,7 +328,6 @@ class AgentTurn:
 
     def _stop(self, call: EngineCall) -> Frames:
         """Return an answer that ends the agent's turn."""
-        self._stop_keeping_alive()
         self._spend(None)
         self.has_recovered = None
         self._note(self._attempts[-1].turn)
@@ -378,5 +342,6 @@ class AgentTurn:
         return [*frames, Frame([], is_last=True)]
 
 
-async def _awaited(pause: Awaitable[None]) -> None:
-    await pause
+async def _awaited(pause: Awaitable[None] | None) -> None:
+    if pause is not None:
+        await pause

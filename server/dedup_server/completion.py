@@ -24,6 +24,7 @@ from dedup_server.endpoints import CHAT, ENDPOINTS
 from dedup_server.engines.base import Call, Engine, Frames, StopGeneration, Take
 from dedup_server.errors import ApiError, shutting_down, unsupported, upstream_failed
 from dedup_server.incidents import IncidentLog
+from dedup_server.keep_alive import COMMENT, KeepAlive
 from dedup_server.ladder import Rung
 from dedup_server.requests.base import GenerationRequest, UntranslatableError, parse
 from dedup_server.telemetry import Outcome, Telemetry
@@ -72,6 +73,8 @@ class Completion:
         incidents: The log of loops.
         agent_loop: The loop that the agent is in which asks.
         rungs: What may be done about it, unless the request says otherwise.
+        keep_alive_seconds: Silence of a stream, while its text is held, behind which a comment is
+            sent; 0 is never.
 
     Raises:
         ApiError: The engine cannot do what the request asks for.
@@ -89,6 +92,7 @@ class Completion:
         incidents: IncidentLog | None = None,
         agent_loop: AgentLoop | None = None,
         rungs: Sequence[Rung] = (),
+        keep_alive_seconds: float = 0,
     ) -> None:
         self.outcome: Outcome = "client_gone"  # unless something better becomes of it
         self.started_at = time.perf_counter()
@@ -115,6 +119,7 @@ class Completion:
         self._looped_at: float | None = None  # when a loop was found, until there is new text
         self._heal_seconds = 0.0
         self._label = self._model_label()
+        self._keep_alive_seconds = keep_alive_seconds
         self._is_left = False
         self._is_delivered = True  # not where an error stands in the place of a whole answer
 
@@ -140,10 +145,30 @@ class Completion:
         answer, writer = self.answer, self._writer
         has_begun = False
         unwritten = b""  # it goes with what comes next
+        is_swallowed = is_paused = False  # the last frames gave nothing; the client does not read
+        comment: Awaitable[None] | None = None  # that is being sent
+
+        def is_held() -> bool:
+            is_healing = self._looped_at is not None
+            is_holding = self._turn is not None and self._turn.is_holding
+            return not is_paused and (is_swallowed or is_healing or is_holding)
+
+        def send_comment() -> None:
+            nonlocal has_begun, comment
+            comment = write(COMMENT) if has_begun else begin(COMMENT)
+            has_begun = True
+
+        async def behind_comment(sending: Awaitable[None], given: bytes) -> None:
+            await sending
+            if (pause := write(given)) is not None:
+                await pause
+
+        keep_alive = KeepAlive(self._keep_alive_seconds, is_held, send_comment)
 
         def take(frames: Frames) -> Awaitable[None] | None:  # one read, one decode, one write
-            nonlocal has_begun, unwritten
+            nonlocal has_begun, unwritten, is_swallowed, is_paused, comment
             given, unwritten = unwritten, b""
+            is_paused = False
             failure: Exception | None = None
             for frame in frames:
                 failure = frame.error
@@ -161,12 +186,24 @@ class Completion:
             if failure is not None:
                 unwritten = given
                 raise failure
-            if not has_begun:
+            is_swallowed = not (given or answer.is_complete)
+            if has_begun and not given:
+                return None
+            keep_alive.is_silent = False
+            pause: Awaitable[None] | None
+            if comment is not None:
+                sending, comment = comment, None
+                pause = behind_comment(sending, given)
+            elif has_begun:
+                pause = write(given)
+            else:
                 has_begun = True
-                return begin(given)
-            return write(given) if given else None
+                pause = begin(given)
+            is_paused = pause is not None
+            return pause
 
         self._telemetry.add("streams_in_progress", 1, self._label)
+        keep_alive.start()
         try:
             await self._generate(take)
             last = unwritten + writer.end()
@@ -179,8 +216,11 @@ class Completion:
             last = unwritten + writer.fail(error)
             self._note_text()
         finally:
+            keep_alive.stop()
             self._telemetry.add("streams_in_progress", -1, self._label)
             self._push()
+        if comment is not None:
+            await comment
         if has_begun:
             return last
         if (pause := begin(last)) is not None:

@@ -238,6 +238,7 @@ class Generation(Handler):
             incidents=service.incidents,
             agent_loop=loop,
             rungs=settings.agent_loops,
+            keep_alive_seconds=settings.keep_alive_seconds,
         )
         with service.streams.one():
             try:

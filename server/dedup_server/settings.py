@@ -139,6 +139,8 @@ class Settings(BaseSettings):
         first_token_timeout_seconds: from the request to the first byte of the response.
         idle_timeout_seconds: that an upstream may then send nothing, and a client read nothing.
         header_timeout_seconds, body_timeout_seconds: until a client must have sent its request.
+        keep_alive_seconds: silence of a stream, while its text is held, behind which a comment is
+            sent; 0 is never.
         grace_seconds: for completions in progress when the server is stopped.
         incident_log: file that records every loop, with prompt and text.
         incident_log_max_bytes: size of this file, and of the one before it.
@@ -182,6 +184,7 @@ class Settings(BaseSettings):
     first_token_timeout_seconds: Seconds = 300.0
     idle_timeout_seconds: Seconds = 300.0
     total_timeout_seconds: Seconds | None = None
+    keep_alive_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     header_timeout_seconds: Seconds = 30.0
     body_timeout_seconds: Seconds = 120.0
     grace_seconds: Annotated[float, Field(ge=2, allow_inf_nan=False)] = 25.0

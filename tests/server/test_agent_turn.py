@@ -13,7 +13,6 @@ from dedup.answer.agent_loops.notices import MARK, NUDGE, NUDGE_ZH, STOP_ZH
 from dedup.answer.answer import Answer
 from dedup.answer.channel import Editing
 from dedup.answer.frame import CONTENT, Delta, Finish, Frame
-from dedup_server import agent_turn
 from dedup_server.agent_turn import HOLD_CHARS, AgentTurn
 from dedup_server.endpoints import CHAT, MESSAGES, RESPONSES, Endpoint
 from dedup_server.engines.base import Call, Frames
@@ -276,19 +275,22 @@ def test_a_failure_of_the_first_attempt_is_the_answers() -> None:
         Turned(Script("fail"))
 
 
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_stream_that_is_held_is_kept_alive(monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
-    class Slow(Script):
+def test_a_turn_holds_until_an_answer_is_accepted() -> None:
+    request = request_of()
+    loop = find_loop(request.agent_history or [])
+    assert loop is not None
+    held: list[bool] = []
+
+    class Watched(Script):
         async def generate(self, call: Call, take: Any) -> None:
-            await asyncio.sleep(0.05)
+            held.append(turn.is_holding)
             await super().generate(call, take)
 
-    monkeypatch.setattr(agent_turn, "KEEP_ALIVE_SECONDS", 0.01)
-    turned = Turned(Slow("again", "text"), request=request_of(stream=stream))
-    comments = [frame for frame in turned.frames if not (frame.deltas or frame.finishes)]
-    assert (len(comments) > 4) == stream
-    assert turned.frames[-1].is_last
-    assert turned.text == "answer 2"
+    turn = AgentTurn(loop, RUNGS, Watched("again", "text"), Answer(Editing("balanced")), 1)  # type: ignore[arg-type]
+    endpoint = ENDPOINTS[request.endpoint]
+    asyncio.run(turn.generate(Call(request, endpoint.path, endpoint.reader()), lambda frames: None))
+    assert held == [True, True]
+    assert not turn.is_holding
 
 
 ANSWERS = ["again", "other", "text", "empty", "long", "refuse", "break", "fail"]

@@ -16,7 +16,7 @@ from dedup_server.errors import ApiError, upstream_failed
 from dedup_server.requests.base import GenerationRequest
 from dedup_server.telemetry import Telemetry
 from dedup_server.wire.sse import DONE, Event, SSEDecoder, encode
-from tests.server.wired import Wired, forwarded
+from tests.server.wired import BODIES, Wired, forwarded
 
 Chunk = dict[str, Any]
 LOOP = "I am going round and round in circles here. "
@@ -90,7 +90,7 @@ class Played:
 
     def __init__(self, events: list[bytes]) -> None:
         decoder = SSEDecoder()
-        data = [event.data for part in events for event in decoder.feed(part)]
+        data = [event.data for part in events for event in decoder.feed(part) if event.data]
         self.done = bool(data) and data[-1] == b"[DONE]"
         self.chunks = [msgspec.json.decode(event) for event in data if event != b"[DONE]"]
         self.error = (
@@ -481,3 +481,65 @@ async def test_text_completions() -> None:
     )
     assert "".join(choice["text"] for choice in played.choices) == NOVEL
     assert played.choices[-1]["finish_reason"] == "stop"
+
+
+class Slow(ScriptedEngine):
+    """Waits ahead of each piece."""
+
+    async def generate(self, call: Call, take: Take) -> None:
+        def slowly(frames: Any) -> Any:
+            async def wait() -> None:
+                if pause := take(frames):
+                    await pause
+                await asyncio.sleep(0.02)
+
+            return wait()
+
+        await super().generate(call, slowly)
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.0])
+async def test_comments_are_sent_while_text_is_held(seconds: float) -> None:
+    held = in_pieces(f"{NOVEL} {NOVEL} Then the carpenter came.", 12)
+    request = forwarded("chat", {**BODIES["chat"], "model": "m"})
+    engine = Slow([*held, chunk(finish_reason="stop")])
+    played = Completion(request, engine, "balanced", Telemetry(["m"]), keep_alive_seconds=seconds)
+    parts = await written(played)
+    assert (parts.count(b": held\n\n") > 3) is bool(seconds)
+    got = Played([part for part in parts if part != b": held\n\n"])
+    assert got.text() == f"{NOVEL} Then the carpenter came."
+    assert Played(parts).text() == got.text()
+
+
+async def test_a_stream_in_which_nothing_is_held_has_no_comment() -> None:
+    request = forwarded("chat", {**BODIES["chat"], "model": "m"})
+    script = [*in_pieces("abcdefghij", 1), chunk(finish_reason="stop")]
+    played = Completion(request, Slow(script), "off", Telemetry(["m"]), keep_alive_seconds=0.001)
+    assert not any(part.startswith(b":") for part in await written(played))
+
+
+async def test_comments_go_behind_one_that_is_still_being_sent() -> None:
+    """Each write takes its time, as where the client reads slowly: nothing overtakes anything."""
+    sent: list[bytes] = []
+    busy = False
+
+    async def send(part: bytes) -> None:
+        nonlocal busy
+        assert not busy, "two writes at once"
+        busy = True
+        await asyncio.sleep(0.003)
+        sent.append(part)
+        busy = False
+
+    def write(part: bytes) -> Any:
+        return asyncio.ensure_future(send(part))
+
+    text = f"{NOVEL} {NOVEL} Then the carpenter came."
+    request = forwarded("chat", {**BODIES["chat"], "model": "m"})
+    script = [*in_pieces(text, 12), chunk(finish_reason="stop")]
+    played = Completion(
+        request, Slow(script), "balanced", Telemetry(["m"]), keep_alive_seconds=0.007
+    )
+    last = await played.stream(write, write)
+    assert Played([*sent, last]).text() == f"{NOVEL} Then the carpenter came."
+    assert b": held\n\n" in sent

@@ -28,7 +28,7 @@ _AGAIN: Final = re.compile(
     r"|poll (?:it|until|every|them)|(?:monitor|watch) (?:it|them|this|that|for|until|closely)|wait for|flaky|intermittent"
     r"|every (?:\d+ |few )?(?:second|minute|hour)s?|(?:alle|jede|toutes les|chaque|cada|ogni) (?:\w+ )?"
     r"(?:Sekunden?|Minuten?|Stunden?|secondes?|minutes?|heures?|segundos?|minutos?|horas?|secondi|minuti))\b"
-    r"|直到|反复|不断|每隔|每[\d一二两三四五六七八九十半几]*(?:秒|分钟|小时)|持续|轮询|盯|看着|等到|等待|まで|毎分|ごとに",
+    r"|直到|反复|不断|每隔|每[\d一二两三四五六七八九十半几]*(?:秒|分钟|小时)|持续|轮询|盯|看着|等到|等待|[るたい]まで|毎分|ごとに",
     re.IGNORECASE,
 )
 

@@ -52,9 +52,9 @@ _NO_OUTCOME: Final = re.compile(
 _WAITS: Final = re.compile(
     r"(?:\A|[_.-])(?:wait|sleep|poll)(?:[_.-]|\Z)|\A(?:wait|sleep|poll)(?=[A-Z])|(?:Wait|Sleep|Poll)\Z"
 )
-# Tools that read what does not change by itself.
+# Tools that read or write what does not change by itself.
 _READS: Final = re.compile(
-    r"(?:read|view|open|cat)_?(?:file|document|page|source)?\Z", re.IGNORECASE
+    r"(?:read|view|open|cat|write|save)_?(?:file|document|page|source)?\Z", re.IGNORECASE
 )
 # Tools that look whether something has come.
 _ARRIVALS: Final = re.compile(
@@ -168,6 +168,7 @@ _OF_MACHINE: Final = re.compile(
     r"\bno space left\b|\bdisk (?:is )?full\b|\bquota exceeded\b|\bread-only file ?system\b"
     r"|\bout of memory\b|\bcannot allocate memory\b|\btoo many open files\b"
     r"|\bfailure in name resolution\b|\bcould not resolve host\b|\bnetwork is unreachable\b"
+    r"|\bEACCES\b|\boutside (?:of )?(?:the )?(?:allowed |permitted )?(?:workspace|sandbox|project)\b"
     r"|磁盘(?:空间)?(?:已满|不足)|内存不足|空间不足|网络不可达",
     re.IGNORECASE,
 )
@@ -220,7 +221,7 @@ def are_patient(steps: list[Step]) -> bool:
 
 
 def looks_up(steps: list[Step]) -> bool:
-    """Return whether steps only search, read or talk: that stays the same until something is done."""
+    """Return whether steps only search, read, write or talk: again that is the same."""
     return all(
         _READS.match(call.name[:_NAME]) is not None
         or (isinstance(call.values, dict) and not QUERIES.isdisjoint(call.values))

@@ -64,7 +64,8 @@ _OF_HANDLES: Final = re.compile(
 _OF_NUMBERS: Final = re.compile(
     r"(?:(?:\A|_)(?i:timestamp|time|date|at|ts|elapsed|duration|took|latency|uptime|seq|sequence"
     r"|token|port|attempts?|versuch|intento|tentative|stamp|ms|millis|nanosec|usec|secs?|seconds|in|out|retr(?:y|ies)|tr(?:y|ies)|requests?|calls?|iterations?|invocations?|hits"
-    r"|views|visits|counter|(?:request|call|execution|exec|access|view|hit|attempt|retry)_count)"
+    r"|views|visits|counter|(?:credits?|quota|limit|requests|calls)_(?:left|remaining)"
+    r"|remaining_(?:credits|quota|requests|calls)|(?:request|call|execution|exec|access|view|hit|attempt|retry)_count)"
     r"|(?<=[a-z])(?:At|Time|Date|Ms|Seconds))(?i:_(?:ns|us|ms|s|secs?|seconds|millis|minutes))?\Z"
     r"|(?:耗时|用时|时间|时间戳|尝试|次数)\Z",
 )

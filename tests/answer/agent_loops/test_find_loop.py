@@ -126,6 +126,7 @@ def test_waiting_has_patience(api: Api) -> None:
         ("Lass es fünfmal laufen.", 10),
         ("Do not read it again and again, and never 50 times.", 3),
         ("It failed.", 3),
+        ("見積もりは金曜まで、サーバー移行は来月10日。", 3),
     ],
 )
 def test_the_user_may_ask_for_repetition(api: Api, prompt: str, allowed: int) -> None:
@@ -479,6 +480,16 @@ STUCK: dict[str, list[Turn]] = {
             f"WARNING: /simple/{name}/: Temporary failure in name resolution. ERROR: no {name}",
         )
         for name in "xlrd openpyxl pandas polars".split()
+    ],
+    "what is left of a quota": [
+        turn(
+            "quote", {"symbol": "ENR"}, f'{{"symbol": "ENR", "price": 98.62, "credits_left": {n}}}'
+        )
+        for n in (4820, 4819, 4818, 4817)
+    ],
+    "files outside of the workspace": [
+        turn("read_file", {"path": path}, f"Error: EACCES: '{path}' is outside of the workspace")
+        for path in ("/etc/a.conf", "/etc/b/c.conf", "/usr/d", "/etc/e")
     ],
     "a screenshot whose name has the time": [
         turn(
