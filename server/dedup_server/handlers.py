@@ -250,6 +250,10 @@ class Generation(Handler):
                         await self._stream(completion, exchange, connection)
                     else:
                         body = await completion.collect()
+                        told = completion.report()
+                        if told["loop"] is not None:
+                            shown = f"{told['loop']}; {told['outcome']}"
+                            exchange.added_headers.append((b"x-dedup-loop", shown.encode()))
                         headers = [_JSON, *_headers_of(exchange)]
                         await connection.send(clean(headers), body)
             finally:

@@ -160,3 +160,12 @@ def test_all_errors_are_shown_at_once() -> None:
         load(port=99999, policy="loud", agent_loops="nudg")
     lines = str(raised.value).splitlines()
     assert [line.split(":")[0] for line in lines] == ["--port", "--policy", "--agent-loops"]
+
+
+def test_a_whole_answer_says_in_a_header_what_became_of_a_loop(mock: Upstream) -> None:
+    with proxy(mock.url, heal=False) as url:
+        body = {"model": "loop", "messages": [{"role": "user", "content": "Hello"}]}
+        headers = ask(url + "/v1/chat/completions", "POST", body)[1]
+        assert headers["x-dedup-loop"] == "content/exact; cut"
+        headers = ask(url + "/v1/chat/completions", "POST", {**body, "model": "novel"})[1]
+        assert "x-dedup-loop" not in headers
