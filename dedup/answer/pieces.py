@@ -1,6 +1,6 @@
 """The texts of one answer, piece by piece: for hosts whose answers are made of parts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from dedup.answer.answer import Answer
@@ -70,6 +70,25 @@ class AnswerFilter:
         decision = self._answer.feed(Frame([delta]))
         given = [*decision.before, *([] if 0 in decision.dropped else [delta]), *decision.after]
         return [one for one in given if isinstance(one, Delta) and one.given]
+
+    def whole(self, parts: Iterable[tuple[ChannelName, str, str, bool]]) -> dict[str, str]:
+        """Filter an answer that has come whole; return the texts of its parts, by part.
+
+        Where one loops, that is cut, and not what follows in another: nothing is left to stop.
+
+        Args:
+            parts: Of each its channel, its name, its text, and whether it is locked; see `feed`.
+        """
+        deltas = [
+            Delta(0, channel, part, text, is_locked=is_locked)
+            for channel, part, text, is_locked in parts
+        ]
+        texts = {delta.part: "" for delta in deltas}
+        decision = self._answer.feed(Frame(deltas, is_whole=True))
+        for one in (*decision.before, *deltas, *decision.after, *self.flush()):
+            if isinstance(one, Delta):
+                texts[one.part] += one.given
+        return texts
 
     def flush(self) -> list[Delta]:
         """End the answer; return what was held. A second call returns nothing."""
