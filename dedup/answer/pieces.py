@@ -71,6 +71,13 @@ class AnswerFilter:
         given = [*decision.before, *([] if 0 in decision.dropped else [delta]), *decision.after]
         return [one for one in given if isinstance(one, Delta) and one.given]
 
+    def end(self, channel: ChannelName, part: str) -> list[Delta]:
+        """End a part; return what it held."""
+        if self.is_over:
+            return _NOTHING
+        decision = self._answer.feed(Frame([Delta(0, channel, part, "", ends=True)]))
+        return [one for one in decision.before if one.given]
+
     def whole(self, parts: Iterable[tuple[ChannelName, str, str, bool]]) -> dict[str, str]:
         """Filter an answer that has come whole; return the texts of its parts, by part.
 

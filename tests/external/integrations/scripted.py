@@ -8,11 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 NOVEL = "The river rose in the night, and by morning the bridge was gone. Nobody in the village had heard it fall."
-STUTTERED = "The boat was tied to the northern pier.\nA lamp burned in the harbour office.\n"
-STUTTER = STUTTERED + "The boat was tied to the northern pier.\nNobody was on deck.\n"
-KEPT = STUTTERED + "Nobody was on deck.\n"
+ONCE = "The boat was tied to the northern pier. A lamp burned in the harbour office. "
+STUTTER = ONCE + "The boat was tied to the northern pier. Nobody was on deck."
+KEPT = ONCE + "Nobody was on deck."
 LOOP = "I am going round and round in circles here. "
-NUM_LOOPS = 400  # far more than is needed
+NUM_LOOPS = 60  # far more than is needed
 
 
 def pieces(text: str, size: int = 7) -> list[str]:
@@ -21,7 +21,7 @@ def pieces(text: str, size: int = 7) -> list[str]:
 
 
 class Upstream:
-    """Serves chat completions: the last message of the user is the text that is streamed.
+    """Serves chat completions: the last message of the user, `loop` or `novel`, says which.
 
     Attributes:
         hung_up: Set once a client has left in the middle of a stream.
@@ -49,6 +49,7 @@ def sse_upstream() -> Iterator[Upstream]:
             text = [one["content"] for one in body["messages"] if one["role"] == "user"][-1]
             if isinstance(text, list):
                 text = text[0]["text"]
+            text = NOVEL + LOOP * 20_000 if text == "loop" else NOVEL
             if not body.get("stream"):
                 self._whole(text)
                 return
@@ -95,4 +96,10 @@ USAGE = {"prompt_tokens": 3, "completion_tokens": 9, "total_tokens": 12}
 
 def _chunk(delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
     choice = {"index": 0, "delta": delta, "finish_reason": reason}
-    return {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
+    return {
+        "id": "c",
+        "object": "chat.completion.chunk",
+        "created": 0,
+        "model": "m",
+        "choices": [choice],
+    }

@@ -1,0 +1,197 @@
+"""OpenAI Agents SDK: a model that filters its answers and leads agents out of loops, and a guardrail for tools."""
+
+import weakref
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from agents import (
+    Model,
+    ModelResponse,
+    ToolGuardrailFunctionOutput,
+    ToolInputGuardrail,
+    ToolOutputGuardrail,
+    Usage,
+    custom_span,
+    get_current_trace,
+)
+
+from dedup.answer.agent_loops import AgentGuard, Climb, Ladder
+from dedup.answer.agent_loops.ladder import RUNGS, notice_of
+from dedup.answer.conversation import answers, last_prompt
+from dedup.answer.pieces import AnswerFilter
+from dedup.config import Policy
+from dedup.integrations.openai_agents_events import EventFilter, filtered_items
+from dedup.integrations.openai_agents_turn import climbed, held_events, message
+
+
+class RepetitionModel(Model):  # type: ignore[misc]
+    """Model that filters another model's answers, and leads its agent out of loops of tool calls.
+
+        agent = Agent(name="clerk", model=RepetitionModel(OpenAIResponsesModel(...)), tools=[...])
+
+    Where a streamed text loops, the model's stream is closed. Where the history loops and the
+    answer goes on with the loop, the model is asked again: with a notice behind the last result
+    (`nudge`), then without calls (`answer`); at last the turn is ended with a text that says so
+    (`stop`). What was done is a custom span `repetition` of the trace.
+
+    Args:
+        model: The model.
+        policy: `balanced`, `strict`, `loops`, `watch` or `off`.
+        rungs: What may be done about a loop. Without any, loops are reported.
+        repeatable: Names of tools that are meant to be called again and again.
+
+    Raises:
+        ValueError: There is no such policy, or no such rung.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        policy: Policy = "balanced",
+        *,
+        rungs: Sequence[str] = RUNGS,
+        repeatable: Collection[str] = (),
+    ) -> None:
+        AnswerFilter(policy)
+        self._model = model
+        self._policy: Policy = policy
+        self._ladder = Ladder(rungs, repeatable)
+
+    async def get_response(
+        self, system_instructions: Any, input: Any, model_settings: Any, *rest: Any, **options: Any
+    ) -> ModelResponse:
+        """Return the answer to a request; see `Model.get_response`."""
+        usage = Usage()
+
+        async def ask(given: Any, settings: Any) -> ModelResponse:
+            response = await self._model.get_response(
+                system_instructions, given, settings, *rest, **options
+            )
+            usage.add(response.usage)
+            return response
+
+        climb = self._climb(input, model_settings, rest, options)
+        if climb is None:
+            response = await ask(input, model_settings)
+        else:
+            response, is_stopped = await climbed(
+                climb, input, model_settings, ask, lambda one: one.output
+            )
+            if is_stopped:
+                response = replace(response, output=[message(climb.notice)])
+        text_filter = self._filter(input, rest, options)
+        output = filtered_items(response.output, text_filter)
+        _report(text_filter, climb)
+        return replace(response, output=output, usage=usage)
+
+    async def stream_response(
+        self, system_instructions: Any, input: Any, model_settings: Any, *rest: Any, **options: Any
+    ) -> AsyncIterator[Any]:
+        """Yield the events of an answer; see `Model.stream_response`.
+
+        Those of an agent in a loop are held until it is known that the answer leaves the loop.
+        """
+
+        def source(given: Any, settings: Any) -> AsyncIterator[Any]:
+            events: AsyncIterator[Any] = self._model.stream_response(
+                system_instructions, given, settings, *rest, **options
+            )
+            return events
+
+        climb = self._climb(input, model_settings, rest, options)
+        if climb is None:
+            events = source(input, model_settings)
+        else:
+            events = held_events(climb, input, model_settings, source)
+        text_filter = self._filter(input, rest, options)
+        async for event in EventFilter(text_filter, events).events():
+            if event.type in ("response.completed", "response.incomplete"):
+                _report(text_filter, climb)
+            yield event
+
+    async def close(self) -> None:
+        """Close the model."""
+        await self._model.close()
+
+    def get_retry_advice(self, request: Any) -> Any:
+        """Return the model's advice."""
+        return self._model.get_retry_advice(request)
+
+    def _climb(self, input: Any, settings: Any, rest: Any, options: Any) -> Climb | None:
+        """Return the climb of an agent in a loop; None if it is in none."""
+        tools = options.get("tools") or options.get("handoffs") or rest[:1] + rest[2:3]
+        if not isinstance(input, list) or not any(tools):
+            return None
+        forces_call = settings.tool_choice not in (None, "auto", "none")
+        return self._ladder.climb(input, forces_call=forces_call)
+
+    def _filter(self, input: Any, rest: Any, options: Any) -> AnswerFilter:
+        schema = options.get("output_schema", rest[1] if len(rest) > 1 else None)
+        wants_json = schema is not None and not schema.is_plain_text()
+        prompt = input if isinstance(input, str) else last_prompt(input)
+        history = answers(input) if self._policy == "strict" else ()
+        return AnswerFilter(self._policy, prompt=prompt, history=history, wants_json=wants_json)
+
+
+class AgentLoopGuardrail:
+    """Guardrail that rejects a tool's call which goes on with a loop.
+
+        guardrail = AgentLoopGuardrail()
+
+        @function_tool(tool_input_guardrails=[guardrail.input], tool_output_guardrails=[guardrail.output])
+        def search(query: str) -> str: ...
+
+    One guardrail serves all tools of an agent. The model gets the last result once more, and a
+    notice behind it. The call is not made.
+
+    Args:
+        repeatable: Names of tools that are meant to be called again and again.
+
+    Attributes:
+        input: For `tool_input_guardrails`.
+        output: For `tool_output_guardrails`.
+    """
+
+    def __init__(self, repeatable: Collection[str] = ()) -> None:
+        self.input: ToolInputGuardrail[Any] = ToolInputGuardrail(self._before, "agent_loop")
+        self.output: ToolOutputGuardrail[Any] = ToolOutputGuardrail(self._after, "agent_loop")
+        self._repeatable = repeatable
+        self._guards: dict[int, AgentGuard] = {}  # by run
+
+    def _guard(self, context: Any) -> AgentGuard:
+        run = context.usage  # the run's, while the context is the call's
+        guard = self._guards.get(id(run))
+        if guard is None:
+            guard = self._guards[id(run)] = AgentGuard(self._repeatable)
+            guard.reset(last_prompt(context.turn_input))
+            weakref.finalize(run, self._guards.pop, id(run), None)
+        return guard
+
+    def _before(self, data: Any) -> ToolGuardrailFunctionOutput:
+        context = data.context
+        call = (context.tool_name, context.tool_arguments)
+        loop = self._guard(context).before([call])
+        if loop is None:
+            return ToolGuardrailFunctionOutput.allow()
+        known = [
+            one for step in loop.next_steps for one in step.calls if one.name == context.tool_name
+        ]
+        notice = notice_of("nudge", last_prompt(context.turn_input))
+        return ToolGuardrailFunctionOutput.reject_content(
+            f"{known[-1].result}\n\n{notice}", output_info=loop.report()
+        )
+
+    def _after(self, data: Any) -> ToolGuardrailFunctionOutput:
+        context = data.context
+        self._guard(context).observe((context.tool_name, context.tool_arguments), str(data.output))
+        return ToolGuardrailFunctionOutput.allow()
+
+
+def _report(text_filter: AnswerFilter, climb: Climb | None) -> None:
+    report = text_filter.report() or {}
+    if climb is not None and (agent_loop := climb.report()):
+        report["agent_loop"] = agent_loop
+    if report and get_current_trace() is not None:
+        with custom_span("repetition", data=report):
+            pass
