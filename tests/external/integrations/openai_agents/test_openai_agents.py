@@ -15,7 +15,6 @@ from agents import (
     ModelResponse,
     ModelSettings,
     OpenAIChatCompletionsModel,
-    RunConfig,
     Runner,
     Usage,
     function_tool,
@@ -335,10 +334,10 @@ async def test_the_guardrail() -> None:
             ]
 
     agent = Agent(name="clerk", model=Stubborn(EXACT), tools=[search])
-    for number in (1, 2):  # each run for itself
+    for num_runs in (1, 2):  # each run for itself
         result = await Runner.run(agent, "How long do we keep invoices?")
         assert result.final_output == "I give up."
-        assert len(made) == 4 * number
+        assert len(made) == 4 * num_runs
         assert len(result.tool_input_guardrail_results) == 7
 
 
@@ -546,3 +545,17 @@ async def test_over_a_socket() -> None:
             assert len(result.final_output) < len(NOVEL) + 3 * len(LOOP)
             assert await asyncio.to_thread(upstream.hung_up.wait, 10)
             assert (await Runner.run(agent, "novel")).final_output == NOVEL
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+async def test_the_page(blocks: Any) -> None:
+    """Its snippets run."""
+    model, guardrail = blocks("openai_agents", "python")
+    with sse_upstream() as upstream:
+        names: dict[str, Any] = {"question": "loop"}
+        exec(model.replace("http://127.0.0.1:8001/v1", upstream.url), names)
+        result = await names["main"]()
+        assert result.final_output.startswith(NOVEL)
+        assert await asyncio.to_thread(upstream.hung_up.wait, 10)
+        exec(guardrail, names)
+        assert names["search"].tool_input_guardrails == [names["guardrail"].input]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from pydantic_ai import Agent, ModelRetry, Tool, ToolOutput, UnexpectedModelBehavior
+from pydantic_ai import Agent, Tool, ToolOutput, UnexpectedModelBehavior
 from pydantic_ai.exceptions import ToolFailed
 from pydantic_ai.messages import (
     ModelRequest,
@@ -309,7 +309,7 @@ def text_of(response: ModelResponse) -> str:
 async def test_a_loop_ends_the_stream(kind: str) -> None:
     opening = '{"text": "' if kind == "arguments" else ""
     played = Streaming(kind, opening + NOVEL + LOOP * NUM_LOOPS)
-    events, response = await streamed_by(played.model)
+    _, response = await streamed_by(played.model)
     text = text_of(response)
     assert text.startswith(opening + NOVEL[:60])
     assert len(text) < len(opening + NOVEL) + 3 * len(LOOP)
@@ -392,3 +392,15 @@ async def test_over_a_socket() -> None:
             assert len(output) < len(NOVEL) + 3 * len(LOOP)
             assert await asyncio.to_thread(upstream.hung_up.wait, 10)
             assert (await agent.run("novel")).output == NOVEL
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+async def test_the_page(blocks: Any) -> None:
+    """Its snippet runs."""
+    (snippet,) = blocks("pydantic_ai", "python")
+    with sse_upstream() as upstream:
+        names: dict[str, Any] = {"question": "loop"}
+        exec(snippet.replace("http://127.0.0.1:8001/v1", upstream.url), names)
+        report = await names["main"]()
+        assert report["loop"]["period"] == len(LOOP)
+        assert await asyncio.to_thread(upstream.hung_up.wait, 10)

@@ -1,24 +1,17 @@
-"""Runnable for LangChain that filters a chat model's answer, and stops the model where it loops."""
+"""Runnable that filters a chat model's answer, and stops the model where it loops."""
 
-import copy
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, cast
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from dedup.answer.frame import ChannelName, Delta
+from dedup.answer.frame import Delta
 from dedup.answer.pieces import AnswerFilter
 from dedup.config import Policy
+from dedup.integrations.langchain.messages import places_in, with_texts
 
 Json = dict[str, Any]
-
-# Fields of content blocks that hold text.
-_FIELDS: Final[dict[str, ChannelName]] = {
-    "text": "content",
-    "reasoning": "reasoning",
-    "thinking": "reasoning",
-}
 
 
 class RunnableRepetitionFilter(Runnable[BaseMessage, BaseMessage]):  # type: ignore[misc]
@@ -45,12 +38,12 @@ class RunnableRepetitionFilter(Runnable[BaseMessage, BaseMessage]):  # type: ign
     ) -> BaseMessage:
         """Return a whole answer without its repetition. Arguments of its calls are not changed."""
         answer = AnswerFilter(self._policy, prompt=self._prompt)
-        places = [one for one in _places(input) if one.channel != "tool_arguments"]
+        places = [one for one in places_in(input) if one.channel != "tool_arguments"]
         texts = answer.whole((one.channel, one.part, one.text, one.is_locked) for one in places)
         metadata = input.response_metadata
         if report := answer.report():
             metadata = {**metadata, "repetition": report}
-        return _with_texts(input, texts, metadata)
+        return with_texts(input, texts, metadata)
 
     def transform(
         self, input: Iterator[BaseMessage], config: RunnableConfig | None = None, **kwargs: Any
@@ -92,16 +85,6 @@ class RunnableRepetitionFilter(Runnable[BaseMessage, BaseMessage]):  # type: ign
             yield given
 
 
-class _Place(NamedTuple):
-    """A text of a message, and the part of an answer that it is a piece of."""
-
-    channel: ChannelName
-    part: str
-    text: str
-    is_locked: bool
-    shell: Json  # fields of a chunk that has nothing but the text
-
-
 class _Chunks:
     """The chunks of an answer, filtered."""
 
@@ -119,7 +102,7 @@ class _Chunks:
         """Yield what is given of the next chunk, behind what was held before it."""
         self._id = chunk.id or self._id
         texts: dict[str, str] = {}
-        for place in _places(chunk):
+        for place in places_in(chunk):
             self._shells[place.part] = place.shell
             texts.setdefault(place.part, "")
             for delta in self._filter.feed(place.channel, place.part, place.text):
@@ -131,7 +114,7 @@ class _Chunks:
         if getattr(chunk, "chunk_position", None) == "last" and not self.is_over:
             yield from map(self._held, self._filter.flush())
             metadata = {**metadata, **self._report()}
-        yield _with_texts(chunk, texts, metadata)
+        yield with_texts(chunk, texts, metadata)
 
     def flush(self) -> Iterator[BaseMessage]:
         """Yield the end of the answer, unless the model's last chunk had it."""
@@ -153,56 +136,4 @@ class _Chunks:
 
     def _held(self, delta: Delta) -> AIMessageChunk:
         shell = AIMessageChunk(id=self._id, **self._shells[delta.part])
-        return cast(AIMessageChunk, _with_texts(shell, {delta.part: delta.given}, {}))
-
-
-def _places(message: BaseMessage) -> Iterator[_Place]:
-    if not isinstance(message, AIMessage):
-        raise TypeError(f"expected a chat model's message, got {type(message).__name__}")
-    if reasoning := message.additional_kwargs.get("reasoning_content"):
-        shell: Json = {"content": "", "additional_kwargs": {"reasoning_content": ""}}
-        yield _Place("reasoning", "reasoning_content", reasoning, False, shell)
-    if isinstance(message.content, str):
-        yield _Place("content", "content", message.content, False, {"content": ""})
-    for part, block, field in _blocks(message.content):
-        is_locked = bool(block.get("signature"))
-        kept = {key: block[key] for key in ("type", "index") if key in block}
-        shell = {"content": [{**kept, field: ""}]}
-        yield _Place(_FIELDS[field], part, block[field], is_locked, shell)
-    for call in getattr(message, "tool_call_chunks", ()):
-        empty = {**call, "name": None, "id": None, "args": ""}
-        shell = {"content": "", "tool_call_chunks": [empty]}
-        yield _Place("tool_arguments", f"call:{call['index']}", call["args"] or "", False, shell)
-
-
-def _blocks(content: str | list[Any]) -> Iterator[tuple[str, Json, str]]:
-    """Yield the content blocks with text: the part that each is of, itself, the text's field."""
-    for number, block in enumerate(content if isinstance(content, list) else ()):
-        for field in _FIELDS if isinstance(block, dict) else ():
-            if isinstance(block.get(field), str):
-                yield f"{field}:{block.get('index', number)}", block, field
-
-
-def _with_texts(message: BaseMessage, texts: dict[str, str], metadata: Json) -> BaseMessage:
-    """Return a message with other texts; the message itself where nothing changes."""
-    places = {one.part: one.text for one in _places(message) if one.part in texts}
-    if metadata == message.response_metadata and places == texts:
-        return message
-    changes: Json = {"content": message.content, "response_metadata": metadata}
-    if isinstance(message.content, str):
-        changes["content"] = texts.get("content", message.content)
-    else:
-        changes["content"] = copy.deepcopy(message.content)
-        for part, block, field in _blocks(changes["content"]):
-            block[field] = texts.get(part, block[field])
-    if "reasoning_content" in texts:
-        reasoning = {"reasoning_content": texts["reasoning_content"]}
-        changes["additional_kwargs"] = {**message.additional_kwargs, **reasoning}
-    if not isinstance(message, AIMessageChunk):
-        return message.model_copy(update=changes)
-    calls = message.tool_call_chunks
-    changes["tool_call_chunks"] = [
-        {**one, "args": texts.get(f"call:{one['index']}", one["args"])} for one in calls
-    ]
-    kept = ("additional_kwargs", "name", "id", "usage_metadata", "chunk_position")
-    return AIMessageChunk(**{key: getattr(message, key) for key in kept} | changes)
+        return cast(AIMessageChunk, with_texts(shell, {delta.part: delta.given}, {}))

@@ -1,21 +1,19 @@
-"""The turn of an agent in a loop, in the OpenAI Agents SDK: attempts of the model, whole or streamed."""
+"""The turn of an agent in a loop: attempts of the model, whole or streamed."""
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from agents.models.fake_id import FAKE_RESPONSES_ID
 from openai.types.responses import (
     ResponseCompletedEvent,
     ResponseOutputItemDoneEvent,
-    ResponseOutputMessage,
-    ResponseOutputText,
     ResponseTextDeltaEvent,
 )
 
-from dedup.answer.agent_loops import Call, Climb
+from dedup.answer.agent_loops import Climb
 from dedup.answer.agent_loops.nudging import nudged
+from dedup.integrations.openai_agents.items import message, read
 
 _log: Final = logging.getLogger("dedup.integrations")
 
@@ -84,27 +82,6 @@ async def held_events(
                 update={"response": event.response.model_copy(update={"usage": usage})}
             )
         yield event
-
-
-def message(text: str) -> ResponseOutputMessage:
-    """Return a message of the agent."""
-    block = ResponseOutputText(text=text, annotations=[], type="output_text")
-    return ResponseOutputMessage(
-        id=FAKE_RESPONSES_ID, content=[block], role="assistant", status="completed", type="message"
-    )
-
-
-def read(items: Any) -> tuple[list[Call], str]:
-    """Return the calls and the text of an answer's items."""
-    calls: list[Call] = []
-    texts: list[str] = []
-    for item in items:
-        if item.type == "message":
-            texts += [getattr(block, "text", "") for block in item.content]
-        elif item.type.endswith("_call"):
-            arguments = getattr(item, "arguments", getattr(item, "input", ""))
-            calls.append(Call(getattr(item, "name", item.type), arguments, has_result=False))
-    return calls, "".join(texts)
 
 
 def _response_of(events: list[Any]) -> Any:

@@ -1,33 +1,21 @@
-"""Capability for Pydantic AI that filters the model's answers, and leads agents out of loops of tool calls."""
+"""A capability that filters the model's answers, and leads the agent out of loops of tool calls."""
 
-import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from pydantic_ai.capabilities import AbstractCapability
-from pydantic_ai.exceptions import UnexpectedModelBehavior
-from pydantic_ai.messages import ModelResponse, TextPart
+from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models import CompletedStreamedResponse, StreamedResponse
 from pydantic_ai.models.wrapper import WrapperModel
 
-from dedup.answer.agent_loops import Climb, Ladder
+from dedup.answer.agent_loops import Ladder
 from dedup.answer.agent_loops.ladder import RUNGS
-from dedup.answer.conversation import answers, last_prompt
 from dedup.answer.pieces import AnswerFilter
 from dedup.config import Policy
-from dedup.integrations.pydantic_ai_messages import (
-    FilteredStream,
-    calls_of,
-    filtered,
-    history,
-    with_notice,
-)
-
-_log: Final = logging.getLogger("dedup.integrations")
-
-Ask = Callable[[list[Any], Any], Awaitable[ModelResponse]]
+from dedup.integrations.pydantic_ai.messages import filtered
+from dedup.integrations.pydantic_ai.stream import FilteredStream
+from dedup.integrations.pydantic_ai.turn import Turn
 
 
 class RepetitionGuard(AbstractCapability[Any]):  # type: ignore[misc]
@@ -84,7 +72,7 @@ class RepetitionModel(WrapperModel):  # type: ignore[misc]
         async def ask(given: list[Any], settings: Any) -> ModelResponse:
             return await self.wrapped.request(given, settings, parameters)
 
-        turn = _Turn(self._guard, messages, model_settings, parameters)
+        turn = Turn(self._guard.policy, self._guard.ladder, messages, model_settings, parameters)
         return filtered(await turn.answer(ask), turn.filter, turn.climb)
 
     @asynccontextmanager
@@ -104,7 +92,7 @@ class RepetitionModel(WrapperModel):  # type: ignore[misc]
                     pass
                 return source.get()
 
-        turn = _Turn(self._guard, messages, model_settings, parameters)
+        turn = Turn(self._guard.policy, self._guard.ladder, messages, model_settings, parameters)
         if turn.climb is not None and turn.climb.has_rungs:
             response = filtered(await turn.answer(ask), turn.filter, turn.climb)
             yield CompletedStreamedResponse(
@@ -114,50 +102,3 @@ class RepetitionModel(WrapperModel):  # type: ignore[misc]
         stream = self.wrapped.request_stream(messages, model_settings, parameters, run_context)
         async with stream as source:
             yield FilteredStream(source, turn.filter, turn.climb)
-
-
-class _Turn:
-    """A request, and the answer that is given."""
-
-    def __init__(
-        self, guard: RepetitionGuard, messages: list[Any], settings: Any, parameters: Any
-    ) -> None:
-        self._messages, self._settings, self._parameters = messages, settings, parameters
-        conversation = history(messages)
-        is_text = parameters.allow_text_output and parameters.output_object is None
-        choice = (settings or {}).get("tool_choice")
-        is_free = parameters.allow_text_output and choice in (None, "auto", "none")
-        self._is_text = is_text
-        self.climb: Climb | None = None
-        if parameters.function_tools:
-            self.climb = guard.ladder.climb(conversation, forces_call=not is_free)
-        self.filter = AnswerFilter(
-            guard.policy,
-            prompt=last_prompt(conversation),
-            history=answers(conversation) if guard.policy == "strict" else (),
-            wants_json=not is_text,
-        )
-
-    async def answer(self, ask: Ask) -> ModelResponse:
-        """Return the answer that leaves the loop, or the last one, or the one that ends the turn."""
-        given = await ask(self._messages, self._settings)
-        usage = given.usage
-        while self.climb is not None and (rung := self.climb.next(*calls_of(given))):
-            notice = self.climb.notice
-            if rung == "stop":
-                if not self._is_text:
-                    raise UnexpectedModelBehavior(notice)
-                given = replace(given, parts=[TextPart(notice)], finish_reason="stop")
-                break
-            settings = self._settings
-            if rung == "answer":
-                settings = {**(settings or {}), "tool_choice": "none"}
-            try:
-                tried = await ask(with_notice(self._messages, notice), settings)
-            except Exception as error:
-                _log.warning("another answer for an agent in a loop failed: %s", error)
-                continue
-            usage = usage + tried.usage
-            if tried.parts:
-                given = tried
-        return replace(given, usage=usage)

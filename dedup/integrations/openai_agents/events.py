@@ -1,4 +1,4 @@
-"""Events and items of the Responses API, as the OpenAI Agents SDK has them, without their repetition."""
+"""Events of a streamed response, without its repetition."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
@@ -8,12 +8,11 @@ from openai.types.responses import (
     ResponseCompletedEvent,
     ResponseIncompleteEvent,
     ResponseOutputItemDoneEvent,
-    ResponseOutputText,
 )
-from openai.types.responses.response_reasoning_item import Content, Summary
 
 from dedup.answer.frame import ChannelName, Delta
 from dedup.answer.pieces import AnswerFilter
+from dedup.integrations.openai_agents.items import with_texts
 
 # By the name in the events' types: the channel, the list or field of the item that the text is in.
 _TEXTS: Final[dict[str, tuple[ChannelName, str]]] = {
@@ -22,17 +21,6 @@ _TEXTS: Final[dict[str, tuple[ChannelName, str]]] = {
     "reasoning_summary_text": ("reasoning", "summary"),
     "function_call_arguments": ("tool_arguments", "arguments"),
 }
-
-
-def filtered_items(items: list[Any], text_filter: AnswerFilter) -> list[Any]:
-    """Return the items of a whole answer with their texts filtered. Calls are not changed."""
-    parts = [
-        (channel, part, text, bool(getattr(item, "encrypted_content", None)))
-        for index, item in enumerate(items)
-        for part, channel, text in _texts_of(index, item)
-    ]
-    given = text_filter.whole(parts)
-    return [_with_texts(index, item, given) for index, item in enumerate(items)]
 
 
 class EventFilter:
@@ -93,7 +81,7 @@ class EventFilter:
             self._items[number] = event.item
         elif kind == "response.output_item.done":
             self._is_done.add(number)
-            self._items[number] = _with_texts(number, event.item, self._given)
+            self._items[number] = with_texts(number, event.item, self._given)
         yield self._rewritten(event, number, name)
 
     def _end(self, part: str) -> Iterator[Any]:
@@ -110,9 +98,7 @@ class EventFilter:
     def _rewritten(self, event: Any, number: int, name: str) -> Any:
         """Return an event that holds whole texts with those that were given."""
         if event.type == "response.completed":
-            items = [
-                _with_texts(n, one, self._given) for n, one in enumerate(event.response.output)
-            ]
+            items = [with_texts(n, one, self._given) for n, one in enumerate(event.response.output)]
             response = event.response.model_copy(update={"output": items})
             return event.model_copy(update={"response": response})
         if not event.type.endswith(".done"):
@@ -137,7 +123,7 @@ class EventFilter:
         number = next(reversed(self._last.values())).sequence_number
         items: list[Any] = []
         for index, item in sorted(self._items.items()):
-            items.append(_with_texts(index, item, self._given))
+            items.append(with_texts(index, item, self._given))
             if index not in self._is_done:
                 number += 1
                 yield ResponseOutputItemDoneEvent(
@@ -159,38 +145,3 @@ class EventFilter:
             yield ResponseIncompleteEvent(
                 response=response, sequence_number=number + 1, type="response.incomplete"
             )
-
-
-def _texts_of(index: int, item: Any) -> Iterator[tuple[str, ChannelName, str]]:
-    """Yield the texts of a message or of reasoning: the part of each, its channel, itself."""
-    channel: ChannelName = "content" if item.type == "message" else "reasoning"
-    for field in ("summary", "content") if item.type in ("message", "reasoning") else ():
-        for number, block in enumerate(getattr(item, field, None) or ()):
-            if isinstance(getattr(block, "text", None), str):
-                yield f"{index}/{field}/{number}", channel, block.text
-
-
-def _with_texts(index: int, item: Any, given: dict[str, str]) -> Any:
-    """Return an item with the texts that were given. Blocks that have not come yet are added."""
-    changes: dict[str, Any] = {}
-    texts: dict[str, dict[int, str]] = {}
-    for part, text in given.items():
-        place, field, number = part.split("/")
-        if int(place) == index:
-            texts.setdefault(field, {})[int(number)] = text
-    for field, new in texts.items():
-        if field == "arguments":
-            changes[field] = new[0]
-            continue
-        blocks = list(getattr(item, field, None) or ())
-        for index_in, text in sorted(new.items()):
-            if index_in < len(blocks):
-                blocks[index_in] = blocks[index_in].model_copy(update={"text": text})
-            elif field == "summary":
-                blocks.append(Summary(text=text, type="summary_text"))
-            elif item.type == "reasoning":
-                blocks.append(Content(text=text, type="reasoning_text"))
-            else:
-                blocks.append(ResponseOutputText(text=text, annotations=[], type="output_text"))
-        changes[field] = blocks
-    return item.model_copy(update=changes)

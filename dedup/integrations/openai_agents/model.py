@@ -1,6 +1,5 @@
-"""OpenAI Agents SDK: a model that filters its answers and leads agents out of loops, and a guardrail for tools."""
+"""A model that filters another one's answers, and leads its agent out of loops of tool calls."""
 
-import weakref
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,21 +7,19 @@ from typing import Any
 from agents import (
     Model,
     ModelResponse,
-    ToolGuardrailFunctionOutput,
-    ToolInputGuardrail,
-    ToolOutputGuardrail,
     Usage,
     custom_span,
     get_current_trace,
 )
 
-from dedup.answer.agent_loops import AgentGuard, Climb, Ladder
-from dedup.answer.agent_loops.ladder import RUNGS, notice_of
+from dedup.answer.agent_loops import Climb, Ladder
+from dedup.answer.agent_loops.ladder import RUNGS
 from dedup.answer.conversation import answers, last_prompt
 from dedup.answer.pieces import AnswerFilter
 from dedup.config import Policy
-from dedup.integrations.openai_agents_events import EventFilter, filtered_items
-from dedup.integrations.openai_agents_turn import climbed, held_events, message
+from dedup.integrations.openai_agents.events import EventFilter
+from dedup.integrations.openai_agents.items import filtered_items, message
+from dedup.integrations.openai_agents.turn import climbed, held_events
 
 
 class RepetitionModel(Model):  # type: ignore[misc]
@@ -132,60 +129,6 @@ class RepetitionModel(Model):  # type: ignore[misc]
         prompt = input if isinstance(input, str) else last_prompt(input)
         history = answers(input) if self._policy == "strict" else ()
         return AnswerFilter(self._policy, prompt=prompt, history=history, wants_json=wants_json)
-
-
-class AgentLoopGuardrail:
-    """Guardrail that rejects a tool's call which goes on with a loop.
-
-        guardrail = AgentLoopGuardrail()
-
-        @function_tool(tool_input_guardrails=[guardrail.input], tool_output_guardrails=[guardrail.output])
-        def search(query: str) -> str: ...
-
-    One guardrail serves all tools of an agent. The model gets the last result once more, and a
-    notice behind it. The call is not made.
-
-    Args:
-        repeatable: Names of tools that are meant to be called again and again.
-
-    Attributes:
-        input: For `tool_input_guardrails`.
-        output: For `tool_output_guardrails`.
-    """
-
-    def __init__(self, repeatable: Collection[str] = ()) -> None:
-        self.input: ToolInputGuardrail[Any] = ToolInputGuardrail(self._before, "agent_loop")
-        self.output: ToolOutputGuardrail[Any] = ToolOutputGuardrail(self._after, "agent_loop")
-        self._repeatable = repeatable
-        self._guards: dict[int, AgentGuard] = {}  # by run
-
-    def _guard(self, context: Any) -> AgentGuard:
-        run = context.usage  # the run's, while the context is the call's
-        guard = self._guards.get(id(run))
-        if guard is None:
-            guard = self._guards[id(run)] = AgentGuard(self._repeatable)
-            guard.reset(last_prompt(context.turn_input))
-            weakref.finalize(run, self._guards.pop, id(run), None)
-        return guard
-
-    def _before(self, data: Any) -> ToolGuardrailFunctionOutput:
-        context = data.context
-        call = (context.tool_name, context.tool_arguments)
-        loop = self._guard(context).before([call])
-        if loop is None:
-            return ToolGuardrailFunctionOutput.allow()
-        known = [
-            one for step in loop.next_steps for one in step.calls if one.name == context.tool_name
-        ]
-        notice = notice_of("nudge", last_prompt(context.turn_input))
-        return ToolGuardrailFunctionOutput.reject_content(
-            f"{known[-1].result}\n\n{notice}", output_info=loop.report()
-        )
-
-    def _after(self, data: Any) -> ToolGuardrailFunctionOutput:
-        context = data.context
-        self._guard(context).observe((context.tool_name, context.tool_arguments), str(data.output))
-        return ToolGuardrailFunctionOutput.allow()
 
 
 def _report(text_filter: AnswerFilter, climb: Climb | None) -> None:

@@ -1,4 +1,4 @@
-"""Middleware for LangChain's agents that leads them out of loops. The filter of a model's stream is in `langchain_stream`."""
+"""Middleware for agents that leads them out of loops of tool calls."""
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -6,13 +6,13 @@ from typing import Any, Final
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 from langchain.agents.structured_output import ProviderStrategy
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import add_usage
 from langgraph.constants import TAG_NOSTREAM
 
 from dedup.answer.agent_loops import Call, Climb, Ladder
 from dedup.answer.agent_loops.ladder import RUNGS
-from dedup.answer.agent_loops.nudging import nudged
+from dedup.integrations.langchain.messages import history, with_notice
 
 Json = dict[str, Any]
 
@@ -78,7 +78,7 @@ class AgentLoopMiddleware(AgentMiddleware[Any, Any, Any]):  # type: ignore[misc]
         is_free = choice in (None, "auto", "none") and (
             request.response_format is None or isinstance(request.response_format, ProviderStrategy)
         )
-        climb = self._ladder.climb(_history(request.messages), forces_call=not is_free)
+        climb = self._ladder.climb(history(request.messages), forces_call=not is_free)
         return _Turn(request, climb) if climb is not None else None
 
 
@@ -111,7 +111,7 @@ class _Turn:
         rung = self._climb.next(calls, text)
         if rung == "nudge" or rung == "answer":
             changes: Json = {"tool_choice": "none"} if rung == "answer" else {}
-            messages = _with_notice(self._request.messages, self._climb.notice)
+            messages = with_notice(self._request.messages, self._climb.notice)
             self.asked = self._request.override(messages=messages, **changes)
             return
         if rung == "stop":
@@ -132,34 +132,3 @@ def _read(response: ModelResponse[Any]) -> tuple[list[Call], str, Any]:
             calls = [Call(one["name"] or "", one["args"], has_result=False) for one in made]
             return calls, str(message.text), message.usage_metadata
     return [], "", None
-
-
-def _history(messages: list[AnyMessage]) -> list[Json]:
-    """Return messages in the form of Anthropic's API, which has errors of tools."""
-    history: list[Json] = []
-    for message in messages:
-        if isinstance(message, AIMessage):
-            calls = [
-                {"id": one["id"], "function": {"name": one["name"], "arguments": one["args"]}}
-                for one in (*message.tool_calls, *message.invalid_tool_calls)
-            ]
-            content = message.text if isinstance(message.content, list) else message.content
-            history.append({"role": "assistant", "content": str(content), "tool_calls": calls})
-        elif isinstance(message, ToolMessage):
-            result: Json = {"type": "tool_result", "tool_use_id": message.tool_call_id}
-            result["content"], result["is_error"] = message.content, message.status == "error"
-            history.append({"role": "user", "content": [result]})
-        elif isinstance(message, HumanMessage):
-            history.append({"role": "user", "content": message.content})
-    return history
-
-
-def _with_notice(messages: list[AnyMessage], notice: str) -> list[AnyMessage]:
-    """Return messages with a notice behind the last tool's result."""
-    for index in range(len(messages) - 1, -1, -1):
-        message = messages[index]
-        if isinstance(message, ToolMessage):
-            told = nudged([{"role": "tool", "content": message.content}], notice) or []
-            changed = message.model_copy(update={"content": told[0]["content"]})
-            return [*messages[:index], changed, *messages[index + 1 :]]
-    return messages
