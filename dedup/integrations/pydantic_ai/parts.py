@@ -16,7 +16,7 @@ def piece_events(
         text: The piece.
         delta: The model's own piece, if it is not one that was held.
     """
-    more: Json = {}
+    more: dict[str, Any] = {}
     if delta is not None:
         more = {
             "provider_name": delta.provider_name,

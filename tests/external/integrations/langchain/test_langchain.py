@@ -39,11 +39,14 @@ LOOPS = [one for one in scripts() if one.is_loop]
 WORK = [one for one in scripts() if not one.is_loop]
 
 
+NOTHING_FORBIDDEN = {"type": "object", "properties": {}, "additionalProperties": True}
+
+
 class AnyTool(BaseTool):
     """A tool with any arguments; `Results` answers in its place."""
 
     description: str = "does something"
-    args_schema: Any = {"type": "object", "properties": {}, "additionalProperties": True}
+    args_schema: Any = NOTHING_FORBIDDEN
 
     def _run(self, **arguments: Any) -> str:
         raise AssertionError("not reached")

@@ -394,7 +394,8 @@ class StreamingModel(Model):
                 sequence_number=1,
                 type="response.output_item.added",
             )
-            for number, piece in enumerate(pieces(self.text)):
+            for piece in pieces(self.text):
+                number += 1
                 if self.kind == "reasoning":
                     yield ResponseReasoningSummaryTextDeltaEvent(
                         delta=piece,
