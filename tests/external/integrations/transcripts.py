@@ -62,6 +62,18 @@ class Script:
         return {call.id: call for turn in self.turns for call in turn.calls}
 
     @property
+    def action(self) -> str | None:
+        """Return what is to be done about a model that goes on with the loop; None if nothing.
+
+        Turns without calls are measured only, and played only where somebody writes between them.
+        """
+        if not self.expected:
+            return None
+        if self.turns[-1].calls:
+            return "stopped"
+        return "measured" if isinstance(self.events[-2], str) else None
+
+    @property
     def tools(self) -> list[str]:
         return sorted({call.name for turn in self.turns for call in turn.calls})
 
@@ -103,6 +115,8 @@ def _script(line: Json) -> Script:
             Played(f"again_{call.id}", call.name, call.arguments, call.result, call.is_error)
             for call in again.calls
         ]
+        if not calls and isinstance(events[-2], str):
+            events.append(events[-2])  # what a harness says to turns without calls
         events.append(Turn(again.text, calls))
     expected = is_loop and find_loop(items, repeatable=repeatable) is not None
     return Script(line["id"], is_loop, repeatable, events, start, expected)

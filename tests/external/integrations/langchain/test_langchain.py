@@ -159,8 +159,8 @@ def test_loops(script: Script) -> None:
         script, AgentLoopMiddleware(repeatable=script.repeatable), is_async=len(script.id) % 2 == 0
     )
     stopped = [one for one in messages if action_in(one)]
-    if not script.expected or "message" in script.id:
-        assert [action_in(one) for one in stopped] in ([], ["measured"])
+    assert [action_in(one) for one in stopped] == [script.action] * bool(script.action)
+    if script.action != "stopped":
         return
     assert sum(one.type == "ai" for one in messages) <= len(script.turns)  # by the fourth copy
     assert action_in(messages[-1]) == "stopped"
@@ -190,7 +190,7 @@ def test_a_model_that_heeds_a_notice(obeys: str, action: str, is_async: bool) ->
 
 
 def test_rungs() -> None:
-    script = next(one for one in LOOPS if one.expected and "message" not in one.id)
+    script = next(one for one in LOOPS if one.action == "stopped")
     seen, messages = play(script, AgentLoopMiddleware(rungs=["stop"]))
     assert messages[-1].text.startswith("[")
     assert len(seen) == sum(one.type == "ai" for one in messages)
@@ -201,7 +201,7 @@ def test_rungs() -> None:
 
 def test_an_attempt_that_fails() -> None:
     """A further attempt fails: the next rung is tried; the first one's failure is the agent's."""
-    script = next(one for one in LOOPS if one.expected and "message" not in one.id)
+    script = next(one for one in LOOPS if one.action == "stopped")
     for rungs, action in ((["nudge", "stop"], "stopped"), (["nudge"], "nudged")):
         notice = "[重复提示]" if script.inputs[0][0][0] >= "\u4e00" else "[repetition notice]"
         _, messages = play(script, AgentLoopMiddleware(rungs), fails_behind=notice)
@@ -211,7 +211,7 @@ def test_an_attempt_that_fails() -> None:
 
 
 def test_a_rejected_answer_is_not_streamed() -> None:
-    script = next(one for one in LOOPS if one.expected and "message" not in one.id)
+    script = next(one for one in LOOPS if one.action == "stopped")
     model = ScriptedModel(script=script, seen=[])
     tools = [AnyTool(name=name) for name in script.tools]
     agent = create_agent(model, tools, middleware=[AgentLoopMiddleware(), Results(script)])
