@@ -17,6 +17,8 @@ def test_public_names() -> None:
         "LoopEvent",
         "Removal",
         "RepetitionFilter",
+        "filter_stream",
+        "filter_stream_async",
         "repetition_metrics",
     ]
 

@@ -10,10 +10,10 @@ gets one answer. Where a further attempt fails, the reader gets the one before i
 
 import logging
 from collections.abc import Awaitable, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from dedup.answer.agent_loops import AgentLoop, Call
-from dedup.answer.agent_loops import notices as texts
+from dedup.answer.agent_loops.ladder import ACTIONS, Action, Rung, notice_of
 from dedup.answer.agent_loops.nudging import nudged
 from dedup.answer.answer import Answer
 from dedup.answer.frame import CONTENT, Delta, Finish, Frame, Start
@@ -21,15 +21,11 @@ from dedup.answer.usage import Spent, estimate_tokens
 from dedup_server.engines.base import Call as EngineCall
 from dedup_server.engines.base import Engine, Frames, StopGeneration, Take
 from dedup_server.errors import ApiError
-from dedup_server.ladder import Rung
 from dedup_server.requests.base import GenerationRequest
 from dedup_server.wire.base import Reader
 
-Action = Literal["measured", "nudged", "answered", "stopped"]
-
 HOLD_CHARS: Final = 2000  # of content; a longer text is an answer, and is streamed
 HOLD_BYTES: Final = 64 * 1024  # of all texts; the filter ends those that loop, once they pass
-_ACTIONS: Final[dict[Rung, Action]] = {"nudge": "nudged", "answer": "answered"}
 
 _log: Final = logging.getLogger("dedup.server")
 
@@ -273,14 +269,12 @@ class AgentTurn:
             if rung == "stop":
                 self.action = "stopped"
                 return call
-            notice = texts.in_language_of(prompt, texts.NUDGE, texts.NUDGE_ZH)
             changes: dict[str, Any] = {}
             if rung == "answer":
-                notice = texts.in_language_of(prompt, texts.ANSWER, texts.ANSWER_ZH)
                 changes.update(request.without_calls)
-            changed = nudged(history, notice)
+            changed = nudged(history, notice_of(rung, prompt))
             if changed is not None:
-                self.action = _ACTIONS[rung]
+                self.action = ACTIONS[rung]
                 changes[request.history_field] = changed
                 reader = type(call.reader)()
                 return EngineCall(request.changed(**changes), call.path, reader)
@@ -331,7 +325,7 @@ class AgentTurn:
         self._spend(None)
         self.has_recovered = None
         self._note(self._attempts[-1].turn)
-        text = texts.in_language_of(call.request.last_prompt, texts.STOP, texts.STOP_ZH)
+        text = notice_of("stop", call.request.last_prompt)
         start = Start(call.request.model or "", self._num_choices)
         frames = [Frame([], start=start, input_tokens=0)]
         for choice in range(self._num_choices):

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from dedup.answer.agent_loops import AgentLoop
+from dedup.answer.agent_loops.ladder import Rung
 from dedup.answer.answer import Answer
 from dedup.answer.channel import Editing
 from dedup.answer.continuation import Continuation, Healing
@@ -25,7 +26,6 @@ from dedup_server.engines.base import Call, Engine, Frames, StopGeneration, Take
 from dedup_server.errors import ApiError, shutting_down, unsupported, upstream_failed
 from dedup_server.incidents import IncidentLog
 from dedup_server.keep_alive import COMMENT, KeepAlive
-from dedup_server.ladder import Rung
 from dedup_server.requests.base import GenerationRequest, UntranslatableError, parse
 from dedup_server.telemetry import Outcome, Telemetry
 

@@ -30,9 +30,9 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as SourceError
 
+from dedup.answer.agent_loops.ladder import Rung, read_ladder
 from dedup.config import Policy
 from dedup_server.errors import StartupError
-from dedup_server.ladder import Rung, read_ladder
 
 __all__ = ["Settings", "SettingsError", "StartupError", "load"]
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dedup.answer.agent_loops import AgentLoop, find_loop
+from dedup.answer.agent_loops.ladder import RUNGS, Rung
 from dedup.answer.agent_loops.notices import MARK, NUDGE, NUDGE_ZH, STOP_ZH
 from dedup.answer.answer import Answer
 from dedup.answer.channel import Editing
@@ -17,7 +18,6 @@ from dedup_server.agent_turn import HOLD_CHARS, AgentTurn
 from dedup_server.endpoints import CHAT, MESSAGES, RESPONSES, Endpoint
 from dedup_server.engines.base import Call, Frames
 from dedup_server.errors import ApiError
-from dedup_server.ladder import RUNGS, Rung
 from dedup_server.requests.base import GenerationRequest, parse
 from tests.answer.agent_loops.histories import Api, Json, history, turn
 

@@ -7,7 +7,19 @@ Pure: all of it is read from the messages of one request.
 
 from dedup.answer.agent_loops.finding import LoopFinder, find_loop
 from dedup.answer.agent_loops.guard import AgentGuard, Verdict
+from dedup.answer.agent_loops.ladder import Climb, Ladder, Rung
 from dedup.answer.agent_loops.scan import AgentLoop
 from dedup.answer.agent_loops.steps import Call, Step
 
-__all__ = ["AgentGuard", "AgentLoop", "Call", "LoopFinder", "Step", "Verdict", "find_loop"]
+__all__ = [
+    "AgentGuard",
+    "AgentLoop",
+    "Call",
+    "Climb",
+    "Ladder",
+    "LoopFinder",
+    "Rung",
+    "Step",
+    "Verdict",
+    "find_loop",
+]
