@@ -97,6 +97,11 @@ class FilterStreamer(BaseStreamer):  # type: ignore[misc]
         self._skip_prompt = skip_prompt
         self._prompt_seen = False
 
+    @property
+    def stop(self) -> StoppingCriteria:
+        """Stopping criterion that ends `generate` where the filter has cut the text."""
+        return _FilterStop(self._filter)
+
     def put(self, value: torch.Tensor) -> None:
         """Take the prompt, shape (1, length), then one token at a time, shape (1,).
 
@@ -121,3 +126,12 @@ class FilterStreamer(BaseStreamer):  # type: ignore[misc]
     def _send(self, text: str) -> None:
         if text:
             self._sink(text)
+
+
+class _FilterStop(StoppingCriteria):  # type: ignore[misc]
+    def __init__(self, repetition_filter: RepetitionFilter) -> None:
+        self._filter = repetition_filter
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        ended = self._filter.ended
+        return torch.full((input_ids.shape[0],), ended, device=input_ids.device)

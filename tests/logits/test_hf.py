@@ -426,6 +426,28 @@ def test_the_streamer_in_generate(generate, tokenizer):
         )
 
 
+def test_a_streamer_stops_generate_where_its_filter_cuts(generate, tokenizer):
+    class Letters:
+        def __call__(self, input_ids, scores):
+            nxt = torch.full_like(scores, -torch.inf)
+            cycle = byte_tokens("and so on ")
+            nxt[:, cycle[input_ids.shape[1] % len(cycle)]] = 0
+            return nxt
+
+    given_out = []
+    repetition_filter = RepetitionFilter()
+    streamer = FilterStreamer(tokenizer, repetition_filter, given_out.append)
+    out = generate(
+        max_new_tokens=240,
+        logits_processor=LogitsProcessorList([Letters()]),
+        stopping_criteria=StoppingCriteriaList([streamer.stop]),
+        streamer=streamer,
+    )
+    assert repetition_filter.ended
+    assert out.shape[1] < 200
+    assert "".join(given_out).count("and so on") <= 2
+
+
 def _words(number):
     """Return distinct words without a counter's regularity."""
     letters = "etaoinshrdlucmfwypvbgk"
