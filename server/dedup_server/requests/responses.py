@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dedup_server.requests import conversation
+from dedup.answer import conversation
 from dedup_server.requests.base import EndpointName, GenerationRequest, UntranslatableError
 from dedup_server.requests.fields import IS_INTEGRAL, Input, JsonObject
 
