@@ -8,11 +8,11 @@ import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr, ValidationError
 
 from dedup.answer.channel import Editing
+from dedup.answer.conversation import texts_in
 from dedup.answer.usage import estimate_tokens
 from dedup.config import Policy
 from dedup_server.errors import ApiError, invalid
 from dedup_server.ladder import Rung, read_ladder
-from dedup.answer.conversation import texts_in
 from dedup_server.requests.fields import IS_OBJECT
 
 EndpointName = str  # of a row of `dedup_server.endpoints`

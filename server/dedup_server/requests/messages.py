@@ -4,8 +4,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from dedup.lenient_json import write_json
 from dedup.answer import conversation
+from dedup.lenient_json import write_json
 from dedup_server.requests.base import EndpointName, GenerationRequest, UntranslatableError
 from dedup_server.requests.fields import IS_INTEGRAL, Input, JsonList
 
