@@ -1,7 +1,6 @@
 """Guardrail for the LiteLLM proxy: removes repetition from answers, and ends them at a loop."""
 
 import logging
-import time
 from collections.abc import AsyncIterator
 from copy import deepcopy
 from typing import Any, Final, Literal
@@ -10,7 +9,6 @@ import litellm
 from fastapi import HTTPException
 from litellm.integrations.custom_guardrail import CustomGuardrail
 from litellm.types.guardrails import GuardrailEventHooks
-from litellm.types.utils import Delta as MessageDelta
 from litellm.types.utils import StreamingChoices, TextChoices
 
 from dedup.answer.agent_loops import find_loop
@@ -111,7 +109,7 @@ class RepetitionGuardrail(CustomGuardrail):  # type: ignore[misc]
     def _answer(self, data: Json) -> Answer:
         policy = _policy_in(data)
         editing = editing_of(data, policy if policy in POLICIES else self._policy)
-        return Answer(editing, num_choices=data.get("n") or 1, clock=time.perf_counter)
+        return Answer(editing, num_choices=data.get("n") or 1)
 
     def _record(self, data: Json, report: Json, hook: str, has_edited: bool = True) -> None:
         """Put a report where LiteLLM's loggers look for it."""
@@ -143,7 +141,7 @@ def _chunk(like: Any, piece: Delta | Finish, fields: Json) -> Any:
     if isinstance(like.choices[0], TextChoices):
         choice = TextChoices(index=piece.choice, text=text or "", **fields)
     else:
-        choice = StreamingChoices(index=piece.choice, delta=MessageDelta(**body), **fields)
+        choice = StreamingChoices(index=piece.choice, delta=body, **fields)
     return like.model_copy(update={"choices": [choice]})
 
 
