@@ -21,22 +21,34 @@ class ChunkFilter:
 
     Args:
         answer: The answer that the chunks are of.
+        num_choices: Choices that it has. Of several, finish reasons are counted, and not trusted:
+            LiteLLM gives them the index 0.
         copy: Returns a deep copy of a chunk. A chunk that stays as it is passes itself.
         make: Returns a chunk with the head of another one, for held text or for the end of a
             choice. Its last argument has fields of the choice.
 
     Attributes:
         chunks: The chunks that came, of those that it can read.
-        is_over: Nothing more reaches the reader: the host can stop the model.
     """
 
-    def __init__(self, answer: Answer, copy: Callable[[Any], Any], make: Make) -> None:
+    def __init__(
+        self, answer: Answer, num_choices: int, copy: Callable[[Any], Any], make: Make
+    ) -> None:
         self.answer = answer
         self.chunks: list[Any] = []
-        self.is_over = False
+        self._num_choices = num_choices
+        self._num_finished = 0
         self._copy = copy
         self._make = make
         self._has_failed = False
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether nothing more reaches the reader: the host can stop the model."""
+        if self._num_choices == 1:
+            return self.answer.is_over
+        num_cut = sum([choice.is_stopped for choice in self.answer.choices.values()])
+        return num_cut > 0 and num_cut + self._num_finished >= self._num_choices
 
     def feed(self, chunk: Any) -> list[Any]:
         """Return what the reader gets for a chunk."""
@@ -47,6 +59,8 @@ class ChunkFilter:
             if frame is None:
                 return [chunk]
             self.chunks.append(chunk)
+            if self._num_choices > 1 and frame.finishes:
+                self._count(frame)
             decision = self.answer.feed(frame)
             return self._given(chunk, frame, decision) if decision.is_changed else [chunk]
         except Exception:
@@ -57,10 +71,20 @@ class ChunkFilter:
     def release(self) -> list[Any]:
         """End the stream; return chunks for the text that is still held."""
         held = self.answer.release()
-        return [self._make(self.chunks[-1], delta, {}) for delta in held]
+        like = [chunk for chunk in self.chunks if chunk.choices][-1:]  # a chunk may be usage alone
+        return [self._make(like[0], delta, {}) for delta in held]
+
+    def _count(self, frame: Frame) -> None:
+        """Count the choices that end, and keep the ends of those that were cut, to be dropped."""
+        choices, finishes = self.answer.choices, frame.finishes or []
+        stopped = []
+        for finish in finishes:
+            if finish.choice in choices and choices[finish.choice].is_stopped:
+                stopped.append(finish)
+        self._num_finished += len(finishes) - len(stopped)
+        frame.finishes = stopped or None
 
     def _given(self, chunk: Any, frame: Frame, decision: Decision) -> list[Any]:
-        self.is_over = self.answer.is_over
         edited = self._copy(chunk)
         _edit(self.answer, edited, frame, decision)
         given = [self._make(chunk, delta, {}) for delta in decision.before]

@@ -87,8 +87,8 @@ class RepetitionGuardrail(CustomGuardrail):  # type: ignore[misc]
         self, user_api_key_dict: Any, response: Any, request_data: Json
     ) -> AsyncIterator[Any]:
         """Yield the chunks of a stream, up to a loop: there LiteLLM hangs up on the model."""
-        stream = ChunkFilter(self._answer(request_data), deepcopy, _chunk)
-        answer = stream.answer
+        answer, num_choices = self._answer(request_data), request_data.get("n") or 1
+        stream = ChunkFilter(answer, num_choices, deepcopy, _chunk)
         try:
             async for chunk in response:
                 for given in stream.feed(chunk):

@@ -7,6 +7,7 @@
 
 import asyncio
 import json
+import random
 import sys
 from collections import Counter, defaultdict
 from typing import Any
@@ -16,12 +17,28 @@ from aiohttp import web
 OPENING = "The river rose in the night, and by morning the bridge was gone. "
 CIRCLE = "I am going round and round in circles here. "
 COPIES = 120
+WORDS = (
+    "river bridge morning village night water stone house road field winter summer letter garden"
+    " window table harbour market teacher doctor captain forest valley island engine signal answer"
+    " rises falls turns opens closes waits leaves returns carries breaks slowly quickly often never"
+    " old new small large quiet bright cold warm early late under over near beyond without behind"
+).split()
+
+
+def prose(size: int) -> str:
+    """Return sentences of random words, which do not repeat, of about so many characters."""
+    words, text = random.Random(7), ""
+    while len(text) < size:
+        text += " ".join(words.choices(WORDS, k=words.randint(6, 14))).capitalize() + ". "
+    return text
+
+
 CLEAN = {
     "english": OPENING + "Nobody in the village had heard it fall.",
     "chinese": "桥在夜里塌了，村里没有人听见。第二天早上，大家都到河边去看。",
     "code": "Use this:\n\n```python\nfor n in range(3):\n    print(n)\n    print(n)\n```\n\nIt prints.",
     "json": '{"rows": [{"a": 1, "b": 2}, {"a": 1, "b": 2}], "note": "two equal rows"}',
-    "long": " ".join(f"{n * 7919 % 1009:04x} {n * 104729 % 9973:x}" for n in range(400)),
+    "long": prose(2400),
 }
 TEXTS = {
     **CLEAN,
