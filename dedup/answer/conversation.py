@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
+from dedup.answer.channel import Editing
+from dedup.config import Policy
+
 
 def answers(messages: object) -> list[str]:
     """Return the texts of the assistant's messages, less the empty ones."""
@@ -16,6 +19,15 @@ def last_prompt(messages: object) -> str:
     """
     prompts = ["\n".join(texts) for texts in _texts_by(messages, "user")]
     return prompts[-1] if prompts else ""
+
+
+def editing_of(request: dict[str, Any], policy: Policy) -> Editing:
+    """Return how the answer to a request for a chat or text completion is filtered."""
+    messages, form = request.get("messages"), request.get("response_format")
+    prompt = last_prompt(messages) or "\n".join(texts_in(request.get("prompt")))
+    kind = form.get("type") if isinstance(form, dict) else None
+    history = answers(messages) if policy == "strict" else ()
+    return Editing(policy, prompt, history, str(kind).startswith("json"))
 
 
 def texts_in(value: Any) -> Iterator[str]:

@@ -19,7 +19,8 @@ from dedup_server.endpoints import ENDPOINTS
 from dedup_server.engines.base import Engine
 from dedup_server.engines.upstream.engine import UpstreamEngine
 from dedup_server.errors import ApiError, model_not_found, not_ready, shutting_down
-from dedup_server.handlers import Check, Generation, PassThrough, Service
+from dedup_server.guardrail import PATH as GUARDRAIL_PATH
+from dedup_server.handlers import Check, Generation, GuardrailApi, PassThrough, Service
 from dedup_server.http.protocol import DIRECT
 from dedup_server.limits import StreamLimit
 from dedup_server.openapi import document
@@ -69,6 +70,7 @@ def create_app(
         finally:
             app.state.starting.cancel()
             await asyncio.gather(app.state.starting, return_exceptions=True)
+            app.state.guardrail.close()
             await app.state.service.engine.stop()
             tracer.close()
 
@@ -140,9 +142,13 @@ def create_app(
         return Response(telemetry.exposition(), media_type=CONTENT_TYPE)
 
     app.router.routes.append(Route("/check", Check(app, require_started), methods=["POST"]))
+    guardrail = GuardrailApi(app, require_started, telemetry)
+    app.state.guardrail = guardrail.guardrail
+    app.router.routes.append(Route(GUARDRAIL_PATH, guardrail, methods=["POST"]))
     routes = [
         *paths,
         "/check",
+        GUARDRAIL_PATH,
         "/v1/models",
         "/health/live",
         "/health/ready",

@@ -22,6 +22,8 @@ from dedup_server.engines.base import Engine
 from dedup_server.engines.upstream.engine import UpstreamEngine
 from dedup_server.engines.upstream.server import answer_headers
 from dedup_server.errors import ApiError, invalid, shutting_down
+from dedup_server.guardrail import IDLE_SECONDS, Guardrail
+from dedup_server.guardrail import read as read_call
 from dedup_server.http.asgi import (
     AsgiConnection,
     Connection,
@@ -97,7 +99,14 @@ class Handler:
     Args:
         app: Its state holds the `Service`.
         require_started: Raises `ApiError` while the engine is not ready.
+
+    Attributes:
+        is_limited: Its requests count towards those that a caller may make a minute.
+        is_logged: Its requests are logged, and not only those that fail.
     """
+
+    is_limited = True
+    is_logged = True
 
     def __init__(self, app: FastAPI, require_started: Callable[[], None]) -> None:
         self._app = app
@@ -131,7 +140,8 @@ class Handler:
         try:
             exchange.caller = service.keys.check(exchange.headers)
             client = scope.get("client")
-            service.rate.take(exchange.caller or (client[0] if client else ""))
+            if self.is_limited:
+                service.rate.take(exchange.caller or (client[0] if client else ""))
             settings = service.settings
             max_bytes, timeout = settings.max_body_bytes, settings.body_timeout_seconds
             check_length(exchange.headers, max_bytes)
@@ -157,21 +167,25 @@ class Handler:
                 status = error.status
                 await self._refuse(error, exchange, receive, send)
         finally:
-            client = scope.get("client")
-            log_request(
-                request_id=exchange.request_id,
-                method=scope["method"],
-                path=scope["path"],
-                status=status,
-                client=client[0] if client else None,
-                key=exchange.caller,
-                model=exchange.model,
-                upstream=exchange.upstream,
-                upstream_status=exchange.upstream_status,
-                ms=round((time.perf_counter() - exchange.began) * 1000, 1),
-                error=error.code or error.type if error else None,
-                **exchange.report,
-            )
+            if error is not None or self.is_logged:
+                self._log(exchange, scope, status, error)
+
+    def _log(self, exchange: Exchange, scope: Scope, status: int, error: ApiError | None) -> None:
+        client = scope.get("client")
+        log_request(
+            request_id=exchange.request_id,
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            client=client[0] if client else None,
+            key=exchange.caller,
+            model=exchange.model,
+            upstream=exchange.upstream,
+            upstream_status=exchange.upstream_status,
+            ms=round((time.perf_counter() - exchange.began) * 1000, 1),
+            error=error.code or error.type if error else None,
+            **exchange.report,
+        )
 
     async def _refuse(
         self, error: ApiError, exchange: Exchange, receive: Receive, send: Send
@@ -363,6 +377,44 @@ class Check(Handler):
             await connection.send(clean([_JSON, *_headers_of(exchange)]), body)
             return 200
         return _CLIENT_LEFT
+
+
+class GuardrailApi(Handler):
+    """Answers LiteLLM's generic guardrail API. It needs no engine.
+
+    A stream takes hundreds of calls: they are not limited by the minute, and not logged one by one.
+    """
+
+    is_limited = False
+    is_logged = False
+
+    def __init__(
+        self, app: FastAPI, require_started: Callable[[], None], telemetry: Telemetry
+    ) -> None:
+        super().__init__(app, require_started)
+        self.guardrail = Guardrail(telemetry, time.monotonic)
+        self._sweeps = False
+
+    async def handle(
+        self, service: Service, exchange: Exchange, connection: Connection, scope: Scope, send: Send
+    ) -> int:
+        request = read_call(exchange.raw)
+        exchange.model = request.model
+        body = _encode(self.guardrail.answer(request, service.settings.policy))
+        self._sweep_later()
+        await connection.send(clean([_JSON, *_headers_of(exchange)]), body)
+        return 200
+
+    def _sweep_later(self) -> None:
+        """Count answers when they are over, even if no other call comes."""
+        if not self._sweeps and self.guardrail.num_answers:
+            self._sweeps = True
+            asyncio.get_running_loop().call_later(IDLE_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeps = False
+        self.guardrail.expire()
+        self._sweep_later()
 
 
 def _exchange_of(scope: Scope) -> Exchange:

@@ -7,6 +7,7 @@ import msgspec
 from dedup.version import version
 from dedup_server.checking import CheckRequest
 from dedup_server.endpoints import ENDPOINTS, Endpoint
+from dedup_server.guardrail import PATH, GuardrailRequest
 from dedup_server.requests.base import GenerationRequest
 
 _ERROR = {"$ref": "#/components/schemas/Error"}
@@ -28,7 +29,12 @@ def document(*, is_local: bool) -> dict[str, Any]:
         kind = endpoint.sampled if is_local else endpoint.forwarded
         described["/v1" + endpoint.path] = {"post": _generation(endpoint, kind)}
     described["/check"] = {
-        "post": _posted("Where a text repeats itself, and how much", "check", _check_shape())
+        "post": _posted(
+            "Where a text repeats itself, and how much", "check", _shape_of(CheckRequest)
+        )
+    }
+    described[PATH] = {
+        "post": _posted("LiteLLM's generic guardrail API", "guardrail", _shape_of(GuardrailRequest))
     }
     described["/v1/models"] = {
         "get": _get("The models that can be asked for", "application/json", refusals=("401", "503"))
@@ -58,9 +64,8 @@ def _generation(endpoint: Endpoint, kind: type[GenerationRequest]) -> dict[str, 
     return _posted(endpoint.summary, endpoint.name, _inlined(shape), {"text/event-stream": {}})
 
 
-def _check_shape() -> dict[str, Any]:
-    shape: dict[str, Any] = msgspec.json.schema_components([CheckRequest])[1]["CheckRequest"]
-    return shape
+def _shape_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return _inlined(msgspec.json.schema(kind))
 
 
 def _posted(
