@@ -26,6 +26,7 @@ _MIN_EVIDENCE: Final = 2  # repeats that no one can have said
 _MIN_SHARE: Final = 0.25  # of the repeats
 _MIN_CLOCKED: Final = 5  # repeats that follow each other by the clock
 _CLOCK_SECONDS: Final = 0.05  # recognisers count time in steps of 0.02 s
+_MIN_CLOCK_SECONDS: Final = 0.9  # shorter ones are words, whose lengths differ by less than that
 _MAX_RATE: Final = 30.0  # letters a second; fast readers reach 25
 _IDLE_RATE: Final = 3.0  # letters a second, if it goes on for
 _IDLE_SECONDS: Final = 10.0
@@ -177,10 +178,12 @@ class _Run:
             self._num_slow += _is_too_slow(one.text, one.seconds)
         if piece.seconds is None or before.seconds is None or last_end is None:
             return
-        is_clocked = abs(piece.seconds - before.seconds) <= _CLOCK_SECONDS
-        pause = (piece.start or 0.0) - last_end
-        # People pause.
-        self._num_clocked = self._num_clocked + 1 if is_clocked and pause <= _CLOCK_SECONDS else 0
+        is_clocked = (
+            piece.seconds >= _MIN_CLOCK_SECONDS
+            and abs(piece.seconds - before.seconds) <= _CLOCK_SECONDS
+            and (piece.start or 0.0) - last_end <= _CLOCK_SECONDS  # people pause
+        )
+        self._num_clocked = self._num_clocked + 1 if is_clocked else 0
 
     def _judge(self) -> Reason | None:
         """Return why the repeats are no speech; None if they may be."""
@@ -208,6 +211,10 @@ def _shortened(piece: _Piece, dropped: list[Dropped], max_copies: int | None) ->
             reason = "too slow"
         elif max_copies is None or copies <= max_copies / 2:
             return piece
+    start, end = removed[-1]
+    if not any(one.isalnum() for one in piece.text[end:]):
+        removed[-1] = (start, len(piece.text))  # what is left of the last copy
+        text = text[: len(text) - len(piece.text) + end]
     for start, end in removed:
         part = piece.text[start:end]
         dropped.append(Dropped(piece.number, part, piece.start, piece.end, reason))
@@ -231,7 +238,10 @@ def _piece(index: int, segment: Any) -> _Piece:
     Raises:
         TypeError: It has no text.
     """
-    read = segment.get if isinstance(segment, dict) else lambda name: getattr(segment, name, None)
+
+    def read(name: str) -> Any:
+        return segment.get(name) if isinstance(segment, dict) else getattr(segment, name, None)
+
     text = read("text")
     if not isinstance(text, str):
         raise TypeError(

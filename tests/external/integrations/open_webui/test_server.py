@@ -6,9 +6,9 @@ Open WebUI's 108 packages are not installed by `make test-integrations`: where t
 
 import json
 import os
-import shutil
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -51,7 +51,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         "OPENAI_API_BASE_URLS": f"{url}/v1",
         "OPENAI_API_KEYS": "none",
     }
-    command = [str(shutil.which("open-webui")), "serve", "--host", "127.0.0.1", "--port", str(port)]
+    program = str(Path(sys.executable).with_name("open-webui"))
+    command = [program, "serve", "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen(
         command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
