@@ -80,6 +80,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         process.terminate()
         process.wait(60)
         server.shutdown()
+        server.server_close()
 
 
 def ask(client: Any, model: str, *, stream: bool) -> Json:
