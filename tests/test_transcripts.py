@@ -80,6 +80,12 @@ def test_what_was_said_stays(transcript: Transcript) -> None:
     assert dropped == []
 
 
+@pytest.mark.parametrize("transcript", [*HALLUCINATED, *HALLUCINATED_HELD_BACK], ids=name)
+def test_cleaning_again_changes_nothing(transcript: Transcript) -> None:
+    kept = list(clean_segments(transcript.segments))
+    assert list(clean_segments(kept)) == kept
+
+
 def test_the_report_says_why() -> None:
     dropped: list[Dropped] = []
     lines = [*said(0.0, *TALK), *clocked(30.0, 4, 30.0, SEED)]

@@ -303,7 +303,7 @@ async def test_a_fault_costs_no_text(server: Server, monkeypatch: pytest.MonkeyP
     def fail(*args: object) -> None:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("dedup.answer.answer.Answer.feed", fail)
+    monkeypatch.setattr("dedup.answer.events.Answer", fail)
     chat = server.chat()
     text = REPEAT + OTHER + REPEAT + END
     assert text_of(await collect(chat, "repeats")) == text
