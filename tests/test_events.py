@@ -65,6 +65,27 @@ def test_an_answer_behind_reasoning_that_loops_passes() -> None:
     assert out[-1]["choices"][0]["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize("size", [1, 4, 7, 40, 10_000])
+def test_thoughts_in_tags_are_a_text_of_their_own(size: int) -> None:
+    thoughts = f"<think>\n{REPEAT}{OTHER}{REPEAT}So:\n</think>\n\n"
+    one = EventFilter(Editing("balanced"))
+    fed = [chunk(text) for text in pieces(thoughts + REPEAT + OTHER, size)]
+    out = [one.feed(event) for event in [*fed, chunk(reason="stop")]]
+    if size > 7:  # the opening tag is in one piece
+        assert read(out) == thoughts.replace(f"{REPEAT}So", "So") + REPEAT + OTHER
+    assert read(out).endswith(f"</think>\n\n{REPEAT}{OTHER}")
+
+
+@pytest.mark.parametrize("size", [1, 4, 7, 40])
+def test_an_answer_behind_thoughts_in_tags_that_loop_passes(size: int) -> None:
+    one = EventFilter(Editing("balanced"))
+    fed = [chunk(text) for text in pieces(f"<think>{LOOP * 40}</think>{REPEAT}", size)]
+    out = read([one.feed(event) for event in [*fed, chunk(reason="stop")]])
+    assert out.startswith("<think>")
+    assert out.endswith(f"</think>{REPEAT}")
+    assert len(out) < 3 * len(LOOP) + len(REPEAT) + 20
+
+
 def test_a_loop_is_hidden_and_usage_passes() -> None:
     one = EventFilter(Editing("balanced"))
     fed = [chunk(text) for text in pieces(REPEAT + LOOP * 40)]

@@ -5,6 +5,7 @@ Chunks of chat, events of the Responses API, and whole answers of both.
 
 import copy
 import logging
+import re
 from collections.abc import Container, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +36,9 @@ _TEXTS: Final[dict[str, tuple[ChannelName, str, str]]] = {
     "custom_tool_call_input": ("tool_arguments", "input", "input"),
 }
 _ITEMS: Final = {"content": "message", "reasoning": "reasoning"}  # of an output, by channel
+_OPENING: Final = re.compile(r"\s*<(think|thinking|reason|reasoning|thought)>")
+_MAX_TAG_CHARS: Final = 12
+_IN_TAGS: Final = ":thoughts"  # behind the name of a field, in that of a part
 _ENDINGS: Final = ("completed", "incomplete", "failed", "cancelled")
 
 
@@ -65,6 +69,7 @@ class EventFilter:
         self._answers: dict[int, Answer] = {}  # by choice
         self._given: dict[tuple[int, str], list[str]] = {}  # by choice and part
         self._ended: set[int] = set()
+        self._thoughts: dict[int, _Thoughts] = {}  # by choice
         self._past: list[Channel] = []  # of answers that are over
         self.has_failed = False
 
@@ -91,9 +96,14 @@ class EventFilter:
             places, finishes = _read(edited, self._given)
             if not places and not finishes:
                 return event
-            for index in dict.fromkeys([*(place.delta.choice for place in places), *finishes]):
-                own = [place for place in places if place.delta.choice == index]
-                self._filter(index, own, finishes.get(index), edited)
+            if "choices" in event:
+                places = self._with_thoughts(places)
+                for place in places:
+                    place.holder[place.slot] = ""
+            for place in places:  # one by one: what one text held stands before the next
+                self._filter(place, edited)
+            for index, reason in finishes.items():
+                self._end(index, reason, edited)
         except Exception:
             _log.exception("the filter failed; the events pass unfiltered")
             self.has_failed = True
@@ -151,43 +161,78 @@ class EventFilter:
         """Return the `repetition` object of the message."""
         return report.summary(self.editing.policy, self.channels)
 
-    def _filter(self, index: int, places: list[_Place], reason: str | None, event: Json) -> None:
-        """Filter the texts of one choice, and write what the reader gets in their places."""
-        answer = self._answer(index, places)
-        finish = [Finish(index, reason)] if reason else None
-        decision = answer.feed(Frame([place.delta for place in places], finish))
-        given = list(decision.before)
-        for delta, holder, slot in places:
-            text = "" if decision.dropped else delta.given
-            given.append(Delta(index, delta.channel, delta.part, text))
-            holder[slot] = ""
+    def _with_thoughts(self, places: list[_Place]) -> list[_Place]:
+        """Return the texts of a chunk, with thoughts that stand in tags split from content."""
+        split: list[_Place] = []
+        for place in places:
+            delta, holder, slot = place
+            if slot != "content":
+                split.append(place)
+                continue
+            if delta.choice in self._ended:
+                self._thoughts.pop(delta.choice, None)
+            thoughts = self._thoughts.setdefault(delta.choice, _Thoughts())
+            thought, content = thoughts.split(delta.text)
+            if thought:
+                part = f"content{_IN_TAGS}"
+                ends = thoughts.is_over
+                one = Delta(delta.choice, "reasoning", part, thought, ends=ends)
+                split.append(_Place(one, holder, slot))
+            if content:
+                split.append(
+                    _Place(Delta(delta.choice, delta.channel, slot, content), holder, slot)
+                )
+        return split
+
+    def _filter(self, place: _Place, event: Json) -> None:
+        """Filter one text, and write what the reader gets in its place."""
+        delta, holder, slot = place
+        answer = self._answer(delta)
+        decision = answer.feed(Frame([delta]))
+        text = "" if decision.dropped else delta.given
+        given = [*decision.before, Delta(delta.choice, delta.channel, delta.part, text)]
         given += [one for one in decision.after if isinstance(one, Delta)]
+        self._give(given, event)
+        if "choices" in event:
+            is_cut = decision.dropped or any(channel.is_cut for channel in answer.channels)
+            if is_cut and delta.ends:  # thoughts: the host has to see where they end
+                _put(
+                    event,
+                    Delta(delta.choice, "content", "content", self._thoughts[delta.choice].tag),
+                )
+        elif delta.ends:
+            holder[slot] = self.given(delta)
+        else:
+            holder[slot] = "".join([one.text for one in given if one.part == delta.part])
+
+    def _end(self, index: int, reason: str, event: Json) -> None:
+        """End the answer of a choice; what it held comes with the event."""
+        self._ended.add(index)
+        answer = self._answers.get(index)
+        if answer is None:
+            return
+        self._give(answer.feed(Frame([], [Finish(index, reason)])).before, event)
+        choice = answer.choices[index]
+        if "choices" in event and choice.is_cut and choice.is_unusable(reason):
+            _choice(event, index)["finish_reason"] = "length"
+
+    def _give(self, given: list[Delta], event: Json) -> None:
         for delta in given:
-            self._given.setdefault((index, delta.part), []).append(delta.text)
+            self._given.setdefault((delta.choice, delta.part), []).append(delta.text)
             if delta.text:
                 _put(event, delta)
-        for delta, holder, slot in places:
-            if delta.ends:
-                holder[slot] = self.given(delta)
-            elif "choices" not in event:
-                holder[slot] = "".join([one.text for one in given if one.part == delta.part])
-        if reason:
-            self._ended.add(index)
-            choice = answer.choices.get(index)
-            if choice is not None and choice.is_cut and choice.is_unusable(reason):
-                _choice(event, index)["finish_reason"] = "length"
 
-    def _answer(self, index: int, places: list[_Place]) -> Answer:
+    def _answer(self, delta: Delta) -> Answer:
         """Return the answer that a choice goes on with.
 
         Behind the end of one, and for another text than the one that was cut, it is a new one.
         """
+        index = delta.choice
         answer = self._answers.get(index)
-        parts = {place.delta.part for place in places if place.delta.text}
-        if answer is not None and parts:
+        if answer is not None and delta.text:
             choice = answer.choices.get(index)
             cut = {part for part, one in choice.parts.items() if one.is_cut} if choice else set()
-            if index in self._ended or (cut and parts.isdisjoint(cut)):
+            if index in self._ended or (cut and delta.part not in cut):
                 self._past += answer.channels
                 if index in self._ended:
                     self._ended.discard(index)
@@ -196,6 +241,40 @@ class EventFilter:
         if answer is None:
             answer = self._answers[index] = Answer(self.editing)
         return answer
+
+
+class _Thoughts:
+    """Finds the thoughts that models put in tags at the beginning of their content.
+
+    Attributes:
+        tag: The tag that ends them; empty before they have begun.
+        is_over: Content follows, or there were no thoughts.
+    """
+
+    def __init__(self) -> None:
+        self.tag = ""
+        self.is_over = False
+        self._read = ""  # what may be part of a tag
+
+    def split(self, text: str) -> tuple[str, str]:
+        """Return the thoughts in a piece of content, and the content behind them."""
+        if self.is_over:
+            return "", text
+        read, self._read = self._read, self._read + text
+        if not self.tag:
+            found = _OPENING.match(self._read)
+            if found is None:
+                beginning = self._read.lstrip()
+                self.is_over = beginning[:1] not in ("", "<") or len(beginning) > _MAX_TAG_CHARS
+                return "", text
+            self.tag = f"</{found[1]}>"
+        at = self._read.find(self.tag)
+        if at < 0:
+            self._read = self._read[-len(self.tag) :]
+            return text, ""
+        self.is_over = True
+        end = at + len(self.tag) - len(read)
+        return text[:end], text[end:]
 
 
 def texts_of(messages: list[Json], role: str) -> list[str]:
@@ -303,7 +382,7 @@ def _put(event: Json, delta: Delta, *, ahead: bool = False) -> None:
     body = choice.get("message") or choice.get("delta")
     if not isinstance(body, dict):
         body = choice["delta"] = {}
-    holder, slot = body, delta.part
+    holder, slot = body, delta.part.removesuffix(_IN_TAGS)
     if delta.channel == "tool_arguments":
         number = int(delta.part.rpartition(".")[2])
         calls = body["tool_calls"] = body.get("tool_calls") or []

@@ -195,6 +195,14 @@ async def test_an_answer_behind_reasoning_that_loops(server: Server) -> None:
     assert text_of(events) == TEXT
 
 
+@pytest.mark.shows("reasoning")
+async def test_an_answer_behind_thoughts_in_tags_that_loop(server: Server) -> None:
+    text = text_of(await collect(server.chat(), "thinks"))
+    assert text.startswith(f"<think>{LOOP.rstrip()}")
+    assert text.endswith(f"</think>{TEXT}")
+    assert len(text) < 3 * len(LOOP) + len(TEXT)
+
+
 @pytest.mark.shows("tool arguments")
 async def test_tool_arguments_that_loop(server: Server) -> None:
     events = await collect(server.chat(), "calls")

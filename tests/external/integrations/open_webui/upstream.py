@@ -35,6 +35,8 @@ def script(model: str) -> Iterator[Json | str]:
     yield {"role": "assistant", "content": ""}
     if model == "reasons":
         yield from _text(LOOP * 40, "reasoning_content")
+    if model == "thinks":
+        yield from _text(f"<think>{LOOP * 40}</think>")
     if model == "calls":
         yield from _call(json.dumps({"text": LOOP * 40}))
         yield "tool_calls"
@@ -47,7 +49,7 @@ def script(model: str) -> Iterator[Json | str]:
         yield "stop"
 
 
-MODELS = ("repeats", "loops", "reasons", "calls", "breaks", "plain")
+MODELS = ("repeats", "loops", "reasons", "thinks", "calls", "breaks", "plain")
 
 
 def chunks(model: str) -> Iterator[Json]:
