@@ -132,6 +132,7 @@ test-agents: $(AGENTS)/.installed  ## unmodified agents with a model that loops,
 $(INTEGRATIONS)/%/.installed: $(INTEGRATIONS_TESTS)/%/requirements.txt
 	@echo "==> building $(INTEGRATIONS)/$*; it downloads: $$(sed -n '/^#/d;/^$$/q;p' $< | tr '\n' ' ')"
 	@$(PYTHON) -m venv $(INTEGRATIONS)/$* && echo '*' > $(INTEGRATIONS)/.gitignore
+	@[ ! -f $(<D)/no-deps.txt ] || $(INTEGRATIONS)/$*/bin/python -m pip install --progress-bar on --no-deps -r $(<D)/no-deps.txt
 	CC=false $(INTEGRATIONS)/$*/bin/python -m pip install --progress-bar on -r $< pytest==9.2.0 pytest-asyncio==1.5.0 -e .
 	@touch $@
 
