@@ -6,7 +6,7 @@ import pytest
 
 from dedup.answer.answer import Answer
 from dedup.answer.channel import Editing
-from dedup.answer.events import EventFilter, texts_of
+from dedup.answer.events import EventFilter
 
 Json = dict[str, Any]
 LOOP = "The cat sat on the mat and looked at the dog. "
@@ -269,9 +269,3 @@ def test_a_message_that_was_not_streamed_is_filtered() -> None:
         assert one.summary()["removed_sentences"] == 1
     assert items[2]["content"][0]["text"] == REPEAT + OTHER + "All."
     assert len(items[0]["content"][0]["text"]) < 3 * len(LOOP)
-
-
-def test_texts_of_a_role() -> None:
-    parts = [{"type": "text", "text": "a"}, {"type": "image_url"}, {"type": "text", "text": "b"}]
-    messages = [{"role": "user", "content": parts}, {"role": "user", "content": "c"}, {"role": "x"}]
-    assert texts_of(messages, "user") == ["a\n\nb", "c"]
