@@ -1,6 +1,7 @@
 """Adapter for CTranslate2's `generate_batch(callback=...)`: it stops a generation at a loop.
 
 CTranslate2 calls nothing before it samples, so that the sampling methods have no place there.
+`dedup.filter_stream` filters the text of `generate_tokens` and stops it at a loop.
 """
 
 from typing import Any
@@ -25,18 +26,24 @@ class LoopStop:
         """
         self._tokenizer = tokenizer
         self._config = config
-        self._outputs: dict[tuple[int, int], TokenLoopDetector] = {}
+        self._outputs: dict[int, TokenLoopDetector] = {}  # by number in the batch
+        self._ended: set[int] = set()
 
     @property
-    def events(self) -> list[LoopEvent | None]:
-        """Loop of each item of the last call, or None. Offsets count characters of the output."""
-        return [self._outputs[key].event for key in sorted(self._outputs)]
+    def events(self) -> dict[int, LoopEvent]:
+        """Loops of the last call, by the item's number. Offsets count characters of the output."""
+        outputs = sorted(self._outputs.items())
+        return {number: output.event for number, output in outputs if output.event}
 
     def __call__(self, result: Any) -> bool:
         """Return whether the output loops, after a step of type `GenerationStepResult`."""
-        key = (result.batch_id, result.hypothesis_id)
-        if result.step == 0:
-            if key in self._outputs:  # the next call
-                self._outputs.clear()
-            self._outputs[key] = TokenLoopDetector(self._tokenizer, self._config)
-        return self._outputs[key].feed(result.token_id) is not None
+        number = result.batch_id
+        if number in self._ended:  # the next call: each item of the last one has ended
+            self._outputs.clear()
+            self._ended.clear()
+        if number not in self._outputs:
+            self._outputs[number] = TokenLoopDetector(self._tokenizer, self._config)
+        loops = self._outputs[number].feed(result.token_id) is not None
+        if loops or result.is_last:
+            self._ended.add(number)
+        return loops

@@ -35,7 +35,7 @@ from dedup.logits.device import DeviceMethods
 from dedup.logits.methods import methods_on
 from dedup.logits.request import Request
 from dedup.logits.rows import Row
-from dedup.logits.tokens import TokenSets, token_sets
+from dedup.logits.tokens import TokenSets, shared_token_sets
 
 logger = logging.getLogger("vllm.dedup")  # below vLLM's own logger, so that its settings apply
 
@@ -158,25 +158,12 @@ def _relative_temperature(wanted: float, params: Any) -> float:
 
 
 def _sets(config: DecodingConfig, model_config: Any) -> TokenSets:
-    """Return the token sets of `config`: the same object for all that need the same sets."""
-    # Other options must not cause another entry in the cache.
-    relevant = DecodingConfig(
-        dry_multiplier=float(config.uses_dry),
-        dry_sequence_breakers=config.dry_sequence_breakers,
-        exempt=config.exempt,
-        exempt_token_ids=config.exempt_token_ids,
-    )
-    tokenizer = None
-    if relevant.needs_tokenizer:
-        from vllm.tokenizers import cached_tokenizer_from_config
+    """Return the token sets of `config`, with the tokenizer of the model if they need one."""
+    if not config.needs_tokenizer:
+        return shared_token_sets(config)
+    from vllm.tokenizers import cached_tokenizer_from_config
 
-        tokenizer = cached_tokenizer_from_config(model_config)
-    return _cached_sets(relevant, tokenizer)
-
-
-@lru_cache(maxsize=64)
-def _cached_sets(config: DecodingConfig, tokenizer: Any) -> TokenSets:
-    return token_sets(config, tokenizer)
+    return shared_token_sets(config, cached_tokenizer_from_config(model_config))
 
 
 def _require_supported(config: DecodingConfig, vllm_config: Any) -> None:
