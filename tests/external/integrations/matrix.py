@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / ".venv-integrations"
 PAGE = ROOT / "docs" / "integrations" / "index.md"
 CAPABILITIES = (
+    "sampling",
     "streamed",
     "whole",
     "reasoning",
