@@ -23,8 +23,8 @@ from tests.external.integrations.loops import ends_in_cycle, prompts
 
 MODEL = str(ROOT / ".weights" / "smollm2.gguf")
 CONFIG = DecodingConfig(no_repeat_ngram_size=4, dry_multiplier=0.8)
-MAX_TOKENS = 200
-NUM_PROMPTS = 8
+MAX_TOKENS = 160
+NUM_PROMPTS = 4
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,7 @@ def llama() -> Llama:
 
 def answer(llama: Llama, prompt: str, **options: Any) -> dict[str, Any]:
     """Return the one choice of a greedy completion."""
+    llama.reset()  # a reused prefix changes the last bits of the scores
     done = llama.create_completion(prompt, max_tokens=MAX_TOKENS, temperature=0, **options)
     return done["choices"][0] | done["usage"]
 
@@ -87,7 +88,7 @@ def test_model_loops_without_and_not_with(llama: Llama, plain: dict[str, dict[st
     without = sum(ends_in_cycle(choice["text"]) for choice in plain.values())
     left = sum(map(ends_in_cycle, texts))
     print(f"loops in {NUM_PROMPTS} answers: {without} without, {left} with")
-    assert without >= 2
+    assert without >= 1
     assert left == 0
 
 
@@ -101,15 +102,17 @@ def test_criterion_stops_at_the_loop(llama: Llama, plain: dict[str, dict[str, An
     for prompt, before in plain.items():
         after = answer(llama, prompt, repeat_penalty=1.0, stopping_criteria=criteria)
         assert before["text"].startswith(after["text"])
-        assert not ends_in_cycle(after["text"])
         if criterion.event:
+            assert len(after["text"]) <= criterion.event.detected_at
             assert after["finish_reason"] == "stop"
             assert after["completion_tokens"] < before["completion_tokens"]
         else:
             assert after["text"] == before["text"]
+            assert not ends_in_cycle(after["text"])
         num_tokens["without"] += before["completion_tokens"]
         num_tokens["with"] += after["completion_tokens"]
     print(f"tokens: {num_tokens}")
+    assert num_tokens["with"] < num_tokens["without"]
 
 
 @pytest.mark.shows("streamed", "loop cut", "source closed", "repeats removed")
