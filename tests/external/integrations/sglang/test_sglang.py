@@ -204,11 +204,11 @@ def test_model_loops_without_and_not_with(
     for name, used in (("without", None), ("with", processor)):
         texts = [
             answer(model, tokenizer, prompt, used, body["custom_params"], apply_processor)
-            for prompt in prompts(6)
+            for prompt in prompts(4)
         ]
         loops[name] = sum(map(ends_in_cycle, texts))
-    print(f"loops in 6 answers: {loops}")
-    assert loops["without"] >= 2
+    print(f"loops in 4 answers: {loops}")
+    assert loops["without"] >= 1
     assert loops["with"] == 0
 
 
