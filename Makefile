@@ -17,6 +17,7 @@ AGENTS_TESTS := tests/external/agents
 INTEGRATIONS := .venv-integrations
 INTEGRATIONS_TESTS := tests/external/integrations
 INTEGRATED := $(sort $(patsubst $(INTEGRATIONS_TESTS)/%/requirements.txt,%,$(wildcard $(INTEGRATIONS_TESTS)/*/requirements.txt)))
+SLOW_INTEGRATIONS := llama_cpp
 PAGE := .venv-page
 PAGE_TESTS := tests/external/page
 LIVE := .venv-live
@@ -129,17 +130,24 @@ $(AGENTS)/.installed: $(AGENTS_TESTS)/requirements.txt
 test-agents: $(AGENTS)/.installed  ## unmodified agents with a model that loops, without the proxy and through it
 	$(AGENTS)/bin/python -m pytest $(AGENTS_TESTS)
 
+# A requirement marked `# no-deps` is installed alone, one marked `# compiles` with the compiler that all others go without.
 $(INTEGRATIONS)/%/.installed: $(INTEGRATIONS_TESTS)/%/requirements.txt
-	@echo "==> building $(INTEGRATIONS)/$*; it downloads: $$(sed -n '/^#/d;/^$$/q;p' $< | tr '\n' ' ')"
+	@echo "==> building $(INTEGRATIONS)/$*; it downloads: $$(sed -n '/^#/d;/^$$/q;s/ *#.*//;p' $< | tr '\n' ' ')"
 	@$(PYTHON) -m venv $(INTEGRATIONS)/$* && echo '*' > $(INTEGRATIONS)/.gitignore
-	@[ ! -f $(<D)/no-deps.txt ] || $(INTEGRATIONS)/$*/bin/python -m pip install --progress-bar on --no-deps -r $(<D)/no-deps.txt
-	CC=false $(INTEGRATIONS)/$*/bin/python -m pip install --progress-bar on -r $< pytest==9.2.0 pytest-asyncio==1.5.0 -e .
+	@! grep -q '# compiles' $< || { echo "==> compiling it: 10 to 20 minutes on two cores, once"; \
+		grep '# compiles' $< | CMAKE_ARGS=-DLLAVA_BUILD=OFF $(INTEGRATIONS)/$*/bin/python -m pip install --progress-bar on -r /dev/stdin; }
+	@! grep -q '# no-deps' $< || \
+		grep '# no-deps' $< | $(INTEGRATIONS)/$*/bin/python -m pip install --progress-bar on --no-deps -r /dev/stdin
+	grep -v '# no-deps' $< | CC=false $(INTEGRATIONS)/$*/bin/python -m pip install --progress-bar on -r /dev/stdin \
+		pytest==9.2.0 pytest-asyncio==1.5.0 -e .
 	@touch $@
 
 $(addprefix test-integration-,$(INTEGRATED)): test-integration-%: $(INTEGRATIONS)/%/.installed
 	$(INTEGRATIONS)/$*/bin/python -m pytest -W default $(INTEGRATIONS_TESTS)/$*
 
-test-integrations: $(addprefix test-integration-,$(INTEGRATED))  ## each integration with the real package, in a virtual environment of its own; one: make test-integration-langchain
+test-integration-llama_cpp: $(WEIGHTS)/smollm2.gguf
+
+test-integrations: $(addprefix test-integration-,$(filter-out $(SLOW_INTEGRATIONS),$(INTEGRATED)))  ## each integration with the real package, in a virtual environment of its own; one: make test-integration-langchain; llama_cpp, which compiles, only so
 	@$(PYTHON) -m tests.external.integrations.matrix
 
 $(PAGE)/.installed: $(PAGE_TESTS)/requirements.txt

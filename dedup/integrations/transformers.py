@@ -4,7 +4,6 @@ The sampling methods are in `dedup.logits.hf`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +13,8 @@ from transformers.generation.streamers import BaseStreamer
 from dedup.config import LoopConfig
 from dedup.logits.detokenizer import Detokenizer
 from dedup.text.filter import RepetitionFilter
-from dedup.text.loops.detector import LoopDetector, LoopEvent
+from dedup.text.loops.detector import LoopEvent
+from dedup.token_loops import TokenLoopDetector
 
 
 class LoopStoppingCriteria(StoppingCriteria):  # type: ignore[misc]
@@ -27,12 +27,12 @@ class LoopStoppingCriteria(StoppingCriteria):  # type: ignore[misc]
         self._tokenizer = tokenizer
         self._config = config
         self._num_prompt = -1
-        self._outputs: list[_Output] = []
+        self._outputs: list[TokenLoopDetector] = []
 
     @property
     def events(self) -> list[LoopEvent | None]:
         """Loop of each row, or None. Offsets count characters of the output."""
-        return [output.detector.event for output in self._outputs]
+        return [output.event for output in self._outputs]
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         """Return which rows loop, shape (batch,), for `input_ids` of shape (batch, length).
@@ -43,34 +43,18 @@ class LoopStoppingCriteria(StoppingCriteria):  # type: ignore[misc]
         if self._num_prompt < 0:
             # The first call comes after the first generated token.
             self._num_prompt = max(0, input_ids.shape[-1] - 1)
-            self._outputs = [self._new_output() for _ in range(input_ids.shape[0])]
+            self._outputs = [
+                TokenLoopDetector(self._tokenizer, self._config) for _ in range(input_ids.shape[0])
+            ]
         if len(self._outputs) != input_ids.shape[0]:
             raise ValueError(
                 f"a batch of {len(self._outputs)} became one of {input_ids.shape[0]}: "
                 "use a new LoopStoppingCriteria"
             )
-        for number, tokens in enumerate(input_ids[:, self._num_prompt :].tolist()):
-            output = self._outputs[number]
-            if output.tokens != tokens[: len(output.tokens)]:  # a beam that changed its row
-                output = self._outputs[number] = self._new_output()
-            output.extend(tokens[len(output.tokens) :])
+        outputs = input_ids[:, self._num_prompt :].tolist()
+        for detector, tokens in zip(self._outputs, outputs, strict=True):
+            detector.follow(tokens)
         return torch.tensor([event is not None for event in self.events], device=input_ids.device)
-
-    def _new_output(self) -> "_Output":
-        return _Output([], Detokenizer(self._tokenizer), LoopDetector(self._config))
-
-
-@dataclass(frozen=True, slots=True)
-class _Output:
-    tokens: list[int]
-    detokenizer: Detokenizer
-    detector: LoopDetector
-
-    def extend(self, tokens: list[int]) -> None:
-        for token in tokens:
-            self.tokens.append(token)
-            if text := self.detokenizer.feed(token):
-                self.detector.feed(text)
 
 
 class FilterStreamer(BaseStreamer):  # type: ignore[misc]

@@ -1,6 +1,7 @@
 """Token sets: options that a configuration states in text, converted to tokens."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -71,6 +72,27 @@ def token_sets(config: DecodingConfig, tokenizer: Any = None) -> TokenSets:
         exempt = np.zeros(max(ids) + 1, bool)
         exempt[list(ids)] = True
     return TokenSets(breakers, exempt)
+
+
+def shared_token_sets(config: DecodingConfig, tokenizer: Any = None) -> TokenSets:
+    """Return the token sets of `config`: the same object for all that need the same sets.
+
+    For engines, where many requests ask for the same. Arguments and errors are those of
+    `token_sets`; the tokenizer must be hashable.
+    """
+    # Other options must not cause another entry in the cache.
+    relevant = DecodingConfig(
+        dry_multiplier=float(config.uses_dry),
+        dry_sequence_breakers=config.dry_sequence_breakers,
+        exempt=config.exempt,
+        exempt_token_ids=config.exempt_token_ids,
+    )
+    return _cached_sets(relevant, tokenizer if relevant.needs_tokenizer else None)
+
+
+@lru_cache(maxsize=64)
+def _cached_sets(config: DecodingConfig, tokenizer: Any) -> TokenSets:
+    return token_sets(config, tokenizer)
 
 
 def breaker_tokens(tokenizer: Any, breakers: tuple[str, ...]) -> Breakers:

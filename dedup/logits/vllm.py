@@ -10,11 +10,11 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, NamedTuple
 
 try:
     from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
@@ -32,10 +32,10 @@ import torch
 
 from dedup.config import DecodingConfig, decoding_options
 from dedup.logits.device import DeviceMethods
-from dedup.logits.history import TokenHistory
-from dedup.logits.methods import Method, methods_on
+from dedup.logits.methods import methods_on
+from dedup.logits.request import Request
 from dedup.logits.rows import Row
-from dedup.logits.tokens import TokenSets, token_sets
+from dedup.logits.tokens import TokenSets, shared_token_sets
 
 logger = logging.getLogger("vllm.dedup")  # below vLLM's own logger, so that its settings apply
 
@@ -158,25 +158,12 @@ def _relative_temperature(wanted: float, params: Any) -> float:
 
 
 def _sets(config: DecodingConfig, model_config: Any) -> TokenSets:
-    """Return the token sets of `config`: the same object for all that need the same sets."""
-    # Other options must not cause another entry in the cache.
-    relevant = DecodingConfig(
-        dry_multiplier=float(config.uses_dry),
-        dry_sequence_breakers=config.dry_sequence_breakers,
-        exempt=config.exempt,
-        exempt_token_ids=config.exempt_token_ids,
-    )
-    tokenizer = None
-    if relevant.needs_tokenizer:
-        from vllm.tokenizers import cached_tokenizer_from_config
+    """Return the token sets of `config`, with the tokenizer of the model if they need one."""
+    if not config.needs_tokenizer:
+        return shared_token_sets(config)
+    from vllm.tokenizers import cached_tokenizer_from_config
 
-        tokenizer = cached_tokenizer_from_config(model_config)
-    return _cached_sets(relevant, tokenizer)
-
-
-@lru_cache(maxsize=64)
-def _cached_sets(config: DecodingConfig, tokenizer: Any) -> TokenSets:
-    return token_sets(config, tokenizer)
+    return shared_token_sets(config, cached_tokenizer_from_config(model_config))
 
 
 def _require_supported(config: DecodingConfig, vllm_config: Any) -> None:
@@ -253,34 +240,14 @@ def _request_output_tokens() -> None:
         setattr(batch, flag, True)
 
 
-@dataclass(slots=True)
-class _Request:
+class _Request(NamedTuple):
     """A request that asks for methods. `output` is vLLM's own list, which grows."""
 
-    methods: tuple[Method, ...]
-    config: DecodingConfig
-    sets: TokenSets
-    history: TokenHistory
+    request: Request
     output: Sequence[int]
 
     def apply(self, logits: Row) -> None:
-        self._update_history()
-        for method in self.methods:
-            method.apply(self.history, logits, self.config, self.sets)
-
-    def _update_history(self) -> None:
-        history, output = self.history, self.output
-        known = len(history) - history.num_prompt
-        if len(output) == known + 1 and (not known or output[-2] == history.tokens[-1]):
-            history.append(output[-1])  # one token more: O(1)
-            return
-        before = history.tokens[history.num_prompt :]
-        pairs = zip(before, output, strict=False)
-        shared = next(
-            (place for place, (old, new) in enumerate(pairs) if old != new), min(known, len(output))
-        )
-        history.rollback(known - shared)
-        history.extend(output[shared:])
+        self.request.apply(self.output, logits)
 
 
 class BatchProcessor(BatchInterface):  # type: ignore[misc]
@@ -306,9 +273,8 @@ class BatchProcessor(BatchInterface):  # type: ignore[misc]
         for index, params, prompt, output in batch_update.added:
             requests.pop(index, None)
             if config := decoding_config(params):
-                history = TokenHistory(prompt or (), config.no_repeat_ngram_size)
                 sets = _sets(config, self._model_config)
-                requests[index] = _Request(methods_on(config), config, sets, history, output)
+                requests[index] = _Request(Request(config, prompt or (), sets), output)
         for source, target, direction in batch_update.moved:
             moved, other = requests.pop(source, None), requests.pop(target, None)
             if moved:

@@ -38,11 +38,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if session.config.option.keyword or session.config.option.markexpr:
         return  # not all of them ran
     for name, shown in _shown.items():
-        folder = Path(__file__).parent / name
-        # The first paragraph names what is integrated; what its tests need comes behind. A package
-        # whose own requirements are too large stands in no-deps.txt.
-        alone = folder / "no-deps.txt"
-        requirements = alone if alone.exists() else folder / "requirements.txt"
+        requirements = Path(__file__).parent / name / "requirements.txt"
+        # The first paragraph names what is integrated; what its tests need comes behind.
         integrated = requirements.read_text("utf-8").split("\n\n")[0]
         versions = {
             package: version(package) for package in re.findall(r"^([\w.-]+)", integrated, re.M)
