@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 COMPILED := $(VENV)/.compiled
 PYTHONS ?= python3.11 python3.12 python3.13
-IN_BOTH_FORMS := tests/text $(addprefix tests/server/test_,sse.py http_client.py upstream.py completion.py responses.py messages.py healing.py)
+IN_BOTH_FORMS := tests/text $(addprefix tests/server/test_,sse.py http_client.py upstream.py completion.py responses.py messages.py healing.py guardrail.py)
 VLLM := .venv-vllm
 VLLM_PYTHON ?= $(VLLM)/bin/python
 

@@ -45,7 +45,14 @@ OTHER_PROGRAMS = {"vllm", "prometheus"}  # named, but not ours to check
 BUILT_BY_THE_SITE = {"{eval-rst}", "{toctree}", "{include}"}
 ADDRESSES = re.compile(r"127\.0\.0\.1:(?:8000|8001|8002|11434)")
 SNIPPETS = snippets()
-MAX_NOT_RUN = 2
+MAX_NOT_RUN = 4
+# Packages that the integrations' tests install.
+INTEGRATED = {
+    line.partition("==")[0]
+    for file in (ROOT / "tests" / "external" / "integrations").glob("*/requirements.txt")
+    for line in file.read_text("utf-8").splitlines()
+    if "==" in line
+}
 
 CURL = f"""#!{sys.executable}
 import argparse, sys, urllib.error, urllib.request
@@ -185,10 +192,14 @@ def check_command(command: str) -> None:
                 assert re.search(rf"^{re.escape(target)}:", MAKEFILE, re.M), f"make {target}"
     elif program == "pip":
         for wanted in arguments[1:]:
+            if wanted.partition("[")[0] in INTEGRATED:
+                continue
             named = re.fullmatch(r"dedup-llm(?:\[([\w,]+)\])?", wanted)
             assert named, wanted
             for extra in (named[1] or "").split(",") if named[1] else []:
                 assert extra in PROJECT["optional-dependencies"], wanted
+    elif program == "python" and arguments[0] == "-m":
+        assert arguments[1].partition(".")[0] in INTEGRATED, command
     elif program == "python":
         source = (ROOT / arguments[0]).read_text("utf-8")
         for flag in flags:

@@ -135,17 +135,21 @@ def test_held_text_comes_where_the_last_chunk_is_usage_alone() -> None:
     assert reader.texts[0, "content"] == OPENING + "The river rose"
 
 
-def test_a_fault_costs_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_costs_no_text() -> None:
     reader = Reader()
     chunks = pieces(OPENING + "The river rose again, and fell. ")
-    feed = reader.filter.answer.feed
+    answer = reader.filter.answer
 
-    def fail(frame: Any) -> Any:
-        if reader.num_chunks > 12:
-            raise RuntimeError("a fault")
-        return feed(frame)
+    class Failing:
+        def feed(self, frame: Any) -> Any:
+            if reader.num_chunks > 12:
+                raise RuntimeError("a fault")
+            return answer.feed(frame)
 
-    monkeypatch.setattr(reader.filter.answer, "feed", fail)
+        def __getattr__(self, name: str) -> Any:
+            return getattr(answer, name)
+
+    reader.filter.answer = Failing()  # type: ignore[assignment]
     reader.read(*chunks)
     assert reader.texts[0, "content"] == OPENING + "The river rose again, and fell. "
 

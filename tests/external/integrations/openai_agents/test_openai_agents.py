@@ -41,6 +41,7 @@ from openai.types.responses.response_usage import InputTokensDetails, OutputToke
 
 from dedup.answer.agent_loops.notices import ANSWER, NUDGE, STOP, STOP_ZH
 from dedup.integrations.openai_agents import AgentLoopGuardrail, RepetitionModel
+from tests.external.integrations.played_transcripts import Script, Turn, scripts
 from tests.external.integrations.scripted import (
     KEPT,
     LOOP,
@@ -51,7 +52,6 @@ from tests.external.integrations.scripted import (
     pieces,
     sse_upstream,
 )
-from tests.external.integrations.transcripts import Script, Turn, scripts
 
 ALL = scripts()
 LOOPS = [one for one in ALL if one.is_loop]

@@ -27,6 +27,7 @@ from pydantic_ai.usage import UsageLimits
 
 from dedup.answer.agent_loops.notices import ANSWER, NUDGE, STOP, STOP_ZH
 from dedup.integrations.pydantic_ai import RepetitionGuard, RepetitionModel
+from tests.external.integrations.played_transcripts import Script, Turn, scripts
 from tests.external.integrations.scripted import (
     KEPT,
     LOOP,
@@ -37,7 +38,6 @@ from tests.external.integrations.scripted import (
     pieces,
     sse_upstream,
 )
-from tests.external.integrations.transcripts import Script, Turn, scripts
 
 ALL = scripts()
 LOOPS = [one for one in ALL if one.is_loop]
