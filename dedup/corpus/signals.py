@@ -1,0 +1,128 @@
+"""Repetition signals of one document.
+
+    from dedup.corpus import signals
+
+    signals(text)["rps_doc_frac_chars_dupe_10grams"]
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from dedup.config import LoopConfig
+from dedup.corpus import gopher, redpajama
+from dedup.text.loops import LoopEvent, LoopScanner
+from dedup.text.metrics import compression_ratio
+from dedup.text.segmenter import segments_of
+from dedup.text.words import sentence_key
+
+Signal = float | int | str | None
+OWN_NAMES: Final = (
+    "chars",
+    "loop_kind",
+    "loop_onset",
+    "loop_period",
+    "loop_char_frac",
+    "drift_char_frac",
+    "dup_sentence_frac",
+    "dup_sentence_char_frac",
+    "repeated_line_frac",
+    "compression_ratio",
+)
+NAMES: Final = (*OWN_NAMES, *gopher.NAMES, *redpajama.NAMES)
+_BLOCK_CHARS: Final = 2048  # a long text is read in blocks, for time linear in its length
+
+
+def signals(text: str, words: Sequence[str] | None = None) -> dict[str, Signal]:
+    """Return all repetition signals of a text.
+
+    Args:
+        text: the text.
+        words: its words for Gopher's n-grams; by default letters and digits, signs of punctuation,
+            and single Chinese and Japanese characters.
+
+    Returns:
+        The signals of `OWN_NAMES`, `gopher.NAMES` and `redpajama.NAMES`. A name that ends in
+        `_frac` is a share.
+    """
+    return {
+        **own_signals(text),
+        **gopher.gopher_signals(text, words),
+        **redpajama.redpajama_signals(text),
+    }
+
+
+def own_signals(text: str) -> dict[str, Signal]:
+    """Return the signals that neither Gopher nor RedPajama has.
+
+    Returns:
+        `loop_kind`, `loop_onset` and `loop_period` of the first loop, None without one.
+        `loop_char_frac`, the share of characters in loops, and `drift_char_frac`, in near loops
+        only. `dup_sentence_frac` and `dup_sentence_char_frac`, the shares of sentences, and of
+        their characters, equal to an earlier one. `repeated_line_frac`, the share of lines equal to
+        an earlier one, spaces and case aside. `compression_ratio`, bytes over bytes compressed by
+        zlib.
+    """
+    first, looping, drifting = _loops(text)
+    sentences, sentence_chars = _repeated_sentences(text)
+    lines = [line for line in map(str.strip, text.casefold().split("\n")) if line]
+    return {
+        "chars": len(text),
+        "loop_kind": first.kind if first else None,
+        "loop_onset": first.onset if first else None,
+        "loop_period": first.period if first else None,
+        "loop_char_frac": looping / max(1, len(text)),
+        "drift_char_frac": drifting / max(1, len(text)),
+        "dup_sentence_frac": sentences,
+        "dup_sentence_char_frac": sentence_chars,
+        "repeated_line_frac": 1 - len(set(lines)) / len(lines) if lines else 0.0,
+        "compression_ratio": compression_ratio(text),
+    }
+
+
+def _loops(text: str) -> tuple[LoopEvent | None, int, int]:
+    """Return the first loop, the characters in loops, and those in near loops."""
+    scanner = LoopScanner(LoopConfig())
+    first: LoopEvent | None = None
+    inside: LoopEvent | None = None
+    end = looping = drifting = 0
+
+    def leave(until: int) -> None:
+        nonlocal end, looping, drifting
+        assert inside is not None
+        size = max(0, until - max(end, inside.onset))
+        looping += size
+        if inside.kind == "near":
+            drifting += size
+        end = max(end, until)
+
+    def scan() -> None:
+        nonlocal first, inside
+        while change := scanner.next_change():
+            if isinstance(change, LoopEvent):
+                first, inside = first or change, change
+            elif inside:
+                leave(change.at)
+                inside = None
+
+    for at in range(0, len(text), _BLOCK_CHARS):
+        scanner.feed(text[at : at + _BLOCK_CHARS])
+        scan()
+    scanner.flush()
+    scan()
+    if inside:
+        leave(len(text))
+    return first, looping, drifting
+
+
+def _repeated_sentences(text: str) -> tuple[float, float]:
+    """Return the shares of sentences, and of their characters, that equal an earlier one."""
+    keys = [
+        key
+        for segment in segments_of(text)
+        if (key := sentence_key(segment.text[segment.marker_chars :]))
+    ]
+    once = set(keys)
+    if len(once) == len(keys):
+        return 0.0, 0.0
+    chars = sum(map(len, keys))
+    return 1 - len(once) / len(keys), 1 - sum(map(len, once)) / chars
