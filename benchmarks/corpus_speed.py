@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import distributions
 from pathlib import Path
 
-from dedup.corpus import gopher, redpajama, signals
+from dedup.corpus import gopher, redpajama, repetition_signals
 from dedup.corpus.signals import own_signals
 from dedup.text.segmenter import load_punkt
 from dedup.version import build_form
@@ -127,7 +127,7 @@ def main() -> None:
         megabytes = sum(len(document.encode()) for document in documents) / 1e6
         contestants: dict[str, Callable[[str], object]] = {
             "datatrove's Gopher filter": gophers(language),
-            "all signals": signals,
+            "all signals": repetition_signals,
             "  ours": own_signals,
             "  Gopher's": gopher.gopher_signals,
             "  RedPajama's": redpajama.redpajama_signals,

@@ -4,6 +4,6 @@ The signals need numpy only. The steps and the commands need the extra `corpus`,
 datatrove with its readers.
 """
 
-from dedup.corpus.signals import signals
+from dedup.corpus.signals import repetition_signals
 
-__all__ = ["signals"]
+__all__ = ["repetition_signals"]

@@ -1,8 +1,8 @@
 """Repetition signals of one document.
 
-    from dedup.corpus import signals
+    from dedup.corpus import repetition_signals
 
-    signals(text)["rps_doc_frac_chars_dupe_10grams"]
+    repetition_signals(text)["rps_doc_frac_chars_dupe_10grams"]
 """
 
 from collections.abc import Sequence
@@ -32,26 +32,45 @@ NAMES: Final = (*OWN_NAMES, *gopher.NAMES, *redpajama.NAMES)
 _BLOCK_CHARS: Final = 2048  # a long text is read in blocks, for time linear in its length
 
 
-def signals(text: str, words: Sequence[str] | None = None) -> dict[str, Signal]:
+def repetition_signals(
+    text: str,
+    *,
+    words: Sequence[str] | None = None,
+    sentences: Sequence[str] | None = None,
+) -> dict[str, Signal]:
     """Return all repetition signals of a text.
 
     Args:
         text: the text.
         words: its words for Gopher's n-grams; by default letters and digits, signs of punctuation,
             and single Chinese and Japanese characters.
+        sentences: the keys of its sentences, if they are known: those of `sentences_of`.
 
     Returns:
         The signals of `OWN_NAMES`, `gopher.NAMES` and `redpajama.NAMES`. A name that ends in
         `_frac` is a share.
     """
     return {
-        **own_signals(text),
+        **own_signals(text, sentences),
         **gopher.gopher_signals(text, words),
         **redpajama.redpajama_signals(text),
     }
 
 
-def own_signals(text: str) -> dict[str, Signal]:
+def sentences_of(text: str) -> list[tuple[str, str]]:
+    """Return the keys of the sentences of a text, and the sentences as they are written.
+
+    Sentences with equal keys count as the same. Those without a letter or digit are left out.
+    """
+    found = []
+    for segment in segments_of(text):
+        content = segment.text[segment.marker_chars :]
+        if key := sentence_key(content):
+            found.append((key, content))
+    return found
+
+
+def own_signals(text: str, sentences: Sequence[str] | None = None) -> dict[str, Signal]:
     """Return the signals that neither Gopher nor RedPajama has.
 
     Returns:
@@ -63,7 +82,9 @@ def own_signals(text: str) -> dict[str, Signal]:
         zlib.
     """
     first, looping, drifting = _loops(text)
-    sentences, sentence_chars = _repeated_sentences(text)
+    if sentences is None:
+        sentences = [key for key, _ in sentences_of(text)]
+    repeated, repeated_chars = _repeated(sentences)
     lines = [line for line in map(str.strip, text.casefold().split("\n")) if line]
     return {
         "chars": len(text),
@@ -72,8 +93,8 @@ def own_signals(text: str) -> dict[str, Signal]:
         "loop_period": first.period if first else None,
         "loop_char_frac": looping / max(1, len(text)),
         "drift_char_frac": drifting / max(1, len(text)),
-        "dup_sentence_frac": sentences,
-        "dup_sentence_char_frac": sentence_chars,
+        "dup_sentence_frac": repeated,
+        "dup_sentence_char_frac": repeated_chars,
         "repeated_line_frac": 1 - len(set(lines)) / len(lines) if lines else 0.0,
         "compression_ratio": compression_ratio(text),
     }
@@ -114,15 +135,10 @@ def _loops(text: str) -> tuple[LoopEvent | None, int, int]:
     return first, looping, drifting
 
 
-def _repeated_sentences(text: str) -> tuple[float, float]:
+def _repeated(sentences: Sequence[str]) -> tuple[float, float]:
     """Return the shares of sentences, and of their characters, that equal an earlier one."""
-    keys = [
-        key
-        for segment in segments_of(text)
-        if (key := sentence_key(segment.text[segment.marker_chars :]))
-    ]
-    once = set(keys)
-    if len(once) == len(keys):
+    once = set(sentences)
+    if len(once) == len(sentences):
         return 0.0, 0.0
-    chars = sum(map(len, keys))
-    return 1 - len(once) / len(keys), 1 - sum(map(len, once)) / chars
+    chars = sum(map(len, sentences))
+    return 1 - len(once) / len(sentences), 1 - sum(map(len, once)) / chars

@@ -14,7 +14,7 @@ from datatrove.pipeline.filters import gopher_repetition_filter as datatrove
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dedup.corpus import gopher, redpajama, signals
+from dedup.corpus import gopher, redpajama, repetition_signals
 from dedup.corpus.signals import NAMES
 from tests.corpus.texts import english, mixed
 
@@ -101,7 +101,7 @@ def test_figures_are_equal_in_texts_of_few_words(parts: list[str]) -> None:
 
 @given(st.text(max_size=300))
 def test_every_text_has_all_signals(text: str) -> None:
-    found = signals(text)
+    found = repetition_signals(text)
     assert tuple(found) == NAMES
     for name in ("loop_char_frac", "dup_sentence_frac", "repeated_line_frac"):
         assert 0 <= found[name] <= 1  # type: ignore[operator]
@@ -118,7 +118,7 @@ def test_every_text_has_all_signals(text: str) -> None:
 )
 def test_a_loop_is_measured_in_every_language(before: str, period: str) -> None:
     text = before + period * 20
-    found = signals(text)
+    found = repetition_signals(text)
     assert found["loop_kind"] == "exact"
     assert abs(int(found["loop_onset"] or 0) - len(before)) <= len(period)
     assert float(found["loop_char_frac"] or 0) > 0.8
@@ -132,7 +132,7 @@ def test_drift_is_a_near_loop() -> None:
         f"On day {day} the crew checked the engine and wrote the result into the log. "
         for day in range(1, 60)
     )
-    found = signals(text)
+    found = repetition_signals(text)
     assert found["loop_kind"] == "near"
     assert found["drift_char_frac"] == found["loop_char_frac"] != 0
 
