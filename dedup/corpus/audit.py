@@ -1,6 +1,6 @@
 """An audit of a corpus: steps that measure documents and merge what repeats across them.
 
-    documents -> Measure (a part a task) -> MergeRepeats (a file a partition) -> collect
+documents -> Measure (a part a task) -> MergeRepeats (a file a partition) -> collect
 """
 
 import json
@@ -21,7 +21,15 @@ from dedup.corpus.signals import NAMES, repetition_signals, sentences_of
 from dedup.corpus.thresholds import exceeded, severity
 from dedup.text.words import sentence_key, units, utf8_size
 
-_SHARES: Final = tuple(name for name in NAMES if "_frac" in name)
+_NOT_SHARES: Final = (
+    "chars",
+    "loop_kind",
+    "loop_onset",
+    "loop_period",
+    "compression_ratio",
+    "rps_doc_unigram_entropy",
+)
+_SHARES: Final = tuple(name for name in NAMES if name not in _NOT_SHARES)
 _MIN_SENTENCE_BYTES: Final = 20
 _NUM_WORST: Final = 50
 _NUM_TOP: Final = 100

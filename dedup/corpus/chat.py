@@ -1,6 +1,6 @@
 """Repetition in chat data: rows of messages.
 
-    chat_signals([{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}])
+chat_signals([{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}])
 """
 
 from collections.abc import Iterator, Mapping, Sequence

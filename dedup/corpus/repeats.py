@@ -10,7 +10,6 @@ import heapq
 import re
 import tempfile
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -118,12 +117,17 @@ def counts_in(folder: Any, name: str, partition: int) -> Iterator[Count]:
 
 def merged(runs: list[Iterator[Count]]) -> Iterator[Count]:
     """Yield the sums of sorted counts. Of a text's examples the first run's counts."""
-    for _, group in groupby(heapq.merge(*runs, key=_order), key=_order):
-        first = next(group)
-        for other in group:
-            first.count += other.count
-            first.documents += other.documents
-        yield first
+    current: Count | None = None
+    for count in heapq.merge(*runs, key=_order):
+        if current is not None and _order(current) == _order(count):
+            current.count += count.count
+            current.documents += count.documents
+            continue
+        if current is not None:
+            yield current
+        current = count
+    if current is not None:
+        yield current
 
 
 class Top:
@@ -135,10 +139,12 @@ class Top:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._heap: list[tuple[int, str, dict[str, Any]]] = []
+        self._heap: list[tuple[int, str, int, dict[str, Any]]] = []
+        self._num_added = 0
 
     def add(self, repeated_chars: int, key: str, row: dict[str, Any]) -> None:
-        item = (repeated_chars, key, row)
+        self._num_added += 1
+        item = (repeated_chars, key, self._num_added, row)  # numbered, as rows are not compared
         if len(self._heap) < self._size:
             heapq.heappush(self._heap, item)
         elif item[:2] > self._heap[0][:2]:
@@ -146,8 +152,8 @@ class Top:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows, the most repeated first."""
-        ordered = sorted(self._heap, key=lambda item: (-item[0], item[1]))
-        return [row for _, _, row in ordered]
+        ordered = sorted(self._heap, key=lambda item: (-item[0], *item[1:3]))
+        return [item[-1] for item in ordered]
 
 
 def _order(count: Count) -> tuple[str, str]:

@@ -9,9 +9,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, Final
 
+import dill
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.io import get_datafolder
-from datatrove.utils.stats import PipelineStats
 
 _MAX_ATTEMPTS: Final = 4
 _RAY_GB: Final = 1.0  # of memory, reserved for a task
@@ -35,6 +35,7 @@ class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
             CorpusError: workers were killed again and again.
         """
         self.save_executor_as_json()
+        pickled = dill.dumps(self)
         for _ in range(_MAX_ATTEMPTS):
             ranks = self.get_incomplete_ranks()
             if not ranks:
@@ -42,7 +43,7 @@ class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
             context = get_context("forkserver")
             try:
                 with ProcessPoolExecutor(min(self.workers, len(ranks)), context) as pool:
-                    tasks = [pool.submit(_run_rank, self, rank) for rank in ranks]
+                    tasks = [pool.submit(_run_rank, pickled, rank) for rank in ranks]
                     for task in as_completed(tasks):
                         task.result()
             except BrokenProcessPool:
@@ -50,9 +51,9 @@ class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
         raise CorpusError("workers were killed (out of memory?); run the same command to go on")
 
 
-def _run_rank(executor: LocalExecutor, rank: int) -> PipelineStats:
+def _run_rank(pickled: bytes, rank: int) -> None:
     """Run a task; only errors are written to the terminal."""
-    return executor._run_for_rank(rank, local_rank=1)
+    dill.loads(pickled)._run_for_rank(rank, local_rank=1)  # noqa: S301 - our own
 
 
 def run_pipeline(
@@ -78,9 +79,7 @@ def run_pipeline(
         CorpusError: a task failed.
     """
     if ray_address is None:
-        executor: Any = LocalExecutor(
-            list(steps), tasks=tasks, workers=workers, logging_dir=folder
-        )
+        executor: Any = LocalExecutor(list(steps), tasks=tasks, workers=workers, logging_dir=folder)
     else:
         executor = _ray_executor(steps, tasks, folder, workers, ray_address)
     with _Watch(folder, on_progress):
@@ -94,9 +93,7 @@ def run_pipeline(
         raise CorpusError(f"{len(missing)} of {tasks} tasks did not complete (logs: {folder}/logs)")
 
 
-def _ray_executor(
-    steps: Sequence[Any], tasks: int, folder: str, workers: int, address: str
-) -> Any:
+def _ray_executor(steps: Sequence[Any], tasks: int, folder: str, workers: int, address: str) -> Any:
     """Return datatrove's executor on a Ray cluster.
 
     Raises:

@@ -1,8 +1,8 @@
 """Repetition signals of one document.
 
-    from dedup.corpus import repetition_signals
+from dedup.corpus import repetition_signals
 
-    repetition_signals(text)["rps_doc_frac_chars_dupe_10grams"]
+repetition_signals(text)["rps_doc_frac_chars_dupe_10grams"]
 """
 
 from collections.abc import Sequence

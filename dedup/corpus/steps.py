@@ -1,6 +1,6 @@
 """Steps for datatrove pipelines: signals as metadata, and a filter by thresholds.
 
-    RepetitionFilterStep({"loop_char_frac": 0.2}, exclusion_writer=JsonlWriter("excluded"))
+RepetitionFilterStep({"loop_char_frac": 0.2}, exclusion_writer=JsonlWriter("excluded"))
 """
 
 from collections.abc import Iterator, Mapping
@@ -102,6 +102,7 @@ class RepetitionFilterStep(BaseFilter):  # type: ignore[misc]
         doc.text = text
         doc.metadata[KEY] = found
         doc.metadata["repetition_removed_chars"] = removed
+        self.stat_update("edited")
         return True
 
 

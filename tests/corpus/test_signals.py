@@ -79,9 +79,7 @@ def redpajamas(text: str) -> dict[str, float]:
 def test_gophers_figures_are_datatroves(words_of: Any) -> None:
     for text in DOCUMENTS:
         words = words_of(text)
-        assert gopher.gopher_signals(text, words) == pytest.approx(
-            datatroves(text, words), **CLOSE
-        )
+        assert gopher.gopher_signals(text, words) == pytest.approx(datatroves(text, words), **CLOSE)
 
 
 def test_redpajamas_figures_are_those_of_its_formulas() -> None:
