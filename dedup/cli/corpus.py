@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _NEEDED: Final = ("datatrove", "datasets", "orjson", "pyarrow", "warcio", "zstandard")
 
 
-class _Threshold(click.ParamType):
+class _Threshold(click.ParamType[tuple[str, float]]):
     """A signal's name and its greatest value: NAME=VALUE."""
 
     name = "threshold"

@@ -283,7 +283,7 @@ def _collect_repeats(folder: Any, name: str) -> dict[str, Any]:
 
 def _ranked(sums: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
     """Return the sources, those from which most would be taken first."""
-    rows = [{"source": source, **values} for source, values in sums.items()]
+    rows: list[dict[str, Any]] = [{"source": name, **values} for name, values in sums.items()]
     rows.sort(key=lambda row: (-row["taken_chars"], -row["looping_chars"], row["source"]))
     return rows[: 2 * _NUM_TOP]
 

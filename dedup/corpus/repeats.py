@@ -160,11 +160,11 @@ def _order(count: Count) -> tuple[str, str]:
     return count.template, count.text
 
 
-def _packed(file: Any) -> IO[bytes]:
+def _packed(file: Any) -> gzip.GzipFile:
     return gzip.GzipFile(fileobj=file, mode="wb", compresslevel=1, mtime=0)
 
 
-def _write(file: IO[bytes], counts: Iterator[Count]) -> None:
+def _write(file: gzip.GzipFile, counts: Iterator[Count]) -> None:
     encoder = msgspec.json.Encoder()
     for count in counts:
         file.write(encoder.encode(count) + b"\n")

@@ -23,10 +23,10 @@ _EDITING: Final = FilterConfig(on_loop="skip")
 
 def signals_of(doc: Document) -> dict[str, Signal]:
     """Return the signals of a document, from its metadata if they are there."""
-    found = doc.metadata.get(KEY)
-    if not isinstance(found, dict):
-        found = repetition_signals(doc.text)
-    return found
+    found: dict[str, Signal] | None = doc.metadata.get(KEY)
+    if isinstance(found, dict) and "loop_kind" in found:
+        return found
+    return repetition_signals(doc.text)
 
 
 class RepetitionSignals(PipelineStep):  # type: ignore[misc]

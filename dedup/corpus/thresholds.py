@@ -7,7 +7,7 @@ from dedup.corpus.signals import NAMES, Signal
 
 # What a legitimate document rarely reaches in any language.
 DEFAULT: Final[Mapping[str, float]] = {
-    "loop_char_frac": 0.2,
+    "loop_char_frac": 0.3,
     "dup_sentence_char_frac": 0.3,
     "gopher_dup_line_char_frac": 0.3,
     "gopher_dup_para_char_frac": 0.3,
