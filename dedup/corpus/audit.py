@@ -138,11 +138,11 @@ class _Part:
         writer = self._writers["sentences"]
         for key, times in counts.items():
             if utf8_size(key) >= _MIN_SENTENCE_BYTES:
-                writer.add(key, template_of(key), len(key), times, written[key], doc_id)
+                writer.add(key, template_of(key), utf8_size(key), times, written[key], doc_id)
 
     def _count_document(self, text: str, doc_id: str) -> None:
         key = f"{stable_hash(sentence_key(text) or text):016x}"
-        self._writers["documents"].add(key, key, len(text), 1, text, doc_id)
+        self._writers["documents"].add(key, key, utf8_size(text), 1, text, doc_id)
 
     def _add_chat(self, turns: list[tuple[str, str]], doc_id: str) -> None:
         found = signals_of_turns(turns)
@@ -155,9 +155,11 @@ class _Part:
         for prompt, answer in answers_of(turns):
             key = f"{stable_hash(sentence_key(answer) or answer):016x}"
             asked = f"{key}{stable_hash(sentence_key(prompt) or prompt):016x}"
-            self._writers["answers"].add(asked, key, len(answer), 1, answer, doc_id)
+            self._writers["answers"].add(asked, key, utf8_size(answer), 1, answer, doc_id)
             if opening := opening_of(answer):
-                self._writers["openings"].add(opening, opening, len(opening), 1, opening, doc_id)
+                self._writers["openings"].add(
+                    opening, opening, utf8_size(opening), 1, opening, doc_id
+                )
 
 
 class MergeRepeats(PipelineStep):  # type: ignore[misc]
@@ -190,38 +192,31 @@ def _merge(folder: Any, name: str, partition: int) -> dict[str, Any]:
 
     def end_group() -> None:
         if group and group["variants"] > 1:
-            templates.add(group["chars"], group["template"], dict(group))
+            templates.add(group["bytes"], group["template"], dict(group))
 
     for count in counts_in(folder, name, partition):
-        repeated = (count.count - 1) * count.chars
-        across = (count.documents - 1) * count.chars
+        across = (count.documents - 1) * count.size
         totals["count"] += count.count
         totals["distinct"] += 1
-        totals["chars"] += count.count * count.chars
-        totals["repeated_chars"] += repeated
-        totals["across_chars"] += across
+        totals["bytes"] += count.count * count.size
+        totals["repeated_bytes"] += (count.count - 1) * count.size
+        totals["across_bytes"] += across
+        row = {
+            "count": count.count,
+            "documents": count.documents,
+            "bytes": across,
+            "example": count.example,
+            "id": count.where,
+        }
         if count.documents > 1:
-            row = {
-                "count": count.count,
-                "documents": count.documents,
-                "chars": repeated,
-                "example": count.example,
-                "id": count.where,
-            }
-            texts.add(repeated, count.text, row)
-        if group.get("template") != count.template:
+            texts.add(across, count.text, row)
+        if group.get("template") == count.template:
+            group["count"] += count.count
+            group["variants"] += 1
+            group["bytes"] += count.documents * count.size
+        else:
             end_group()
-            group = {
-                "template": count.template,
-                "count": 0,
-                "variants": 0,
-                "chars": -count.chars,
-                "example": count.example,
-                "id": count.where,
-            }
-        group["count"] += count.count
-        group["variants"] += 1
-        group["chars"] += count.count * count.chars
+            group = {**row, "template": count.template, "variants": 1}
     end_group()
     return {"totals": totals, "texts": texts.rows(), "templates": templates.rows()}
 
@@ -275,9 +270,9 @@ def _collect_repeats(folder: Any, name: str) -> dict[str, Any]:
         merged = _load(folder, f"merged/{partition:05d}.json")[name]
         totals.update(merged["totals"])
         for row in merged["texts"]:
-            texts.add(row["chars"], row["example"], row)
+            texts.add(row["bytes"], row["example"], row)
         for row in merged["templates"]:
-            templates.add(row["chars"], row["template"], row)
+            templates.add(row["bytes"], row["template"], row)
     return {"totals": dict(totals), "texts": texts.rows(), "templates": templates.rows()}
 
 

@@ -144,13 +144,13 @@ def _repeats(results: Results) -> Iterator[str]:
             continue
         yield f"<h2>{title}</h2>"
         yield _table(
-            ("example", "times", heading, "characters repeated", "found in"),
+            ("example", "times", heading, "bytes repeated", "found in"),
             [
                 (
                     row["example"][:200],
                     f"{row['count']:,}",
                     f"{row[second]:,}",
-                    f"{row['chars']:,}",
+                    f"{row['bytes']:,}",
                     row["id"],
                 )
                 for row in rows[:_SHOWN]

@@ -30,7 +30,7 @@ class Count(msgspec.Struct, array_like=True, order=True):
         text: the text, as a key.
         count: occurrences.
         documents: documents that contain it.
-        chars: characters of one occurrence.
+        size: UTF-8 bytes of one occurrence, so that a Chinese character counts as three letters.
         example: its beginning as it was written.
         where: id of a document that contains it.
     """
@@ -39,7 +39,7 @@ class Count(msgspec.Struct, array_like=True, order=True):
     text: str
     count: int
     documents: int
-    chars: int
+    size: int
     example: str
     where: str
 
@@ -66,12 +66,12 @@ class RepeatWriter:
         self._scratch = tempfile.TemporaryDirectory(prefix="dedup-corpus-")
         self._num_runs = 0
 
-    def add(self, key: str, template: str, chars: int, times: int, example: str, doc: str) -> None:
+    def add(self, key: str, template: str, size: int, times: int, example: str, doc: str) -> None:
         """Add `times` occurrences of a text in one document."""
         found = self._counts.get(key)
         if found is None:
             brief = example[:_EXAMPLE_CHARS]
-            self._counts[key] = Count(template, key, times, 1, chars, brief, doc)
+            self._counts[key] = Count(template, key, times, 1, size, brief, doc)
             if len(self._counts) >= self._max:
                 self._spill()
         else:
@@ -131,7 +131,7 @@ def merged(runs: list[Iterator[Count]]) -> Iterator[Count]:
 
 
 class Top:
-    """The most repeated texts: those whose repeats have most characters.
+    """The most repeated texts: those whose repeats in other documents are longest.
 
     Args:
         size: how many are kept.
@@ -142,9 +142,9 @@ class Top:
         self._heap: list[tuple[int, str, int, dict[str, Any]]] = []
         self._num_added = 0
 
-    def add(self, repeated_chars: int, key: str, row: dict[str, Any]) -> None:
+    def add(self, repeated: int, key: str, row: dict[str, Any]) -> None:
         self._num_added += 1
-        item = (repeated_chars, key, self._num_added, row)  # numbered, as rows are not compared
+        item = (repeated, key, self._num_added, row)  # numbered, as rows are not compared
         if len(self._heap) < self._size:
             heapq.heappush(self._heap, item)
         elif item[:2] > self._heap[0][:2]:

@@ -39,10 +39,15 @@ def facts(results: Results) -> list[tuple[str, str]]:
     rows.append(("documents that loop", f"{num_loops:,} ({kinds or 'none'})"))
     rows.append(("characters in loops", looping))
     copies = repeats["documents"]["totals"]
-    rows.append(("copies of other documents", share_of(copies.get("repeated_chars", 0), chars)))
+    rows.append(
+        (
+            "copies of other documents",
+            share_of(copies.get("repeated_bytes", 0), copies.get("bytes", 0)),
+        )
+    )
     sentences = repeats["sentences"]["totals"]
-    across = share_of(sentences.get("across_chars", 0), sentences.get("chars", 0))
-    rows.append(("sentences of other documents", f"{across} of their characters"))
+    across = share_of(sentences.get("across_bytes", 0), sentences.get("bytes", 0))
+    rows.append(("sentences of other documents", f"{across} of all sentences"))
     rows.append(("distinct 8-grams", f"{results['distinct_8_gram_frac']:.1%}"))
     taken = totals.get("taken_documents", 0)
     rows.append(

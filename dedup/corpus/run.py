@@ -1,5 +1,7 @@
 """Runs pipelines: datatrove's executors, local or Ray, with tasks that survive killed workers."""
 
+import contextlib
+import io
 import json
 import os
 import threading
@@ -52,8 +54,9 @@ class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
 
 
 def _run_rank(pickled: bytes, rank: int) -> None:
-    """Run a task; only errors are written to the terminal."""
-    dill.loads(pickled)._run_for_rank(rank, local_rank=1)  # noqa: S301 - our own
+    """Run a task. It logs to its file; the error that ends it is raised here."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        dill.loads(pickled)._run_for_rank(rank, local_rank=1)  # noqa: S301 - our own
 
 
 def run_pipeline(

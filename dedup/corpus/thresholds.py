@@ -11,7 +11,6 @@ DEFAULT: Final[Mapping[str, float]] = {
     "dup_sentence_char_frac": 0.3,
     "gopher_dup_line_char_frac": 0.3,
     "gopher_dup_para_char_frac": 0.3,
-    "gopher_duplicated_10_n_grams": 0.3,
 }
 
 # Rae et al. 2021, arXiv 2112.11446, table A1, for words of languages with spaces.
