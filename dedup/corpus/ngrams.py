@@ -66,11 +66,12 @@ class JoinedHashes:
 def repeated(hashes: Hashes) -> Flags | None:
     """Return which hashes occur more than once; None if none does."""
     ordered = np.sort(hashes)
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    if not len(twice):
+    same = ordered[1:] == ordered[:-1]
+    if not same.any():
         return None
-    places = np.searchsorted(twice, hashes)
-    flags: Flags = twice[np.minimum(places, len(twice) - 1)] == hashes
+    twice = ordered[1:][same]
+    places = np.searchsorted(twice[:-1], hashes)  # the last place for all that is greater
+    flags: Flags = twice[places] == hashes
     return flags
 
 

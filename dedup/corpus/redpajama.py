@@ -48,7 +48,7 @@ def redpajama_signals(text: str) -> dict[str, float]:
         return found
     hashes, lengths = word_hashes(words), lengths_of(words)
     chars = int(lengths.sum())
-    counts = _counts(hashes)
+    counts = np.sort(_counts(hashes))  # hashes differ between processes, sums must not
     shares = counts / len(words)
     found["rps_doc_frac_unique_words"] = len(counts) / len(words)
     found["rps_doc_unigram_entropy"] = float(-(shares * np.log(shares)).sum())
