@@ -43,6 +43,7 @@ class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
             if not ranks:
                 return
             context = get_context("forkserver")
+            context.set_forkserver_preload(["dedup.corpus.jobs"])  # imported once, not by each task
             try:
                 with ProcessPoolExecutor(min(self.workers, len(ranks)), context) as pool:
                     tasks = [pool.submit(_run_rank, pickled, rank) for rank in ranks]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from datatrove.pipeline.filters import gopher_repetition_filter as datatrove
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dedup.corpus import gopher, redpajama, repetition_signals
@@ -87,6 +87,7 @@ def test_redpajamas_figures_are_those_of_its_formulas() -> None:
         assert redpajama.redpajama_signals(text) == pytest.approx(redpajamas(text), **CLOSE)
 
 
+@settings(deadline=None)
 @given(SAID_BY_FEW)
 def test_figures_are_equal_in_texts_of_few_words(parts: list[str]) -> None:
     text = "".join(parts)
@@ -97,6 +98,7 @@ def test_figures_are_equal_in_texts_of_few_words(parts: list[str]) -> None:
     assert redpajama.redpajama_signals(text) == pytest.approx(redpajamas(text), **CLOSE)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_every_text_has_all_signals(text: str) -> None:
     found = repetition_signals(text)
