@@ -137,7 +137,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     (folder / "loops.jsonl").write_text(json.dumps(incident) + "\n")
     (folder / "transcripts.jsonl").write_text(transcripts())
     (folder / "corpus").mkdir()
-    (folder / "corpus" / "a.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    clean = [{"id": "river", "text": once}, rows[1]]
+    (folder / "corpus" / "a.jsonl").write_text("\n".join(map(json.dumps, clean)) + "\n")
     demo_model = ROOT / "server" / "dedup_server" / "demo_model"
     for name, target in {
         "server": ROOT / "server",

@@ -59,7 +59,7 @@ class RepeatWriter:
         max_counts: counts held in memory.
     """
 
-    def __init__(self, folder: Any, name: str, rank: int, max_counts: int = 200_000) -> None:
+    def __init__(self, folder: Any, name: str, rank: int, max_counts: int = 100_000) -> None:
         self._folder, self._name, self._rank = folder, name, rank
         self._max = max_counts
         self._counts: dict[str, Count] = {}
