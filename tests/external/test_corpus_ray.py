@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from datatrove.pipeline.base import PipelineStep
 
 from dedup.corpus.audit import Measure, MergeRepeats, collect
@@ -66,6 +67,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             wait_for_nodes(address, len(nodes), environment)
         yield address
     finally:
+        ray.shutdown()  # a driver whose cluster ends is ended with it
         for node in reversed(nodes):
             node.terminate()
         for node in nodes:
