@@ -1,6 +1,7 @@
 """The two jobs on a corpus: audit it, and clean it."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from datatrove.io import DataFolder
 from datatrove.pipeline.writers import JsonlWriter
 
 from dedup.corpus.audit import Measure, MergeRepeats, collect
-from dedup.corpus.readers import Corpus, open_corpus
+from dedup.corpus.readers import Corpus, Files, open_corpus
 from dedup.corpus.repeats import NUM_PARTITIONS
 from dedup.corpus.run import begin, run_pipeline
 from dedup.corpus.steps import Action, RepetitionFilterStep, Sample
@@ -116,6 +117,8 @@ def audit(job: Job) -> dict[str, Any]:
     job.run("measure", steps, corpus.tasks)
     job.run("merge", [MergeRepeats(state)], NUM_PARTITIONS)
     results = collect(state, corpus.tasks)
+    invalid = _stats(state, "measure", corpus.tasks, Files.name)["invalid_rows"]
+    results["totals"]["invalid_rows"] = invalid
     results["read"] = {
         "path": job.path,
         "format": corpus.format,
@@ -151,19 +154,23 @@ def clean(job: Job, action: Action = "drop") -> dict[str, Any]:
 def _counts(state: DataFolder, tasks: int) -> dict[str, Any]:
     """Return the counts of a filter, from the stats that each task left."""
     counts: dict[str, Any] = {"kept": 0, "excluded": 0, "edited": 0, "reasons": {}}
-    for rank in range(tasks):
-        with state.open(f"clean/stats/{rank:05d}.json", "rt") as file:
-            stats = json.load(file)
-        step = next(one["stats"] for one in stats if "Repetition filter" in one["name"])
-        for name, value in step.items():
-            total = value["total"] if isinstance(value, dict) else value
-            if name == "forwarded":
-                counts["kept"] += total
-            elif name == "dropped":
-                counts["excluded"] += total
-            elif name == "edited":
-                counts["edited"] += total
-            elif name.startswith("dropped_"):
-                reason = name.removeprefix("dropped_")
-                counts["reasons"][reason] = counts["reasons"].get(reason, 0) + total
+    names = {"forwarded": "kept", "dropped": "excluded", "edited": "edited"}
+    for name, total in _stats(state, "clean", tasks, RepetitionFilterStep.name).items():
+        if name in names:
+            counts[names[name]] = total
+        elif name.startswith("dropped_"):
+            counts["reasons"][name.removeprefix("dropped_")] = total
     return counts
+
+
+def _stats(state: DataFolder, stage: str, tasks: int, step: str) -> Counter[str]:
+    """Return the sums of a step's stats over all tasks of a stage."""
+    sums: Counter[str] = Counter()
+    for rank in range(tasks):
+        with state.open(f"{stage}/stats/{rank:05d}.json", "rt") as file:
+            steps = json.load(file)
+        for one in steps:
+            if one["name"].endswith(f": {step}"):
+                for name, value in one["stats"].items():
+                    sums[name] += value["total"] if isinstance(value, dict) else value
+    return sums

@@ -1,5 +1,6 @@
 """Readers of a corpus: files in a folder, in any format that datatrove reads, or a dataset."""
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from datatrove.io import get_datafolder
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.readers import (
     HuggingFaceDatasetReader,
-    JsonlReader,
     ParquetReader,
     WarcReader,
 )
@@ -27,7 +27,6 @@ _FORMATS: Final = {
     "warc": tuple(name + packed for name in (".warc", ".wet") for packed in _PACKED),
     "text": tuple(name + packed for name in (".txt", ".md", ".rst") for packed in _PACKED),
 }
-_READERS: Final = {"jsonl": JsonlReader, "parquet": ParquetReader, "warc": WarcReader}
 _MAX_TASKS: Final = 256
 _MIN_TASKS: Final = 16
 _STRIPED_BYTES: Final = 4_000_000  # less is one task a file
@@ -51,6 +50,34 @@ class Corpus:
     format: str
 
 
+class JsonLinesReader(BaseDiskReader):  # type: ignore[misc]
+    """A reader of JSON lines that passes over invalid ones; datatrove's ends the file there.
+
+    Attributes:
+        num_invalid: lines that are no JSON object, or not UTF-8.
+    """
+
+    name = "JSON lines"
+
+    def __init__(self, folder: Any, **options: Any) -> None:
+        super().__init__(folder, **options)
+        self.num_invalid = 0
+
+    def read_file(self, filepath: str) -> Iterator[Any]:
+        """Yield the documents of a file."""
+        with self.data_folder.open(filepath, "rb", compression="infer") as file:
+            lines = io.BufferedReader(file)  # zstandard's reader knows no lines
+            for number, line in enumerate(lines):
+                try:
+                    row = json.loads(line) if line.strip() else {}
+                except (ValueError, RecursionError):
+                    row = None
+                if not isinstance(row, dict):
+                    self.num_invalid += 1
+                elif doc := row and self.get_document_from_dict(row, filepath, number):
+                    yield doc
+
+
 class TextReader(BaseDiskReader):  # type: ignore[misc]
     """A reader of plain text: a file is a document, and of a long one each million characters."""
 
@@ -68,11 +95,19 @@ class TextReader(BaseDiskReader):  # type: ignore[misc]
                 number += 1
 
 
+_READERS: Final = {
+    "jsonl": JsonLinesReader,
+    "parquet": ParquetReader,
+    "warc": WarcReader,
+    "text": TextReader,
+}
+
+
 class Files(PipelineStep):  # type: ignore[misc]
     """A reader of given files. Several tasks may share a file: one takes every n-th document.
 
     Args:
-        reader: a datatrove reader of files.
+        reader: a datatrove reader of files. Its attribute `num_invalid` is counted, if it has one.
         files: paths in its folder.
         stripes: tasks that share a file.
     """
@@ -93,6 +128,8 @@ class Files(PipelineStep):  # type: ignore[misc]
         for number, doc in enumerate(self.reader.read_files_shard(files)):
             if number % self.stripes == stripe:
                 yield doc
+        if stripe == 0 and (invalid := getattr(self.reader, "num_invalid", 0)):
+            self.stat_update("invalid_rows", value=invalid)
 
 
 def document_of(reader: Any, data: dict[str, Any], path: str, id_in_file: int | str) -> Any:
@@ -149,12 +186,12 @@ def open_corpus(
         raise ValueError(f"{path}: no such file or folder")
     files = [name] if name else folder.list_files()
     data_format = data_format or _format_of(files, path)
-    if data_format not in ("text", *_READERS):
+    if data_format not in _READERS:
         raise ValueError(f"format must be one of {', '.join(_FORMATS)}, dataset: {data_format!r}")
     suffixes = _FORMATS[data_format]
     chosen = [file for file in files if file.endswith(suffixes)] or files
     size = sum(folder.size(file) or 0 for file in chosen)
-    reader = _READERS.get(data_format, TextReader)(folder, **options)
+    reader = _READERS[data_format](folder, **options)
     shards = min(_MAX_TASKS, len(chosen))
     stripes = 1
     if data_format != "text" and size >= _STRIPED_BYTES and shards < _MIN_TASKS:

@@ -33,6 +33,8 @@ def facts(results: Results) -> list[tuple[str, str]]:
     rows = [("documents", f"{documents:,} ({chars:,} characters)")]
     if (sample := results["read"]["sample"]) < 1:
         rows.append(("sample", f"{sample:.2%} of the documents"))
+    if invalid := totals.get("invalid_rows"):
+        rows.append(("invalid rows", f"{invalid:,}, passed over"))
     num_loops = sum(results["loops"].values())
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(results["loops"].items()))
     looping = share_of(totals.get("looping_chars", 0), chars)

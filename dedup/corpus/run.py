@@ -92,7 +92,9 @@ def run_pipeline(
         except CorpusError:
             raise
         except Exception as error:
-            raise CorpusError(f"a task failed: {error} (logs: {folder}/logs)") from error
+            raise CorpusError(
+                f"a task failed: {str(error) or repr(error)} (logs: {folder}/logs)"
+            ) from error
     if missing := executor.get_incomplete_ranks():
         raise CorpusError(f"{len(missing)} of {tasks} tasks did not complete (logs: {folder}/logs)")
 

@@ -70,6 +70,27 @@ def test_every_format_is_read(tmp_path: Path, write: Callable[[Path], None]) -> 
     assert "http://" not in page
 
 
+def test_invalid_rows_are_passed_over_and_counted(tmp_path: Path) -> None:
+    good = json.dumps({"text": CLEAN}).encode()
+    rows = [good, b"[1]", b"{broken", b'{"text": "\xff"}', b"", b'{"text": null}', good]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(rows) + b"\n")
+    done = run("audit", str(tmp_path / "a.jsonl"), "-o", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    assert "documents                     2 (" in done.output
+    assert "invalid rows                  3, passed over" in done.output
+
+
+def test_a_dataset_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "set").mkdir()
+    as_parquet(tmp_path / "set")
+    paths = (str(tmp_path / "set"), "-o", str(tmp_path / "out"))
+    done = run("audit", *paths, "--format", "dataset")
+    assert done.exit_code == 0, done.output
+    assert "documents that loop           1 (exact 1)" in done.output
+
+
 def test_the_exit_code_tells_whether_too_much_repeats(tmp_path: Path) -> None:
     as_jsonl(tmp_path)
     paths = (str(tmp_path / "a.jsonl.zst"), "-o", str(tmp_path / "out"))

@@ -114,5 +114,5 @@ def test_a_killed_actor_changes_nothing(corpus: Path, cluster: str, tmp_path: Pa
     run_pipeline(pipeline, opened.tasks, f"{folder}/measure", workers=4, ray_address=cluster)
     run_pipeline([MergeRepeats(folder)], NUM_PARTITIONS, f"{folder}/merge")
     assert (tmp_path / "marker").exists()
-    del expected["read"]
+    del expected["read"], expected["totals"]["invalid_rows"]
     assert collect(folder, opened.tasks) == expected
