@@ -1,4 +1,4 @@
-"""How fast are the signals of a corpus, beside datatrove's Gopher filter?
+"""How fast are the signals of a corpus, beside datatrove's Gopher filter and sentence deduplication?
 
     python benchmarks/corpus_speed.py          # a minute; needs: pip install 'dedup-llm[corpus]' spacy jieba
 
@@ -13,6 +13,7 @@ import json
 import random
 import re
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import distributions
@@ -102,6 +103,29 @@ def gophers(language: str) -> Callable[[str], object]:
     return lambda text: gopher_filter.filter(Document(text, ""))
 
 
+def signatures(language: str, folder: str) -> Callable[[str], object]:
+    """Return the part of datatrove's sentence deduplication that reads documents."""
+    from datatrove.data import Document
+    from datatrove.pipeline.dedup import SentDedupConfig, SentenceDedupSignature
+    from datatrove.utils.hashing import HashConfig
+
+    config = SentDedupConfig(hash_config=HashConfig(hash_fc="sha1"))
+    step = SentenceDedupSignature(folder, config=config, language=language)
+    return lambda text: step.get_hashes(Document(text, ""), 0)
+
+
+def measured(folder: str) -> Callable[[str], object]:
+    """Return all that an audit does with a document."""
+    from datatrove.data import Document
+    from datatrove.io import get_datafolder
+
+    from dedup.corpus.audit import TaskMeasures
+    from dedup.corpus.thresholds import DEFAULT
+
+    task = TaskMeasures(get_datafolder(folder), 0, DEFAULT)
+    return lambda text: task.add(Document(text, str(hash(text))))
+
+
 def cpu_seconds(work: Callable[[str], object], documents: list[str]) -> float:
     from datatrove.utils.text import split_into_parts
 
@@ -120,6 +144,7 @@ def main() -> None:
     parser.add_argument("--kilobytes", type=int, default=200, help="a language")
     args = parser.parse_args()
     load_punkt()
+    folder = tempfile.mkdtemp()
     print(f"dedup is {build_form()}")
     for name, language, documents in (
         ("English", "eng", english(args.kilobytes * 1000)),
@@ -128,10 +153,12 @@ def main() -> None:
         megabytes = sum(len(document.encode()) for document in documents) / 1e6
         contestants: dict[str, Callable[[str], object]] = {
             "datatrove's Gopher filter": gophers(language),
+            "datatrove's sentence hashes": signatures(language, folder),
             "all signals": repetition_signals,
             "  ours": own_signals,
             "  Gopher's": gopher.gopher_signals,
             "  RedPajama's": redpajama.redpajama_signals,
+            "an audit (signals, counts)": measured(folder),
         }
         for work in contestants.values():
             work(documents[0])

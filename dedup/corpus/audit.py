@@ -13,7 +13,7 @@ from datatrove.data import Document
 from datatrove.io import DataFolderLike, get_datafolder
 from datatrove.pipeline.base import PipelineStep
 
-from dedup.corpus.chat import answers_of, opening_of, signals_of_turns
+from dedup.corpus.chat import answers_of, opening_of, signals_of_turns, turns_of
 from dedup.corpus.measures import DistinctNgrams, Distribution, Sources, stable_hash
 from dedup.corpus.readers import source_of
 from dedup.corpus.repeats import NUM_PARTITIONS, RepeatWriter, Top, counts_in, template_of
@@ -56,7 +56,7 @@ class Measure(PipelineStep):  # type: ignore[misc]
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield the documents."""
-        part = _Part(self.folder, rank, self.thresholds)
+        part = TaskMeasures(self.folder, rank, self.thresholds)
         for doc in data:
             with self.track_time():
                 part.add(doc)
@@ -64,7 +64,7 @@ class Measure(PipelineStep):  # type: ignore[misc]
         part.close()
 
 
-class _Part:
+class TaskMeasures:
     """The sums of one task's documents."""
 
     def __init__(self, folder: Any, rank: int, thresholds: Mapping[str, float]) -> None:
@@ -111,9 +111,8 @@ class _Part:
                 "text": _excerpt(text, found["loop_onset"]),
             }
             self._worst.add(round(badness * 1e6), doc_id, row)
-        turns = doc.metadata.get("turns")
-        if turns:
-            self._add_chat([(role, said) for role, said in turns], doc_id)
+        if turns := turns_of(doc.metadata):
+            self._add_chat(turns, doc_id)
 
     def close(self) -> None:
         """Write the part."""

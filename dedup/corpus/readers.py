@@ -135,20 +135,15 @@ class Files(PipelineStep):  # type: ignore[misc]
 def document_of(reader: Any, data: dict[str, Any], path: str, id_in_file: int | str) -> Any:
     """Return the fields of a document: as datatrove does, but a chat's text is that of its answers.
 
-    The row's own fields become metadata.
+    The row's other fields become metadata, a chat's messages among them.
     """
-    turns = turns_of(data) if reader.text_key not in data else None
-    if turns is not None:
-        for key in ("messages", "conversations"):
-            data.pop(key, None)
+    if reader.text_key not in data and (turns := turns_of(data)) is not None:
         data[reader.text_key] = "\n\n".join(answer for _, answer in answers_of(turns))
     text = data.get(reader.text_key)
     if text is not None and not isinstance(text, str):
         data[reader.text_key] = json.dumps(text, ensure_ascii=False, default=str)
-    found = reader._default_adapter(data, path, id_in_file)
+    found: dict[str, Any] = reader._default_adapter(data, path, id_in_file)
     found["id"] = str(found["id"])
-    if turns is not None:
-        found["metadata"]["turns"] = [list(turn) for turn in turns]
     return found
 
 

@@ -11,6 +11,7 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from dedup.config import FilterConfig
+from dedup.corpus.chat import turns_of
 from dedup.corpus.measures import stable_hash
 from dedup.corpus.signals import Signal, repetition_signals
 from dedup.corpus.thresholds import DEFAULT, check_thresholds, exceeded
@@ -90,7 +91,12 @@ class RepetitionFilterStep(BaseFilter):  # type: ignore[misc]
         return False, names[0]
 
     def _edit(self, doc: Document) -> bool:
-        """Replace the text of a document with the filtered one; return whether that suffices."""
+        """Replace the text of a document with the filtered one; return whether that suffices.
+
+        Chats are not edited: their text is in their messages.
+        """
+        if turns_of(doc.metadata):
+            return False
         text_filter = RepetitionFilter(self.config)
         text = text_filter.feed(doc.text) + text_filter.flush()
         removed = len(doc.text) - len(text)

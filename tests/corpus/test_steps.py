@@ -92,3 +92,16 @@ def test_clean_writes_what_is_kept_and_what_is_not(tmp_path: Path, action: Any) 
     else:
         assert [row["id"] for row in kept] == ["clean", "looping"]
         assert counts["edited"] == 1
+
+
+def test_clean_keeps_the_messages_of_chats(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    rows = [
+        {"id": text[:9], "messages": [{"role": "assistant", "content": text}]}
+        for text in (CLEAN, LOOPING)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    clean(Job(str(path), str(tmp_path / "out")), "edit")
+    (kept,), (excluded,) = (rows_in(tmp_path / "out" / name) for name in ("kept", "excluded"))
+    assert kept["metadata"]["messages"] == rows[0]["messages"]
+    assert excluded["metadata"]["messages"] == rows[1]["messages"]
