@@ -48,7 +48,8 @@ _OPTIONS: Final = (
         "--output",
         "-o",
         metavar="FOLDER",
-        help="Folder of the results, and of the state from which an interrupted run goes on.",
+        help="Folder of the results, and of the state from which an interrupted run goes on."
+        "  [default: corpus-audit or corpus-clean]",
     ),
     click.option(
         "--sample",

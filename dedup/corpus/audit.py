@@ -17,7 +17,7 @@ from dedup.corpus.chat import answers_of, opening_of, signals_of_turns, turns_of
 from dedup.corpus.measures import DistinctNgrams, Distribution, Sources, stable_hash
 from dedup.corpus.readers import source_of
 from dedup.corpus.repeats import NUM_PARTITIONS, RepeatWriter, Top, counts_in, template_of
-from dedup.corpus.signals import NAMES, repetition_signals, sentences_of
+from dedup.corpus.signals import NAMES, Sentence, repetition_signals, sentences_of
 from dedup.corpus.thresholds import exceeded, severity
 from dedup.text.words import sentence_key, units, utf8_size
 
@@ -83,7 +83,7 @@ class TaskMeasures:
         """Measure a document."""
         text, doc_id = doc.text, str(doc.id)
         sentences = sentences_of(text)
-        found = repetition_signals(text, sentences=[key for key, _ in sentences])
+        found = repetition_signals(text, sentences=sentences)
         names = list(exceeded(found, self._thresholds))
         source = source_of(doc.metadata)
         sums = {"documents": 1, "chars": len(text), "bytes": utf8_size(text)}
@@ -131,9 +131,9 @@ class TaskMeasures:
         with self._folder.open(f"parts/{self._rank:05d}.json", "wt") as file:
             json.dump(part, file)
 
-    def _count_sentences(self, sentences: list[tuple[str, str]], doc_id: str) -> None:
-        counts = Counter(key for key, _ in sentences)
-        written = dict(reversed(sentences))
+    def _count_sentences(self, sentences: list[Sentence], doc_id: str) -> None:
+        counts = Counter(sentence.key for sentence in sentences)
+        written = {sentence.key: sentence.text for sentence in reversed(sentences)}
         writer = self._writers["sentences"]
         for key, times in counts.items():
             if utf8_size(key) >= _MIN_SENTENCE_BYTES:

@@ -58,12 +58,13 @@ def signals_of_turns(turns: Sequence[tuple[str, str]]) -> dict[str, float]:
     prompts: set[str] = set()
     answers: set[str] = set()
     for role, text in turns:
-        keys = [key for key, _ in sentences_of(text)]
+        found = sentences_of(text)
+        keys = [sentence.key for sentence in found if sentence.in_prose]
         if role not in _ANSWERS:
             prompts.update(keys)
             continue
         num_answers += 1
-        looping += own_signals(text, keys)["loop_kind"] is not None
+        looping += own_signals(text, found)["loop_kind"] is not None
         repeated += (answer := sentence_key(text)) in answers
         answers.add(answer)
         sentences += len(keys)

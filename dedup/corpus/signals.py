@@ -6,7 +6,7 @@ repetition_signals(text)["rps_doc_frac_chars_dupe_10grams"]
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from dedup.config import LoopConfig
 from dedup.corpus import gopher, redpajama
@@ -29,14 +29,30 @@ OWN_NAMES: Final = (
     "compression_ratio",
 )
 NAMES: Final = (*OWN_NAMES, *gopher.NAMES, *redpajama.NAMES)
+_PROSE: Final = ("sentence", "item")
+_STRUCTURE: Final = ("code", "table")
 _BLOCK_CHARS: Final = 2048  # a long text is read in blocks, for time linear in its length
+
+
+class Sentence(NamedTuple):
+    """A sentence, a line or an item of a list, as the text filter cuts it.
+
+    Attributes:
+        key: what it is compared by, as in `dedup.text.words.sentence_key`.
+        text: the sentence as it is written, without a marker.
+        in_prose: True of sentences and items, False of other lines.
+    """
+
+    key: str
+    text: str
+    in_prose: bool
 
 
 def repetition_signals(
     text: str,
     *,
     words: Sequence[str] | None = None,
-    sentences: Sequence[str] | None = None,
+    sentences: Sequence[Sentence] | None = None,
 ) -> dict[str, Signal]:
     """Return all repetition signals of a text.
 
@@ -44,7 +60,7 @@ def repetition_signals(
         text: the text.
         words: its words for Gopher's n-grams; by default letters and digits, signs of punctuation,
             and single Chinese and Japanese characters.
-        sentences: the keys of its sentences, if they are known: those of `sentences_of`.
+        sentences: its sentences, if they are known: those of `sentences_of`.
 
     Returns:
         The signals of `OWN_NAMES`, `gopher.NAMES` and `redpajama.NAMES`. A name that ends in
@@ -57,33 +73,32 @@ def repetition_signals(
     }
 
 
-def sentences_of(text: str) -> list[tuple[str, str]]:
-    """Return the keys of the sentences of a text, and the sentences as they are written.
-
-    Sentences with equal keys count as the same. Those without a letter or digit are left out.
-    """
+def sentences_of(text: str) -> list[Sentence]:
+    """Return the sentences of a text that have a letter or digit, without code and tables."""
     found = []
     for segment in segments_of(text):
-        content = segment.text[segment.marker_chars :]
-        if key := sentence_key(content):
-            found.append((key, content))
+        if segment.kind not in _STRUCTURE:
+            content = segment.text[segment.marker_chars :]
+            if key := sentence_key(content):
+                found.append(Sentence(key, content, segment.kind in _PROSE))
     return found
 
 
-def own_signals(text: str, sentences: Sequence[str] | None = None) -> dict[str, Signal]:
+def own_signals(text: str, sentences: Sequence[Sentence] | None = None) -> dict[str, Signal]:
     """Return the signals that neither Gopher nor RedPajama has.
 
     Returns:
         `loop_kind`, `loop_onset` and `loop_period` of the first loop, None without one.
         `loop_char_frac`, the share of characters in loops, and `drift_char_frac`, in near loops
-        only. `dup_sentence_frac` and `dup_sentence_char_frac`, the shares of sentences, and of
-        their characters, equal to an earlier one. `repeated_line_frac`, the share of lines equal to
-        an earlier one, spaces and case aside. `compression_ratio`, bytes over bytes compressed by
+        only. `dup_sentence_frac`, the share of the sentences in prose equal to an earlier one, and
+        `dup_sentence_char_frac`, the share of the text's characters in them; code, tables and lines
+        that end without a stop are no prose. `repeated_line_frac`, the share of lines equal to an
+        earlier one, spaces and case aside. `compression_ratio`, bytes over bytes compressed by
         zlib.
     """
     first, looping, drifting = _loops(text)
     if sentences is None:
-        sentences = [key for key, _ in sentences_of(text)]
+        sentences = sentences_of(text)
     repeated, repeated_chars = _repeated(sentences)
     lines = [line for line in map(str.strip, text.casefold().split("\n")) if line]
     return {
@@ -94,7 +109,7 @@ def own_signals(text: str, sentences: Sequence[str] | None = None) -> dict[str, 
         "loop_char_frac": looping / max(1, len(text)),
         "drift_char_frac": drifting / max(1, len(text)),
         "dup_sentence_frac": repeated,
-        "dup_sentence_char_frac": repeated_chars,
+        "dup_sentence_char_frac": repeated_chars / max(1, len(text)),
         "repeated_line_frac": 1 - len(set(lines)) / len(lines) if lines else 0.0,
         "compression_ratio": compression_ratio(text),
     }
@@ -135,10 +150,16 @@ def _loops(text: str) -> tuple[LoopEvent | None, int, int]:
     return first, looping, drifting
 
 
-def _repeated(sentences: Sequence[str]) -> tuple[float, float]:
-    """Return the shares of sentences, and of their characters, that equal an earlier one."""
-    once = set(sentences)
-    if len(once) == len(sentences):
-        return 0.0, 0.0
-    chars = sum(map(len, sentences))
-    return 1 - len(once) / len(sentences), 1 - sum(map(len, once)) / chars
+def _repeated(sentences: Sequence[Sentence]) -> tuple[float, int]:
+    """Return the share of sentences in prose that equal an earlier one, and their characters."""
+    seen: set[str] = set()
+    count = repeated = chars = 0
+    for sentence in sentences:
+        if sentence.in_prose:
+            count += 1
+            if sentence.key in seen:
+                repeated += 1
+                chars += len(sentence.text)
+            else:
+                seen.add(sentence.key)
+    return repeated / max(1, count), chars

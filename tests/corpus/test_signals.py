@@ -1,5 +1,6 @@
 """The signals against datatrove's functions, RedPajama's formulas, and texts with known loops."""
 
+import json
 import math
 import re
 import string
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 
 from dedup.corpus import gopher, redpajama, repetition_signals
 from dedup.corpus.signals import NAMES
-from tests.corpus.texts import english, mixed
+from dedup.corpus.thresholds import DEFAULT, GOPHER, exceeded
+from tests.corpus.texts import ROOT, english, mixed
 
 DOCUMENTS = [*english(), *mixed()]
 CLOSE = {"rel": 1e-9, "abs": 1e-12}
@@ -140,3 +142,16 @@ def test_drift_is_a_near_loop() -> None:
 def test_numbers_alone_need_no_datatrove() -> None:
     code = "import sys, dedup.corpus.signals; sys.exit('datatrove' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_default_thresholds_on_texts_collected_for_being_hard() -> None:
+    taken: Counter[tuple[str, bool]] = Counter()
+    path = ROOT / "tests/text/field_cases.jsonl"
+    for case in map(json.loads, path.read_text("utf-8").splitlines()):
+        found = repetition_signals(case["text"])
+        for name, thresholds in (("default", DEFAULT), ("gopher", GOPHER)):
+            if any(exceeded(found, thresholds)):
+                taken[name, case["kind"] == "loop"] += 1
+    assert taken["default", True] >= 46
+    assert taken["default", False] <= 11  # a prompt asked for 8 of them
+    assert taken["gopher", False] >= 5 * taken["default", False]
