@@ -14,12 +14,13 @@ from datatrove.io import DataFolderLike, get_datafolder
 from datatrove.pipeline.base import PipelineStep
 
 from dedup.corpus.chat import answers_of, opening_of, signals_of_turns, turns_of
+from dedup.corpus.gopher import gopher_words
 from dedup.corpus.measures import DistinctNgrams, Distribution, Sources, stable_hash
 from dedup.corpus.readers import source_of
 from dedup.corpus.repeats import NUM_PARTITIONS, RepeatWriter, Top, counts_in, template_of
 from dedup.corpus.signals import NAMES, Sentence, repetition_signals, sentences_of
 from dedup.corpus.thresholds import exceeded, severity
-from dedup.text.words import sentence_key, units, utf8_size
+from dedup.text.words import sentence_key, utf8_size
 
 _NOT_SHARES: Final = (
     "chars",
@@ -82,8 +83,8 @@ class TaskMeasures:
     def add(self, doc: Document) -> None:
         """Measure a document."""
         text, doc_id = doc.text, str(doc.id)
-        sentences = sentences_of(text)
-        found = repetition_signals(text, sentences=sentences)
+        sentences, words = sentences_of(text), gopher_words(text)
+        found = repetition_signals(text, words=words, sentences=sentences)
         names = list(exceeded(found, self._thresholds))
         source = source_of(doc.metadata)
         sums = {"documents": 1, "chars": len(text), "bytes": utf8_size(text)}
@@ -97,7 +98,7 @@ class TaskMeasures:
             distribution.add(float(found[name] or 0))
         if found["loop_kind"]:
             self._loops[str(found["loop_kind"])] += 1
-        self._grams.add(units(text))
+        self._grams.add(words)
         self._count_sentences(sentences, doc_id)
         self._count_document(text, doc_id)
         badness = severity(found, self._thresholds)
@@ -140,7 +141,7 @@ class TaskMeasures:
                 writer.add(key, template_of(key), utf8_size(key), times, written[key], doc_id)
 
     def _count_document(self, text: str, doc_id: str) -> None:
-        key = f"{stable_hash(sentence_key(text) or text):016x}"
+        key = f"{stable_hash(' '.join(text.casefold().split())):016x}"
         self._writers["documents"].add(key, key, utf8_size(text), 1, text, doc_id)
 
     def _add_chat(self, turns: list[tuple[str, str]], doc_id: str) -> None:
