@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, Final
 
 import dill
@@ -45,13 +45,26 @@ class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
             context = get_context("forkserver")
             context.set_forkserver_preload(["dedup.corpus.jobs"])  # imported once, not by each task
             try:
-                with ProcessPoolExecutor(min(self.workers, len(ranks)), context) as pool:
+                num_workers = min(self.workers, len(ranks))
+                with ProcessPoolExecutor(num_workers, context, _end_with_parent) as pool:
                     tasks = [pool.submit(_run_rank, pickled, rank) for rank in ranks]
                     for task in as_completed(tasks):
                         task.result()
             except BrokenProcessPool:
                 continue
         raise CorpusError("workers were killed (out of memory?); run the same command to go on")
+
+
+def _end_with_parent() -> None:
+    """End this worker as soon as its parent has ended, so that none writes into a resumed run."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run_rank(pickled: bytes, rank: int) -> None:
