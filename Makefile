@@ -18,6 +18,7 @@ INTEGRATIONS := .venv-integrations
 INTEGRATIONS_TESTS := tests/external/integrations
 INTEGRATED := $(sort $(patsubst $(INTEGRATIONS_TESTS)/%/requirements.txt,%,$(wildcard $(INTEGRATIONS_TESTS)/*/requirements.txt)))
 SLOW_INTEGRATIONS := llama_cpp
+CORPUS := .venv-corpus
 PAGE := .venv-page
 PAGE_TESTS := tests/external/page
 LIVE := .venv-live
@@ -26,7 +27,7 @@ WEIGHTS := .weights
 MODEL ?=
 MODEL_FILE := $(if $(filter smollm2,$(MODEL)),$(WEIGHTS)/$(MODEL).gguf)
 
-.PHONY: serve smollm2 test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-agents test-integrations $(addprefix test-integration-,$(INTEGRATED)) test-page live calibrate docs lint types check clean help
+.PHONY: serve smollm2 test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-agents test-integrations $(addprefix test-integration-,$(INTEGRATED)) test-corpus test-page live calibrate docs lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -150,6 +151,15 @@ test-integration-llama_cpp: $(WEIGHTS)/smollm2.gguf
 test-integrations: $(addprefix test-integration-,$(filter-out $(SLOW_INTEGRATIONS),$(INTEGRATED)))  ## each integration with the real package, in a virtual environment of its own; one: make test-integration-langchain; llama_cpp, which compiles, only so
 	@$(PYTHON) -m tests.external.integrations.matrix
 
+$(CORPUS)/.installed:
+	@echo "==> building $(CORPUS) with datatrove and Ray (a few minutes, once)"
+	@$(PYTHON) -m venv $(CORPUS) && echo '*' > $(CORPUS)/.gitignore
+	$(CORPUS)/bin/python -m pip install --progress-bar on -c constraints.txt ray==2.60.0 pytest pytest-asyncio -e '.[corpus]'
+	@touch $@
+
+test-corpus: $(CORPUS)/.installed  ## audit a corpus on a Ray cluster of two local nodes
+	$(CORPUS)/bin/python -m pytest -W default tests/external/test_corpus_ray.py
+
 $(PAGE)/.installed: $(PAGE_TESTS)/requirements.txt
 	@echo "==> building $(PAGE) with a driver for the browser, and torch for the demo model (a few minutes, once)"
 	@$(PYTHON) -m venv $(PAGE) && echo '*' > $(PAGE)/.gitignore
@@ -188,5 +198,5 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(TRL) $(CLIENTS) $(AGENTS) $(INTEGRATIONS) $(PAGE) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf $(VENV) $(VLLM) $(TRL) $(CLIENTS) $(AGENTS) $(INTEGRATIONS) $(CORPUS) $(PAGE) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find dedup server -name "*.so" -delete

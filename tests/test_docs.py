@@ -143,6 +143,9 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     incident = {"request": request, "kept": once, "looped": once * 3, "healed": "Then it rained."}
     (folder / "loops.jsonl").write_text(json.dumps(incident) + "\n")
     (folder / "transcripts.jsonl").write_text(transcripts())
+    (folder / "corpus").mkdir()
+    clean = [{"id": "river", "text": once}, rows[1]]
+    (folder / "corpus" / "a.jsonl").write_text("\n".join(map(json.dumps, clean)) + "\n")
     demo_model = ROOT / "server" / "dedup_server" / "demo_model"
     for name, target in {
         "server": ROOT / "server",
@@ -207,6 +210,8 @@ def check_command(command: str) -> None:
     elif program == "dedup":
         if arguments and not arguments[0].startswith("-"):
             found = dedup_command.get_command(click.Context(dedup_command), arguments[0])
+            if isinstance(found, click.Group) and len(arguments) > 1:
+                found = found.get_command(click.Context(found), arguments[1])
             assert found, command
             known = {name for option in found.params for name in option.opts}
             assert flags <= known | {"-h", "--help"}, command
@@ -396,13 +401,19 @@ def test_the_table_of_upstreams_is_the_codes() -> None:
 
 
 def test_the_commands_helps_are_the_codes() -> None:
-    parts = []
+    names = []
     for name in dedup_command.list_commands(click.Context(dedup_command)):
+        names.append([name])
+        found = dedup_command.get_command(click.Context(dedup_command), name)
+        if isinstance(found, click.Group):
+            names += [[name, below] for below in found.list_commands(click.Context(found))]
+    parts = []
+    for words in names:
         shown = CliRunner().invoke(
-            dedup_command, [name, "--help"], prog_name="dedup", terminal_width=100
+            dedup_command, [*words, "--help"], prog_name="dedup", terminal_width=100
         )
         assert shown.exit_code == 0
-        parts.append(f"## dedup {name}\n\n```text\n{shown.output}```\n")
+        parts.append(f"## dedup {' '.join(words)}\n\n```text\n{shown.output}```\n")
     check_section("reference/cli.md", "cli", "\n".join(parts))
 
 

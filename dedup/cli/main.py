@@ -4,6 +4,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 import click
 
+from dedup.cli.corpus import corpus
 from dedup.cli.export_pairs import export_pairs
 from dedup.cli.filter import filter_command
 from dedup.cli.score import score
@@ -59,5 +60,5 @@ def main() -> None:
     """
 
 
-for _command in (filter_command, score, export_pairs):
+for _command in (filter_command, score, export_pairs, corpus):
     main.add_command(_command)
