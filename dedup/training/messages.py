@@ -32,7 +32,10 @@ def prompt_text(prompt: Conversation) -> str:
     return ""
 
 
-def _text(content: str | Iterable[Any] | None) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
+def _text(content: str | Iterable[Mapping[str, Any]] | None) -> str:
+    """Return the text of a message: a string, or parts of which some are text."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
     return "\n".join(part["text"] for part in content if isinstance(part.get("text"), str))

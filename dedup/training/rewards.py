@@ -28,11 +28,12 @@ class RepetitionReward:
         ValueError: `max_penalty` is not a negative number.
     """
 
+    __name__ = "repetition_reward"  # TRL names its metrics so
+
     def __init__(self, max_penalty: float = -1.0) -> None:
         if not -float("inf") < max_penalty < 0:
             raise ValueError(f"max_penalty must be a negative number, got {max_penalty!r}")
         self.max_penalty = max_penalty
-        self.__name__ = "repetition_reward"  # TRL names its metrics so
 
     def __call__(
         self,
