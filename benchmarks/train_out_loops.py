@@ -36,7 +36,7 @@ from dedup_server.engines.local.engine import DEMO_MODEL
 HERE = Path(__file__).parent
 HELD_IN, HELD_OUT = HERE / "prompts_more.jsonl", HERE / "prompts.jsonl"
 MORE_HELD_IN, NUM_MORE = HERE / "live_prompts.jsonl", 150
-REPLAYED, HELD_OUT_PARAGRAPHS = 200, 60  # of each text
+REPLAYED, HELD_OUT_PARAGRAPHS = 100, 60  # of each text
 PARAGRAPH_CHARS = range(150, 900)
 REPLAYED_TOKENS = 128
 BATCH = 8

@@ -22,7 +22,7 @@ from dedup.training.pairs import preference_pair
 )
 @click.option(
     "--model",
-    help="ftpo: the model that looped, a folder or a hub id. Its extra: dedup-llm[local].",
+    help="ftpo: the model that looped, a folder or a hub id. Needs dedup-llm[local].",
 )
 @click.option(
     "--raw", is_flag=True, help="Answers were completed from their prompts without a chat template."

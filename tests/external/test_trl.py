@@ -137,10 +137,10 @@ def test_grpo_trains_with_the_reward(tmp_path: Path) -> None:
 
     config = GRPOConfig(
         output_dir=str(tmp_path),
-        max_steps=3,
+        max_steps=2,
         per_device_train_batch_size=8,
         num_generations=4,
-        max_completion_length=96,
+        max_completion_length=80,
         temperature=0.4,
         learning_rate=1e-5,
         logging_steps=1,
@@ -160,11 +160,11 @@ def test_grpo_trains_with_the_reward(tmp_path: Path) -> None:
         processing_class=AutoTokenizer.from_pretrained(DEMO_MODEL),
     )
     trainer.train()
-    assert len(rewards) >= 3 * 8
+    assert len(rewards) >= 2 * 8
     assert min(rewards) < -0.3
     assert max(rewards) == 0
     logged = [step for step in trainer.state.log_history if "loss" in step]
-    assert len(logged) == 3
+    assert len(logged) == 2
     assert all("rewards/repetition_reward/mean" in step for step in logged)
 
 
