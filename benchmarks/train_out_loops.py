@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-4, help="learning rate")
     parser.add_argument("--margin", type=float, default=2.0, help="logits")
     parser.add_argument("--tether", type=float, default=0.4, help="weight of the other logits")
-    parser.add_argument("--kl", type=float, default=60.0, help="weight of the replayed texts")
+    parser.add_argument("--kl", type=float, default=30.0, help="weight of the replayed texts")
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
