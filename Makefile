@@ -77,10 +77,11 @@ test-prometheus: $(COMPILED)  ## a real Prometheus scrapes a real server: metric
 $(TRL)/.installed:
 	@echo "==> building $(TRL) with TRL and datasets (a few minutes, once)"
 	@$(PYTHON) -m venv $(TRL) && echo '*' > $(TRL)/.gitignore
-	$(TRL)/bin/python -m pip install --progress-bar on -c constraints.txt trl==1.16.0 datasets==5.2.0 pytest pytest-asyncio -e '.[local]'
+	$(TRL)/bin/python -m pip install --progress-bar on -c constraints.txt trl==1.16.0 datasets==5.2.0 omegaconf==2.4.0 aiohttp==3.14.5 pytest pytest-asyncio -e '.[local]'
+	$(TRL)/bin/python -m pip install --progress-bar on --no-deps verl==0.9.1 openrlhf==0.11.2
 	@touch $@
 
-test-trl: $(TRL)/.installed  ## train on exported preference pairs with TRL's DPOTrainer
+test-trl: $(TRL)/.installed  ## train with TRL on exported pairs and with the reward; verl and OpenRLHF load it
 	$(TRL)/bin/python -m pytest -W default tests/external/test_trl.py
 
 $(VLLM)/.installed:

@@ -13,7 +13,7 @@ import pytest
 from dedup import RepetitionFilter
 from dedup.answer.boundary import can_stop
 from dedup.answer.continuation import MAX_ATTEMPTS, OPENING_TOKENS, Support
-from dedup.pairs import preference_pair
+from dedup.training.pairs import preference_pair
 from dedup_server.completion import Completion
 from dedup_server.engines.base import Call, Take
 from dedup_server.engines.upstream.dialects import DRY_TOKENS

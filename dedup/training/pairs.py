@@ -1,11 +1,11 @@
-"""Preference pairs for training a model not to loop, from the server's incident log.
+"""Preference pairs from the server's incident log.
 
 For DPO (arXiv 2305.18290), in TRL's format.
 """
 
 from typing import Any
 
-Incident = dict[str, Any]
+from dedup.training.incidents import Incident, fields_of
 
 
 def preference_pair(incident: Incident) -> dict[str, Any] | None:
@@ -18,21 +18,13 @@ def preference_pair(incident: Incident) -> dict[str, Any] | None:
     Raises:
         ValueError: The incident lacks a field.
     """
-    try:
-        request, kept, looped, healed = (
-            incident[name] for name in ("request", "kept", "looped", "healed")
-        )
-    except KeyError as missing:
-        raise ValueError(
-            f"the field {missing} is missing: is this a line of an incident log?"
-        ) from None
+    prompt, kept, looped, healed = fields_of(incident)
     if not healed or not looped:
         return None
-    messages = request.get("messages")
-    if messages is None:
-        return {"prompt": request["prompt"], "chosen": kept + healed, "rejected": kept + looped}
+    if isinstance(prompt, str):
+        return {"prompt": prompt, "chosen": kept + healed, "rejected": kept + looped}
     return {
-        "prompt": messages,
+        "prompt": prompt,
         "chosen": _assistant_turn(kept + healed),
         "rejected": _assistant_turn(kept + looped),
     }
