@@ -64,7 +64,19 @@ def is_named(value: object, prompt: str) -> bool:
     word = str(value).strip()
     if not word or len(word) > _MAX_NAMED:
         return False
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", _ends(prompt)) is not None
+    text = _ends(prompt)
+    at = text.find(word)
+    while at >= 0:
+        end = at + len(word)
+        if not (_is_letter(text[at - 1 : at]) or _is_letter(text[end : end + 1])):
+            return True
+        at = text.find(word, end)
+    return False
+
+
+def _is_letter(text: str) -> bool:
+    """Return whether a text of a character or none is part of a word."""
+    return text.isalnum() or text == "_"
 
 
 @lru_cache(64)

@@ -1,7 +1,7 @@
 """Likeness of two steps: the same calls with the same results, or almost."""
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from dedup.answer.agent_loops.arguments import (
     Differing,
@@ -95,13 +95,15 @@ def differ_as_asked(one: Step, other: Step, prompt: str) -> bool:
     calls, others = one.sorted_calls(), other.sorted_calls()
     if not prompt or len(calls) != len(others):
         return False
-    values: list[Any] = []
+    differs = False
     for call, there in zip(calls, others, strict=True):
         if call.name != there.name:
             return False
         for _, value, another in differing(call, there):
-            values += (value, another)
-    return bool(values) and all(is_named(value, prompt) for value in values)
+            if not (is_named(value, prompt) and is_named(another, prompt)):
+                return False
+            differs = True
+    return differs
 
 
 def is_next(calls: list[Call], text: str, step: Step) -> bool:

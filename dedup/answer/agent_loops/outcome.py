@@ -172,6 +172,11 @@ _OF_MACHINE: Final = re.compile(
     r"|磁盘(?:空间)?(?:已满|不足)|内存不足|空间不足|网络不可达",
     re.IGNORECASE,
 )
+# One of these is in each of them: a look ahead of the search.
+_MACHINE_WORDS: Final = (
+    "no space left|disk|quota|read-only|memory|open files|name resolution|resolve host"
+    "|unreachable|eacces|outside|磁盘|不足|不可达"
+).split("|")
 # Signs that no search has that finds nothing.
 _SAYS_ERROR: Final = re.compile(
     r"\bTraceback\b|\b\w{0,40}Error\b|\berror:|\bERROR\b|\b[Dd]enied\b|\bnot have permission\b"
@@ -267,9 +272,7 @@ def error_of(call: Call) -> str:
                 value = call.fields.get(name)
                 if isinstance(value, str) and len(value) > 3:
                     error = error.replace(value, "")
-            of_machine = _OF_MACHINE.search(error)
-            if of_machine:
-                error = of_machine.group()
+            error = _of_machine(error[:_HEAD]) or _of_machine(error[-_HEAD:]) or error
         call.error = error
     return call.error
 
@@ -371,6 +374,15 @@ def _is_negative(text: str) -> bool:
 @lru_cache(512)
 def _is_empty_handed(text: str) -> bool:
     return _EMPTY_HANDED.search(text) is not None
+
+
+@lru_cache(512)
+def _of_machine(error: str) -> str:
+    lowered = error.lower()
+    if not any(word in lowered for word in _MACHINE_WORDS):
+        return ""
+    found = _OF_MACHINE.search(error)
+    return found.group() if found is not None else ""
 
 
 @lru_cache(512)
