@@ -1,4 +1,4 @@
-"""How fast are the signals of a corpus, beside datatrove's Gopher filter and sentence deduplication?
+"""Measure the signals of a corpus beside datatrove's Gopher filter and sentence deduplication.
 
     python benchmarks/corpus_speed.py          # a minute; needs: pip install 'dedup-llm[corpus]' spacy jieba
 

@@ -1,4 +1,4 @@
-"""What do TRL's n-gram reward and ours punish? On legitimate and on looping completions.
+"""Compare what TRL's n-gram reward and ours punish, on legitimate and on looping completions.
 
     make test-trl                                              # once: builds the environment with TRL
     .venv-trl/bin/python benchmarks/rewards.py --legit answers/*.jsonl --loops loops/*.jsonl

@@ -1,4 +1,4 @@
-"""What does a step cost in SGLang, and does it grow with the text?
+"""Measure what a step costs in SGLang, and whether it grows with the text.
 
     make test-integration-sglang                                    # builds the environment
     .venv-integrations/sglang/bin/python benchmarks/sglang_step.py  # a minute

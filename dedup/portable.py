@@ -55,7 +55,7 @@ def load(module: str, name: str, packed: bytes) -> Any:
 
 
 class _Carried:
-    """What `pickle` stores as source and the call of `load`, with nothing but builtins by name."""
+    """Object that `pickle` stores as source and a call of `load`, with nothing but builtins by name."""
 
     def __init__(self, module: str, name: str, packed: bytes) -> None:
         self._namespace = {

@@ -21,7 +21,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to read, and how.
+    """Settings of a run over a corpus: what is read, and how.
 
     Attributes:
         path: a file, a folder, a URL that fsspec opens, or a dataset.

@@ -32,7 +32,7 @@ def test_content(text: str) -> None:
 
 
 def test_a_part_that_ends() -> None:
-    """What it held comes then, and not at the answer's end."""
+    """Text that a part held comes at its end, and not at the answer's."""
     answer = AnswerFilter()
     text = STUTTER[: STUTTER.rindex("northern")]
     given = streamed(answer, "content", "0", text)

@@ -1,4 +1,4 @@
-"""What every integration's tests share: which capability a test shows, and the snippets of the integration's page.
+"""Parts that every integration's tests share: which capability a test shows, and the snippets of the integration's page.
 
 A test says with `@pytest.mark.shows("streamed", "loop cut")` what it shows. Once the tests of a folder are done, that is written, with the
 versions they ran with, beside the folder's virtual environment; `matrix.py` makes the table in docs/integrations/index.md of it.

@@ -399,7 +399,7 @@ def test_whole_answers(kind: str, is_async: bool) -> None:
 
 
 def test_a_source_that_fails() -> None:
-    """What was held is given before the exception."""
+    """Held text is given before the exception."""
 
     def failing() -> Iterator[AIMessageChunk]:
         yield from texts(ONCE + "The boat was tied to")
