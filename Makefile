@@ -136,7 +136,7 @@ test-agents: $(AGENTS)/.installed  ## unmodified agents with a model that loops,
 $(INTEGRATIONS)/%/.installed: $(INTEGRATIONS_TESTS)/%/requirements.txt
 	@echo "==> building $(INTEGRATIONS)/$*; it downloads: $$(sed -n '/^#/d;/^$$/q;s/ *#.*//;p' $< | tr '\n' ' ')"
 	@$(PYTHON) -m venv $(INTEGRATIONS)/$* && echo '*' > $(INTEGRATIONS)/.gitignore
-	@! grep -q '# compiles' $< || { echo "==> compiling it: 10 to 20 minutes on two cores, once"; \
+	@! grep -q '# compiles' $< || { echo "==> compiling it: half an hour on two cores, once"; \
 		grep '# compiles' $< | CMAKE_ARGS=-DLLAVA_BUILD=OFF $(INTEGRATIONS)/$*/bin/python -m pip install --progress-bar on -r /dev/stdin; }
 	@! grep -q '# no-deps' $< || \
 		grep '# no-deps' $< | $(INTEGRATIONS)/$*/bin/python -m pip install --progress-bar on --no-deps -r /dev/stdin
