@@ -8,7 +8,7 @@ import logging
 import weakref
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
-from typing import Any
+from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
@@ -49,7 +49,13 @@ class _Stage(Enum):
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with the limits of one server, which `guarded_by` sets in a subclass."""
+    """uvicorn's protocol with the limits of one server, which `guarded_by` sets in a subclass.
+
+    Attributes:
+        is_draining: the server stops: connections close behind their next response.
+    """
+
+    is_draining: ClassVar[bool] = False
 
     max_header_bytes: int
     header_timeout_seconds: float
@@ -125,6 +131,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(ApiError(400, reason, code="invalid_http"))
         elif not self.transport.is_closing():
             super().on_headers_complete()
+            if self.is_draining:
+                self.cycle.keep_alive = False
             self.scope["extensions"] = {DIRECT: Direct(self.cycle, self)}  # type: ignore[dict-item]
             return
         self.cycle = _RefusedCycle()  # type: ignore[assignment]

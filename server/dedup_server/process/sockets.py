@@ -2,6 +2,7 @@
 
 import resource
 import socket
+from dataclasses import dataclass
 
 from dedup_server.errors import StartupError
 from dedup_server.settings import Settings
@@ -12,7 +13,39 @@ _FILES_PER_STREAM = 2
 _MIN_STREAMS = 16
 
 
-def listen(host: str, port: int, num_listeners: int) -> list[socket.socket]:
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Sockets on which one process serves."""
+
+    public: socket.socket
+    admin: socket.socket | None
+
+    def close(self) -> None:
+        self.public.close()
+        if self.admin is not None:
+            self.admin.close()
+
+
+def listen(settings: Settings) -> list[Listeners]:
+    """Return the sockets of each worker.
+
+    Raises:
+        StartupError: an address cannot be used.
+    """
+    public = _listen(settings.host, settings.port, settings.workers, "--port")
+    if settings.admin_port is None:
+        return [Listeners(one, None) for one in public]
+    host = settings.admin_host or settings.host
+    try:
+        admin = _listen(host, settings.admin_port, settings.workers, "--admin-port")
+    except StartupError:
+        for one in public:
+            one.close()
+        raise
+    return [Listeners(*both) for both in zip(public, admin, strict=True)]
+
+
+def _listen(host: str, port: int, num_listeners: int, flag: str) -> list[socket.socket]:
     """Return sockets bound to one address, among which the system divides the connections.
 
     One socket listens at once. Several do not: each listens when its worker is ready.
@@ -42,7 +75,7 @@ def listen(host: str, port: int, num_listeners: int) -> list[socket.socket]:
         for listener in listeners:
             listener.close()
         raise StartupError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port"
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with {flag}"
         ) from None
     return listeners
 
