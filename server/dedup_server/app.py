@@ -63,8 +63,7 @@ def create_app(
             telemetry.learn(engine.models)
 
         app.state.starting = asyncio.create_task(start())
-        if settings.workers > 1:
-            # No connection may come to a worker that cannot answer while another can.
+        if settings.opens_when_ready:
             await asyncio.wait({app.state.starting})
         try:
             yield
@@ -78,6 +77,7 @@ def create_app(
     app = App(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = Service(settings, engine, StreamLimit(settings.max_streams))
     app.state.telemetry = telemetry
+    app.state.starting = None
     app.state.is_draining = False
     app.add_middleware(EndsInOrder)
     if settings.cors_origins:
@@ -168,7 +168,7 @@ def create_admin_app(app: FastAPI) -> Starlette:
     """Return the application of the admin port.
 
     Args:
-        app: the server's application, which has started.
+        app: the server's application.
     """
     routes = [*_health_routes(app), _metrics_route(app)]
     return Starlette(routes=routes, exception_handlers=_ON_ERROR)
@@ -200,8 +200,8 @@ def _metrics_route(app: FastAPI) -> Route:
 
 
 def _require_started(app: FastAPI) -> None:
-    starting: asyncio.Task[None] = app.state.starting
-    if not starting.done() or starting.exception():
+    starting: asyncio.Task[None] | None = app.state.starting
+    if starting is None or not starting.done() or starting.cancelled() or starting.exception():
         raise not_ready("the engine is not ready yet")
 
 

@@ -275,6 +275,15 @@ class Settings(BaseSettings):
         """The keys of `api_keys` and `api_keys_file`."""
         return [key.get_secret_value() for key in self.api_keys] + list(self._file_keys)
 
+    @property
+    def opens_when_ready(self) -> bool:
+        """Return whether the port is opened when the engine is ready.
+
+        Until then connections are refused, so that a balancer asks another replica. A model in this
+        process may load for minutes, for which `/health/live` must answer, here or at another port.
+        """
+        return bool(self.all_upstreams) or self.admin_port is not None
+
     def summary(self) -> str:
         """Return the settings in force, one per line, with keys masked."""
         values = {name: getattr(self, name) for name in type(self).model_fields}

@@ -1,15 +1,17 @@
 """The admin port, and a server that is stopped behind a balancer."""
 
-import json
 import signal
 import socket
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from dedup_server.settings import SettingsError, load
-from tests.demo_server import free_port
+from tests.demo_server import clean_environment, free_port
 from tests.faults.proxy import Proxy, Reply, chat_request, http_request, proxy, read_reply
 from tests.faults.raw_upstream import RawUpstream
 
@@ -46,6 +48,38 @@ def test_metrics_move_to_the_admin_port_and_health_is_at_both(
         for path in ("/", "/v1/models", "/v1/chat/completions"):
             get(admin, path).check_refused(404)
         get(admin, "/metrics", "POST").check_refused(405)
+
+
+def test_the_port_opens_when_the_engine_is_ready() -> None:
+    port, admin = free_port(), free_port()
+    command = [sys.executable, "-m", "dedup.cli", "serve", "--port", str(port)]
+    command += ["--admin-port", str(admin), "--upstream"]
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a probe of it takes 3 s
+        upstream_port = silent.getsockname()[1]
+        server = subprocess.Popen(
+            [*command, f"http://127.0.0.1:{upstream_port}"], env=clean_environment()
+        )
+        try:
+            seen: set[tuple[int, int]] = set()
+            while (503, 200) not in seen:
+                assert server.poll() is None
+                with suppress(ConnectionRefusedError):
+                    is_open = _is_open(port)
+                    ready, live = (
+                        get(admin, f"/health/{name}").status for name in ("ready", "live")
+                    )
+                    if not is_open:
+                        seen.add((ready, live))
+            while not _is_open(port):
+                time.sleep(0.05)
+        finally:
+            server.terminate()
+            assert server.wait(20) == 0
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 def wait_until_draining(front: Proxy) -> None:

@@ -105,6 +105,8 @@ class Process:
 
         def on_stop() -> None:
             protocol.is_draining = self._app.state.is_draining = True
+            if self._app.state.starting is not None:
+                self._app.state.starting.cancel()
 
         server = Server(config, settings.shutdown_delay_seconds, on_stop)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
@@ -135,13 +137,16 @@ class Process:
     async def _serve(self, server: "Server", greets: bool, supervisor: int | None) -> None:
         if supervisor is not None:
             _stop_with(supervisor, server)
-        serving = asyncio.create_task(server.serve(sockets=[self._listeners.public]))
-        while not serving.done() and not server.started:  # noqa: ASYNC110 - uvicorn has no event
-            await asyncio.sleep(_POLL_SECONDS)
-        if serving.done():
-            await serving
-            return
         async with self._admin_port():
+            serving = asyncio.create_task(server.serve(sockets=[self._listeners.public]))
+            while not serving.done() and not server.started:  # noqa: ASYNC110 - uvicorn has no event
+                await asyncio.sleep(_POLL_SECONDS)
+            if serving.done():
+                try:
+                    await serving
+                except OSError as error:  # another server has taken the port meanwhile
+                    raise StartupError(f"cannot listen: {error}") from None
+                return
             await self._serve_until_stopped(server, serving, greets)
 
     @contextlib.asynccontextmanager

@@ -32,12 +32,18 @@ def listen(settings: Settings) -> list[Listeners]:
     Raises:
         StartupError: an address cannot be used.
     """
-    public = _listen(settings.host, settings.port, settings.workers, "--port")
+    public = _listen(
+        settings.host,
+        settings.port,
+        settings.workers,
+        "--port",
+        is_open=not settings.opens_when_ready,
+    )
     if settings.admin_port is None:
         return [Listeners(one, None) for one in public]
     host = settings.admin_host or settings.host
     try:
-        admin = _listen(host, settings.admin_port, settings.workers, "--admin-port")
+        admin = _listen(host, settings.admin_port, settings.workers, "--admin-port", is_open=True)
     except StartupError:
         for one in public:
             one.close()
@@ -45,10 +51,13 @@ def listen(settings: Settings) -> list[Listeners]:
     return [Listeners(*both) for both in zip(public, admin, strict=True)]
 
 
-def _listen(host: str, port: int, num_listeners: int, flag: str) -> list[socket.socket]:
+def _listen(
+    host: str, port: int, num_listeners: int, flag: str, *, is_open: bool
+) -> list[socket.socket]:
     """Return sockets bound to one address, among which the system divides the connections.
 
-    One socket listens at once. Several do not: each listens when its worker is ready.
+    Args:
+        is_open: a single socket listens at once. Others listen when their process does.
 
     Raises:
         StartupError: the address cannot be used.
@@ -65,11 +74,10 @@ def _listen(host: str, port: int, num_listeners: int, flag: str) -> list[socket.
         # With SO_REUSEPORT alone, another server on the port would go unnoticed.
         with _bound(family, address, is_shared=False) as probe:
             address = probe.getsockname()
-            if is_shared:
-                probe.listen(1)
+            probe.listen(1)
         for _ in range(num_listeners):
             listeners.append(_bound(family, address, is_shared))
-        if not is_shared:
+        if is_open and not is_shared:
             listeners[0].listen(_BACKLOG)
     except OSError as error:
         for listener in listeners:
