@@ -2,6 +2,7 @@
 killed and started again on its port.
 """
 
+import http.client
 import json
 import os
 import random
@@ -11,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,13 @@ SETTINGS = {"shutdown_delay_seconds": 3, "grace_seconds": 25, "log_format": "jso
 def get(port: int, path: str, seconds: float = 5.0) -> bytes:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=seconds) as response:
         return bytes(response.read())
+
+
+def status(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    with closing(connection):
+        connection.request("GET", path)
+        return connection.getresponse().status
 
 
 def answers(port: int, path: str) -> bool:
