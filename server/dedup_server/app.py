@@ -41,16 +41,20 @@ def create_app(
     engine: Engine,
     telemetry: Telemetry | None = None,
     tracer: Tracer | None = None,
+    *,
+    waits_for_engine: bool | None = None,
 ) -> FastAPI:
     """Return the server as an ASGI application.
 
-    The engine starts with it, beside it: `/health/ready` answers 200 when it is there.
+    The engine starts with it: `/health/ready` answers 200 when it is there.
 
     Args:
         settings: The operator's.
         engine: What generates the answers.
         telemetry: The metrics, if the engine counts into them too.
         tracer: Traces the requests.
+        waits_for_engine: Startup ends when the engine has started, and not before. None is what
+            the settings say.
     """
     telemetry = telemetry or Telemetry(engine.models)
     tracer = tracer or Tracer()
@@ -63,7 +67,8 @@ def create_app(
             telemetry.learn(engine.models)
 
         app.state.starting = asyncio.create_task(start())
-        if settings.opens_when_ready:
+        waits = settings.opens_when_ready if waits_for_engine is None else waits_for_engine
+        if waits:
             await asyncio.wait({app.state.starting})
         try:
             yield
