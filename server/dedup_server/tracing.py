@@ -55,6 +55,7 @@ class Tracer:
             kind=SpanKind.CLIENT,
             attributes=attributes,
         ) as span:
+            exchange.report["trace_id"] = f"{span.get_span_context().trace_id:032x}"  # for the log
             goes: dict[str, str] = {}
             propagator.inject(goes)
             headers = [header for header in exchange.headers if not header[0].startswith(b"trace")]
