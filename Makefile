@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 COMPILED := $(VENV)/.compiled
 PYTHONS ?= python3.11 python3.12 python3.13
+PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 IN_BOTH_FORMS := tests/text $(addprefix tests/server/test_,sse.py http_client.py upstream.py completion.py responses.py messages.py healing.py guardrail.py)
 VLLM := .venv-vllm
 VLLM_PYTHON ?= $(VLLM)/bin/python
@@ -58,8 +59,8 @@ $(WEIGHTS)/%.gguf: | $(READY)
 	@$(BIN)/python benchmarks/weights.py $*
 
 test: $(COMPILED)  ## run the tests: all of them, then those of compiled modules once more, interpreted
-	$(BIN)/python -m pytest
-	TEST_FORM=interpreted $(BIN)/python -m pytest -q $(IN_BOTH_FORMS)
+	$(BIN)/python -m pytest $(PARALLEL)
+	TEST_FORM=interpreted $(BIN)/python -m pytest -q $(PARALLEL) $(IN_BOTH_FORMS)
 
 wheels: $(READY)  ## build the wheels and try each: compiled for the Pythons at hand (PYTHONS="python3.12 /path/to/python"), and a pure one
 	$(BIN)/python tests/external/wheels.py $(PYTHONS)
