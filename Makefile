@@ -150,7 +150,8 @@ $(addprefix test-integration-,$(INTEGRATED)): test-integration-%: $(INTEGRATIONS
 
 test-integration-llama_cpp: $(WEIGHTS)/smollm2.gguf
 
-test-integrations: $(addprefix test-integration-,$(filter-out $(SLOW_INTEGRATIONS),$(INTEGRATED)))  ## each integration with the real package, in a virtual environment of its own; one: make test-integration-langchain; llama_cpp, which compiles, only so
+test-integrations:  ## each integration with the real package, in a virtual environment of its own, two at a time; one: make test-integration-langchain; llama_cpp, which compiles, only so
+	@$(MAKE) --no-print-directory -j 2 $(addprefix test-integration-,$(filter-out $(SLOW_INTEGRATIONS),$(INTEGRATED)))
 	@$(PYTHON) -m tests.external.integrations.matrix
 
 $(CORPUS)/.installed:
