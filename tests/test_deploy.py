@@ -1,11 +1,9 @@
 """Checks of server/deploy that need none of the programs it is for; `make test-chart` runs the rest."""
 
-import configparser
 import json
 import os
 import re
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,3 +79,33 @@ def test_the_chart_holds_the_files_of_docs(name: str, source: str) -> None:
 def test_all_versions_are_the_packages() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert (chart["version"], chart["appVersion"]) == (VERSION, VERSION)
+
+
+def test_the_units_times_derive_from_the_grace_period() -> None:
+    seconds = load(DEPLOY / "dedup.toml").grace_seconds
+    unit = (DEPLOY / "dedup.service").read_text()
+    assert f"TimeoutStopSec={seconds + 5:g}\n" in unit
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    grace = int(services["dedup"]["environment"]["DEDUP_GRACE_SECONDS"])
+    assert services["dedup"]["stop_grace_period"] == f"{grace + 5}s"
+
+
+def test_the_compose_files_prometheus_and_grafana_are_those_of_docs() -> None:
+    configs = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["configs"]
+    source = "grafana/provisioning/datasources/dedup.yml"
+    for name, shipped, local, there in (
+        ("prometheus", "prometheus.yml", "127.0.0.1:8000", "dedup:8000"),
+        ("datasource", source, "127.0.0.1:9090", "prometheus:9090"),
+    ):
+        text = (MONITORING / shipped).read_text()
+        assert local in text
+        assert yaml.safe_load(configs[name]["content"]) == yaml.safe_load(
+            text.replace(local, there)
+        )
+
+
+def test_the_service_file_has_each_key_once() -> None:
+    """`systemd-analyze verify` passes over a key that overrides another."""
+    lines = (DEPLOY / "dedup.service").read_text().splitlines()
+    keys = [line.partition("=")[0] for line in lines if re.match(r"\w+=", line)]
+    assert {key for key in keys if keys.count(key) > 1} == {"ExecReload", "SystemCallFilter"}
