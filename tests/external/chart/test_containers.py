@@ -195,4 +195,5 @@ def test_pods_run_as_the_images_user(values: str) -> None:
     pod = of_kind("Deployment", objects(values))["spec"]["template"]["spec"]
     context = pod["securityContext"]
     assert f"{context['runAsUser']}:{context['runAsGroup']}" == image().user
+    assert image().env["HOME"]  # without it nltk cannot be imported: the user has no entry in passwd
     assert pod["enableServiceLinks"] is False
