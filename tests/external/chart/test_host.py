@@ -54,7 +54,9 @@ def running(command: list[str], port: int, **env: str) -> Iterator["subprocess.P
 
 def test_the_container_file_is_clean() -> None:
     linter = Path(sys.prefix) / "bin" / "hadolint"
-    done = subprocess.run([linter, DEPLOY / "Containerfile"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [linter, DEPLOY / "Containerfile"], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -62,9 +64,7 @@ def test_the_container_file_copies_what_is_there_and_not_ignored() -> None:
     text = (DEPLOY / "Containerfile").read_text()
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     sources = [
-        path
-        for line in re.findall(r"^COPY (?!--)(.*)$", text, re.M)
-        for path in line.split()[:-1]
+        path for line in re.findall(r"^COPY (?!--)(.*)$", text, re.M) for path in line.split()[:-1]
     ]
     assert len(sources) >= 7
     for path in sources:
@@ -172,7 +172,9 @@ def test_the_proxy_of_the_compose_file_serves(model: Upstream) -> None:
     """Its variables are those that Compose passes when none are set."""
     proxy = yaml.safe_load(COMPOSE)["services"]["dedup"]
     port = free_port()
-    env = {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", text) for name, text in proxy["environment"].items()}
+    env = {
+        name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", text) for name, text in proxy["environment"].items()
+    }
     env |= {"DEDUP_PORT": str(port), **{k: v for k, v in image().env.items() if k != "PATH"}}
     arguments = [word.replace("http://vllm:8000/v1", model.url) for word in proxy["command"]]
     with running([*image().entrypoint, *arguments], port, **env) as server:
