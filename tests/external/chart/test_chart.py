@@ -237,6 +237,23 @@ def test_the_times_of_a_drain_derive_from_one_value(
     assert env["DEDUP_GRACE_SECONDS"] == str(grace)
 
 
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ("least", "Clients in the cluster: http://llm-dedup.models:8000/v1"),
+        ("least", "A pod that stops still serves for 30 s, until load balancers have forgotten it"),
+        ("ingress", "Clients elsewhere: https://llm.example/v1"),
+        ("existing", "kubectl -n models rollout restart deploy/llm-dedup"),
+        ("single", "One replica: requests fail while it is moved to another node."),
+    ],
+)
+def test_the_notes_say_what_to_do(values: str, line: str) -> None:
+    arguments = ("install", "llm", CHART, "--dry-run=client", "--namespace", "models")
+    code, printed, errors = helm(*arguments, *options(values))
+    assert code == 0, errors
+    assert line in printed.partition("\nNOTES:\n")[2]
+
+
 def test_a_change_of_the_settings_rolls_the_pods() -> None:
     def pods(*more: str) -> Any:
         return of_kind("Deployment", objects("least", *more))["spec"]["template"]
