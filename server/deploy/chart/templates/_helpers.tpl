@@ -47,20 +47,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- sub (int .Values.terminationGracePeriodSeconds) (add (include "dedup.preStopSeconds" . | int) 5) }}
 {{- end }}
 
-{{/* The port of /metrics and /health. */}}
-{{- define "dedup.healthPort" -}}
+{{/* The port of /metrics. */}}
+{{- define "dedup.metricsPort" -}}
 http
 {{- end }}
 
-{{- define "dedup.probe" -}}
-{{- $probe := deepCopy .probe }}
-{{- if eq (dig "httpGet" "port" "" $probe | toString) "health" }}
-{{- $_ := set $probe.httpGet "port" (include "dedup.healthPort" .root) }}
-{{- end }}
-{{- toYaml $probe }}
-{{- end }}
-
-{{/* Settings as TOML. A number that YAML reads as a float is written as an integer where it is one. */}}
+{{/* Settings as TOML: tables behind the rest. toToml would write integers as floats. */}}
 {{- define "dedup.toml" -}}
 {{- $scalars := dict }}
 {{- $tables := dict }}
