@@ -41,13 +41,20 @@ from tests.server.mock_upstream import upstream
 
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+# Named, but not ours to check.
 OTHER_PROGRAMS = {
     "vllm",
     "prometheus",
+    "docker",
     "envoy",
-    "vllm-router",
+    "helm",
+    "install",
+    "kubectl",
+    "python3",
     "serve",
-}  # named, but not ours to check
+    "systemctl",
+    "vllm-router",
+}
 BUILT_BY_THE_SITE = {"{eval-rst}", "{toctree}", "{include}", "{literalinclude}"}
 ADDRESSES = re.compile(r"127\.0\.0\.1:(?:8000|8001|8002|11434)")
 SNIPPETS = snippets()
