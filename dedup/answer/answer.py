@@ -391,6 +391,15 @@ class Answer:
         return "".join([channel.looped for channel in self.channels if channel.is_cut])
 
     @property
+    def first_loop(self) -> str:
+        """Return the text and the kind of the first loop: `content/exact`; empty if none was found."""
+        for channel in self.channels:
+            loop = channel.healed[0] if channel.healed else channel.filter.loop
+            if loop is not None:
+                return f"{channel.name}/{loop.kind}"
+        return ""
+
+    @property
     def num_tokens(self) -> int:
         """Return the number of tokens generated, estimated where the engine does not report it."""
         return self.tokens.known_output(self._num_bytes)
