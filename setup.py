@@ -4,6 +4,7 @@ Where there is no C compiler, a wheel without compiled parts is built, and says 
 What a compiler cannot compile is a fault.
 """
 
+import shutil
 import sys
 import sysconfig
 import tempfile
@@ -13,6 +14,7 @@ from setuptools import setup
 from setuptools._distutils.ccompiler import new_compiler
 from setuptools._distutils.errors import CompileError
 from setuptools._distutils.sysconfig import customize_compiler
+from setuptools.command.build import build
 
 TEXT = [
     "context",
@@ -94,6 +96,15 @@ def compiler_fault() -> str:
     return ""
 
 
+class CleanBuild(build):
+    """A build without results of an earlier one, which would get into the wheel."""
+
+    def run(self) -> None:
+        if Path(self.build_lib).parent == Path(self.build_base):
+            shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
+
 extensions = []
 if fault := compiler_fault():
     print(
@@ -104,4 +115,4 @@ else:
     from mypyc.build import mypycify
 
     extensions = mypycify(COMPILED, group_name="dedup.compiled")
-setup(ext_modules=extensions)
+setup(ext_modules=extensions, cmdclass={"build": CleanBuild})

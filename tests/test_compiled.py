@@ -67,6 +67,9 @@ def test_without_a_compiler_the_wheel_is_for_any_platform(tmp_path: Path) -> Non
         shutil.copytree(root / folder, tmp_path / folder, ignore=ignored)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(root / name, tmp_path)
+    stale = tmp_path / "build" / "lib" / "dedup" / "of_an_earlier_build.py"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
     command = [
         sys.executable,
         "-m",
@@ -90,6 +93,7 @@ def test_without_a_compiler_the_wheel_is_for_any_platform(tmp_path: Path) -> Non
     (wheel,) = (tmp_path / "dist").iterdir()
     assert wheel.name.endswith("-py3-none-any.whl")
     names = ZipFile(wheel).namelist()
+    assert f"dedup/{stale.name}" not in names
     assert {"dedup/text/filter.py", "dedup_server/app.py", "dedup_server/web/index.html"} <= set(
         names
     )
