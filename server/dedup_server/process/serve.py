@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from dedup.version import build_form, version
@@ -40,6 +41,11 @@ def run(load: Callable[[], Settings]) -> None:
     """
     settings = load()
     configure(settings.log_format)
+    if not settings.all_upstreams and not (find_spec("torch") and find_spec("transformers")):
+        raise StartupError(
+            "a model in this process needs torch and transformers:"
+            ' pip install "dedup-llm[local]" (or proxy a server: dedup serve --upstream URL)'
+        )
     if settings.model is not None:
         Checkpoint.of(settings.model).require()
     raise_file_limit()
@@ -192,11 +198,15 @@ def _engine(settings: Settings, telemetry: "Telemetry") -> "Engine":
 
 
 def _greet(settings: Settings, port: int) -> None:
-    """Print where the server listens, and a request to try."""
+    """Tell where the server listens, and a request to try."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{port}"
     upstreams = ", ".join(one.url for one in settings.all_upstreams)
     model = upstreams or settings.model or "the bundled demo model"
+    if settings.log_format == "json":
+        built = {"version": version(), "form": build_form()}
+        _log.info("dedup listens", {"url": url, "model": model, **built})
+        return
     print(f"dedup listens on {url} (model: {model}; version {version()}, {build_form()})")
     if build_form() == "interpreted":
         print(
