@@ -36,11 +36,12 @@ def configure(log_format: Literal["text", "json"]) -> None:
 
 
 def report_failure(reason: Exception) -> None:
-    """Say why the server does not start."""
-    if isinstance(sys.stderr, _Lines):
-        _server.error("%s", reason)
-    else:
-        print(f"dedup: error: {reason}", file=sys.stderr, flush=True)
+    """Say why the server does not start. Of several reasons, each is a line."""
+    for line in str(reason).splitlines():
+        if isinstance(sys.stderr, _Lines):
+            _server.error("%s", line)
+        else:
+            print(f"dedup: error: {line}", file=sys.stderr, flush=True)
 
 
 def log_request(**fields: Any) -> None:

@@ -155,13 +155,6 @@ def test_wrong_settings_are_named(settings: dict[str, str], wanted: str) -> None
         load(**settings)
 
 
-def test_all_errors_are_shown_at_once() -> None:
-    with pytest.raises(SettingsError) as raised:
-        load(port=99999, policy="loud", agent_loops="nudg")
-    lines = str(raised.value).splitlines()
-    assert [line.split(":")[0] for line in lines] == ["--port", "--policy", "--agent-loops"]
-
-
 def test_a_whole_answer_says_in_a_header_what_became_of_a_loop(mock: Upstream) -> None:
     with proxy(mock.url, heal=False) as url:
         body = {"model": "loop", "messages": [{"role": "user", "content": "Hello"}]}
