@@ -6,6 +6,7 @@ Flags override the environment (`DEDUP_*`), which overrides a TOML file, which o
 import os
 import tomllib
 from functools import cached_property
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -133,6 +134,8 @@ class Settings(BaseSettings):
             the environment they are separated by commas, in the file by line ends.
         cors_origins: origins of pages that browsers let ask the server; `*` is every one.
         forwarded_paths: paths outside `/v1` that are passed on to the upstream.
+        forwarded_allow_ips: addresses and networks of reverse proxies whose `X-Forwarded-For` names
+            the client; `*` is every one.
         requests_per_minute: per key, or per address if there are no keys.
         max_streams: completions in progress at once; None is what the limit of open files allows.
             All limits hold per process.
@@ -171,6 +174,7 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = None
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     forwarded_paths: Annotated[tuple[str, ...], NoDecode] = ()
+    forwarded_allow_ips: Annotated[tuple[str, ...], NoDecode] = ()
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     policy: Policy = "balanced"
     read_prompt: bool = True
@@ -196,7 +200,12 @@ class Settings(BaseSettings):
     _file_keys: tuple[str, ...] = PrivateAttr(default=())
 
     @field_validator(
-        "api_keys", "repeatable_tools", "cors_origins", "forwarded_paths", mode="before"
+        "api_keys",
+        "repeatable_tools",
+        "cors_origins",
+        "forwarded_paths",
+        "forwarded_allow_ips",
+        mode="before",
     )
     @classmethod
     def _separate(cls, value: object) -> object:
@@ -228,6 +237,18 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"must be * or origins such as https://chat.example, got {origin!r}"
                 )
+        return value
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            if network == "*":
+                continue
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"must be * or addresses such as 10.0.0.0/8: {error}") from None
         return value
 
     @field_validator("upstream")

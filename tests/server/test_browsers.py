@@ -148,6 +148,10 @@ def test_a_prompt_need_not_be_read(url: str, mock: Upstream) -> None:
         ({"cors_origins": "chat.example"}, r"must be \* or origins such as https://chat.example"),
         ({"cors_origins": "https://chat.example/"}, "must be"),
         ({"forwarded_paths": "/health"}, "forwarded_paths: there is no upstream"),
+        (
+            {"forwarded_allow_ips": "proxy"},
+            r"--forwarded-allow-ips: must be \* or addresses such as",
+        ),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, str], wanted: str) -> None:
