@@ -2,6 +2,7 @@
 
 import json
 import os
+import pydoc
 import random
 import shutil
 import subprocess
@@ -57,6 +58,18 @@ def test_the_interpreted_filter_does_what_the_compiled_one_does(tmp_path: Path) 
     *installed, _ = filtered(texts, SOURCES.parent)
     assert is_interpreted == "True"
     assert installed == interpreted
+
+
+def test_help_shows_docstrings_and_types() -> None:
+    """The compiler leaves them out; `setup.py` puts them back."""
+    shown = pydoc.render_doc(dedup.RepetitionFilter, renderer=pydoc.plaintext)
+    assert "A filter of one text" in shown
+    assert "feed(self, delta: str) -> str" in shown
+    assert "Feed a delta; return the text that can be released now." in shown
+    assert "Characters fed that were neither released nor removed yet." in shown
+    shown = pydoc.render_doc(dedup.repetition_metrics, renderer=pydoc.plaintext)
+    assert "repetition_metrics(text: str) -> dict[str, float]" in shown
+    assert "Return the metrics" in shown
 
 
 def test_without_a_compiler_the_wheel_is_for_any_platform(tmp_path: Path) -> None:
