@@ -5,7 +5,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -152,7 +152,7 @@ class Process:
         gc.collect()
         gc.freeze()
         if greets:
-            _greet(self._settings, self._listener.getsockname()[1])
+            _greet(self._settings, self._listener.getsockname()[1], self._engine.models)
         if not await self._engine.ready():
             _log.warning(
                 "the upstream does not answer: until it does, requests fail and /health/ready"
@@ -198,7 +198,7 @@ def _engine(settings: Settings, telemetry: "Telemetry") -> "Engine":
     )
 
 
-def _greet(settings: Settings, port: int) -> None:
+def _greet(settings: Settings, port: int, models: Sequence[str]) -> None:
     """Tell where the server listens, and a request to try."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{port}"
@@ -214,7 +214,9 @@ def _greet(settings: Settings, port: int) -> None:
             "the filter runs interpreted, two to three times slower:"
             " reinstall it where a C compiler and Python.h are available"
         )
-    name = '"model": "MODEL", ' if settings.all_upstreams else ""
+    name = ""
+    if settings.all_upstreams:
+        name = f'"model": "{models[0] if models else "MODEL"}", '
     body = "{" + name + '"stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'
     curl = f"curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"
     print(f"try: {curl}", flush=True)
