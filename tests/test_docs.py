@@ -197,7 +197,9 @@ def check_command(command: str) -> None:
         for wanted in arguments[1:]:
             if wanted.partition("[")[0] in INTEGRATED:
                 continue
-            named = re.fullmatch(r"(?:\.|dedup-llm|dedup_llm-VERSION-.*\.whl)(?:\[([\w,]+)\])?", wanted)
+            named = re.fullmatch(
+                r"(?:\.|dedup-llm|dedup_llm-VERSION-.*\.whl)(?:\[([\w,]+)\])?", wanted
+            )
             assert named, wanted
             for extra in (named[1] or "").split(",") if named[1] else []:
                 assert extra in PROJECT["optional-dependencies"], wanted
