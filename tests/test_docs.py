@@ -41,7 +41,17 @@ from tests.server.mock_upstream import upstream
 
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-OTHER_PROGRAMS = {"vllm", "prometheus"}  # named, but not ours to check
+# Named, but not ours to check.
+OTHER_PROGRAMS = {
+    "vllm",
+    "prometheus",
+    "docker",
+    "helm",
+    "install",
+    "kubectl",
+    "python3",
+    "systemctl",
+}
 BUILT_BY_THE_SITE = {"{eval-rst}", "{toctree}", "{include}"}
 ADDRESSES = re.compile(r"127\.0\.0\.1:(?:8000|8001|8002|11434)")
 SNIPPETS = snippets()
