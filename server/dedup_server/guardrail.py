@@ -261,7 +261,7 @@ class Guardrail:
             return
         telemetry = self._telemetry
         if answer.model:
-            telemetry.learn([answer.model])  # LiteLLM has other models than this server
+            telemetry.learn_called(answer.model)  # LiteLLM has other models than this server
         label = telemetry.model_label(answer.model)
         outcome = "cut" if any(channel.is_cut for channel in channels) else "ok"
         telemetry.count("requests", 1, label, "guardrail", outcome)
