@@ -42,7 +42,7 @@ from dedup_server.http.protocol import DIRECT
 from dedup_server.incidents import IncidentLog
 from dedup_server.limits import RateLimit, StreamLimit
 from dedup_server.logs import log_request
-from dedup_server.requests.base import Exchange, GenerationRequest, parse
+from dedup_server.requests.base import Exchange, GenerationRequest, check_parts, parse
 from dedup_server.settings import Settings
 from dedup_server.telemetry import Telemetry
 from dedup_server.tracing import Tracer
@@ -278,6 +278,7 @@ class Generation(Handler):
         return 200
 
     def _parse(self, engine: Engine, exchange: Exchange) -> GenerationRequest:
+        check_parts(exchange.raw)
         try:
             body = _decode(exchange.raw)
         except (ValueError, msgspec.MsgspecError, RecursionError) as error:
@@ -402,6 +403,7 @@ class GuardrailApi(Handler):
     async def handle(
         self, service: Service, exchange: Exchange, connection: Connection, scope: Scope, send: Send
     ) -> int:
+        check_parts(exchange.raw)
         request = read_call(exchange.raw)
         exchange.model = request.model
         body = _encode(self.guardrail.answer(request, service.settings.policy))
