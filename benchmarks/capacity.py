@@ -18,10 +18,12 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -39,7 +41,8 @@ class Costs:
     request: float
     idle_per_second: float  # of a worker without requests
     worker_kib: float
-    stream_kib: float
+    stream_kib: float  # without text
+    char_kib: float  # of the text that a stream has so far
     metrics_bytes: float  # of one scrape, two models
     log_line_bytes: float
 
@@ -51,7 +54,8 @@ MEASURED = Costs(
     request=400.0,
     idle_per_second=500.0,
     worker_kib=95_000.0,
-    stream_kib=36.0,
+    stream_kib=30.0,
+    char_kib=0.06,
     metrics_bytes=20_000.0,
     log_line_bytes=300.0,
 )
@@ -260,9 +264,23 @@ def fitted(points: list[Point], base: Costs) -> Costs:
     return best
 
 
-def memory(base: Costs) -> Costs:
-    """Measure memory, idle CPU, the size of a scrape and of a line of the log."""
+@dataclass(frozen=True)
+class Held:
+    """A server with so many open streams, all of them with `chars` characters in the end."""
+
+    streams: int
+    chars: float
+    stream_kib: float  # more than without streams, at the highest
+    idle: float  # CPU microseconds a second without streams
+    worker_kib: float
+    metrics_bytes: float
+    log_line_bytes: float
+
+
+def held(streams: int, words: int) -> Held:
+    """Open streams that take 8 seconds, and return what they take."""
     from _proxy_rig import (
+        PROSE,
         Load,
         cpu_seconds,
         dedup_command,
@@ -275,23 +293,49 @@ def memory(base: Costs) -> Costs:
     )
 
     own, others = split_cores()
-    with upstream(others) as up:
+    with upstream(others) as up, tempfile.NamedTemporaryFile() as log:
         port = free_port()
-        with running(dedup_command(port, up), port, "/health/ready", own) as pid:
+        command = ["sh", "-c", 'exec "$@" 2>' + log.name, "sh", *dedup_command(port, up)]
+        with running(command, port, "/health/ready", own) as pid:
             run_load(port, Load(16, 16, 100, 10, ramp_seconds=0.1), others)
-            before, small = cpu_seconds(pid), memory_mib(pid)
-            time.sleep(5)
-            idle = (cpu_seconds(pid) - before) / 5 * 1e6
-            run_load(port, Load(1500, 1500, 100, 80, first=5, ramp_seconds=4), others)
-            stream = (memory_mib(pid, peak=True) - small) * 1024 / 1500
+            before, small = cpu_seconds(pid), memory_mib(pid) * 1024
+            time.sleep(3)
+            idle = (cpu_seconds(pid) - before) / 3 * 1e6
+            load = Load(streams, streams, words, 8000 / words, first=5, ramp_seconds=4)
+            seen = run_load(port, load, others)
+            if seen["failed"] or seen["peak"] < streams:
+                raise RuntimeError(f"{seen['peak']} streams at once: {seen['problem']}")
+            each = (memory_mib(pid, peak=True) * 1024 - small) / streams
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
-                size = len(response.read())
+                scrape = len(response.read())
+            line = Path(log.name).stat().st_size / (streams + 16)
+    return Held(streams, len("".join(PROSE[:words])), each, idle, small, scrape, line)
+
+
+# (streams, words of an answer): two to fit, one to check
+HELD = ((1000, 20), (1000, 160), (1600, 80))
+
+
+def memory(base: Costs) -> Costs:
+    """Measure memory, idle CPU, the size of a scrape and of a line of the log."""
+    short, long, other = [held(*row) for row in HELD]
+    char = (long.stream_kib - short.stream_kib) / (long.chars - short.chars)
+    stream = short.stream_kib - char * short.chars
+    model = stream + char * other.chars
+    print("| Streams | Chars of each | KiB a stream: measured | Model | Error |")
+    print("| --- | --- | --- | --- | --- |")
+    print(
+        f"| {other.streams} | {other.chars:.0f} | {other.stream_kib:.1f} | {model:.1f} |"
+        f" {model / other.stream_kib - 1:+.1%} (check) |"
+    )
     return replace(
         base,
-        idle_per_second=idle,
-        worker_kib=small * 1024,
+        idle_per_second=other.idle,
+        worker_kib=other.worker_kib,
         stream_kib=stream,
-        metrics_bytes=size,
+        char_kib=char,
+        metrics_bytes=other.metrics_bytes,
+        log_line_bytes=other.log_line_bytes,
     )
 
 
@@ -329,6 +373,7 @@ def measure(repeats: int) -> Costs:
             f"| {point.workers} | {point.streams} | {point.rate:.0f} | {point.chars:.1f} |"
             f" {point.micros_per_chunk:.1f} | {model:.1f} | {error:+.1%} ({told}) |"
         )
+    print()
     costs = memory(costs)
     print(f"\n{costs}\n")
     return costs
@@ -367,13 +412,15 @@ def extend(costs: Costs, traffic: Traffic, site: Site) -> list[tuple[str, str]]:
     """Return what `traffic.streams` streams take, and the limits of a replica, lowest first."""
     workers = site.workers
     per_worker_files = (site.open_files - 128) // 2
+    # A stream in progress has half of its text, on average.
+    each_kib = costs.stream_kib + costs.char_kib * traffic.chars * traffic.chunks / 2
     free_kib = site.memory_mib * 1024 - costs.worker_kib * workers
     limits = {
         f"CPU ({site.cpu_share:.0%} of a core for each worker)": workers
         * largest(costs, traffic, site.cpu_share),
         f"open files ({site.open_files} a process, two a stream)": workers * per_worker_files,
         f"ports ({site.ports} to one address of the upstream)": float(site.ports),
-        f"memory ({site.memory_mib:.0f} MiB)": free_kib / costs.stream_kib,
+        f"memory ({site.memory_mib:.0f} MiB)": free_kib / each_kib,
     }
     streams = min(limits.values())
     replicas = int(np.ceil(traffic.streams / streams))
@@ -389,9 +436,7 @@ def extend(costs: Costs, traffic: Traffic, site: Site) -> list[tuple[str, str]]:
     per_million = worker.micros_per_chunk * 1e6 / 1e6 / 3600 * site.price
     scrape = replicas * costs.metrics_bytes / site.scrape_seconds
     log = traffic.requests_per_second * costs.log_line_bytes
-    memory_gib = (
-        replicas * workers * costs.worker_kib + traffic.streams * costs.stream_kib
-    ) / 2**20
+    memory_gib = (replicas * workers * costs.worker_kib + traffic.streams * each_kib) / 2**20
     rows = [
         ("streams", f"{traffic.streams:,.0f}"),
         ("chunks a second", f"{traffic.rate:,.0f}"),

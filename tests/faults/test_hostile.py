@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pytest
 
+from dedup_server.errors import model_not_found
 from tests.faults.proxy import Proxy, Reply, chat_body, http_request, proxy, read_reply
 from tests.faults.raw_upstream import (
     DONE,
@@ -145,6 +146,12 @@ def test_a_line_of_the_log_is_bounded_and_is_one_line(front: Proxy, upstream: Ra
     assert "\x1b" not in front.log
     front.get("/v1/" + "p" * 20_000)
     assert len(_last_line(front, 404)) < 1500
+
+
+def test_a_refusal_is_short() -> None:
+    refusal = model_not_found("\0" * 1_000_000, ["m"] * 1000)
+    assert len(refusal.message) < 1200
+    assert refusal.message.endswith("m and 950 more")
 
 
 # --- Texts without number -------------------------------------------------------------------------
