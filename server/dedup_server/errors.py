@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-
 _MAX_SHOWN = 50  # models in a message
 _MAX_SHOWN_CHARS = 200
 
