@@ -554,6 +554,13 @@ def cpu_seconds(pid: int) -> float:
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
 
+def num_sleeps(pid: int) -> int:
+    """Times that the process and those below it have slept so far: each ends in a wake-up."""
+    threads = [thread for each in _tree(pid) for thread in Path(f"/proc/{each}/task").iterdir()]
+    texts = [(thread / "status").read_text() for thread in threads]
+    return sum(int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0]) for text in texts)
+
+
 def memory_mib(pid: int, *, peak: bool = False) -> float:
     """Resident memory of the process and those below it, now or at its highest."""
     name = "VmHWM" if peak else "VmRSS"

@@ -10,16 +10,14 @@ The more chunks a second, the more share a wake-up, so the loop is simulated, ch
 
 `--measure` fits the costs to four loads of one worker, and checks them on other loads: other numbers
 of streams, rates, chunk sizes, and 1, 2 and 4 workers. It counts the CPU time of the server's
-processes; upstream and client do not count. Neighbours stretch CPU time too, so a reference job runs
-beside the server, and its times correct the server's.
+processes, and their wake-ups (voluntary context switches); upstream and client do not count. A loaded
+machine wakes a process later, so that it handles more chunks at once: the costs are checked with the
+wake-ups that were counted, and the table has those of the simulation, whose machine is idle, beside them.
 """
 
 import argparse
-import json
-import os
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from dataclasses import dataclass, replace
@@ -28,7 +26,6 @@ from pathlib import Path
 import numpy as np
 
 WARM_UP_SECONDS = 0.3
-_TICK_SECONDS = 0.001  # of the timers of the upstream in this benchmark
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,6 @@ class Traffic:
     chunks_per_second: float  # of a stream
     chars: float  # of a chunk
     chunks: float  # of an answer
-    tick_seconds: float = 0.0  # chunks come together at its multiples; 0 is at random times
 
     @property
     def rate(self) -> float:
@@ -92,13 +88,10 @@ class Simulated:
 
 
 def simulated(costs: Costs, traffic: Traffic, num_chunks: int = 60_000) -> Simulated:
-    """Simulate the event loop of a worker; chunks of independent streams arrive at random,
-    or at the next tick."""
+    """Simulate the event loop of a worker; chunks of independent streams arrive at random."""
     chunk = (costs.chunk + costs.char * traffic.chars + costs.request / traffic.chunks) / 1e6
     wake = costs.wake / 1e6
     arrivals = np.cumsum(np.random.default_rng(0).exponential(1 / traffic.rate, num_chunks))
-    if traffic.tick_seconds:
-        arrivals = np.ceil(arrivals / traffic.tick_seconds) * traffic.tick_seconds
     now, done, num_wakes = 0.0, 0, 0
     lags = np.empty(num_chunks)
     while done < num_chunks:
@@ -129,13 +122,7 @@ class Point:
     micros_per_chunk: float
     rate: float  # chunks a second, of all workers
     chars: float
-    reference: float  # CPU seconds of a reference job at the same time
-
-    @property
-    def undisturbed(self) -> "Point":
-        """Return the point as it would be on a quiet core."""
-        slowdown = Reference.slowdown(self.reference)
-        return replace(self, micros_per_chunk=self.micros_per_chunk / slowdown)
+    wakes: float  # wake-ups a chunk
 
     @property
     def traffic(self) -> Traffic:
@@ -144,58 +131,17 @@ class Point:
         return Traffic(self.streams / self.workers, self.rate / self.streams, self.chars, chunks)
 
 
-class Reference:
-    """Thread that does the same small job again and again on a core, beside the server.
-
-    Its CPU time says how much slower the core is at the moment, by neighbours that share caches
-    and units with it: 1 is the quickest that it was.
-    """
-
-    _quickest = float("inf")
-
-    def __init__(self, cores: set[int]) -> None:
-        self._cores = cores
-        self._ends = threading.Event()
-        self._times: list[float] = []
-        self._thread = threading.Thread(target=self._work, daemon=True)
-
-    def __enter__(self) -> "Reference":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ends.set()
-        self._thread.join()
-        Reference._quickest = min(Reference._quickest, float(np.percentile(self._times, 2)))
-
-    def _work(self) -> None:
-        os.sched_setaffinity(threading.get_native_id(), self._cores)
-        while not self._ends.wait(0.05):
-            began = time.thread_time()
-            for number in range(300):
-                json.loads(json.dumps({"index": number, "delta": {"content": " word" * 4}}))
-            self._times.append(time.thread_time() - began)
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self._times))
-
-    @classmethod
-    def slowdown(cls, mean: float) -> float:
-        return mean / cls._quickest
-
-
 # (workers, streams, milliseconds between chunks, words of an answer, words of a chunk, answers)
 CALIBRATION = (
-    (1, 48, 30, 100, 1, 144),
-    (1, 128, 20, 100, 1, 384),
-    (1, 96, 30, 800, 8, 288),
-    (1, 32, 4, 4, 1, 4000),
+    (1, 48, 30, 100, 1, 96),
+    (1, 128, 20, 100, 1, 256),
+    (1, 96, 30, 800, 8, 192),
+    (1, 32, 4, 4, 1, 3000),
 )
 CHECKS = (
-    (1, 60, 25, 150, 2, 240),
-    (2, 200, 40, 300, 3, 400),
-    (4, 320, 50, 500, 5, 640),
+    (1, 60, 25, 150, 2, 180),
+    (2, 200, 40, 300, 3, 200),
+    (4, 320, 50, 500, 5, 320),
 )
 Row = tuple[int, int, float, int, int, int]
 
@@ -208,6 +154,7 @@ def measured(row: Row) -> Point:
         cpu_seconds,
         dedup_command,
         free_port,
+        num_sleeps,
         run_load,
         running,
         split_cores,
@@ -216,8 +163,7 @@ def measured(row: Row) -> Point:
 
     workers, streams, every, n, words, answers = row
     own, others = split_cores()
-    ramp = max(every, n / words * every) / 1000  # so that answers do not end together
-    load = Load(streams, answers, n, every, first=5, words=words, ramp_seconds=ramp)
+    load = Load(streams, answers, n, every, first=5, words=words, ramp_seconds=0.5)
     with upstream(others) as up:
         port = free_port()
         more = ("--workers", str(workers)) if workers > 1 else ()
@@ -226,40 +172,39 @@ def measured(row: Row) -> Point:
             warm = Load(streams, streams, 4, 1, first=1, ramp_seconds=0.2)
             run_load(port, warm, others)
             time.sleep(WARM_UP_SECONDS)
-            before = cpu_seconds(pid)
-            with Reference(own) as reference:
-                seen = run_load(port, load, others)
-            spent = cpu_seconds(pid) - before
+            before, slept = cpu_seconds(pid), num_sleeps(pid)
+            seen = run_load(port, load, others)
+            spent, slept = cpu_seconds(pid) - before, num_sleeps(pid) - slept
     if seen["failed"]:
         raise RuntimeError(f"{seen['failed']} answers failed: {seen['problem']}")
     chars = len("".join(PROSE[:n])) / load.units
-    per_chunk = spent * 1e6 / (load.units * answers)
-    rate = seen["rate"]
-    return Point(workers, streams, every, n, words, per_chunk, rate, chars, reference.mean)
+    num_chunks = load.units * answers
+    micros = spent * 1e6 / num_chunks
+    return Point(workers, streams, every, n, words, micros, seen["rate"], chars, slept / num_chunks)
 
 
-def modelled(costs: Costs, point: Point, num_chunks: int = 60_000) -> float:
-    """Return the CPU µs a chunk that the simulation gives for a point."""
-    share_of_idle = costs.idle_per_second * point.workers / point.rate
-    return simulated(costs, point.traffic, num_chunks).micros_per_chunk + share_of_idle
+def modelled(costs: Costs, point: Point) -> float:
+    """Return the CPU µs a chunk that the costs give for a point and its wake-ups."""
+    idle = costs.idle_per_second * point.workers / point.rate
+    request = costs.request / point.traffic.chunks
+    return idle + costs.wake * point.wakes + costs.chunk + costs.char * point.chars + request
 
 
 def fitted(points: list[Point], base: Costs) -> Costs:
     """Return the costs with the least squared relative error, found by steps that get smaller."""
 
     def error(costs: Costs) -> float:
-        each = [modelled(costs, point, 3_000) / point.micros_per_chunk - 1 for point in points]
-        return sum(one * one for one in each)
+        return sum((modelled(costs, point) / point.micros_per_chunk - 1) ** 2 for point in points)
 
     best, least = base, error(base)
-    for step in (2.0, 1.4, 1.15, 1.05):
+    for step in (2.0, 1.2, 1.05, 1.01, 1.002):
         improves = True
         while improves:
             improves = False
             for name in ("wake", "chunk", "char", "request"):
                 for factor in (step, 1 / step):
                     tried = replace(best, **{name: getattr(best, name) * factor})
-                    if (its := error(tried)) < least * 0.999:
+                    if (its := error(tried)) < least * 0.9999:
                         best, least, improves = tried, its, True
     return best
 
@@ -340,38 +285,32 @@ def memory(base: Costs) -> Costs:
 
 
 def measure(repeats: int) -> Costs:
-    """Calibrate, check, and print both."""
+    """Calibrate, check, and print both: lower quartiles of the repeats, for neighbours only add."""
     rows = [*CALIBRATION, *CHECKS]
     runs: dict[Row, list[Point]] = {row: [] for row in rows}
     for number in range(repeats):
         for row in rows:
-            runs[row].append(measured(row))
-            print(f"{number + 1}: {row}: {runs[row][-1].micros_per_chunk:.1f} µs", file=sys.stderr)
+            runs[row].append(point := measured(row))
+            print(f"{number + 1}: {point}", file=sys.stderr)
     points = {
-        row: sorted(
-            (point.undisturbed for point in found), key=lambda point: point.micros_per_chunk
-        )[len(found) // 2]
+        row: sorted(found, key=lambda point: point.micros_per_chunk)[len(found) // 4]
         for row, found in runs.items()
     }
-    for row, found in runs.items():
-        told = [
-            f"{one.micros_per_chunk:.1f} µs, slowed {Reference.slowdown(one.reference):.2f} times"
-            for one in found
-        ]
-        print(f"{row}: {'; '.join(told)}", file=sys.stderr)
     costs = fitted([points[row] for row in CALIBRATION], MEASURED)
     print(
-        "| Workers | Streams | Chunks/s | Chars a chunk | CPU µs a chunk: measured | Model | Error |"
+        "| Workers | Streams | Chunks/s | Chars a chunk | Wake-ups a chunk | Simulated |"
+        " CPU µs a chunk | Model | Error |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("|" + " --- |" * 9)
     for row in rows:
         point = points[row]
         model = modelled(costs, point)
-        error = model / point.micros_per_chunk - 1
+        quiet = 1 / simulated(costs, point.traffic).chunks_per_wake
         told = "fit" if row in CALIBRATION else "check"
         print(
             f"| {point.workers} | {point.streams} | {point.rate:.0f} | {point.chars:.1f} |"
-            f" {point.micros_per_chunk:.1f} | {model:.1f} | {error:+.1%} ({told}) |"
+            f" {point.wakes:.2f} | {quiet:.2f} | {point.micros_per_chunk:.1f} | {model:.1f} |"
+            f" {model / point.micros_per_chunk - 1:+.1%} ({told}) |"
         )
     print()
     costs = memory(costs)
@@ -472,7 +411,7 @@ def main() -> None:
     parser.add_argument("--scrape-seconds", type=float, default=15)
     parser.add_argument("--price", type=float, default=0.04, help="of a core and hour")
     parser.add_argument("--measure", action="store_true", help="calibrate and check first (Linux)")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=6)
     asked = parser.parse_args()
     costs = measure(asked.repeats) if asked.measure else MEASURED
     traffic = Traffic(asked.streams, asked.chunks_per_second, asked.chars, asked.chunks)
