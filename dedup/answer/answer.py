@@ -18,7 +18,12 @@ from dedup.answer.frame import (
 )
 from dedup.answer.usage import TokenCounts
 
+_MAX_TEXTS: Final = 4096  # of an answer: each has a filter of its own
 _EDITED: Final = Decision([], [], [], is_changed=True)
+
+
+class TooManyTextsError(ValueError):
+    """An answer has more texts (choices, tool calls, reasoning between them) than are filtered."""
 
 
 class Stage(Enum):
@@ -318,6 +323,8 @@ class Answer:
         self.agent_loop: dict[str, Any] | None = None
         self.choices: dict[int, Choice] = {}
         self._num_choices = num_choices
+        self._num_texts = 0
+        self._max_texts = max(_MAX_TEXTS, 8 * num_choices)
         self._last: Choice | None = None  # that a frame was of, while it runs
         self._has_last_frame = False
         self._is_continued = False
@@ -412,6 +419,9 @@ class Answer:
         """Filter a frame: set `given` of its deltas, and say what else the reader gets.
 
         A finish of a choice that is cut is marked (`Finish.is_cut`).
+
+        Raises:
+            TooManyTextsError: The answer has more texts than any model generates.
         """
         deltas = frame.deltas
         last = self._last
@@ -447,12 +457,16 @@ class Answer:
         is_changed = bool(frame.finishes) and self.agent_loop is not None
         indices = [delta.choice for delta in deltas]
         indices += [finish.choice for finish in frame.finishes or ()]
+        if max(self._num_texts, len(self.choices), len(indices)) > self._max_texts:
+            raise TooManyTextsError(f"more than {self._max_texts} texts in one answer")
         before: list[Delta] = []
         after: list[Delta | Finish] = []
         dropped: list[int] = []
         for index in dict.fromkeys(indices):
             choice = self._choice(index)
+            num_texts = len(choice.channels)
             is_changed = choice.feed(frame, before, after, dropped) or is_changed
+            self._num_texts += len(choice.channels) - num_texts
             self._last = choice if choice.stage is Stage.RUNNING else None
         return Decision(before, after, dropped, is_changed=is_changed)
 

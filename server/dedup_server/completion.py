@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from dedup.answer.agent_loops import AgentLoop
 from dedup.answer.agent_loops.ladder import Rung
-from dedup.answer.answer import Answer
+from dedup.answer.answer import Answer, TooManyTextsError
 from dedup.answer.channel import Editing
 from dedup.answer.continuation import Continuation, Healing
 from dedup.answer.frame import UNCHANGED
@@ -408,6 +408,8 @@ class Completion:
             if self._is_left:
                 raise failure
             failure = shutting_down()
+        elif isinstance(failure, TooManyTextsError):
+            failure = upstream_failed(f"the upstream sent {failure}")
         elif not isinstance(failure, ApiError):
             _log.error("the engine failed", exc_info=failure)
             failure = ApiError(500, "the engine failed", type="server_error", code="engine_failed")
