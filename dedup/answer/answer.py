@@ -74,6 +74,16 @@ class Choice:
         return self.stage in (Stage.CUT, Stage.WAITING, Stage.OPENED)
 
     @property
+    def has_removals(self) -> bool:
+        """Return whether something was removed from its texts."""
+        return any(channel.has_removals for channel in self.channels)
+
+    @property
+    def has_report(self) -> bool:
+        """Return whether something was removed, or the prompt allowed to repeat something."""
+        return any(channel.has_removals or channel.is_allowed for channel in self.channels)
+
+    @property
     def kept(self) -> str:
         """Return what an opening made behind `given`, for the next call to go on from."""
         return self._attempt.kept if self._attempt else ""
@@ -139,7 +149,7 @@ class Choice:
         if not is_cut:
             if finish is not None:
                 self.stage = Stage.ENDED
-                if any(channel.has_removals for channel in self.channels):
+                if self.has_report:
                     is_edited = True
             return is_edited or len(before) > num_before
         # An engine that ended the text itself has nothing to continue.
@@ -388,6 +398,15 @@ class Answer:
         return "".join([channel.looped for channel in self.channels if channel.is_cut])
 
     @property
+    def first_loop(self) -> str:
+        """Return the text and the kind of the first loop: `content/exact`; empty if none was found."""
+        for channel in self.channels:
+            loop = channel.healed[0] if channel.healed else channel.filter.loop
+            if loop is not None:
+                return f"{channel.name}/{loop.kind}"
+        return ""
+
+    @property
     def num_tokens(self) -> int:
         """Return the number of tokens generated, estimated where the engine does not report it."""
         return self.tokens.known_output(self._num_bytes)
@@ -499,15 +518,15 @@ class Answer:
 
     def has_removals(self, choice: int) -> bool:
         """Return whether something was removed from the choice's texts."""
-        return any(channel.has_removals for channel in self._choice(choice).channels)
+        return self._choice(choice).has_removals
 
     def has_report(self, choice: int | None = None) -> bool:
         """Return whether a choice, or any of them, ends with a `repetition` object."""
         if self.agent_loop is not None:
             return True
         if choice is not None:
-            return self.has_removals(choice)
-        return any(channel.has_removals for channel in self.channels)
+            return self._choice(choice).has_report
+        return any(one.has_report for one in self.choices.values())
 
     @property
     def is_stopped(self) -> bool:

@@ -35,7 +35,8 @@ body { margin: 0; background: var(--back); color: var(--ink);
 main { max-width: 1060px; margin: 0 auto; padding: 28px 20px 60px; }
 h1 { font-size: 25px; margin: 0; } h2 { font-size: 19px; margin: 34px 0 12px; }
 h3 { font-size: 15px; margin: 0 0 6px; }
-h1, h2, h3, p, td, th { overflow-wrap: anywhere; }
+h1, h2, h3, p, td:first-child, td:last-child { overflow-wrap: anywhere; }
+td:first-child, td:last-child { min-width: 8em; }
 .top { display: flex; gap: 14px; align-items: center; flex-wrap: wrap; }
 .verdict { font-weight: 700; color: #fff; border-radius: 99px; padding: 3px 14px;
   background: var(--good); }

@@ -52,7 +52,10 @@ class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
                         task.result()
             except BrokenProcessPool:
                 continue
-        raise CorpusError("workers were killed (out of memory?); run the same command to go on")
+        raise CorpusError(
+            "workers were killed (out of memory?): run the same command to go on;"
+            ' a script of your own needs if __name__ == "__main__"'
+        )
 
 
 def _end_with_parent() -> None:

@@ -310,6 +310,8 @@ class SentenceFilter:
         at, separator = pending.separator_at, pending.separator
         end = start + len(segment.text)
         stays = start == 0 or _is_stronger(separator, segment.separator)
+        if separator and not segment.separator:  # between 。 and a word there may be none
+            stays = stays or len(segment.text) < len(pending.text)
         if at < pending.begun:  # some of it is released
             stays = stays or not _is_stronger(segment.separator, separator)
         if stays:
@@ -407,7 +409,7 @@ def _key_of(segment: Segment) -> str:
 
 
 def _is_stronger(separator: str, other: str) -> bool:
-    """Return whether `separator` separates more than `other`: a blank line, a line's end, a space.
+    """Return whether `separator` separates more than `other`: a blank line, a line's end.
 
     A separator that indents a line stays with it.
     """

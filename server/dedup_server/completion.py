@@ -267,10 +267,6 @@ class Completion:
     def report(self) -> dict[str, Any]:
         """Return what the log tells of the request: numbers, and no word of its text."""
         channels = self.answer.channels
-        loop: str | None = None
-        for channel in channels:
-            if channel.filter.loop and loop is None:
-                loop = f"{channel.name}/{channel.filter.loop.kind}"
         ttft_ms: float | None = None
         if self.first_text_at is not None:
             ttft_ms = round((self.first_text_at - self.started_at) * 1000, 1)
@@ -284,7 +280,7 @@ class Completion:
             "output_tokens": self.answer.tokens.output,
             "output_chars": sum([channel.chars_out for channel in channels]),
             "removed_chars": sum(removed) or None,
-            "loop": loop,
+            "loop": self.answer.first_loop or None,
         }
 
     async def _generate(self, take: Take) -> None:

@@ -243,9 +243,8 @@ class Telemetry:
         )
         text = "Steps in an agent's loop when an answer went on with it."
         histogram("agent_loop_steps", text, _STEPS, "model")
-        histogram(
-            "hold_seconds", "Longest time that text of a response was held.", _SECONDS, "model"
-        )
+        text = "Longest time that a response's text was held, or nothing came of it."
+        histogram("hold_seconds", text, _SECONDS, "model")
         histogram("overhead_seconds", "Time spent filtering a response.", _SHORT_SECONDS, "model")
         text = "Time from request to the first text; only of responses that the engine streams."
         histogram("time_to_first_token_seconds", text, _SECONDS, "model")

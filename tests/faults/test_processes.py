@@ -131,6 +131,13 @@ def test_check_config_names_errors(tmp_path: Path, text: str, code: int, words: 
     assert code == 0 or output.count("\n") == 1
 
 
+def test_the_request_to_try_names_a_model(upstream: RawUpstream) -> None:
+    with proxy(upstream.url) as front:
+        wait_for_log(front, "try: curl")
+        listed = front.get("/v1/models").json["data"]
+        assert f'"model": "{listed[0]["id"]}"' in front.log
+
+
 def test_json_logs_are_json_without_prompts(upstream: RawUpstream) -> None:
     with proxy(upstream.url, log_format="json") as front:
         assert front.post("ok", content="a-word-of-the-prompt").status == 200

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from dedup_server.errors import StartupError
+from dedup_server.logs import report_failure
 
 _log = logging.getLogger("dedup.server")
 
@@ -95,7 +95,7 @@ class Supervisor:
         try:
             self._serve(number, self._pipe)
         except StartupError as error:
-            print(f"dedup: error: {error}", file=sys.stderr, flush=True)
+            report_failure(error)
             return _CANNOT_START
         except BaseException:
             _log.exception("the worker failed")
