@@ -1,6 +1,7 @@
 """Tests that each check of a release fails where it should, with one line that says why."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +192,18 @@ def test_an_audit_that_looked_nothing_up_is_not_clean() -> None:
 def test_this_tree_has_one_version_and_a_pin_for_each_dependency() -> None:
     checks.check_versions(ROOT)
     checks.check_pins(ROOT, {"install": []})
+
+
+def test_the_tests_that_security_names_exist() -> None:
+    named = re.findall(r"`([\w/]*\.py)?(?:::(test_\w+))?`", (ROOT / "SECURITY.md").read_text())
+    path = ""
+    num_named = 0
+    for file, function in named:
+        if not (file or function):
+            continue
+        path = file or path
+        found = ROOT / "tests" / path
+        assert found.exists(), path
+        assert f"def {function}(" in found.read_text() or not function, f"{path}::{function}"
+        num_named += 1
+    assert num_named > 30

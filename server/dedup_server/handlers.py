@@ -142,9 +142,8 @@ class Handler:
         status = 200
         try:
             exchange.caller = service.keys.check(exchange.headers)
-            client = scope.get("client")
             if self.is_limited:
-                service.rate.take(exchange.caller or (client[0] if client else ""))
+                service.rate.take(exchange.caller or _address_of(scope) or "")
             settings = service.settings
             max_bytes, timeout = settings.max_body_bytes, settings.body_timeout_seconds
             check_length(exchange.headers, max_bytes)
@@ -174,13 +173,12 @@ class Handler:
                 self._log(exchange, scope, status, error)
 
     def _log(self, exchange: Exchange, scope: Scope, status: int, error: ApiError | None) -> None:
-        client = scope.get("client")
         log_request(
             request_id=exchange.request_id,
             method=scope["method"],
             path=_short(scope["path"]),
             status=status,
-            client=client[0] if client else None,
+            client=_address_of(scope),
             key=exchange.caller,
             model=_short(exchange.model),
             upstream=exchange.upstream,
@@ -421,6 +419,12 @@ class GuardrailApi(Handler):
         self._sweeps = False
         self.guardrail.expire()
         self._sweep_later()
+
+
+def _address_of(scope: Scope) -> str | None:
+    """Return the client's address; behind a reverse proxy it is whatever a header says."""
+    client = scope.get("client")
+    return _short(client[0]) if client else None
 
 
 def _short(value: str | None) -> str | None:

@@ -148,6 +148,12 @@ def test_a_line_of_the_log_is_bounded_and_is_one_line(front: Proxy, upstream: Ra
     assert len(_last_line(front, 404)) < 1500
 
 
+def test_an_address_that_a_proxy_passes_on_is_bounded(upstream: RawUpstream) -> None:
+    with proxy(upstream.url, forwarded_allow_ips="*", requests_per_minute=1) as behind:
+        assert behind.post("ok", False, "X-Forwarded-For: " + "a" * 40_000).text == NOVEL
+        assert len(_last_line(behind, 200)) < 1500
+
+
 def test_a_refusal_is_short() -> None:
     refusal = model_not_found("\0" * 1_000_000, ["m"] * 1000)
     assert len(refusal.message) < 1200

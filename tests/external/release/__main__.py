@@ -28,7 +28,8 @@ def run(*command: str | Path, fails: str = "", **options: Any) -> str:
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, **options)
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
-        raise ReleaseError(f"{fails or Path(str(command[0])).name}: {lines[-1]}")
+        told = " ".join(lines[-2:])
+        raise ReleaseError(f"{fails or Path(str(command[0])).name}: {told}")
     return done.stdout
 
 
