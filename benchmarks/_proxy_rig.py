@@ -532,6 +532,7 @@ def run_load(port: int, load: Load, cores: Cores, num_processes: int = 1) -> dic
         "problem": next((each["problem"] for each in seen if each["problem"]), ""),
         "rate": part.requests * num_processes * load.units / max(each["wall"] for each in seen),
         "ttft": ttfts[len(ttfts) // 2] * 1e3 if ttfts else 0.0,
+        "ttft_p99": ttfts[len(ttfts) * 99 // 100] * 1e3 if ttfts else 0.0,
         "peak": sum(each["peak"] for each in seen),
     }
 

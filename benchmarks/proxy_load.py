@@ -4,6 +4,8 @@
     python benchmarks/proxy_load.py --workers 1 2                         # and: do two workers carry twice as much?
     python benchmarks/proxy_load.py --workers 1 2 --share 0.3             # the same, each with so much of a core and no more
     python benchmarks/proxy_load.py --scenarios scale --streams 5000      # that many slow streams at once through one process
+    python benchmarks/proxy_load.py --scenarios scale --streams 10000 --workers 2 --every 2000 --targets dedup
+    python benchmarks/proxy_load.py --scenarios latency --targets direct envoy dedup envoy+dedup
 
 Direct, through nginx (one worker, `proxy_buffering off`) and through `dedup serve` with its defaults, turn by turn, with the upstream
 on this machine too. By default answers that are not streamed are requested as streams, of 100 chunks; `dedup, forwarding` requests them as
@@ -23,6 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from _envoy import envoy_command
 from _proxy_rig import (
     Cores,
     Load,
@@ -50,10 +53,16 @@ SCENARIOS = {
         Load(64, 640, n=100, every=10, first=5, ramp_seconds=0.5, stream=False),
     ),
     "idle": ("idle, one stream of 5 words at a time", Load(1, 200, n=5, every=2, first=5)),
+    "latency": (
+        "1,600 chunks/s, 32 streams",
+        Load(32, 1280, n=20, every=20, first=20, ramp_seconds=0.4),
+    ),
 }
+DEFAULT = ("paced", "unpaced", "whole", "whole-paced", "idle")
 EXTRA = ("workers", "scale")
+TARGETS = ("direct", "nginx", "dedup", "dedup, forwarding", "envoy", "envoy+dedup")
 FORWARDING = "dedup, forwarding"  # measured where nothing is streamed
-SCALE_SECONDS = 20
+SCALE_CHUNKS = 20
 
 NGINX = """
 daemon off; worker_processes 1; worker_rlimit_nofile {files}; pid {directory}/pid; error_log stderr;
@@ -93,6 +102,17 @@ def started(
                 ["nginx", "-e", "stderr", "-c", str(conf)], port, "/v1/models", cores
             ) as pid:
                 yield port, pid
+    elif target == "envoy":
+        with tempfile.TemporaryDirectory() as directory:
+            command = envoy_command(Path(directory), port, free_port(), [upstream_port])
+            with running(command, port, "/v1/models", cores) as pid:
+                yield port, pid
+    elif target == "envoy+dedup":
+        with (
+            started("dedup", upstream_port, cores, *more) as (dedup_port, _),
+            started("envoy", dedup_port, cores) as envoy,
+        ):
+            yield envoy
     else:
         with tempfile.TemporaryDirectory() as directory:
             config = Path(directory) / "dedup.toml"
@@ -136,15 +156,15 @@ class Bench:
         rows = self.rows.get((scenario, target), [])
         return statistics.median(row[name] for row in rows) if rows and name in rows[0] else None
 
-    def added_ttft(self, scenario: str, target: str) -> float:
+    def added_ttft(self, scenario: str, target: str, name: str) -> float:
         pairs = zip(self.rows[scenario, target], self.rows[scenario, "direct"], strict=True)
-        return float(statistics.median(row["ttft"] - direct["ttft"] for row, direct in pairs))
+        return float(statistics.median(row[name] - direct[name] for row, direct in pairs))
 
     def table(self, scenarios: list[str], targets: list[str]) -> None:
         print(
-            "| scenario | through | CPU µs a chunk (answer) | of nginx | chunks (answers)/s | TTFT p50 added, ms | RSS, MiB |"
+            "| scenario | through | CPU µs a chunk (answer) | of nginx | chunks (answers)/s | TTFT p50 added, ms | p99 | RSS, MiB |"
         )
-        print("| --- |" + " --- |" * 6)
+        print("| --- |" + " --- |" * 7)
         for scenario in scenarios:
             for target in targets:
                 if (scenario, target) not in self.rows:
@@ -158,11 +178,12 @@ class Bench:
                     self.median(scenario, target, "rate"),
                     self.median(scenario, target, "rss"),
                 )
-                added = (
-                    f"{self.added_ttft(scenario, target):.2f}"
-                    if cpu is not None and shown_ttft(scenario)
-                    else "-"
-                )
+                added = "- | -"
+                if cpu is not None and shown_ttft(scenario) and (scenario, "direct") in self.rows:
+                    names = ("ttft", "ttft_p99")
+                    added = " | ".join(
+                        f"{self.added_ttft(scenario, target, name):.2f}" for name in names
+                    )
                 shown = f"{cpu:.1f} | {ratio}" if cpu is not None else "- | -"
                 print(
                     f"| {SCENARIOS[scenario][0]} | {target} | {shown} | {rate:,.0f} | {added} | {f'{rss:.0f}' if rss else '-'} |"
@@ -249,21 +270,22 @@ def compare_workers(bench: Bench, numbers: list[int], repeats: int, share: float
         print(f"\nOnly {len(cores | proxy_cores)} cores, which workers, upstream and client share.")
 
 
-def scale(bench: Bench, streams: int, targets: list[str]) -> None:
-    """One chunk a second each; all are open at once, for the last begins before the first ends. Each target starts afresh."""
+def scale(bench: Bench, streams: int, targets: list[str], every: int, workers: int) -> None:
+    """All are open at once, for the last begins before the first ends. Each target starts afresh."""
     load = Load(
         streams,
         streams,
-        n=SCALE_SECONDS,
-        every=1000,
-        ramp_seconds=min(SCALE_SECONDS / 2, streams / 500),
+        n=SCALE_CHUNKS,
+        every=every,
+        ramp_seconds=min(SCALE_CHUNKS * every / 2000, streams / 500),
     )
-    proxy_cores, cores = split_cores()
+    proxy_cores, cores = split_cores(workers)
+    more = ["--workers", str(workers)] if workers > 1 else []
     lines = []
     for target in targets:
         with (
             upstream(cores) as upstream_port,
-            started(target, upstream_port, proxy_cores) as (port, pid),
+            started(target, upstream_port, proxy_cores, *more) as (port, pid),
         ):
             assert pid is not None
             warm_up(port, cores)
@@ -310,16 +332,24 @@ def main() -> None:
         "--streams",
         type=int,
         metavar="N",
-        help=f"N streams at once, {SCALE_SECONDS} s each (scenario `scale`)",
+        help=f"N streams at once, {SCALE_CHUNKS} chunks each (scenario `scale`)",
     )
+    parser.add_argument(
+        "--every",
+        type=int,
+        default=1000,
+        metavar="MS",
+        help="between two chunks (scenario `scale`)",
+    )
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, help="default: the first four")
     args = parser.parse_args()
     chosen = args.scenarios or [
-        *SCENARIOS,
+        *DEFAULT,
         *(["workers"] if args.workers else []),
         *(["scale"] if args.streams else []),
     ]
-    targets = ["direct", "nginx", "dedup", FORWARDING]
-    if not shutil.which("nginx"):
+    targets = args.targets or ["direct", "nginx", "dedup", FORWARDING]
+    if "nginx" in targets and not shutil.which("nginx"):
         say("there is no `nginx` on the PATH: goes on without it, so there are no ratios")
         targets.remove("nginx")
     if len(set.union(*split_cores())) < 2:
@@ -331,9 +361,8 @@ def main() -> None:
         if "workers" in chosen:
             compare_workers(bench, args.workers or [1, 2], args.repeats, args.share)
         if "scale" in chosen:
-            scale(
-                bench, args.streams or 1000, [one for one in targets if one in ("nginx", "dedup")]
-            )
+            own = [one for one in targets if one not in ("direct", FORWARDING)]
+            scale(bench, args.streams or 1000, own, args.every, max(args.workers or [1]))
     except RuntimeError as error:
         sys.exit(f"FAILED: {error}")
     if bench.failures:

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 _FENCE = re.compile(
-    r"^(?:<!-- (?P<why>not run|run by): (?P<reason>[^\n]+) -->\n)?```(?P<language>\S*)\n(?P<text>.*?)^```$",
+    r"^(?:<!-- (?P<why>not run|run by): (?P<reason>[^\n]+) -->\n)?```(?P<language>\S*)[^\n]*\n(?P<text>.*?)^```$",
     re.M | re.S,
 )
 _INLINE = re.compile(r"`((?:make |python benchmarks/|dedup [a-z]|pip install )[^`]*)`")

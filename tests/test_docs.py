@@ -46,13 +46,16 @@ OTHER_PROGRAMS = {
     "vllm",
     "prometheus",
     "docker",
+    "envoy",
     "helm",
     "install",
     "kubectl",
     "python3",
+    "serve",
     "systemctl",
+    "vllm-router",
 }
-BUILT_BY_THE_SITE = {"{eval-rst}", "{toctree}", "{include}"}
+BUILT_BY_THE_SITE = {"{eval-rst}", "{toctree}", "{include}", "{literalinclude}"}
 ADDRESSES = re.compile(r"127\.0\.0\.1:(?:8000|8001|8002|11434)")
 SNIPPETS = snippets()
 MAX_NOT_RUN = 4

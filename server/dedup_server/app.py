@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request, Response
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
@@ -28,7 +29,7 @@ from dedup_server.settings import Settings
 from dedup_server.telemetry import CONTENT_TYPE, Telemetry
 from dedup_server.tracing import Tracer
 
-__all__ = ["Service", "create_app"]
+__all__ = ["Service", "create_admin_app", "create_app"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -40,16 +41,20 @@ def create_app(
     engine: Engine,
     telemetry: Telemetry | None = None,
     tracer: Tracer | None = None,
+    *,
+    waits_for_engine: bool | None = None,
 ) -> FastAPI:
     """Return the server as an ASGI application.
 
-    The engine starts with it, beside it: `/health/ready` answers 200 when it is there.
+    The engine starts with it: `/health/ready` answers 200 when it is there.
 
     Args:
         settings: The operator's.
         engine: What generates the answers.
         telemetry: The metrics, if the engine counts into them too.
         tracer: Traces the requests.
+        waits_for_engine: Startup ends when the engine has started, and not before. None is what
+            the settings say.
     """
     telemetry = telemetry or Telemetry(engine.models)
     tracer = tracer or Tracer()
@@ -62,8 +67,8 @@ def create_app(
             telemetry.learn(engine.models)
 
         app.state.starting = asyncio.create_task(start())
-        if settings.workers > 1:
-            # No connection may come to a worker that cannot answer while another can.
+        waits = settings.opens_when_ready if waits_for_engine is None else waits_for_engine
+        if waits:
             await asyncio.wait({app.state.starting})
         try:
             yield
@@ -76,6 +81,9 @@ def create_app(
 
     app = App(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = Service(settings, engine, StreamLimit(settings.max_streams))
+    app.state.telemetry = telemetry
+    app.state.starting = None
+    app.state.is_draining = False
     app.add_middleware(EndsInOrder)
     if settings.cors_origins:
         app.answers_browsers = True
@@ -86,14 +94,11 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["*"],
         )
-    app.add_exception_handler(ApiError, _refused)
-    app.add_exception_handler(HTTPException, _no_route)
-    app.add_exception_handler(Exception, _failed)
+    for kind, handler in _ON_ERROR.items():
+        app.add_exception_handler(kind, handler)
 
     def require_started() -> None:
-        starting: asyncio.Task[None] = app.state.starting
-        if not starting.done() or starting.exception():
-            raise not_ready("the engine is not ready yet")
+        _require_started(app)
 
     def authorized(request: Request) -> Service:
         service: Service = app.state.service
@@ -123,24 +128,10 @@ def create_app(
             raise model_not_found(name, engine.models)
         return _json_response(200, _described(name, engine))
 
-    @app.head("/health/live")
-    @app.get("/health/live")
-    async def live() -> Response:
-        return _json_response(200, {"status": "ok"})
-
-    @app.head("/health/ready")
-    @app.get("/health/ready")
-    async def ready() -> Response:
-        require_started()
-        if not await app.state.service.engine.ready():
-            raise not_ready("the engine does not answer")
-        return _json_response(200, {"status": "ok"})
-
-    @app.get("/metrics")
-    def metrics() -> Response:
-        # In a thread: with many models it takes long enough for streams to falter.
-        return Response(telemetry.exposition(), media_type=CONTENT_TYPE)
-
+    app.router.routes.extend(_health_routes(app))
+    has_metrics = settings.admin_port is None
+    if has_metrics:
+        app.router.routes.append(_metrics_route(app))
     app.router.routes.append(Route("/check", Check(app, require_started), methods=["POST"]))
     guardrail = GuardrailApi(app, require_started, telemetry)
     app.state.guardrail = guardrail.guardrail
@@ -152,13 +143,13 @@ def create_app(
         "/v1/models",
         "/health/live",
         "/health/ready",
-        "/metrics",
+        *(["/metrics"] if has_metrics else []),
         "/openapi.json",
     ]
 
     @app.get("/openapi.json")
     async def openapi() -> Response:
-        return _json_response(200, document(is_local=engine.is_local))
+        return _json_response(200, document(is_local=engine.is_local, has_metrics=has_metrics))
 
     @app.get("/")
     async def root(request: Request) -> Response:
@@ -176,6 +167,47 @@ def create_app(
         for path in ("/v1/{path:path}", *settings.forwarded_paths):
             app.router.routes.append(Route(path, forwards, methods=_METHODS))
     return app
+
+
+def create_admin_app(app: FastAPI) -> Starlette:
+    """Return the application of the admin port.
+
+    Args:
+        app: the server's application.
+    """
+    routes = [*_health_routes(app), _metrics_route(app)]
+    return Starlette(routes=routes, exception_handlers=_ON_ERROR)
+
+
+def _health_routes(app: FastAPI) -> list[Route]:
+    async def live(request: Request) -> Response:
+        return _json_response(200, {"status": "ok"})
+
+    async def ready(request: Request) -> Response:
+        if app.state.is_draining:
+            raise shutting_down()
+        _require_started(app)
+        if not await app.state.service.engine.ready():
+            raise not_ready("the engine does not answer")
+        return _json_response(200, {"status": "ok"})
+
+    return [Route("/health/live", live), Route("/health/ready", ready)]
+
+
+def _metrics_route(app: FastAPI) -> Route:
+    telemetry: Telemetry = app.state.telemetry
+
+    def metrics(request: Request) -> Response:
+        # In a thread: with many models it takes long enough for streams to falter.
+        return Response(telemetry.exposition(), media_type=CONTENT_TYPE)
+
+    return Route("/metrics", metrics)
+
+
+def _require_started(app: FastAPI) -> None:
+    starting: asyncio.Task[None] | None = app.state.starting
+    if starting is None or not starting.done() or starting.cancelled() or starting.exception():
+        raise not_ready("the engine is not ready yet")
 
 
 class App(FastAPI):
@@ -265,3 +297,10 @@ async def _no_route(request: Request, error: Exception) -> Response:
 
 async def _failed(request: Request, error: Exception) -> Response:
     return _json_response(500, ApiError(500, "the server failed", type="server_error").body())
+
+
+_ON_ERROR: dict[Any, Callable[[Request, Exception], Any]] = {
+    ApiError: _refused,
+    HTTPException: _no_route,
+    Exception: _failed,
+}

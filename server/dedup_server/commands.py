@@ -92,6 +92,12 @@ def _require(*extras: str) -> None:
     type=int,
     help="Processes that share the port; needs an upstream.  [default: 1]",
 )
+@click.option("--admin-host", help="Address of the admin port.  [default: that of --host]")
+@click.option(
+    "--admin-port",
+    type=int,
+    help="Serve /metrics and /health here, and no /metrics at --port.  [default: one port]",
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),

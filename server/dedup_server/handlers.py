@@ -255,7 +255,7 @@ class Generation(Handler):
             rungs=settings.agent_loops,
             keep_alive_seconds=settings.keep_alive_seconds,
         )
-        with service.streams.one():
+        with service.streams:
             try:
                 with (
                     self._tracer.span(request, self._endpoint.operation, completion),
@@ -331,7 +331,7 @@ class PassThrough(Handler):
         assert isinstance(engine, UpstreamEngine)
         path = _safe_path(scope)
         status = _CLIENT_LEFT
-        with service.streams.one(), Watch(connection):
+        with service.streams, Watch(connection):
             response = await engine.forward(scope["method"], path, exchange)
             status = response.status
             headers = [*exchange.engine_headers, _request_id(exchange)]

@@ -2,8 +2,8 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 from dedup_server.errors import ApiError
 
@@ -11,25 +11,28 @@ _MAX_CALLERS = 10_000  # remembered; who has not asked for longest is forgotten,
 
 
 class StreamLimit:
-    """At most so many answers in progress."""
+    """At most so many answers in progress: a context manager around each of them."""
 
     def __init__(self, max_streams: int | None) -> None:
         self.max_streams = max_streams
         self.in_progress = 0
 
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Raises `ApiError` (429)."""
+    def __enter__(self) -> None:
+        """Raise `ApiError` (429) if the limit is reached."""
         if self.max_streams is not None and self.in_progress >= self.max_streams:
             message = f"{self.in_progress} answers are in progress, which is the most this server gives at once"
             raise ApiError(
                 429, message, type="rate_limit_error", code="too_many_streams", retry_after="1"
             )
         self.in_progress += 1
-        try:
-            yield
-        finally:
-            self.in_progress -= 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.in_progress -= 1
 
 
 class RateLimit:

@@ -18,11 +18,12 @@ _ERROR_SHAPE = {
 }
 
 
-def document(*, is_local: bool) -> dict[str, Any]:
+def document(*, is_local: bool, has_metrics: bool = True) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document.
 
     Args:
         is_local: Answers are sampled in this process: their requests are checked in full.
+        has_metrics: `/metrics` is served at this port.
     """
     described: dict[str, Any] = {}
     for endpoint in ENDPOINTS.values():
@@ -45,7 +46,8 @@ def document(*, is_local: bool) -> dict[str, Any]:
             "Whether a request would be answered now", "application/json", refusals=("503",)
         )
     }
-    described["/metrics"] = {"get": _get("Prometheus metrics", "text/plain")}
+    if has_metrics:
+        described["/metrics"] = {"get": _get("Prometheus metrics", "text/plain")}
     return {
         "openapi": "3.1.0",
         "info": {"title": "dedup", "version": version()},

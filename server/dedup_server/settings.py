@@ -107,6 +107,8 @@ class Settings(BaseSettings):
 
     Args:
         workers: processes that share the port; only in front of an upstream.
+        admin_host, admin_port: address of a second port for `/metrics` and `/health`. The public
+            port then serves no `/metrics`. Without a host, `host`.
         model: a directory or a name on the Hugging Face hub; None is the bundled demo model.
         model_name: name of the model for clients.
         max_concurrent: completions that the model in this process generates at once; more wait.
@@ -144,7 +146,9 @@ class Settings(BaseSettings):
         header_timeout_seconds, body_timeout_seconds: until a client must have sent its request.
         keep_alive_seconds: silence of a stream, while its text is held, behind which a comment is
             sent; 0 is never.
-        grace_seconds: for completions in progress when the server is stopped.
+        shutdown_delay_seconds: from the signal to stop until the port is closed. Requests are still
+            served, and `/health/ready` returns 503, so that a balancer sends no more of them.
+        grace_seconds: for completions in progress when the port is closed.
         incident_log: file that records every loop, with prompt and text.
         incident_log_max_bytes: size of this file, and of the one before it.
         log_prompts: log the beginning of each request; otherwise the log holds no prompts and no
@@ -158,6 +162,8 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    admin_host: str | None = None
+    admin_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     model: str | None = None
     model_name: str | None = None
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
@@ -191,6 +197,7 @@ class Settings(BaseSettings):
     keep_alive_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     header_timeout_seconds: Seconds = 30.0
     body_timeout_seconds: Seconds = 120.0
+    shutdown_delay_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     grace_seconds: Annotated[float, Field(ge=2, allow_inf_nan=False)] = 25.0
     log_format: Literal["text", "json"] = "text"
     log_prompts: bool = False
@@ -272,6 +279,10 @@ class Settings(BaseSettings):
             wrong.append(
                 "workers requires an upstream: a model would be loaded once in each process"
             )
+        if self.admin_host is not None and self.admin_port is None:
+            raise ValueError("admin_host requires an admin_port")
+        if self.admin_port and self.admin_port == self.port:
+            raise ValueError("admin_port and port: must be two different ports")
         if self.upstream_api_key and self.upstream_api_key_file:
             wrong.append("upstream_api_key and upstream_api_key_file: give one or the other")
         labels = [one.label for one in self.all_upstreams]
@@ -287,6 +298,15 @@ class Settings(BaseSettings):
     def client_keys(self) -> list[str]:
         """The keys of `api_keys` and `api_keys_file`."""
         return [key.get_secret_value() for key in self.api_keys] + list(self._file_keys)
+
+    @property
+    def opens_when_ready(self) -> bool:
+        """Return whether the port is opened when the engine is ready.
+
+        Until then connections are refused, so that a balancer asks another replica. A model in this
+        process may load for minutes, for which `/health/live` must answer, here or at another port.
+        """
+        return bool(self.all_upstreams) or self.admin_port is not None
 
     def summary(self) -> str:
         """Return the settings in force, one per line, with keys masked."""

@@ -15,6 +15,9 @@ _MAX_MODEL_CHARS = 200
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
+_NO_SPAN = contextlib.nullcontext()
+
+
 class Tracer:
     """Traces nothing unless `provider` is given, or the environment names an endpoint of OTLP over HTTP and the extra `otel` is there."""
 
@@ -22,14 +25,17 @@ class Tracer:
         self._provider = provider or _provider_from_environment()
         self._tracer = self._provider.get_tracer("dedup", version()) if self._provider else None
 
-    @contextlib.contextmanager
     def span(
         self, request: GenerationRequest, operation: str, completion: Completion
-    ) -> Iterator[None]:
+    ) -> contextlib.AbstractContextManager[None]:
         """The span of a request; its trace goes on from the client's `traceparent` and to the upstream's."""
-        if self._tracer is None:
-            yield
-            return
+        return self._span(request, operation, completion) if self._tracer else _NO_SPAN
+
+    @contextlib.contextmanager
+    def _span(
+        self, request: GenerationRequest, operation: str, completion: Completion
+    ) -> Iterator[None]:
+        assert self._tracer is not None
         from opentelemetry.trace import SpanKind, Status, StatusCode
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -51,6 +57,7 @@ class Tracer:
             kind=SpanKind.CLIENT,
             attributes=attributes,
         ) as span:
+            exchange.report["trace_id"] = f"{span.get_span_context().trace_id:032x}"  # for the log
             goes: dict[str, str] = {}
             propagator.inject(goes)
             headers = [header for header in exchange.headers if not header[0].startswith(b"trace")]

@@ -291,9 +291,8 @@ def test_every_query_of_the_dashboard_returns_values(
 ) -> None:
     """Variables are replaced as Grafana does."""
     rate_interval = max(STEP_SECONDS + SCRAPE_SECONDS, 4 * SCRAPE_SECONDS)
-    expression = expression.replace("$__rate_interval", f"{rate_interval}s").replace(
-        "$model", model
-    )
+    expression = expression.replace("$__rate_interval", f"{rate_interval}s")
+    expression = expression.replace("$model", model).replace("$instance", "127.0.0.1:.+")
     assert "$" not in expression, title
     assert any(map(math.isfinite, prometheus.values(expression))), (title, expression)
 
@@ -304,6 +303,11 @@ def test_the_models_of_the_dashboard_are_those_requested(prometheus: Prometheus)
     assert found
     series = prometheus.get("series", **{"match[]": found[1]})
     assert {one[found[2]] for one in series} >= {"plain", "loops", "heals", "other"}
+
+
+def test_the_replicas_of_the_dashboard_are_those_scraped(prometheus: Prometheus) -> None:
+    series = prometheus.get("series", **{"match[]": "dedup_build_info"})
+    assert [one["instance"].partition(":")[0] for one in series] == ["127.0.0.1"]
 
 
 def cpu_seconds(pid: int) -> float:

@@ -58,7 +58,7 @@ def test_a_second_signal_ends_every_request_with_an_error_and_exits_with_0() -> 
                     time.sleep(0.05)
                 server.send_signal(signal.SIGTERM)
                 for line in iter(server.stdout.readline, b""):
-                    if b"s for 2 requests" in line:
+                    if b"waiting up to 25 s for 2 requests" in line:
                         break
                 server.send_signal(signal.SIGTERM)
                 (streamed, stream), (status, whole) = (answer.result(30) for answer in asked)

@@ -109,9 +109,9 @@ def test_panels_are_distinct_and_do_not_overlap() -> None:
 
 def test_panels_have_descriptions_and_units() -> None:
     variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
-    assert set(variables) == {"datasource", "model"}
+    assert set(variables) == {"datasource", "model", "instance"}
     source = {"type": "prometheus", "uid": "${datasource}"}
-    assert variables["model"]["datasource"] == source
+    assert variables["model"]["datasource"] == variables["instance"]["datasource"] == source
     for panel in GRAPHS:
         assert panel["description"].endswith("."), panel["title"]
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
@@ -120,7 +120,11 @@ def test_panels_have_descriptions_and_units() -> None:
         for target in panel["targets"]:
             assert target["datasource"] == panel["datasource"] == source
             assert target["legendFormat"]
-            assert set(re.findall(r"\$(\w+)", target["expr"])) <= {"model", "__rate_interval"}
+            assert set(re.findall(r"\$(\w+)", target["expr"])) <= {
+                "model",
+                "instance",
+                "__rate_interval",
+            }
             assert "$model" in target["expr"] or panel["title"] in (
                 "Upstreams that answer",
                 "Requests to upstreams by status",

@@ -29,7 +29,10 @@ def ask(url: str, model: str) -> None:
         answer.read()
 
 
-def test_a_generation_is_a_span_of_the_clients_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_generation_is_a_span_of_the_clients_trace(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "dedup.requests")
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr("dedup_server.app.Tracer", lambda: Tracer(provider))
@@ -40,6 +43,7 @@ def test_a_generation_is_a_span_of_the_clients_trace(monkeypatch: pytest.MonkeyP
     spans: list[Any] = sorted(exporter.get_finished_spans(), key=lambda span: span.start_time)
     assert [span.name for span in spans] == ["chat novel", "chat loop", "chat reset"]
     assert {f"{span.context.trace_id:032x}" for span in spans} == {TRACE_ID}
+    assert [record.args["trace_id"] for record in caplog.records] == 3 * [TRACE_ID]
     said = [dict(span.attributes) for span in spans]
     assert [one["dedup.outcome"] for one in said] == ["ok", "cut", "upstream_error"]
     assert (said[0]["gen_ai.operation.name"], said[0]["gen_ai.request.model"]) == ("chat", "novel")

@@ -8,7 +8,7 @@ import logging
 import weakref
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
-from typing import Any
+from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from dedup.lenient_json import write_json
 from dedup_server.errors import ApiError
 from dedup_server.http.chunked import body_writer, chunk
+from dedup_server.http.event import Event
 
 # Name of an ASGI extension: a `Direct`.
 DIRECT = "dedup.direct"
@@ -49,7 +50,13 @@ class _Stage(Enum):
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with the limits of one server, which `guarded_by` sets in a subclass."""
+    """uvicorn's protocol with the limits of one server, which `guarded_by` sets in a subclass.
+
+    Attributes:
+        is_draining: the server stops: connections close behind their next response.
+    """
+
+    is_draining: ClassVar[bool] = False
 
     max_header_bytes: int
     header_timeout_seconds: float
@@ -57,6 +64,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow._is_writable_event = Event(is_set=True)  # type: ignore[assignment]
         self._stage = _Stage.HEAD
         self._num_head_bytes = 0  # since the head, or the last piece of a body, began
         self._head_timer: asyncio.TimerHandle | None = None
@@ -125,6 +133,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(ApiError(400, reason, code="invalid_http"))
         elif not self.transport.is_closing():
             super().on_headers_complete()
+            self.cycle.message_event = Event()  # type: ignore[assignment]
+            if self.is_draining:
+                self.cycle.keep_alive = False
             self.scope["extensions"] = {DIRECT: Direct(self.cycle, self)}  # type: ignore[dict-item]
             return
         self.cycle = _RefusedCycle()  # type: ignore[assignment]
@@ -233,12 +244,13 @@ class Direct:
         self._protocol.watch(on_leave)
 
     def body(self) -> bytes | None:
-        """Return the request's body, if all of it has come."""
+        """Return the request's body, if all of it has come. The connection keeps no copy."""
         cycle = self._cycle
         if cycle.more_body or cycle.disconnected:
             return None
         cycle.flow.resume_reading()
-        return bytes(cycle.body)
+        body, cycle.body = bytes(cycle.body), bytearray()
+        return body
 
     def begin(self, headers: Headers, part: bytes) -> Awaitable[None] | None:
         """Send the head of a streamed response and its first part together.

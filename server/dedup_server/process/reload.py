@@ -19,6 +19,8 @@ _log = logging.getLogger("dedup.server")
 _FIXED = (
     "host",
     "port",
+    "admin_host",
+    "admin_port",
     "workers",
     "model",
     "model_name",
@@ -32,6 +34,7 @@ _FIXED = (
     "trust_remote_code",
     "max_header_bytes",
     "header_timeout_seconds",
+    "shutdown_delay_seconds",
     "grace_seconds",
 )
 

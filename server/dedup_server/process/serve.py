@@ -1,11 +1,12 @@
 """The server as a process: from its settings to its end."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,16 @@ from dedup_server.engines.local.checkpoint import Checkpoint
 from dedup_server.errors import StartupError
 from dedup_server.logs import configure
 from dedup_server.process.reload import Reloader
-from dedup_server.process.sockets import listen, raise_file_limit, with_stream_limit
+from dedup_server.process.sockets import Listeners, listen, raise_file_limit, with_stream_limit
 from dedup_server.process.workers import Supervisor
 from dedup_server.settings import Settings
 
 if TYPE_CHECKING:
+    import uvicorn
+    from starlette.applications import Starlette
+
     from dedup_server.engines.base import Engine
+    from dedup_server.http.protocol import GuardedProtocol
     from dedup_server.process.server import Server
     from dedup_server.telemetry import Telemetry
 
@@ -27,6 +32,7 @@ _log = logging.getLogger("dedup.server")
 
 _KEEP_ALIVE_SECONDS = 75  # longer than clients' own, so that they close first
 _POLL_SECONDS = 0.01
+_ADMIN_GRACE_SECONDS = 1  # for scrapes in progress
 _LOCAL_PACKAGES = ("torch", "transformers", "accelerate")
 
 
@@ -49,7 +55,7 @@ def run(load: Callable[[], Settings]) -> None:
     if settings.model is not None:
         Checkpoint.of(settings.model).require()
     raise_file_limit()
-    listeners = listen(settings.host, settings.port, settings.workers)
+    listeners = listen(settings)
 
     def serve(number: int, supervisor: int) -> None:
         Process(settings, load, listeners[number]).run(greets=number == 0, supervisor=supervisor)
@@ -65,25 +71,26 @@ def run(load: Callable[[], Settings]) -> None:
 
 
 class Process:
-    """One process that serves on one socket.
+    """One process that serves.
 
     Args:
         load: returns the settings that SIGHUP puts in force.
     """
 
     def __init__(
-        self, settings: Settings, load: Callable[[], Settings], listener: socket.socket
+        self, settings: Settings, load: Callable[[], Settings], listeners: Listeners
     ) -> None:
         # Imported here: `dedup serve` reports wrong settings before it loads a web framework.
-        from dedup_server.app import create_app
+        from dedup_server.app import create_admin_app, create_app
         from dedup_server.telemetry import Telemetry
 
         self._settings = settings
-        self._listener = listener
+        self._listeners = listeners
         telemetry = Telemetry()
         self._engine = _engine(settings, telemetry)
         telemetry.learn(self._engine.models)
         self._app = create_app(with_stream_limit(settings), self._engine, telemetry)
+        self._admin_app = create_admin_app(self._app)
         self._reloader = Reloader(self._app, load, telemetry)
 
     def run(self, *, greets: bool = True, supervisor: int | None = None) -> None:
@@ -96,14 +103,29 @@ class Process:
         Raises:
             StartupError: the engine did not start.
         """
-        import uvicorn
-
-        from dedup_server.http.protocol import guarded_by
         from dedup_server.process.server import Server
 
         settings = self._settings
-        config = uvicorn.Config(
-            self._app,
+        config = self._config(self._app, settings.grace_seconds)
+        protocol: type[GuardedProtocol] = config.http  # type: ignore[assignment]
+
+        def on_stop() -> None:
+            protocol.is_draining = self._app.state.is_draining = True
+            if self._app.state.starting is not None:
+                self._app.state.starting.cancel()
+
+        server = Server(config, settings.shutdown_delay_seconds, on_stop)
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(self._serve(server, greets, supervisor))
+
+    def _config(self, app: "Starlette", grace_seconds: float) -> "uvicorn.Config":
+        import uvicorn
+
+        from dedup_server.http.protocol import guarded_by
+
+        settings = self._settings
+        return uvicorn.Config(
+            app,
             http=guarded_by(
                 settings.max_header_bytes,
                 settings.header_timeout_seconds,
@@ -116,20 +138,43 @@ class Process:
             proxy_headers=bool(settings.forwarded_allow_ips),
             forwarded_allow_ips=list(settings.forwarded_allow_ips),
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=settings.grace_seconds,  # type: ignore[arg-type]
+            timeout_graceful_shutdown=grace_seconds,  # type: ignore[arg-type]
         )
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(self._serve(Server(config), greets, supervisor))
 
     async def _serve(self, server: "Server", greets: bool, supervisor: int | None) -> None:
         if supervisor is not None:
             _stop_with(supervisor, server)
-        serving = asyncio.create_task(server.serve(sockets=[self._listener]))
-        while not serving.done() and not server.started:  # noqa: ASYNC110 - uvicorn has no event
-            await asyncio.sleep(_POLL_SECONDS)
-        if serving.done():
-            await serving
+        async with self._admin_port():
+            serving = asyncio.create_task(server.serve(sockets=[self._listeners.public]))
+            while not serving.done() and not server.started:  # noqa: ASYNC110 - uvicorn has no event
+                await asyncio.sleep(_POLL_SECONDS)
+            if serving.done():
+                try:
+                    await serving
+                except OSError as error:  # another server has taken the port meanwhile
+                    raise StartupError(f"cannot listen: {error}") from None
+                return
+            await self._serve_until_stopped(server, serving, greets)
+
+    @contextlib.asynccontextmanager
+    async def _admin_port(self) -> AsyncIterator[None]:
+        """Serve the admin port, if there is one, to the end: the last counts can be scraped."""
+        from dedup_server.process.server import AdminServer
+
+        if self._listeners.admin is None:
+            yield
             return
+        server = AdminServer(self._config(self._admin_app, _ADMIN_GRACE_SECONDS))
+        serving = asyncio.create_task(server.serve(sockets=[self._listeners.admin]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+
+    async def _serve_until_stopped(
+        self, server: "Server", serving: asyncio.Task[None], greets: bool
+    ) -> None:
         starting: asyncio.Task[None] = self._app.state.starting
         await asyncio.wait({starting, serving}, return_when=asyncio.FIRST_COMPLETED)
         failure: BaseException | None = None
@@ -152,7 +197,7 @@ class Process:
         gc.collect()
         gc.freeze()
         if greets:
-            _greet(self._settings, self._listener.getsockname()[1], self._engine.models)
+            _greet(self._settings, self._listeners, self._engine.models)
         if not await self._engine.ready():
             _log.warning(
                 "the upstream does not answer: until it does, requests fail and /health/ready"
@@ -198,17 +243,21 @@ def _engine(settings: Settings, telemetry: "Telemetry") -> "Engine":
     )
 
 
-def _greet(settings: Settings, port: int, models: Sequence[str]) -> None:
+def _greet(settings: Settings, listeners: Listeners, models: Sequence[str]) -> None:
     """Tell where the server listens, and a request to try."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{port}"
+    url = _url(settings.host, listeners.public)
     upstreams = ", ".join(one.url for one in settings.all_upstreams)
     model = upstreams or settings.model or "the bundled demo model"
+    admin_url = ""
+    if listeners.admin is not None:
+        admin_url = _url(settings.admin_host or settings.host, listeners.admin)
     if settings.log_format == "json":
         built = {"version": version(), "form": build_form()}
-        _log.info("dedup listens", {"url": url, "model": model, **built})
+        _log.info("dedup listens", {"url": url, "admin_url": admin_url, "model": model, **built})
         return
     print(f"dedup listens on {url} (model: {model}; version {version()}, {build_form()})")
+    if admin_url:
+        print(f"metrics: {admin_url}/metrics; health: {admin_url}/health/ready")
     if build_form() == "interpreted":
         print(
             "the filter runs interpreted, two to three times slower:"
@@ -220,3 +269,8 @@ def _greet(settings: Settings, port: int, models: Sequence[str]) -> None:
     body = "{" + name + '"stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'
     curl = f"curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"
     print(f"try: {curl}", flush=True)
+
+
+def _url(host: str, listener: socket.socket) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listener.getsockname()[1]}"

@@ -2,6 +2,7 @@
 
 import resource
 import socket
+from dataclasses import dataclass
 
 from dedup_server.errors import StartupError
 from dedup_server.settings import Settings
@@ -12,10 +13,51 @@ _FILES_PER_STREAM = 2
 _MIN_STREAMS = 16
 
 
-def listen(host: str, port: int, num_listeners: int) -> list[socket.socket]:
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Sockets on which one process serves."""
+
+    public: socket.socket
+    admin: socket.socket | None
+
+    def close(self) -> None:
+        self.public.close()
+        if self.admin is not None:
+            self.admin.close()
+
+
+def listen(settings: Settings) -> list[Listeners]:
+    """Return the sockets of each worker.
+
+    Raises:
+        StartupError: an address cannot be used.
+    """
+    public = _listen(
+        settings.host,
+        settings.port,
+        settings.workers,
+        "--port",
+        is_open=not settings.opens_when_ready,
+    )
+    if settings.admin_port is None:
+        return [Listeners(one, None) for one in public]
+    host = settings.admin_host or settings.host
+    try:
+        admin = _listen(host, settings.admin_port, settings.workers, "--admin-port", is_open=True)
+    except StartupError:
+        for one in public:
+            one.close()
+        raise
+    return [Listeners(*both) for both in zip(public, admin, strict=True)]
+
+
+def _listen(
+    host: str, port: int, num_listeners: int, flag: str, *, is_open: bool
+) -> list[socket.socket]:
     """Return sockets bound to one address, among which the system divides the connections.
 
-    One socket listens at once. Several do not: each listens when its worker is ready.
+    Args:
+        is_open: a single socket listens at once. Others listen when their process does.
 
     Raises:
         StartupError: the address cannot be used.
@@ -32,17 +74,16 @@ def listen(host: str, port: int, num_listeners: int) -> list[socket.socket]:
         # With SO_REUSEPORT alone, another server on the port would go unnoticed.
         with _bound(family, address, is_shared=False) as probe:
             address = probe.getsockname()
-            if is_shared:
-                probe.listen(1)
+            probe.listen(1)
         for _ in range(num_listeners):
             listeners.append(_bound(family, address, is_shared))
-        if not is_shared:
+        if is_open and not is_shared:
             listeners[0].listen(_BACKLOG)
     except OSError as error:
         for listener in listeners:
             listener.close()
         raise StartupError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port"
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with {flag}"
         ) from None
     return listeners
 

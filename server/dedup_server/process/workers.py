@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from types import FrameType
 
 from dedup_server.errors import StartupError
 from dedup_server.logs import report_failure
+from dedup_server.process.sockets import Listeners
 
 _log = logging.getLogger("dedup.server")
 
@@ -22,7 +22,7 @@ _RESTART_SECONDS = 1.0
 _CANNOT_START = 3  # exit code of a worker
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-# Serves on a socket until the pipe with this file descriptor ends. Raises `StartupError`.
+# Serves on its sockets until the pipe with this file descriptor ends. Raises `StartupError`.
 Serve = Callable[[int, int], None]
 
 
@@ -40,16 +40,16 @@ class Supervisor:
     All workers count into one directory, so that each of them can report the metrics of all.
 
     Args:
-        listeners: sockets on one address, a worker each.
-        serve: runs in a worker with the number of its listener, and with the file descriptor of a
+        listeners: sockets of each worker.
+        serve: runs in a worker with the number of its sockets, and with the file descriptor of a
             pipe that ends when the supervisor does.
     """
 
-    def __init__(self, listeners: list[socket.socket], serve: Serve) -> None:
+    def __init__(self, listeners: list[Listeners], serve: Serve) -> None:
         self._listeners = listeners
         self._serve = serve
         self._stage = _Stage.RUNNING
-        self._workers: dict[int, int] = {}  # process id to number of its listener
+        self._workers: dict[int, int] = {}  # process id to number of its sockets
         self._pipe, self._pipe_end = os.pipe()
         self._metrics_directory = tempfile.mkdtemp(prefix="dedup-metrics-")
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = self._metrics_directory
