@@ -623,7 +623,7 @@ def dedup_command(port: int, upstream_port: int, *more: str) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "dedup.cli",
+        "dedup",
         "serve",
         "--upstream",
         target,

@@ -12,7 +12,7 @@ import pytest
 from dedup.terminal import width
 from tests.demo_server import clean_environment, free_port
 
-DEDUP = [sys.executable, "-m", "dedup.cli"]
+DEDUP = [sys.executable, "-m", "dedup"]
 A = "The river had risen in the night."
 B = "Nobody remembered such a flood."
 

@@ -168,7 +168,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     }.items():
         (folder / name).symlink_to(target)
     (folder / "bin").mkdir()
-    scripts = {"dedup": f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m dedup.cli "$@"\n'}
+    scripts = {"dedup": f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m dedup "$@"\n'}
     if not shutil.which("curl"):
         scripts["curl"] = CURL
     for name, text in scripts.items():

@@ -36,7 +36,7 @@ def lines_of(output: str) -> list[dict[str, Any]]:
 
 def started(path: Path, *arguments: str, **settings: str) -> "subprocess.Popen[bytes]":
     variables = {f"DEDUP_{name.upper()}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "dedup.cli", "serve", *arguments]
+    command = [sys.executable, "-m", "dedup", "serve", *arguments]
     environment = {**clean_environment(), "DEDUP_LOG_FORMAT": "json", **variables}
     with path.open("wb") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)

@@ -120,7 +120,7 @@ def test_a_reload_changes_later_requests_and_drops_no_stream(
 )
 def test_check_config_names_errors(tmp_path: Path, text: str, code: int, words: list[str]) -> None:
     path = start_configured(tmp_path, text)
-    command = [sys.executable, "-m", "dedup.cli", "serve", "--config", str(path), "--check-config"]
+    command = [sys.executable, "-m", "dedup", "serve", "--config", str(path), "--check-config"]
     ran = subprocess.run(
         command, capture_output=True, text=True, timeout=60, env=clean_environment()
     )

@@ -52,7 +52,7 @@ def image() -> Image:
 
 def here(command: list[str]) -> list[str]:
     """Return a command of the image with this environment's programs."""
-    programs = {"dedup": [sys.executable, "-m", "dedup.cli"], "python": [sys.executable]}
+    programs = {"dedup": [sys.executable, "-m", "dedup"], "python": [sys.executable]}
     return [*programs.get(command[0], command[:1]), *command[1:]]
 
 

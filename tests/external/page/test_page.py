@@ -435,7 +435,7 @@ def test_live_says_that_the_server_is_gone(open_page: Open) -> None:
     command = [
         sys.executable,
         "-m",
-        "dedup.cli",
+        "dedup",
         "serve",
         "--port",
         str(port),
