@@ -20,6 +20,7 @@ INTEGRATIONS_TESTS := tests/external/integrations
 INTEGRATED := $(sort $(patsubst $(INTEGRATIONS_TESTS)/%/requirements.txt,%,$(wildcard $(INTEGRATIONS_TESTS)/*/requirements.txt)))
 SLOW_INTEGRATIONS := llama_cpp
 CORPUS := .venv-corpus
+RELEASE := .venv-release
 GATEWAYS := .venv-gateways
 GATEWAYS_TESTS := tests/external/gateways
 MINUTES ?= 10
@@ -35,7 +36,7 @@ WEIGHTS := .weights
 MODEL ?=
 MODEL_FILE := $(if $(filter smollm2,$(MODEL)),$(WEIGHTS)/$(MODEL).gguf)
 
-.PHONY: serve smollm2 test wheels fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-agents test-integrations $(addprefix test-integration-,$(INTEGRATED)) test-corpus test-gateways chaos test-ray test-page test-chart live calibrate docs lint types check clean help
+.PHONY: serve smollm2 test wheels release-check test-install fuzz soak test-prometheus test-trl test-llama-cpp test-vllm test-clients test-clients-vllm test-clients-llama-cpp test-agents test-integrations $(addprefix test-integration-,$(INTEGRATED)) test-corpus test-gateways chaos test-ray test-page test-chart live calibrate docs lint types check clean help
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -71,6 +72,20 @@ test: $(COMPILED)  ## run the tests: all of them, then those of compiled modules
 
 wheels: $(READY)  ## build the wheels and try each: compiled for the Pythons at hand (PYTHONS="python3.12 /path/to/python"), and a pure one
 	$(BIN)/python tests/external/wheels.py $(PYTHONS)
+
+$(RELEASE)/.installed: tests/external/release/requirements.txt
+	@echo "==> building $(RELEASE) with the tools of a release (a minute, once)"
+	@$(PYTHON) -m venv $(RELEASE) && echo '*' > $(RELEASE)/.gitignore
+	$(RELEASE)/bin/python -m pip install --progress-bar on -r tests/external/release/requirements.txt
+	@touch $@
+
+release-check: $(RELEASE)/.installed wheels  ## check what a release needs: versions, changelog, sdist, wheels, licences, SBOM, known faults, docs
+	$(RELEASE)/bin/python -m tests.external.release --python $(BIN)/python
+
+test-install: $(RELEASE)/.installed  ## a fresh machine without a compiler: install, configure, start, ask, in two minutes
+	@mkdir -p build/pure && rm -f build/pure/*.whl
+	CC=false $(RELEASE)/bin/python -m pip wheel -q --no-deps -w build/pure .
+	$(RELEASE)/bin/python -m tests.external.release.fresh build/pure/*.whl
 
 fuzz: $(COMPILED)  ## the filter's promises, for ten minutes and more
 	FUZZ_EXAMPLES=12000 $(BIN)/python -m pytest tests/text/test_promises.py
@@ -242,5 +257,5 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## all of it, as CI does
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(VLLM) $(TRL) $(CLIENTS) $(AGENTS) $(INTEGRATIONS) $(CORPUS) $(GATEWAYS) $(RAY) $(PAGE) $(CHART) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf $(VENV) $(VLLM) $(TRL) $(CLIENTS) $(AGENTS) $(INTEGRATIONS) $(CORPUS) $(RELEASE) $(GATEWAYS) $(RAY) $(PAGE) $(CHART) $(LIVE) $(CLIENTS_TESTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find dedup server -name "*.so" -delete

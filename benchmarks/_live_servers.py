@@ -88,7 +88,7 @@ def command_of(server: Server, port: int, cache: Path, max_tokens: int) -> list[
         module = "vllm.entrypoints.openai.api_server"
         return [python, "-m", module, "--model", folder, *options.split()]
     options = f"--port {port} --max-concurrent {server.parallel}"
-    return [python, "-m", "dedup.cli", "serve", "--model", folder, *options.split()]
+    return [python, "-m", "dedup", "serve", "--model", folder, *options.split()]
 
 
 def checkpoint_of(weights: Path) -> Path:
@@ -165,7 +165,7 @@ def running(command: list[str], address: str, ready_path: str, log: Path) -> Ite
     """
     env = {name: value for name, value in os.environ.items() if not name.startswith("DEDUP_")}
     env |= {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    if "dedup.cli" in command:
+    if "dedup" in command:
         env["DEDUP_INCIDENT_LOG"] = str(log.with_suffix(".loops.jsonl").absolute())
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -205,7 +205,7 @@ def lanes_of(name: str, cache: Path, out: Path, max_tokens: int) -> Iterator[lis
             lane = Lane(address, address)
             if not is_ours:
                 lane = Lane(address, f"http://127.0.0.1:{proxy}")
-                command = [sys.executable, "-m", "dedup.cli", "serve", "--port", str(proxy)]
+                command = [sys.executable, "-m", "dedup", "serve", "--port", str(proxy)]
                 command += ["--upstream", f"{address}/v1"]
                 log = out / f"{name}-{number}-proxy.log"
                 stack.enter_context(running(command, lane.address, "/health/ready", log))

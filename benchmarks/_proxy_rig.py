@@ -1,7 +1,8 @@
 """What the proxy benchmarks share: a mock upstream, a load client, and processes whose CPU time and memory /proc tells (Linux).
 
 Upstream and client speak just enough HTTP/1.1 to cost little. A request's text says what is answered, so it passes through any proxy:
-`n=100 every=20 first=5` is 100 words of prose, one a chunk, every 20 ms, the first after 5 ms (every=0: as fast as they are taken);
+`n=100 every=20 first=5` is 100 words of prose, one a chunk, every 20 ms, the first after 5 ms (every=0: as fast as they are taken); with
+`words=4` four a chunk;
 `replay=7 every=1` is the 7th transcript. The client reads every answer to its end and checks all of it.
 """
 
@@ -33,7 +34,7 @@ Cores = set[int]
 _PIECE = re.compile(
     r"[\u3040-\u30ff\u3400-\u9fff]|\s?\w{1,5}|\s*[^\w\s]|\s+"
 )  # about as long as tokens are
-_SPEC = re.compile(rb"\b(n|every|first|replay)=([\d.]+)")
+_SPEC = re.compile(rb"\b(n|every|first|replay|words)=([\d.]+)")
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.I)
 _TEXT = re.compile(rb'"content": ?"[^"]')
 _STREAM = (
@@ -182,7 +183,10 @@ class Upstream(asyncio.Protocol):
             loop.call_later(first, self.transport.write, _whole(int(spec[b"n"])))
             return
         self.line = int(spec.get(b"replay", -1))
-        self.pieces = PROSE[: int(spec[b"n"])] if self.line < 0 else self.transcripts[self.line]
+        words = PROSE[: int(spec[b"n"])]
+        size = int(spec.get(b"words", 1))
+        spoken = ["".join(words[at : at + size]) for at in range(0, len(words), size)]
+        self.pieces = spoken if self.line < 0 else self.transcripts[self.line]
         self.every, self.at, self.busy = spec[b"every"] / 1e3, 0, True
         self.with_usage = b'"include_usage":true' in request.replace(b" ", b"")
         Upstream.active += 1
@@ -359,16 +363,19 @@ class Load:
     first: float = 0
     stream: bool = True
     ramp_seconds: float = 0.0
+    words: int = 1  # of a chunk
 
     @property
     def units(self) -> int:
         """Chunks (not streamed: answers) a request makes the upstream send, [DONE] not counted."""
-        return self.n + 2 if self.stream else 1
+        return -(-self.n // self.words) + 2 if self.stream else 1
 
 
 async def _load(port: int, load: Load, timeout_seconds: float = 180) -> dict[str, Any]:
     request = request_bytes(
-        port, f"n={load.n} every={load.every} first={load.first}", stream=load.stream
+        port,
+        f"n={load.n} every={load.every} first={load.first} words={load.words}",
+        stream=load.stream,
     )
     expected = "".join(PROSE[: load.n])
     left, active, peak = load.requests, 0, 0
@@ -548,6 +555,13 @@ def cpu_seconds(pid: int) -> float:
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
 
+def num_sleeps(pid: int) -> int:
+    """Times that the process and those below it have slept so far: each ends in a wake-up."""
+    threads = [thread for each in _tree(pid) for thread in Path(f"/proc/{each}/task").iterdir()]
+    texts = [(thread / "status").read_text() for thread in threads]
+    return sum(int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0]) for text in texts)
+
+
 def memory_mib(pid: int, *, peak: bool = False) -> float:
     """Resident memory of the process and those below it, now or at its highest."""
     name = "VmHWM" if peak else "VmRSS"
@@ -609,7 +623,7 @@ def dedup_command(port: int, upstream_port: int, *more: str) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "dedup.cli",
+        "dedup",
         "serve",
         "--upstream",
         target,

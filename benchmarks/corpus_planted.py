@@ -3,8 +3,9 @@
     python benchmarks/corpus_planted.py --clean BOOKS /usr/share/doc --loops LOOPS.jsonl
     python benchmarks/corpus_planted.py                # the standard library's documentation, own loops
 
-Clean texts are cut into documents of some 2,500 characters; each file or folder given is a source. Planted: one document in a thousand 99 times
-more, a line of boilerplate in every twentieth document, a template in every thirtieth, and each row's `text` of the loops, a source a file.
+Clean texts are cut into documents of some 2,500 characters; each file or folder given is a source.
+Planted: one document in a thousand 99 times more, a line of boilerplate in every twentieth document,
+a template in every thirtieth, and each row's `text` of the loops, a source a file.
 """
 
 import argparse
@@ -117,7 +118,9 @@ def show(results: dict[str, Any], rows: list[Row], copied: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     stdlib = Path(random.__file__).parent
-    parser.add_argument("--clean", nargs="+", type=Path, default=[stdlib / "pydoc_data", stdlib / "asyncio"])
+    parser.add_argument(
+        "--clean", nargs="+", type=Path, default=[stdlib / "pydoc_data", stdlib / "asyncio"]
+    )
     parser.add_argument("--loops", nargs="*", type=Path, default=[])
     parser.add_argument("--most", type=int, default=2000, help="documents of a source")
     parser.add_argument("--workers", type=int, default=2)

@@ -125,7 +125,7 @@ async def heal(name: str, rows: list[Json], addresses: list[str], args: argparse
             port, own = free_port(), free_port()
             await web.TCPSite(runner, "127.0.0.1", port).start()
             runners.append(runner)
-            command = [sys.executable, "-m", "dedup.cli", "serve", "--port", str(own)]
+            command = [sys.executable, "-m", "dedup", "serve", "--port", str(own)]
             command += ["--upstream", f"http://127.0.0.1:{port}/v1"]
             proxy = f"http://127.0.0.1:{own}"
             log = args.out.with_name(f"{args.out.stem}-{number}.log")

@@ -71,7 +71,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         upstream_url = stack.enter_context(proxy.upstream(folder))
         server_url = f"http://127.0.0.1:{(port := free_port())}"
-        command = [sys.executable, "-m", "dedup.cli", "serve", "--port", str(port)]
+        command = [sys.executable, "-m", "dedup", "serve", "--port", str(port)]
         command += ["--upstream", f"{upstream_url}/v1"]
         ready = f"{server_url}/health/ready"
         server = stack.enter_context(proxy.running(command, ready, folder / "dedup.log", folder))

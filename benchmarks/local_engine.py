@@ -235,7 +235,7 @@ async def start_servers(stack: AsyncExitStack, args: argparse.Namespace) -> dict
     kinds = [
         (
             "dedup serve",
-            [python, "-m", "dedup.cli", "serve", "--model", args.model],
+            [python, "-m", "dedup", "serve", "--model", args.model],
             "/health/ready",
             {**WARM, **ALL, **usage, "min_tokens": 1},
         )

@@ -47,7 +47,7 @@ Row = dict[str, Any]
 
 def audit(models: list[Path], prompts: Path, answers: Path, report: Path | None = None) -> None:
     """Ask the models greedily; print the report if there is one to write."""
-    command = [sys.executable, "-m", "dedup.cli", "audit", "--prompts", str(prompts)]
+    command = [sys.executable, "-m", "dedup", "audit", "--prompts", str(prompts)]
     for model in models:
         command += ["--model", str(model)]
     command += ["--temperature", "0", "--max-tokens", "256", "--answers", str(answers)]

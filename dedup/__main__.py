@@ -1,5 +1,5 @@
-"""`python -m dedup`: the command `dedup` of the interpreter at hand."""
+"""Run the command line: `python -m dedup`."""
 
 from dedup.cli import main
 
-main()
+main(prog_name="dedup")

@@ -29,7 +29,7 @@ def serving(*arguments: str, **settings: str) -> Iterator[str]:
     environment = clean_environment() | {
         f"DEDUP_{name.upper()}": value for name, value in settings.items()
     }
-    command = [sys.executable, "-m", "dedup.cli", "serve", "--port", str(port), *arguments]
+    command = [sys.executable, "-m", "dedup", "serve", "--port", str(port), *arguments]
     url = f"http://127.0.0.1:{port}"
     # A pipe that nobody reads would block a server that logs much.
     with tempfile.TemporaryFile() as log:

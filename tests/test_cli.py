@@ -12,7 +12,7 @@ import pytest
 from dedup.terminal import width
 from tests.demo_server import clean_environment, free_port
 
-DEDUP = [sys.executable, "-m", "dedup.cli"]
+DEDUP = [sys.executable, "-m", "dedup"]
 A = "The river had risen in the night."
 B = "Nobody remembered such a flood."
 
@@ -157,11 +157,14 @@ def test_score_reads_standard_input_as_text_or_json_lines() -> None:
     assert len(out.splitlines()) == 2
 
 
-def test_score_lines() -> None:
-    _, out, _ = dedup("score", "--jsonl", given=json.dumps({"id": 7, "text": f"{A} {A}"}).encode())
+def test_score_lines(tmp_path: Path) -> None:
+    line = json.dumps({"id": 7, "text": f"{A} {A}"}).encode()
+    _, out, _ = dedup("score", "--jsonl", given=line)
     assert json.loads(out)["id"] == 7
     assert json.loads(out)["duplicate_sentences"] == 0.5
-    assert dedup("score", "--jsonl", __file__)[0] == 2
+    file = tmp_path / "answers.jsonl"
+    file.write_bytes(line)
+    assert dedup("score", "--jsonl", str(file), str(file)) == (0, out + out, "")
     assert dedup("score", "no-such-file")[0] == 2
 
 

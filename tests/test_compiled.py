@@ -2,6 +2,7 @@
 
 import json
 import os
+import pydoc
 import random
 import shutil
 import subprocess
@@ -59,6 +60,18 @@ def test_the_interpreted_filter_does_what_the_compiled_one_does(tmp_path: Path) 
     assert installed == interpreted
 
 
+def test_help_shows_docstrings_and_types() -> None:
+    """The compiler leaves them out; `setup.py` puts them back."""
+    shown = pydoc.render_doc(dedup.RepetitionFilter, renderer=pydoc.plaintext)
+    assert "A filter of one text" in shown
+    assert "feed(self, delta: str) -> str" in shown
+    assert "Feed a delta; return the text that can be released now." in shown
+    assert "Characters fed that were neither released nor removed yet." in shown
+    shown = pydoc.render_doc(dedup.repetition_metrics, renderer=pydoc.plaintext)
+    assert "repetition_metrics(text: str) -> dict[str, float]" in shown
+    assert "Return the metrics" in shown
+
+
 def test_without_a_compiler_the_wheel_is_for_any_platform(tmp_path: Path) -> None:
     """It used to take two minutes and name a platform, with nothing compiled in it."""
     root = SOURCES.parent
@@ -67,6 +80,9 @@ def test_without_a_compiler_the_wheel_is_for_any_platform(tmp_path: Path) -> Non
         shutil.copytree(root / folder, tmp_path / folder, ignore=ignored)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(root / name, tmp_path)
+    stale = tmp_path / "build" / "lib" / "dedup" / "of_an_earlier_build.py"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
     command = [
         sys.executable,
         "-m",
@@ -90,6 +106,7 @@ def test_without_a_compiler_the_wheel_is_for_any_platform(tmp_path: Path) -> Non
     (wheel,) = (tmp_path / "dist").iterdir()
     assert wheel.name.endswith("-py3-none-any.whl")
     names = ZipFile(wheel).namelist()
+    assert f"dedup/{stale.name}" not in names
     assert {"dedup/text/filter.py", "dedup_server/app.py", "dedup_server/web/index.html"} <= set(
         names
     )

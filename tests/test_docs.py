@@ -168,7 +168,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     }.items():
         (folder / name).symlink_to(target)
     (folder / "bin").mkdir()
-    scripts = {"dedup": f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m dedup.cli "$@"\n'}
+    scripts = {"dedup": f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m dedup "$@"\n'}
     if not shutil.which("curl"):
         scripts["curl"] = CURL
     for name, text in scripts.items():
@@ -210,7 +210,9 @@ def check_command(command: str) -> None:
         for wanted in arguments[1:]:
             if wanted.partition("[")[0] in INTEGRATED:
                 continue
-            named = re.fullmatch(r"dedup-llm(?:\[([\w,]+)\])?", wanted)
+            named = re.fullmatch(
+                r"(?:\.|dedup-llm|dedup_llm-VERSION-.*\.whl)(?:\[([\w,]+)\])?", wanted
+            )
             assert named, wanted
             for extra in (named[1] or "").split(",") if named[1] else []:
                 assert extra in PROJECT["optional-dependencies"], wanted
@@ -281,6 +283,21 @@ def check_settings(snippet: Snippet, workshop: Workshop) -> None:
         load(file)
 
 
+def check_nginx(snippet: Snippet, workshop: Workshop) -> None:
+    """Let nginx check its own configuration, where it is installed; a certificate is not at hand."""
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    lines = [line.partition("#")[0].strip() for line in snippet.text.splitlines()]
+    assert all(line.endswith((";", "{", "}", "")) for line in lines)
+    if nginx:
+        plain = re.sub(r" ssl(?=;)|\n +ssl_certificate.*", r"", snippet.text)
+        file = workshop.folder / "nginx.conf"
+        file.write_text(f"pid {file}.pid;\nevents {{}}\nhttp {{\n{plain}}}\n")
+        done = subprocess.run(
+            [nginx, "-t", "-c", file], capture_output=True, text=True, check=False
+        )
+        assert "syntax is ok" in done.stderr, done.stderr
+
+
 CHECKS: dict[str, Callable[[Snippet, Workshop], object]] = {
     "sh": check_shell,
     "python": check_python,
@@ -288,6 +305,7 @@ CHECKS: dict[str, Callable[[Snippet, Workshop], object]] = {
     "json": lambda snippet, _: json.loads(snippet.text),
     "yaml": lambda snippet, _: yaml.safe_load(snippet.text),
     "text": lambda snippet, _: None,
+    "nginx": check_nginx,
 }
 
 
@@ -328,6 +346,7 @@ def test_a_command_in_running_text_exists(page: str, command: str) -> None:
         ("python", "from dedup import RepetitionFilters", None),
         ("python", "print(1)", "2"),
         ("toml", 'polcy = "strict"', None),
+        ("nginx", "server {\n    listen 80\n}\n", None),
         ("toml", 'policy = "strickt"', None),
         ("json", '{"text": }', None),
         ("yaml", "a: [", None),

@@ -93,7 +93,7 @@ def test_a_folder_with_a_server_of_its_own_does_not_matter(tmp_path: Path) -> No
     (tmp_path / "server").mkdir()
     (tmp_path / "server" / "__init__.py").write_text("raise SystemExit('the wrong server')\n")
     for command in (["serve", "--check-config"], ["filter"], ["watch", "--help"]):
-        code, _, error = run("-m", "dedup.cli", *command, cwd=tmp_path)
+        code, _, error = run("-m", "dedup", *command, cwd=tmp_path)
         assert (code, error) == (0, "")
 
 
@@ -102,7 +102,7 @@ def test_a_command_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[dedup.commands]\nbroken = no_such_module:command\n")
-    code, _, error = run("-m", "dedup.cli", "broken", cwd=tmp_path)
+    code, _, error = run("-m", "dedup", "broken", cwd=tmp_path)
     assert code == 1
     assert error.startswith("Error: broken (no_such_module:command) cannot be loaded")
 

@@ -18,7 +18,12 @@ from dedup.answer.frame import (
 )
 from dedup.answer.usage import TokenCounts
 
+_MAX_TEXTS: Final = 4096  # of an answer: each has a filter of its own
 _EDITED: Final = Decision([], [], [], is_changed=True)
+
+
+class TooManyTextsError(ValueError):
+    """An answer has more texts (choices, tool calls, reasoning between them) than are filtered."""
 
 
 class Stage(Enum):
@@ -67,6 +72,16 @@ class Choice:
     def is_stopped(self) -> bool:
         """Return whether nothing more that the engine sends reaches the reader."""
         return self.stage in (Stage.CUT, Stage.WAITING, Stage.OPENED)
+
+    @property
+    def has_removals(self) -> bool:
+        """Return whether something was removed from its texts."""
+        return any(channel.has_removals for channel in self.channels)
+
+    @property
+    def has_report(self) -> bool:
+        """Return whether something was removed, or the prompt allowed to repeat something."""
+        return any(channel.has_removals or channel.is_allowed for channel in self.channels)
 
     @property
     def kept(self) -> str:
@@ -134,7 +149,7 @@ class Choice:
         if not is_cut:
             if finish is not None:
                 self.stage = Stage.ENDED
-                if any(channel.has_removals for channel in self.channels):
+                if self.has_report:
                     is_edited = True
             return is_edited or len(before) > num_before
         # An engine that ended the text itself has nothing to continue.
@@ -308,6 +323,8 @@ class Answer:
         self.agent_loop: dict[str, Any] | None = None
         self.choices: dict[int, Choice] = {}
         self._num_choices = num_choices
+        self._num_texts = 0
+        self._max_texts = max(_MAX_TEXTS, 8 * num_choices)
         self._last: Choice | None = None  # that a frame was of, while it runs
         self._has_last_frame = False
         self._is_continued = False
@@ -381,6 +398,15 @@ class Answer:
         return "".join([channel.looped for channel in self.channels if channel.is_cut])
 
     @property
+    def first_loop(self) -> str:
+        """Return the text and the kind of the first loop: `content/exact`; empty if none was found."""
+        for channel in self.channels:
+            loop = channel.healed[0] if channel.healed else channel.filter.loop
+            if loop is not None:
+                return f"{channel.name}/{loop.kind}"
+        return ""
+
+    @property
     def num_tokens(self) -> int:
         """Return the number of tokens generated, estimated where the engine does not report it."""
         return self.tokens.known_output(self._num_bytes)
@@ -393,6 +419,9 @@ class Answer:
         """Filter a frame: set `given` of its deltas, and say what else the reader gets.
 
         A finish of a choice that is cut is marked (`Finish.is_cut`).
+
+        Raises:
+            TooManyTextsError: The answer has more texts than any model generates.
         """
         deltas = frame.deltas
         last = self._last
@@ -428,12 +457,16 @@ class Answer:
         is_changed = bool(frame.finishes) and self.agent_loop is not None
         indices = [delta.choice for delta in deltas]
         indices += [finish.choice for finish in frame.finishes or ()]
+        if max(self._num_texts, len(self.choices), len(indices)) > self._max_texts:
+            raise TooManyTextsError(f"more than {self._max_texts} texts in one answer")
         before: list[Delta] = []
         after: list[Delta | Finish] = []
         dropped: list[int] = []
         for index in dict.fromkeys(indices):
             choice = self._choice(index)
+            num_texts = len(choice.channels)
             is_changed = choice.feed(frame, before, after, dropped) or is_changed
+            self._num_texts += len(choice.channels) - num_texts
             self._last = choice if choice.stage is Stage.RUNNING else None
         return Decision(before, after, dropped, is_changed=is_changed)
 
@@ -485,15 +518,15 @@ class Answer:
 
     def has_removals(self, choice: int) -> bool:
         """Return whether something was removed from the choice's texts."""
-        return any(channel.has_removals for channel in self._choice(choice).channels)
+        return self._choice(choice).has_removals
 
     def has_report(self, choice: int | None = None) -> bool:
         """Return whether a choice, or any of them, ends with a `repetition` object."""
         if self.agent_loop is not None:
             return True
         if choice is not None:
-            return self.has_removals(choice)
-        return any(channel.has_removals for channel in self.channels)
+            return self._choice(choice).has_report
+        return any(one.has_report for one in self.choices.values())
 
     @property
     def is_stopped(self) -> bool:

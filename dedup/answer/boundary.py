@@ -61,6 +61,12 @@ def can_stop(text: str, following: str = "") -> bool:
     return bool(segments) and is_whole(segments[-1])
 
 
+def is_structured(text: str) -> bool:
+    """Return whether a text ends in code or in a table."""
+    segments = segments_of(text)
+    return bool(segments) and segments[-1].kind in ("code", "table")
+
+
 def circles(text: str) -> bool:
     """Return whether a text ends in the third copy of some segments, but for their numbers."""
     copies, is_third = _Copies(), False

@@ -94,7 +94,8 @@ class Channel:
     Attributes:
         filter: The filter of the attempt that runs, or ran last.
         overhead_seconds: Time spent in the filter.
-        longest_hold_seconds: The longest time that a piece was held.
+        longest_hold_seconds: The longest time that a piece was held, or that the reader got
+            nothing while pieces came, were removed, or the text was healed.
         bytes_in, chars_out: What came, in bytes of UTF-8; what the reader got, in characters.
         is_flushed: The text has ended.
         has_failed: The filter raised: text passes unfiltered from there on.
@@ -133,6 +134,7 @@ class Channel:
         # Of what is held: characters fed until then, when it came, the text.
         self._held: deque[tuple[int, float, str]] = deque()
         self._num_released = 0  # characters fed that were given out or removed
+        self._silent_since: float | None = None  # the reader gets nothing, though pieces come
         self._json: list[str] | None = [] if is_json else None
 
     def feed(self, text: str) -> str:
@@ -162,6 +164,10 @@ class Channel:
             self._release(text_filter.chars_in - held, ended)
         else:
             self._num_released = text_filter.chars_in
+        if given:
+            self._end_silence(ended)
+        if self._silent_since is None and (not given or text_filter.ended):
+            self._silent_since = ended if given else began
         self.chars_out += len(given)
         if self.given is not None:
             self.given.append(given)
@@ -191,6 +197,7 @@ class Channel:
         ended = self._clock()
         self.overhead_seconds += ended - began
         self._release(self.filter.chars_in, ended)
+        self._end_silence(ended)
         self.chars_out += len(given)
         if self.given is not None:
             self.given.append(given)
@@ -215,6 +222,11 @@ class Channel:
     def has_removals(self) -> bool:
         """Return whether something was removed."""
         return self.first_removed is not None
+
+    @property
+    def is_allowed(self) -> bool:
+        """Return whether the prompt allows it to repeat something."""
+        return self.filter.requested.copies > 0
 
     @property
     def first_removed(self) -> int | None:
@@ -314,6 +326,12 @@ class Channel:
             self._json.append(given)
         else:
             self._json = None
+
+    def _end_silence(self, now: float) -> None:
+        if self._silent_since is not None:
+            silent_seconds = now - self._silent_since
+            self.longest_hold_seconds = max(self.longest_hold_seconds, silent_seconds)
+            self._silent_since = None
 
     def _release(self, num_chars: int, now: float) -> None:
         self._num_released = num_chars

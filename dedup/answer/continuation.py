@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dedup.answer.boundary import can_stop, circles, stands_open
+from dedup.answer.boundary import can_stop, circles, is_structured, stands_open
 
 MAX_ATTEMPTS: Final = 4
 OPENING_TOKENS: Final = 16  # the loop's next word is banned for so long
@@ -61,6 +61,13 @@ _LADDER_WITHOUT_DRY: Final[tuple[dict[str, float], ...]] = (
     {"temperature": 0.4, "frequency_penalty": 0.4},
     {"temperature": 0.6, "frequency_penalty": 0.6},
     {"temperature": 0.8, "frequency_penalty": 0.8},  # with more, small models lose their language
+)
+# Code and tables say their marks again in every line: what bans repeats breaks them.
+_LADDER_IN_STRUCTURE: Final[tuple[dict[str, float], ...]] = (
+    {"temperature": 0.4},
+    {"temperature": 0.6},
+    {"temperature": 0.8},
+    {"temperature": 1.0},
 )
 
 
@@ -142,6 +149,7 @@ class Healing:
     _num_futile: int = field(default=0, init=False)  # attempts that began there
     _banned: tuple[str, ...] = field(default=(), init=False)  # in all of those
     _phrases: tuple[str, ...] = field(default=(), init=False)  # from the last loop on
+    _is_structured: bool = field(default=False, init=False)  # where the last attempt began
 
     def next(self, given: str, looped: str, tried: str, num_tokens: int) -> Continuation | None:
         """Return the next attempt; None if the answer has to end.
@@ -158,6 +166,7 @@ class Healing:
         if given != self._given:
             self._given, self._num_futile, self._banned = given, 0, ()
             self._cut = _rest_of_word(given, looped)
+            self._is_structured = is_structured(given)
         rest, following = self._cut  # a later loop does not begin where the reader stands
         is_open = stands_open(given + rest, following)
         may_stop = can_stop(given + rest, following) and not circles(given + rest)
@@ -165,7 +174,7 @@ class Healing:
             return None
         self._num_futile += 1
         if self.support.bans_phrases:
-            self._phrases = repeated_phrases(given + looped)
+            self._phrases = () if self._is_structured else repeated_phrases(given + looped)
         words = (*self._banned, *next_words(following), *_FIRST_PIECE.findall(tried))
         self._banned = tuple(dict.fromkeys(filter(None, words)))
         rung = self.attempts
@@ -220,10 +229,12 @@ class Healing:
     def _parameters(self, rung: int, left: Mapping[str, int]) -> dict[str, Any]:
         """Return the parameters of a rung, or the request's own where they are stronger."""
         methods = self.support.methods
-        wanted = (_LADDER if "dry_multiplier" in methods else _LADDER_WITHOUT_DRY)[rung]
+        ladder = _LADDER if "dry_multiplier" in methods else _LADDER_WITHOUT_DRY
+        if self._is_structured:
+            ladder = _LADDER_IN_STRUCTURE
         stronger = {
             name: self._stronger(name, value)
-            for name, value in wanted.items()
+            for name, value in ladder[rung].items()
             if name == "temperature" or name in methods
         }
         return {**left, "seed": self._seed(rung), **stronger}

@@ -102,5 +102,5 @@ class AnswerFilter:
         return [one for one in self._answer.flush() if not isinstance(one, Finish) and one.given]
 
     def report(self) -> dict[str, Any] | None:
-        """Return the `repetition` object; None if nothing was removed."""
+        """Return the `repetition` object; None if there is nothing to report."""
         return self._answer.summary() if self._answer.has_report() else None

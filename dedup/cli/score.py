@@ -1,6 +1,7 @@
 """The command `dedup score`."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -11,7 +12,6 @@ from dedup.cli.streams import (
     Row,
     decode_row,
     decode_transcript,
-    map_lines,
     map_rows,
     quiet_pipe,
     report_line,
@@ -32,7 +32,7 @@ from dedup.text.metrics import repetition_metrics
 @click.option(
     "--jsonl",
     is_flag=True,
-    help='Read JSON lines {"id", "text"} from standard input; write all metrics of each.',
+    help='Read JSON lines {"id", "text"}; write all metrics of each.',
 )
 @click.option(
     "--agents",
@@ -57,36 +57,44 @@ def score(files: tuple[str, ...], jsonl: bool, agents: bool, repeatable: tuple[s
     \b
     dedup score answer.txt another.txt
     dedup score answers.jsonl
-    dedup score --jsonl < answers.jsonl          # one {"id", "rep_4", "diversity", ...} a line
+    dedup score --jsonl answers.jsonl            # one {"id", "rep_4", "diversity", ...} a line
     dedup score --agents transcripts.jsonl       # one {"id", "loop"} a line
     """
-    if jsonl and files:
-        raise click.UsageError("--jsonl reads standard input, not files")
     if jsonl and agents:
         raise click.UsageError("--jsonl and --agents: give one or the other")
     if repeatable and not agents:
         raise click.UsageError("--repeatable requires --agents")
-    with quiet_pipe():
-        if agents:
-            sys.exit(_print_loops(files or ("-",), repeatable))
-        if jsonl:
-            sys.exit(map_lines(repetition_metrics))
-        sys.exit(_print_scores(files or ("-",)))
-
-
-def _print_loops(files: tuple[str, ...], repeatable: tuple[str, ...]) -> int:
-    """Print the loop of each transcript in `files`; return the exit code."""
 
     def loop_of(row: Row) -> Row:
         messages = row["messages"] if "messages" in row else row["input"]
         found = find_loop(messages, repeatable=repeatable)
         return {"loop": found.report() if found is not None else None}
 
+    files = files or ("-",)
+    with quiet_pipe():
+        if agents:
+            sys.exit(_print_rows(files, decode_transcript, loop_of, "transcripts"))
+        if jsonl:
+            sys.exit(_print_rows(files, decode_row, _metrics_of, "texts"))
+        sys.exit(_print_scores(files))
+
+
+def _metrics_of(row: Row) -> Row:
+    return dict(repetition_metrics(row["text"]))
+
+
+def _print_rows(
+    files: tuple[str, ...],
+    decode: Callable[[bytes], Row],
+    function: Callable[[Row], Row],
+    unit: str,
+) -> int:
+    """Print what a function makes of each row in `files`; return the exit code."""
     code = 0
     for file in files:
         try:
             with click.open_file(file, "rb") as lines:
-                code |= map_rows(lines, decode_transcript, loop_of, "transcripts")
+                code |= map_rows(lines, decode, function, unit)
         except OSError as error:
             raise click.ClickException(f"{file}: {error.strerror or error}") from None
     return code

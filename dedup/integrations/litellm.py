@@ -78,7 +78,7 @@ class RepetitionGuardrail(CustomGuardrail):  # type: ignore[misc]
         try:
             answer = self._answer(data)
             filter_whole(answer, response)
-            self._record(data, answer.summary(), "post_call", answer.has_report())
+            self._record_answer(data, answer)
         except Exception:
             _log.exception("the filter failed; the answer passes unfiltered")
         return response
@@ -100,7 +100,7 @@ class RepetitionGuardrail(CustomGuardrail):  # type: ignore[misc]
                 yield given
             raise
         finally:
-            self._record(request_data, answer.summary(), "post_call", answer.has_report())
+            self._record_answer(request_data, answer)
             if stream.is_over:
                 await _log_cut(request_data, stream.chunks)
         for given in stream.release():
@@ -110,6 +110,10 @@ class RepetitionGuardrail(CustomGuardrail):  # type: ignore[misc]
         policy = _policy_in(data)
         editing = editing_of(data, policy if policy in POLICIES else self._policy)
         return Answer(editing, num_choices=data.get("n") or 1)
+
+    def _record_answer(self, data: Json, answer: Answer) -> None:
+        report = answer.summary()
+        self._record(data, report, "post_call", report["removed_chars"] > 0)
 
     def _record(self, data: Json, report: Json, hook: str, has_edited: bool = True) -> None:
         """Put a report where LiteLLM's loggers look for it."""

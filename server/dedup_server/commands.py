@@ -121,6 +121,7 @@ def serve(config: Path | None, check_config: bool, **flags: Any) -> None:
     """
     _require("server")
     from dedup_server.errors import StartupError
+    from dedup_server.logs import report_failure
     from dedup_server.process.serve import run
     from dedup_server.settings import load
 
@@ -129,14 +130,9 @@ def serve(config: Path | None, check_config: bool, **flags: Any) -> None:
         if check_config:
             click.echo(settings.summary())
             return
-        if not settings.all_upstreams and not (find_spec("torch") and find_spec("transformers")):
-            raise StartupError(
-                "a model in this process needs torch and transformers:"
-                ' pip install "dedup-llm[local]" (or proxy a server: dedup serve --upstream URL)'
-            )
         run(lambda: load(config, **flags))
     except StartupError as error:
-        click.echo(f"dedup: error: {error}", err=True)
+        report_failure(error)
         sys.exit(1)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from dedup.answer.agent_loops import AgentLoop
 from dedup.answer.agent_loops.ladder import Rung
-from dedup.answer.answer import Answer
+from dedup.answer.answer import Answer, TooManyTextsError
 from dedup.answer.channel import Editing
 from dedup.answer.continuation import Continuation, Healing
 from dedup.answer.frame import UNCHANGED
@@ -267,10 +267,6 @@ class Completion:
     def report(self) -> dict[str, Any]:
         """Return what the log tells of the request: numbers, and no word of its text."""
         channels = self.answer.channels
-        loop: str | None = None
-        for channel in channels:
-            if channel.filter.loop and loop is None:
-                loop = f"{channel.name}/{channel.filter.loop.kind}"
         ttft_ms: float | None = None
         if self.first_text_at is not None:
             ttft_ms = round((self.first_text_at - self.started_at) * 1000, 1)
@@ -284,7 +280,7 @@ class Completion:
             "output_tokens": self.answer.tokens.output,
             "output_chars": sum([channel.chars_out for channel in channels]),
             "removed_chars": sum(removed) or None,
-            "loop": loop,
+            "loop": self.answer.first_loop or None,
         }
 
     async def _generate(self, take: Take) -> None:
@@ -412,6 +408,8 @@ class Completion:
             if self._is_left:
                 raise failure
             failure = shutting_down()
+        elif isinstance(failure, TooManyTextsError):
+            failure = upstream_failed(f"the upstream sent {failure}")
         elif not isinstance(failure, ApiError):
             _log.error("the engine failed", exc_info=failure)
             failure = ApiError(500, "the engine failed", type="server_error", code="engine_failed")

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+_MAX_SHOWN = 50  # models in a message
+_MAX_SHOWN_CHARS = 200
+
 
 class StartupError(Exception):
     """Something the operator asked for cannot be; one line says what, and what to do."""
@@ -61,7 +64,12 @@ def unsupported(param: str, reason: str) -> ApiError:
 
 
 def model_not_found(model: str, known: list[str]) -> ApiError:
-    message = f"the model {model!r} does not exist; there is: {', '.join(known)}"
+    if len(model) > _MAX_SHOWN_CHARS:
+        model = model[:_MAX_SHOWN_CHARS] + "..."
+    shown = ", ".join(known[:_MAX_SHOWN])
+    if len(known) > _MAX_SHOWN:
+        shown += f" and {len(known) - _MAX_SHOWN} more"
+    message = f"the model {model!r} does not exist; there is: {shown}"
     return ApiError(404, message, param="model", code="model_not_found")
 
 

@@ -18,13 +18,15 @@ from dedup.answer.agent_loops.nudging import nudged
 from dedup.answer.channel import Clock, Editing, no_clock
 from dedup.answer.conversation import last_prompt
 from dedup.config import Policy
-from dedup_server.errors import invalid
+from dedup_server.errors import ApiError, invalid
 from dedup_server.telemetry import Telemetry
 
 PATH: Final = "/beta/litellm_basic_guardrail_api"
 IDLE_SECONDS: Final = 60.0  # after which an answer is taken to be over
 _MAX_ANSWERS: Final = 1000
 _MAX_REHEARSALS: Final = 4  # of a text; each costs as much as filtering it
+_MAX_TEXTS: Final = 128  # of a call: choices of an answer
+_MAX_CHARS: Final = 1_000_000  # of a call's texts together
 _BLOCKED: Final = "repetition_detected: the answer was ended at a loop"
 
 Json = dict[str, Any]
@@ -67,13 +69,20 @@ _decode = msgspec.json.Decoder(GuardrailRequest).decode
 
 
 def read(body: bytes) -> GuardrailRequest:
-    """Return the request in a body. Raises `ApiError` (400)."""
+    """Return the request in a body. Raises `ApiError` (400, 413)."""
     try:
-        return _decode(body)
+        request = _decode(body)
     except msgspec.ValidationError as error:
         raise invalid(str(error)) from None
     except (ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise invalid(f"the body is not valid JSON: {error}", code="invalid_json") from None
+    if request.input_type == "response" and request.texts is not None:
+        if len(request.texts) > _MAX_TEXTS:
+            raise invalid(f"texts: must be at most {_MAX_TEXTS}", "texts")
+        if sum(map(len, request.texts)) > _MAX_CHARS:
+            message = f"the texts are longer than {_MAX_CHARS} characters"
+            raise ApiError(413, message, param="texts", code="text_too_long")
+    return request
 
 
 class _Text:
@@ -252,7 +261,7 @@ class Guardrail:
             return
         telemetry = self._telemetry
         if answer.model:
-            telemetry.learn([answer.model])  # LiteLLM has other models than this server
+            telemetry.learn_called(answer.model)  # LiteLLM has other models than this server
         label = telemetry.model_label(answer.model)
         outcome = "cut" if any(channel.is_cut for channel in channels) else "ok"
         telemetry.count("requests", 1, label, "guardrail", outcome)

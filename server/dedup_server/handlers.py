@@ -42,7 +42,7 @@ from dedup_server.http.protocol import DIRECT
 from dedup_server.incidents import IncidentLog
 from dedup_server.limits import RateLimit, StreamLimit
 from dedup_server.logs import log_request
-from dedup_server.requests.base import Exchange, GenerationRequest, parse
+from dedup_server.requests.base import Exchange, GenerationRequest, check_parts, parse
 from dedup_server.settings import Settings
 from dedup_server.telemetry import Telemetry
 from dedup_server.tracing import Tracer
@@ -52,9 +52,12 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 _MAX_LOGGED_BYTES = 2000
+_MAX_LOGGED_CHARS = 200  # of a field that a client or an upstream chooses
 _REQUEST_ID = re.compile(rb"[\w.:-]{1,128}")
 _CLIENT_LEFT = 499  # as nginx logs it
 _JSON = (b"content-type", b"application/json")
+# Of what an upstream sends: it must not run as a part of this server's page.
+_NO_PAGE = [(b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff")]
 _STREAM_HEADERS = {
     b"content-type": b"text/event-stream; charset=utf-8",
     b"cache-control": b"no-cache",
@@ -139,9 +142,8 @@ class Handler:
         status = 200
         try:
             exchange.caller = service.keys.check(exchange.headers)
-            client = scope.get("client")
             if self.is_limited:
-                service.rate.take(exchange.caller or (client[0] if client else ""))
+                service.rate.take(exchange.caller or _address_of(scope) or "")
             settings = service.settings
             max_bytes, timeout = settings.max_body_bytes, settings.body_timeout_seconds
             check_length(exchange.headers, max_bytes)
@@ -171,19 +173,18 @@ class Handler:
                 self._log(exchange, scope, status, error)
 
     def _log(self, exchange: Exchange, scope: Scope, status: int, error: ApiError | None) -> None:
-        client = scope.get("client")
         log_request(
             request_id=exchange.request_id,
             method=scope["method"],
-            path=scope["path"],
+            path=_short(scope["path"]),
             status=status,
-            client=client[0] if client else None,
+            client=_address_of(scope),
             key=exchange.caller,
-            model=exchange.model,
+            model=_short(exchange.model),
             upstream=exchange.upstream,
             upstream_status=exchange.upstream_status,
             ms=round((time.perf_counter() - exchange.began) * 1000, 1),
-            error=error.code or error.type if error else None,
+            error=_short(error.code or error.type) if error else None,
             **exchange.report,
         )
 
@@ -275,6 +276,7 @@ class Generation(Handler):
         return 200
 
     def _parse(self, engine: Engine, exchange: Exchange) -> GenerationRequest:
+        check_parts(exchange.raw)
         try:
             body = _decode(exchange.raw)
         except (ValueError, msgspec.MsgspecError, RecursionError) as error:
@@ -335,6 +337,7 @@ class PassThrough(Handler):
             headers = [*exchange.engine_headers, _request_id(exchange)]
             if length := response.header(b"content-length"):
                 headers.append((b"content-length", length))
+            headers += _NO_PAGE
             start = {"type": "http.response.start", "status": status}
             try:
                 await send({**start, "headers": clean(headers)})
@@ -398,6 +401,7 @@ class GuardrailApi(Handler):
     async def handle(
         self, service: Service, exchange: Exchange, connection: Connection, scope: Scope, send: Send
     ) -> int:
+        check_parts(exchange.raw)
         request = read_call(exchange.raw)
         exchange.model = request.model
         body = _encode(self.guardrail.answer(request, service.settings.policy))
@@ -415,6 +419,19 @@ class GuardrailApi(Handler):
         self._sweeps = False
         self.guardrail.expire()
         self._sweep_later()
+
+
+def _address_of(scope: Scope) -> str | None:
+    """Return the client's address; behind a reverse proxy it is whatever a header says."""
+    client = scope.get("client")
+    return _short(client[0]) if client else None
+
+
+def _short(value: str | None) -> str | None:
+    """Return a value for the log, which nobody may flood."""
+    if value is None or len(value) <= _MAX_LOGGED_CHARS:
+        return value
+    return value[:_MAX_LOGGED_CHARS] + "..."
 
 
 def _exchange_of(scope: Scope) -> Exchange:

@@ -1,19 +1,30 @@
 """The server's log: text lines or JSON lines, one per request."""
 
+import io
 import logging
 import sys
 import time
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, TextIO
 
 from dedup.lenient_json import write_json
 
 _log = logging.getLogger("dedup.requests")
+_server = logging.getLogger("dedup.server")
 
 
 def configure(log_format: Literal["text", "json"]) -> None:
-    """Send the log to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Send the log to standard error.
+
+    In JSON, nothing but the log goes there: whatever else Python code prints becomes a line of it.
+    """
+    stderr: TextIO = sys.__stderr__ or sys.stderr
+    handler = logging.StreamHandler(stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    if log_format == "json":
+        logging.captureWarnings(True)
+        sys.stdout, sys.stderr = _Lines(), _Lines()
+        sys.excepthook = _log_failure
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -24,11 +35,45 @@ def configure(log_format: Literal["text", "json"]) -> None:
     logging.raiseExceptions = False  # an error while logging must not be logged
 
 
+def report_failure(reason: Exception) -> None:
+    """Say why the server does not start. Of several reasons, each is a line."""
+    for line in str(reason).splitlines():
+        if isinstance(sys.stderr, _Lines):
+            _server.error("%s", line)
+        else:
+            print(f"dedup: error: {line}", file=sys.stderr, flush=True)
+
+
 def log_request(**fields: Any) -> None:
     """Log one request in one line. Fields that are None are omitted."""
     if _log.isEnabledFor(logging.INFO):
         # As arguments, and not as `extra`, which copies them one by one.
         _log.info("request", {name: value for name, value in fields.items() if value is not None})
+
+
+class _Lines(io.TextIOBase):
+    """Standard output or error, of which each line becomes a record of the log."""
+
+    encoding = "utf-8"
+    errors = "replace"
+
+    def __init__(self) -> None:
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).replace("\r", "\n").split("\n")
+        for line in filter(str.strip, lines):
+            _server.info("%s", line)
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+
+def _log_failure(
+    kind: type[BaseException], failure: BaseException, trace: TracebackType | None
+) -> None:
+    _server.critical("the process failed", exc_info=(kind, failure, trace))
 
 
 class _TextFormatter(logging.Formatter):
@@ -54,8 +99,8 @@ class _JsonFormatter(logging.Formatter):
 
 
 def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return the fields of a request's line; none of another line."""
-    if record.name == _log.name and isinstance(record.args, dict):
+    """Return the fields that one of our lines has; none of another line."""
+    if record.name.startswith("dedup.") and isinstance(record.args, dict):
         return record.args
     return {}
 

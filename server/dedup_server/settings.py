@@ -6,6 +6,7 @@ Flags override the environment (`DEDUP_*`), which overrides a TOML file, which o
 import os
 import tomllib
 from functools import cached_property
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -44,7 +45,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class SettingsError(StartupError, ValueError):
-    """An unknown or invalid setting. The message, one line, names it and where it was set."""
+    """Unknown or invalid settings. The message names each in a line, and where it was set."""
 
 
 class UpstreamSettings(BaseModel):
@@ -135,6 +136,8 @@ class Settings(BaseSettings):
             the environment they are separated by commas, in the file by line ends.
         cors_origins: origins of pages that browsers let ask the server; `*` is every one.
         forwarded_paths: paths outside `/v1` that are passed on to the upstream.
+        forwarded_allow_ips: addresses and networks of reverse proxies whose `X-Forwarded-For` names
+            the client; `*` is every one.
         requests_per_minute: per key, or per address if there are no keys.
         max_streams: completions in progress at once; None is what the limit of open files allows.
             All limits hold per process.
@@ -177,6 +180,7 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = None
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     forwarded_paths: Annotated[tuple[str, ...], NoDecode] = ()
+    forwarded_allow_ips: Annotated[tuple[str, ...], NoDecode] = ()
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     policy: Policy = "balanced"
     read_prompt: bool = True
@@ -203,7 +207,12 @@ class Settings(BaseSettings):
     _file_keys: tuple[str, ...] = PrivateAttr(default=())
 
     @field_validator(
-        "api_keys", "repeatable_tools", "cors_origins", "forwarded_paths", mode="before"
+        "api_keys",
+        "repeatable_tools",
+        "cors_origins",
+        "forwarded_paths",
+        "forwarded_allow_ips",
+        mode="before",
     )
     @classmethod
     def _separate(cls, value: object) -> object:
@@ -237,24 +246,37 @@ class Settings(BaseSettings):
                 )
         return value
 
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            if network == "*":
+                continue
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"must be * or addresses such as 10.0.0.0/8: {error}") from None
+        return value
+
     @field_validator("upstream")
     @classmethod
     def _base_url(cls, value: str | None) -> str | None:
         return None if value is None else _base_url(value)
 
     @model_validator(mode="after")
-    def _one_engine(self) -> "Settings":
+    def _fit(self) -> "Settings":
+        wrong: list[str] = []
         if self.upstream and self.upstreams:
-            raise ValueError("upstream and upstreams: give one or the other")
+            wrong.append("upstream and upstreams: give one or the other")
         if self.all_upstreams and (self.model or self.device):
-            raise ValueError(
+            wrong.append(
                 "upstream excludes model and device: completions come from an upstream or from a"
                 " model in this process"
             )
         if self.forwarded_paths and not self.all_upstreams:
-            raise ValueError("forwarded_paths: there is no upstream to pass them on to")
+            wrong.append("forwarded_paths: there is no upstream to pass them on to")
         if self.workers > 1 and not self.all_upstreams:
-            raise ValueError(
+            wrong.append(
                 "workers requires an upstream: a model would be loaded once in each process"
             )
         if self.admin_host is not None and self.admin_port is None:
@@ -262,10 +284,12 @@ class Settings(BaseSettings):
         if self.admin_port and self.admin_port == self.port:
             raise ValueError("admin_port and port: must be two different ports")
         if self.upstream_api_key and self.upstream_api_key_file:
-            raise ValueError("upstream_api_key and upstream_api_key_file: give one or the other")
+            wrong.append("upstream_api_key and upstream_api_key_file: give one or the other")
         labels = [one.label for one in self.all_upstreams]
         if len(set(labels)) < len(labels):
-            raise ValueError("upstreams: two have the same name; give each its own with name = ...")
+            wrong.append("upstreams: two have the same name; give each its own with name = ...")
+        if wrong:
+            raise ValueError("\n".join(wrong))
         if self.api_keys_file is not None:
             self._file_keys = _keys_in(self.api_keys_file)
         return self
@@ -344,14 +368,7 @@ def load(config_path: str | Path | None = None, **flags: Any) -> Settings:
         SettingsError: a setting is unknown or invalid.
     """
     flags = {name: value for name, value in flags.items() if value is not None}
-    for variable in sorted(os.environ):
-        if (
-            variable.upper().startswith(_PREFIX)
-            and variable.upper().removeprefix(_PREFIX).lower() not in Settings.model_fields
-        ):
-            raise SettingsError(
-                f"{variable}: unknown setting; known are: {', '.join(Settings.model_fields)}"
-            )
+    wrong = [f"{variable}: {_unknown(Settings)}" for variable in _unknown_variables()]
     table = _read_toml(Path(config_path)) if config_path is not None else {}
 
     class Sourced(Settings):  # pydantic-settings reads its sources from the class
@@ -366,13 +383,28 @@ def load(config_path: str | Path | None = None, **flags: Any) -> Settings:
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=table)
 
+    settings: Settings | None = None
     try:
-        return Sourced(**flags)
+        settings = Sourced(**flags)
     except ValidationError as error:
-        lines = [_line(one, flags, config_path) for one in error.errors(include_url=False)]
-        raise SettingsError("\n".join(dict.fromkeys(lines))) from None
+        for one in error.errors(include_url=False):
+            wrong += _lines(one, flags, config_path)
     except SourceError as error:  # a list or table in the environment is not valid JSON
-        raise SettingsError(str(error)) from None
+        wrong.append(str(error))
+    if settings is None or wrong:
+        raise SettingsError("\n".join(dict.fromkeys(wrong)))
+    return settings
+
+
+def _unknown_variables() -> list[str]:
+    """Return the variables that look like settings, and are none."""
+    names = [name for name in sorted(os.environ) if name.upper().startswith(_PREFIX)]
+    known = {_PREFIX + name.upper() for name in Settings.model_fields}
+    return [name for name in names if name.upper() not in known]
+
+
+def _unknown(of: type[BaseModel]) -> str:
+    return f"unknown setting; known are: {', '.join(of.model_fields)}"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -386,12 +418,13 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: is not valid TOML: {error}") from None
 
 
-def _line(error: ErrorDetails, flags: dict[str, Any], config_path: str | Path | None) -> str:
-    """Return an error in one line that names the setting as it was set."""
+def _lines(error: ErrorDetails, flags: dict[str, Any], config_path: str | Path | None) -> list[str]:
+    """Return an error in lines that name the setting as it was set: one of each reason."""
     name = str(error["loc"][0]) if error["loc"] else ""
     message = error["msg"].removeprefix("Value error, ")
     if not name:
-        return f"{config_path}: {message}" if config_path else message
+        where = f"{config_path}: " if config_path else ""
+        return [where + one for one in message.splitlines()]
     if name in flags:
         where = "--" + name.replace("_", "-")
     elif (variable := _PREFIX + name.upper()) in {key.upper() for key in os.environ}:
@@ -401,7 +434,6 @@ def _line(error: ErrorDetails, flags: dict[str, Any], config_path: str | Path | 
     inside = ".".join(map(str, error["loc"][1:]))
     where += f".{inside}" if inside else ""
     if error["type"] == "extra_forbidden":
-        known = UpstreamSettings.model_fields if inside else Settings.model_fields
-        return f"{where}: unknown setting; known are: {', '.join(known)}"
+        return [f"{where}: {_unknown(UpstreamSettings if inside else Settings)}"]
     shown = "" if "key" in where or "@" in str(error["input"]) else f", got {error['input']!r}"
-    return f"{where}: {message[0].lower()}{message[1:]}{shown}"
+    return [f"{where}: {message[0].lower()}{message[1:]}{shown}"]

@@ -21,6 +21,8 @@ Outcome = Literal["ok", "cut", "healed", "upstream_error", "client_gone", "rejec
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
 _MAX_MODELS = 100  # bounds the values of a label: an upstream may list many models
+_MAX_MODEL_CHARS = 300
+_MAX_CALLED = 50  # of these, names that callers of the guardrail choose
 
 _RATIOS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 _CHARS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -77,8 +79,13 @@ class Telemetry:
     def learn(self, models: Iterable[str]) -> None:
         """Add values of the label `model`."""
         for model in models:
-            if len(self._models) < _MAX_MODELS:
+            if len(self._models) < _MAX_MODELS and len(model) <= _MAX_MODEL_CHARS:
                 self._models.add(model)
+
+    def learn_called(self, model: str) -> None:
+        """Add a value of the label `model` that a caller chose, if there are few."""
+        if len(self._models) < _MAX_CALLED:
+            self.learn([model])
 
     def model_label(self, model: str | None) -> str:
         """Return the value of the label `model`."""
@@ -236,9 +243,8 @@ class Telemetry:
         )
         text = "Steps in an agent's loop when an answer went on with it."
         histogram("agent_loop_steps", text, _STEPS, "model")
-        histogram(
-            "hold_seconds", "Longest time that text of a response was held.", _SECONDS, "model"
-        )
+        text = "Longest time that a response's text was held, or nothing came of it."
+        histogram("hold_seconds", text, _SECONDS, "model")
         histogram("overhead_seconds", "Time spent filtering a response.", _SHORT_SECONDS, "model")
         text = "Time from request to the first text; only of responses that the engine streams."
         histogram("time_to_first_token_seconds", text, _SECONDS, "model")

@@ -11,6 +11,7 @@ from dedup_server.completion import Completion
 from dedup_server.requests.base import GenerationRequest
 
 _log = logging.getLogger("dedup.server")
+_MAX_MODEL_CHARS = 200
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
@@ -44,13 +45,14 @@ class Tracer:
             for name, value in exchange.headers
             if name.startswith(b"trace")
         }
+        model = (request.model or "")[:_MAX_MODEL_CHARS]
         attributes = {
             "gen_ai.operation.name": operation,
-            "gen_ai.request.model": request.model or "",
+            "gen_ai.request.model": model,
             "gen_ai.output.type": "text",
         }
         with self._tracer.start_as_current_span(
-            f"{operation} {request.model or ''}".strip(),
+            f"{operation} {model}".strip(),
             context=propagator.extract(came),
             kind=SpanKind.CLIENT,
             attributes=attributes,

@@ -49,6 +49,28 @@ def test_only_what_the_engine_obeys_is_sent() -> None:
     assert names == {"temperature", "dry_multiplier", "seed", "max_tokens"}
 
 
+@pytest.mark.parametrize(
+    ("given", "is_structured"),
+    [
+        ("```html\n<nav>\n  <h1>Bar</h1>\n", True),
+        ("| Cats | Dogs |\n| --- | --- |\n| soft | loud", True),
+        ('{"items": [\n', True),
+        ("```sh\nls\n```\n\nThat lists the files", False),
+        ("The river had risen", False),
+        ("- boil the water\n", False),
+    ],
+)
+def test_nothing_that_punishes_repeats_is_sent_within_code_and_tables(
+    given: str, is_structured: bool
+) -> None:
+    healing = Healing({}, "", Support(ALL_METHODS, bans_phrases=True))
+    for attempt in range(2):
+        following = healing.next(given, "and and and and and and and " * 4, "", attempt)
+        assert following is not None
+        assert ("dry_multiplier" in following.parameters) is not is_structured
+        assert bool(following.phrases) is not is_structured
+
+
 def test_an_opening_of_its_own_is_short_and_what_follows_has_the_rest() -> None:
     healing = Healing({"max_completion_tokens": 100}, "Hello", ELSEWHERE)
     opening = healing.next("It is a ", "b and a b", "", 40)

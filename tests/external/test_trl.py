@@ -64,7 +64,7 @@ def exported(incidents: Path, *options: str) -> list[dict[str, Any]]:
     """Return what `dedup export-pairs` writes."""
     with incidents.open("rb") as read:
         done = subprocess.run(
-            [sys.executable, "-m", "dedup.cli", "export-pairs", *options],
+            [sys.executable, "-m", "dedup", "export-pairs", *options],
             stdin=read,
             stdout=subprocess.PIPE,
             check=True,

@@ -77,7 +77,7 @@ def proxy(upstream_url: str, **settings: Any) -> Iterator[Proxy]:
     command = [
         sys.executable,
         "-m",
-        "dedup.cli",
+        "dedup",
         "serve",
         "--upstream",
         upstream_url,

@@ -52,7 +52,7 @@ def test_metrics_move_to_the_admin_port_and_health_is_at_both(
 
 def test_the_port_opens_when_the_engine_is_ready() -> None:
     port, admin = free_port(), free_port()
-    command = [sys.executable, "-m", "dedup.cli", "serve", "--port", str(port)]
+    command = [sys.executable, "-m", "dedup", "serve", "--port", str(port)]
     command += ["--admin-port", str(admin), "--upstream"]
     with socket.create_server(("127.0.0.1", 0)) as silent:  # a probe of it takes 3 s
         upstream_port = silent.getsockname()[1]

@@ -48,6 +48,25 @@ def _until_accepted(front: Proxy) -> None:
     raise AssertionError("places of clients that left are not given back")
 
 
+@pytest.mark.parametrize("trusted", ["127.0.0.1", "10.0.0.0/8", None])
+def test_the_address_behind_a_trusted_proxy_counts(trusted: str | None) -> None:
+    settings = {"forwarded_allow_ips": trusted} if trusted else {}
+    with (
+        raw_upstream() as upstream,
+        proxy(upstream.url, requests_per_minute=1, **settings) as front,
+    ):
+
+        def ask(*addresses: str) -> int:
+            return front.post("ok", False, f"X-Forwarded-For: {', '.join(addresses)}").status
+
+        assert ask("203.0.113.5") == 200
+        # What a client makes up stands before what the proxy adds.
+        assert ask("198.51.100.9", "203.0.113.5") == 429
+        assert ask("203.0.113.6") == (200 if trusted == "127.0.0.1" else 429)
+        client = "203.0.113.5" if trusted == "127.0.0.1" else "127.0.0.1"
+        assert f"client={client} " in front.log
+
+
 def test_too_many_requests_per_minute_are_a_429() -> None:
     with (
         raw_upstream() as upstream,

@@ -120,7 +120,7 @@ def test_a_reload_changes_later_requests_and_drops_no_stream(
 )
 def test_check_config_names_errors(tmp_path: Path, text: str, code: int, words: list[str]) -> None:
     path = start_configured(tmp_path, text)
-    command = [sys.executable, "-m", "dedup.cli", "serve", "--config", str(path), "--check-config"]
+    command = [sys.executable, "-m", "dedup", "serve", "--config", str(path), "--check-config"]
     ran = subprocess.run(
         command, capture_output=True, text=True, timeout=60, env=clean_environment()
     )
@@ -129,6 +129,13 @@ def test_check_config_names_errors(tmp_path: Path, text: str, code: int, words: 
     assert all(word in output for word in words), output
     assert "hidden" not in output
     assert code == 0 or output.count("\n") == 1
+
+
+def test_the_request_to_try_names_a_model(upstream: RawUpstream) -> None:
+    with proxy(upstream.url) as front:
+        wait_for_log(front, "try: curl")
+        listed = front.get("/v1/models").json["data"]
+        assert f'"model": "{listed[0]["id"]}"' in front.log
 
 
 def test_json_logs_are_json_without_prompts(upstream: RawUpstream) -> None:

@@ -40,7 +40,7 @@ def ask(url: str, stream: bool) -> tuple[int, bytes]:
 def test_a_second_signal_ends_every_request_with_an_error_and_exits_with_0() -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "dedup.cli", "serve", "--port", str(port)]
+    command = [sys.executable, "-m", "dedup", "serve", "--port", str(port)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_environment()
     ) as server:

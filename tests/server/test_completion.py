@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from dedup.answer.continuation import Support
 from dedup_server.completion import Completion
 from dedup_server.engines.base import Call, Take
 from dedup_server.errors import ApiError, upstream_failed
+from dedup_server.keep_alive import KeepAlive
 from dedup_server.requests.base import GenerationRequest
 from dedup_server.telemetry import Telemetry
 from dedup_server.wire.sse import DONE, Event, SSEDecoder, encode
@@ -543,3 +545,24 @@ async def test_comments_go_behind_one_that_is_still_being_sent() -> None:
     last = await played.stream(write, write)
     assert Played([*sent, last]).text() == f"{NOVEL} Then the carpenter came."
     assert b": held\n\n" in sent
+
+
+def test_a_comment_comes_soon_behind_the_silence_that_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However the last write and the looks fall: within a quarter more."""
+
+    class Loop:
+        def call_later(self, seconds: float, look: Callable[[], None]) -> None:
+            self.next = (seconds, look)
+
+    loop, sent, silence = Loop(), [], 0.0
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
+    keep_alive = KeepAlive(10, lambda: True, lambda: sent.append(silence))
+    keep_alive.start()
+    loop.next[1]()
+    keep_alive.is_silent = False  # a write, just behind a look
+    while not sent:
+        silence += loop.next[0]
+        loop.next[1]()
+    assert 10 <= sent[0] <= 12.5

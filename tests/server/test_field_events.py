@@ -263,7 +263,9 @@ def test_what_a_prompt_asks_for_comes_and_no_more(
     prompt = f"Write '{CIRCLES.strip()}' 20 times."
     asked = Choice([("content", CIRCLES * 20)])
     got = play(asked, prompt=prompt, endpoint=endpoint)
-    assert (got.content, got.finish_reason, got.repetition) == (CIRCLES * 20, stop, None)
+    assert (got.content, got.finish_reason) == (CIRCLES * 20, stop)
+    assert got.repetition
+    assert got.repetition["removed_chars"] == 0
     got = play(Choice([("content", CIRCLES * 200)], "length"), prompt=prompt, endpoint=endpoint)
     assert 20 <= got.content.count(CIRCLES) < 40
     assert got.finish_reason == stop
@@ -297,7 +299,7 @@ def test_a_request_holds_while_its_tools_are_called(play: Player) -> None:
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]},
     ]
     got = play(Choice([("content", CIRCLES * 20)]), messages=messages)
-    assert (got.content, got.repetition) == (CIRCLES * 20, None)
+    assert got.content == CIRCLES * 20
 
 
 LETTER = f"Dear neighbour,\n\n{NOVEL} We will build another one when the water is down.\n\nYours,\nthe miller"

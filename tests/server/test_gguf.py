@@ -155,7 +155,7 @@ def _bytes(path: Path, data: bytes) -> Path:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "none": (lambda path: path, "no such file"),
+    "none": (lambda path: path, "no such file; a GGUF file on the hub has to be downloaded"),
     "empty": (lambda path: _bytes(path, b""), "is not a GGUF file"),
     "a pointer": (lambda path: _bytes(path, b"version https://git-lfs"), "is not a GGUF file"),
     "old": (lambda path: _bytes(path, b"GGUF\1\0\0\0" + b"\0" * 64), "version 1 is not supported"),
@@ -191,6 +191,12 @@ def test_a_file_that_cannot_be_served_is_refused_in_one_line(name: str, tmp_path
         LocalEngine(str(path)).load()
     assert str(refused.value).startswith(f"{path}: ")
     assert "\n" not in str(refused.value)
+
+
+def test_a_folder_of_gguf_files_is_no_model(tmp_path: Path) -> None:
+    _small(tmp_path / "small.gguf")
+    with pytest.raises(StartupError, match=r"a folder; give one of its files: small\.gguf"):
+        LocalEngine(str(tmp_path)).load()
 
 
 def test_without_the_package_the_extra_is_named(

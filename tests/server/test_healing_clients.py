@@ -112,6 +112,7 @@ class Got:
         statuses: Of each item; empty for the Messages API.
         usage: Input and output tokens.
         repetition: The object that reports what was removed.
+        metadata: Of a response.
     """
 
     def __init__(self) -> None:
@@ -122,6 +123,7 @@ class Got:
         self.statuses: list[str] = []
         self.usage = (0, 0)
         self.repetition: Json = {}
+        self.metadata: Json = {}
 
 
 class Clients:
@@ -228,6 +230,7 @@ def _got_response(response: Response) -> Got:
     got.usage = (response.usage.input_tokens, response.usage.output_tokens)
     assert sum(got.usage) == response.usage.total_tokens
     got.repetition = (response.model_extra or {}).get("repetition", {})
+    got.metadata = dict(response.metadata or {})
     return got
 
 
@@ -284,6 +287,23 @@ def is_good(api: Api, got: Got) -> bool:
 
 every_api = pytest.mark.parametrize("api", APIS)
 streamed_or_not = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+
+
+@streamed_or_not
+@pytest.mark.parametrize(("model", "told"), [("heals", "healed"), ("cannot", "cut")])
+def test_a_response_has_its_loop_in_its_metadata(
+    proxied: Clients, stream: bool, model: str, told: str
+) -> None:
+    """Where clients look that drop fields that are not the API's."""
+    got = proxied.ask("responses", model, stream=stream)
+    assert got.metadata == {"repetition": f"content/exact; {told}"}
+    assert proxied.ask("responses", "plain", stream=stream).metadata == {}
+
+
+@pytest.mark.parametrize(("model", "told"), [("heals", "healed"), ("cannot", "cut")])
+def test_a_whole_answer_has_its_loop_in_a_header(proxied: Clients, model: str, told: str) -> None:
+    answer = proxied.openai.responses.with_raw_response.create(model=model, input="Hello")
+    assert answer.headers["x-dedup-loop"] == f"content/exact; {told}"
 
 
 @every_api

@@ -185,7 +185,7 @@ def test_the_command_line_reads_a_text_of_any_length(
     command = [
         sys.executable,
         "-m",
-        "dedup.cli",
+        "dedup",
         "generate",
         "--model",
         str(tiny),

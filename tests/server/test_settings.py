@@ -88,6 +88,28 @@ def check_config(*flags: str) -> Result:
     return CliRunner().invoke(dedup_command, ["serve", *flags, "--check-config"])
 
 
+def test_check_config_shows_all_errors_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = toml(tmp_path, 'policy = "loud"\ncolour = 1\n[[upstreams]]\nurl = "x"\nmodle = "y"\n')
+    monkeypatch.setenv("DEDUP_FOO", "1")
+    monkeypatch.setenv("DEDUP_BAR", "1")
+    done = check_config("--port", "99999", "--agent-loops", "nudg", "--config", str(path))
+    assert done.exit_code == 1
+    lines = [line.removeprefix("dedup: error: ") for line in done.output.splitlines()]
+    places = [line.replace(f"{path}: ", "").split(":")[0] for line in lines]
+    upstream = ["upstreams.0.url", "upstreams.0.modle"]
+    wanted = ["DEDUP_BAR", "DEDUP_FOO", "--port", *upstream, "policy", "--agent-loops", "colour"]
+    assert places == wanted
+
+
+def test_check_config_shows_all_that_does_not_fit_at_once() -> None:
+    done = check_config("--workers", "2", "--upstream", "http://x/v1", "--model", "y")
+    assert done.output.startswith("dedup: error: upstream excludes model")
+    with pytest.raises(SettingsError, match=r"forwarded_paths: .*\nworkers requires an upstream"):
+        load(workers=2, forwarded_paths="/health")
+
+
 @pytest.mark.parametrize(
     ("given", "rungs"),
     [

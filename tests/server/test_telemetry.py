@@ -65,3 +65,16 @@ def test_turns_of_agents_are_counted_by_what_was_done_and_what_came_of_it() -> N
     assert samples["dedup_agent_loop_steps_sum", model] == 4 * STEPS
     for outcome in ("recovered", "repeated"):
         assert samples["dedup_agent_nudges_total", model, ("outcome", outcome)] == 1
+
+
+def test_callers_add_few_models() -> None:
+    """Those of the guardrail choose names: they must not take the places of real models."""
+    telemetry = Telemetry(["m"])
+    for number in range(1000):
+        telemetry.learn_called(f"called {number}")
+    telemetry.learn(["x" * 301])
+    telemetry.learn(["real"])
+    assert telemetry.model_label("called 48") == "called 48"
+    assert telemetry.model_label("called 49") == "other"
+    assert telemetry.model_label("x" * 301) == "other"
+    assert telemetry.model_label("real") == "real"

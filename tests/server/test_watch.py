@@ -16,7 +16,7 @@ from dedup_server.watch import Scrape, Window, base_url, cells, table
 from tests.demo_server import clean_environment, free_port
 from tests.server.mock_upstream import proxy, upstream
 
-WATCH = [sys.executable, "-m", "dedup.cli", "watch"]
+WATCH = [sys.executable, "-m", "dedup", "watch"]
 HOSTILE = "\x1b[2J\u202eevil\n"
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dedup import LoopConfig, LoopDetector, LoopEvent
+from dedup import LoopConfig, LoopDetector, LoopEvent, RepetitionFilter
 from dedup.text.loops import LoopEnd, LoopScanner
 
 PROSE = (
@@ -281,6 +281,43 @@ def test_a_list_of_one_item_under_new_numbers_is_a_loop(marker: str) -> None:
     event = LoopDetector().feed(f"Some habits keep a bicycle in good shape:\n\n{''.join(items)}")
     assert event is not None
     assert event.detected_at < 16 * len(items[-1])
+
+
+# One item without end, as models list it, and the items within which it is cut.
+ITEMS = [
+    ("{n}. John C. Reilly (1965 - present)\n", 12),
+    ("John C. Reilly (1965-2020)\n", 12),
+    ("{n}. Apple - $1.99\n", 16),
+    ("{n}. **Paris**: The capital of France.\n", 16),
+    ("{n}. https://example.com/page/{n}\n", 16),
+    ("{n}、北京故宫\n", 16),
+    ("{n}. Apple, ", 24),
+    ("- January {day}, {year}: Born\n", 16),
+    ("{hour:02}:{minute:02} - Wake up\n", 16),
+    ("- {hour}:{minute:02} AM: Breakfast\n", 300),
+    ("Q{n}: What is the capital of France?\nA{n}: Paris.\n", 16),
+    ("## Chapter {n}\n\nThe story goes on.\n\n", 16),
+    ("第{n}章 风雪山神庙\n", 16),
+    ("- Apple\n", 16),
+    ('{{"id": {n}, "name": "Apple", "price": 1.99}}\n', 200),
+    ("| {n} | Apple | $1.99 |\n", 500),
+    ("[{n}] Smith, J. (2019). Deep learning. Nature, 521, 436-444.\n", 120),
+    ('print("Hello, world {n}")\n', 160),
+]
+
+
+@pytest.mark.parametrize(("item", "most"), ITEMS, ids=lambda value: str(value).strip())
+def test_an_item_that_is_said_without_end_is_cut(item: str, most: int) -> None:
+    text_filter = RepetitionFilter()
+    text_filter.feed("Here is the list:\n\n")
+    for n in range(1, most + 1):
+        numbers = {"n": n, "day": n % 28 + 1, "year": 1900 + n}
+        text_filter.feed(item.format(**numbers, hour=6 + n // 60, minute=n % 60))
+        if text_filter.ended:
+            break
+    text_filter.flush()
+    assert text_filter.ended
+    assert text_filter.chars_out < 120
 
 
 def test_a_short_table_of_random_numbers_is_no_loop() -> None:

@@ -242,6 +242,17 @@ def test_4_novel_text_is_not_held_back(sentences: list[str], policy: str) -> Non
     assert max(held) <= 40
 
 
+@pytest.mark.parametrize(
+    "item", ["{}\n", "- {}\n", "{}. ", "{:x}\n", '{{"id": {}}},\n', "| {} | 0 |\n"]
+)
+def test_4_an_enumeration_is_not_held_back(item: str) -> None:
+    """Numbers that advance are news, whether they are a loop in the end or not."""
+    repetition_filter = RepetitionFilter()
+    for number in range(1, 1500):
+        repetition_filter.feed(item.format(number))
+        assert repetition_filter.held_chars <= 540
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from([*SENTENCES, "x", "\n", " ", "=", "```\ncode", "那"]), editing)
 def test_5_memory_is_bounded(unit: str, policy: str) -> None:

@@ -182,6 +182,12 @@ NOT_ASKING = [
     "Pythonで文字列を10回繰り返す方法は？",
     "Wie kann ich in Java eine Schleife 10-mal ausführen?",
     # report
+    "Context: the compressor starts 3 times an hour.",
+    "Why is it 10 times faster?",
+    "What is a repeating decimal?",
+    "第3次世界大战会发生吗？",
+    "写一篇关于第3次世界大战的小说",
+    "a chorus that repeats three times",
     "The build failed 3 times, what now?",
     "I tried five times and it never worked.",
     "It happened 20 times last week.",

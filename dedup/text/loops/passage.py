@@ -5,6 +5,8 @@ from typing import Final
 from dedup.text.loops.history import History
 
 ECHO_CHARS: Final = 128  # distance at which an echo still counts
+# Characters that are held of a passage in which numbers advance: an enumeration is news to its reader.
+_MAX_HELD_COUNTING: Final = 512
 _MAX_HELD_DISTANCE: Final = 4096  # characters; a stream must not stall for a page copied from afar
 
 
@@ -75,6 +77,15 @@ class Hold:
         if self._is_near(self._begun_at - distance):
             self._after = history.base + after
         else:
+            self._after = -1
+
+    def limit(self, passage: Passage) -> None:
+        """Hold no more of a passage in which numbers advance if it is long, and no loop so far."""
+        if self._after < 0 or passage.num_exact >= passage.distance:
+            return
+        history = self._history
+        held_from = history.ends[max(0, self._after - history.base)]
+        if passage.exact_from > held_from and history.end - held_from > _MAX_HELD_COUNTING:
             self._after = -1
 
     def release(self) -> None:

@@ -15,7 +15,7 @@ BODY: Final = 1
 BETWEEN_CHUNKS: Final = 2
 END: Final = 3
 
-_MAX_HEAD_BYTES: Final = 64 * 1024
+_MAX_HEAD_BYTES: Final = 64 * 1024  # and of what surrounds a chunk: extensions, trailers
 _MAX_SIZE_DIGITS: Final = 7  # of a chunk that bypasses httptools
 
 
@@ -32,6 +32,7 @@ class ResponseParser:
         self.headers: Headers = []  # names in lower case
         self.keeps_alive = False
         self.num_head_bytes = 0
+        self._num_framing_bytes = 0  # since the last piece of the body
         self._body: list[bytes] = []  # parsed and not yet returned
         self._is_to_head = method == "HEAD"
         self._ends_with_connection = False
@@ -48,6 +49,8 @@ class ResponseParser:
             return body
         if self.stage == HEAD:
             self.num_head_bytes += len(data)
+        else:
+            self._num_framing_bytes += len(data)
         try:
             self._http.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -58,6 +61,8 @@ class ResponseParser:
             raise BrokenError(f"its response is not valid HTTP: {error}") from None
         if self.stage == HEAD and self.num_head_bytes > _MAX_HEAD_BYTES:
             raise BrokenError(f"the head of its response is longer than {_MAX_HEAD_BYTES} bytes")
+        if self._num_framing_bytes > _MAX_HEAD_BYTES:
+            raise BrokenError(f"it sent more than {_MAX_HEAD_BYTES} bytes around a chunk")
         return self.take()
 
     def feed_eof(self) -> bool:
@@ -82,7 +87,8 @@ class ResponseParser:
         self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if self.stage == HEAD:  # trailers are dropped
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self.status = self._http.get_status_code()
@@ -94,6 +100,7 @@ class ResponseParser:
         self.stage = END if self._is_to_head else BODY
 
     def on_body(self, body: bytes) -> None:
+        self._num_framing_bytes = 0
         self._body.append(body)
 
     def on_chunk_header(self) -> None:

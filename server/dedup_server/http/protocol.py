@@ -66,7 +66,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow._is_writable_event = Event(is_set=True)  # type: ignore[assignment]
         self._stage = _Stage.HEAD
-        self._num_head_bytes = 0
+        self._num_head_bytes = 0  # since the head, or the last piece of a body, began
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._on_leave: Callable[[], None] | None = None
@@ -81,15 +81,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        if self._stage is _Stage.HEAD:
-            self._num_head_bytes += len(data)
+        self._num_head_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
             self._refuse(ApiError(400, "this is not a valid HTTP request", code="invalid_http"))
         except httptools.HttpParserUpgrade as offer:
             self._decline_upgrade(data[offer.args[0] :])
-        if self._stage is _Stage.HEAD and self._num_head_bytes > self.max_header_bytes:
+        if self._num_head_bytes > self.max_header_bytes:  # a head, or what surrounds a chunk
             self._refuse_head_size()
         elif self._head_timer is None and self._awaits_head():
             # Started here and not at the head's first byte: nearly every head comes in one read.
@@ -118,13 +117,14 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._stage is not _Stage.REPLAY:
+        if self._stage is _Stage.HEAD:  # trailers, behind the body, are dropped
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self._stage is _Stage.REPLAY:
             return
         self._stage = _Stage.BODY
+        self._num_head_bytes = 0
         self._cancel_head_timer()
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.max_header_bytes:
@@ -139,6 +139,10 @@ class GuardedProtocol(HttpToolsProtocol):
             self.scope["extensions"] = {DIRECT: Direct(self.cycle, self)}  # type: ignore[dict-item]
             return
         self.cycle = _RefusedCycle()  # type: ignore[assignment]
+
+    def on_body(self, body: bytes) -> None:
+        self._num_head_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         # After an offer to upgrade, the parser takes the body for data of the other protocol.

@@ -29,6 +29,7 @@ _FIXED = (
     "max_concurrent",
     "cors_origins",
     "forwarded_paths",
+    "forwarded_allow_ips",
     "log_format",
     "trust_remote_code",
     "max_header_bytes",

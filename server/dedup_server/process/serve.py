@@ -6,7 +6,8 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from dedup.version import build_form, version
@@ -46,6 +47,11 @@ def run(load: Callable[[], Settings]) -> None:
     """
     settings = load()
     configure(settings.log_format)
+    if not settings.all_upstreams and not (find_spec("torch") and find_spec("transformers")):
+        raise StartupError(
+            "a model in this process needs torch and transformers:"
+            ' pip install "dedup-llm[local]" (or proxy a server: dedup serve --upstream URL)'
+        )
     if settings.model is not None:
         Checkpoint.of(settings.model).require()
     raise_file_limit()
@@ -129,7 +135,8 @@ class Process:
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=False,
+            proxy_headers=bool(settings.forwarded_allow_ips),
+            forwarded_allow_ips=list(settings.forwarded_allow_ips),
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=grace_seconds,  # type: ignore[arg-type]
         )
@@ -190,7 +197,7 @@ class Process:
         gc.collect()
         gc.freeze()
         if greets:
-            _greet(self._settings, self._listeners)
+            _greet(self._settings, self._listeners, self._engine.models)
         if not await self._engine.ready():
             _log.warning(
                 "the upstream does not answer: until it does, requests fail and /health/ready"
@@ -236,21 +243,29 @@ def _engine(settings: Settings, telemetry: "Telemetry") -> "Engine":
     )
 
 
-def _greet(settings: Settings, listeners: Listeners) -> None:
-    """Print where the server listens, and a request to try."""
+def _greet(settings: Settings, listeners: Listeners, models: Sequence[str]) -> None:
+    """Tell where the server listens, and a request to try."""
     url = _url(settings.host, listeners.public)
     upstreams = ", ".join(one.url for one in settings.all_upstreams)
     model = upstreams or settings.model or "the bundled demo model"
-    print(f"dedup listens on {url} (model: {model}; version {version()}, {build_form()})")
+    admin_url = ""
     if listeners.admin is not None:
         admin_url = _url(settings.admin_host or settings.host, listeners.admin)
+    if settings.log_format == "json":
+        built = {"version": version(), "form": build_form()}
+        _log.info("dedup listens", {"url": url, "admin_url": admin_url, "model": model, **built})
+        return
+    print(f"dedup listens on {url} (model: {model}; version {version()}, {build_form()})")
+    if admin_url:
         print(f"metrics: {admin_url}/metrics; health: {admin_url}/health/ready")
     if build_form() == "interpreted":
         print(
             "the filter runs interpreted, two to three times slower:"
             " reinstall it where a C compiler and Python.h are available"
         )
-    name = '"model": "MODEL", ' if settings.all_upstreams else ""
+    name = ""
+    if settings.all_upstreams:
+        name = f'"model": "{models[0] if models else "MODEL"}", '
     body = "{" + name + '"stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'
     curl = f"curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"
     print(f"try: {curl}", flush=True)

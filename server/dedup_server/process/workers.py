@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from dedup_server.errors import StartupError
+from dedup_server.logs import report_failure
 from dedup_server.process.sockets import Listeners
 
 _log = logging.getLogger("dedup.server")
@@ -95,7 +95,7 @@ class Supervisor:
         try:
             self._serve(number, self._pipe)
         except StartupError as error:
-            print(f"dedup: error: {error}", file=sys.stderr, flush=True)
+            report_failure(error)
             return _CANNOT_START
         except BaseException:
             _log.exception("the worker failed")

@@ -19,14 +19,15 @@ let goneSince = null;
 
 const milliseconds = (seconds) => `${(seconds * 1000).toLocaleString(document.documentElement.lang, { maximumSignificantDigits: 3 })} ms`;
 const count = (value) => number(value, value < 10 && value % 1 ? 1 : 0);
+// A share is also told of all since the server's start, where the last minutes have none.
 const QUANTITIES = [
-  { name: "ratio", top: 1, show: percent, of: (grown) => (grown("answers") ? grown("ratio") / grown("answers") : null) },
+  { name: "ratio", share: true, top: 1, show: percent, of: (grown) => (grown("answers") ? grown("ratio") / grown("answers") : null) },
   { name: "loops", top: 2, show: count, of: (grown, minutes) => grown("loops") / minutes },
   {
-    name: "removed", top: 1, show: percent,
+    name: "removed", share: true, top: 1, show: percent,
     of: (grown) => (grown("removed") + grown("output") ? grown("removed") / (grown("removed") + grown("output")) : null),
   },
-  { name: "overhead", top: 0.001, show: milliseconds, of: (grown, minutes, bounds) => quantile(0.99, bounds.map((bound) => [bound, grown(`overhead<=${bound}`)])) },
+  { name: "overhead", share: true, top: 0.001, show: milliseconds, of: (grown, minutes, bounds) => quantile(0.99, bounds.map((bound) => [bound, grown(`overhead<=${bound}`)])) },
   { name: "streams", top: 2, show: count, of: (grown, minutes, bounds, last) => last("streams") },
   { name: "requests", top: 2, show: count, of: (grown, minutes) => grown("requests") / minutes },
 ];
@@ -49,6 +50,14 @@ export function start() {
 export function shown(isShown) {
   visible = isShown;
   go();
+  if (!visible && !readings.length) first();
+}
+
+// Read once, so that what is counted until the view is shown is seen as growth.
+async function first() {
+  const began = Date.now();
+  const text = await metrics().catch(() => null);
+  if (text !== null && !readings.length) take(began, text);
 }
 
 function go() {
@@ -132,20 +141,31 @@ function draw() {
     const title = t(`chart.${quantity.name}`);
     const series = lines.map((name) => points(quantity, [name], now));
     const all = points(quantity, names, now).map(([, value]) => value);
-    const last = all.at(-1) ?? null;
+    const last = all.findLast((value) => value !== null) ?? null;
     const known = series.flat().map(([, value]) => value).filter((value) => value !== null);
-    const shownValue = last === null ? "–" : quantity.show(last);
+    const total = last === null ? sinceStart(quantity, names) : null;
+    const shownValue = shownOf(quantity, last ?? total);
     const label = known.length
       ? t("chart.label", { title, value: shownValue, most: quantity.show(Math.max(...known)) })
       : `${title}: ${t("live.quiet")}`;
     return el("article", { class: "card chart", "data-chart": quantity.name },
-      el("header", {}, el("h3", {}, title), el("b", {}, shownValue)),
+      el("header", {}, el("h3", {}, title), el("b", {}, shownValue), ...(total === null ? [] : [el("small", {}, t("live.start"))])),
       chart(series, { span: KEPT, top: quantity.top, show: quantity.show, label }),
       el("p", { class: "hint" }, t(`chart.${quantity.name}.hint`)));
   }));
   const [from, to] = ends();
   drawAgents((what) => (from === to ? 0 : names.reduce((total, model) => total + growth(from, to, model, what), 0)));
   table(names);
+}
+
+function shownOf(quantity, value) {
+  return value === null ? "–" : quantity.show(value);
+}
+
+// Return a share of all since the server's start; null if there is none.
+function sinceStart(quantity, names) {
+  const to = readings.at(-1);
+  return to && quantity.share ? valueOf(quantity, { at: 0, models: new Map() }, to, names) : null;
 }
 
 // Return the first scrape that is shown and the last; twice undefined before there is one.
@@ -166,7 +186,8 @@ function table(names) {
   const [from, to] = ends();
   const cells = (group) => QUANTITIES.map((quantity) => {
     const value = from !== to ? valueOf(quantity, from, to, group) : null;
-    return el("td", {}, value === null ? "–" : quantity.show(value));
+    const total = value === null ? sinceStart(quantity, group) : null;
+    return el("td", total === null ? {} : { class: "since", title: t("live.start") }, shownOf(quantity, value ?? total));
   });
   find("live-table").replaceChildren(
     el("caption", {}, t("live.table")),

@@ -6,10 +6,17 @@ import { chat, check, models, Refusal } from "./server.js";
 import { showMarked } from "./marked.js";
 import { number, onLanguage, t } from "./words.js";
 
-const EXAMPLES = [
+// The bundled demo model continues a story; other models answer. The last example is Chinese.
+const DEMO = "demo";
+const STORIES = [
   "She had not slept since the night when her brother disappeared.",
   "The train left the station at noon.",
   "夜深了，屋里只点着一盏灯。",
+];
+const QUESTIONS = [
+  "What should I cook tonight?",
+  "List 50 actors and the years in which they were born.",
+  "请写一篇关于灯塔看守人的长故事。",
 ];
 const KNOBS = { temperature: "0", max_tokens: "256", seed: "", repetition_penalty: "", dry_multiplier: "", no_repeat_ngram_size: "" };
 const MORE_KNOBS = {
@@ -27,12 +34,7 @@ export function start() {
     find(id).append(...Object.entries(knobs).map(([name, value]) => el("label", { class: "field" },
       el("code", {}, name), el("input", { type: "number", step: "any", name, value, inputmode: "decimal" }))));
   }
-  find("prompt").value = EXAMPLES[document.documentElement.lang === "zh" ? 2 : 0];
-  find("examples").append(...EXAMPLES.map((example) => {
-    const button = el("button", { type: "button", class: "example", lang: /^\p{ASCII}/u.test(example) ? "en" : "zh" }, example);
-    button.addEventListener("click", () => { find("prompt").value = example; });
-    return button;
-  }));
+  find("model").addEventListener("change", showExamples);
   find("key").value = sessionStorage.getItem("key") ?? "";
   find("key").addEventListener("change", () => {
     sessionStorage.setItem("key", find("key").value.trim());
@@ -59,6 +61,19 @@ export function start() {
   listModels();
 }
 
+// Offer prompts that fit the model; one that the reader wrote stays.
+function showExamples() {
+  const examples = find("model").value === DEMO ? STORIES : QUESTIONS;
+  const prompt = find("prompt");
+  const isWritten = ![...STORIES, ...QUESTIONS, ""].includes(prompt.value);
+  if (!isWritten && !examples.includes(prompt.value)) prompt.value = examples.at(document.documentElement.lang === "zh" ? -1 : 0);
+  find("examples").replaceChildren(...examples.map((example) => {
+    const button = el("button", { type: "button", class: "example", lang: /^\p{ASCII}/u.test(example) ? "en" : "zh" }, example);
+    button.addEventListener("click", () => { prompt.value = example; });
+    return button;
+  }));
+}
+
 function nothingYet() {
   if (answers) return;
   find("raw").replaceChildren(el("p", { class: "empty" }, t("raw.empty")));
@@ -76,6 +91,7 @@ async function listModels() {
     select.replaceChildren(el("option", { value: "", "data-t": "model.none" }, t("model.none")));
     fail(error);
   }
+  showExamples();
 }
 
 function fail(error) {

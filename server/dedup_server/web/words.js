@@ -88,6 +88,7 @@ const WORDS = {
   "live.gone": ["The server has not responded since {time}. Retrying…", "服务器自 {time} 起没有响应，正在重试…"],
   "live.quiet": ["Nothing in the last five minutes", "最近五分钟没有数据"],
   "live.table": ["The last five minutes, per model", "最近五分钟，按模型"],
+  "live.start": ["since the server's start", "自服务器启动以来"],
   "live.all": ["all models", "全部模型"],
   "chart.ratio": ["Repetition ratio", "重复率"],
   "chart.ratio.hint": ["Repeated 4-grams in responses before filtering, mean", "过滤前回答中重复的 4-gram，平均"],

@@ -400,6 +400,9 @@ class ResponsesWriter:
                 self._mark_incomplete(response)
         elif answer.is_stopped:
             response["stop_reason"] = STOP_REASON
+        if loop := answer.first_loop:  # for clients that pass on the API's own fields alone
+            told = f"{loop}; {'cut' if answer.is_cut else 'healed'}"
+            response["metadata"] = {**(response.get("metadata") or {}), "repetition": told}
         response["repetition"] = answer.summary()
         return True
 

@@ -52,7 +52,7 @@ def image() -> Image:
 
 def here(command: list[str]) -> list[str]:
     """Return a command of the image with this environment's programs."""
-    programs = {"dedup": [sys.executable, "-m", "dedup.cli"], "python": [sys.executable]}
+    programs = {"dedup": [sys.executable, "-m", "dedup"], "python": [sys.executable]}
     return [*programs.get(command[0], command[:1]), *command[1:]]
 
 
@@ -96,6 +96,7 @@ class Container:
     files: Mapping[str, Mapping[str, str]]
     folder: Path
     port: int = field(default_factory=free_port)
+    admin_port: int = field(default_factory=free_port)
     process: "subprocess.Popen[bytes] | None" = None
 
     def __post_init__(self) -> None:
@@ -135,6 +136,9 @@ class Container:
             env[one["name"]] = self._here(one.get("value", "a-node"))
         assert env["DEDUP_PORT"] == PORT == str(self.spec["ports"][0]["containerPort"])
         env["DEDUP_PORT"] = str(self.port)
+        if "DEDUP_ADMIN_PORT" in env:
+            assert env["DEDUP_ADMIN_PORT"] == str(self.spec["ports"][1]["containerPort"])
+            env["DEDUP_ADMIN_PORT"] = str(self.admin_port)
         return {**env, **outside(), "TMPDIR": str(self._mounts["/tmp"])}
 
     def start(self) -> None:

@@ -189,6 +189,8 @@ def test_what_is_rendered_is_the_golden_file(values: str) -> None:
         ),
         ("config.upstream_api_key=a", "config.upstream_api_key cannot be set: keys do not belong"),
         ("config.port=80", "config.port cannot be set: the container listens on 8000"),
+        ("config.admin_port=9090", "config.admin_port cannot be set: set metrics.port"),
+        ("metrics.port=8000", "metrics.port must be another port than service.port"),
         ("config.grace_seconds=60", "config.grace_seconds cannot be set: set terminationGrace"),
         ("existingConfigMap.name=a", "existingConfigMap.name and config.upstream exclude each"),
         ("secret.clientKeys=a", "are keys in a Secret: set secret.name"),
@@ -223,7 +225,7 @@ def test_a_wrong_value_is_one_clear_line(broken: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "pre_stop", "grace"), [(30, 5, 20), (300, 30, 265), (3600, 30, 3565)]
+    ("seconds", "pre_stop", "grace"), [(30, 5, 15), (300, 30, 260), (3600, 30, 3560)]
 )
 def test_the_times_of_a_drain_derive_from_one_value(
     seconds: int, pre_stop: int, grace: int
@@ -234,6 +236,7 @@ def test_the_times_of_a_drain_derive_from_one_value(
     env = {one["name"]: one["value"] for one in container["env"]}
     assert pod["terminationGracePeriodSeconds"] == seconds
     assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", str(pre_stop)]
+    assert env["DEDUP_SHUTDOWN_DELAY_SECONDS"] == "5"
     assert env["DEDUP_GRACE_SECONDS"] == str(grace)
 
 

@@ -151,6 +151,7 @@ for (const [name, provider] of [
       assertCut(done.text, await upstreamChat(loop, long));
       assert.equal(done.finishReason, "stop");
       assert.equal(done.response.body.choices[0].stop_reason, "repetition_detected");
+      assert.match(done.response.headers["x-dedup-loop"], /^content\/exact; /);
     });
 
     test("a cut ends a stream as any answer ends", async () => {

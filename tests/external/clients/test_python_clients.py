@@ -695,6 +695,15 @@ class TestLangChain:
         assert streamed.usage_metadata["output_tokens"] > 0
 
     @scripted
+    def test_a_cut_is_seen_in_the_header_and_in_a_response_s_metadata(self, target: Target) -> None:
+        chat = self.llm(target, "loop", include_response_headers=True)
+        headers = chat.invoke(PROMPT).response_metadata["headers"]
+        assert headers["x-dedup-loop"] == "content/exact; cut"
+        responses = self.llm(target, "loop", use_responses_api=True)
+        for answer in (responses.invoke(PROMPT), joined(list(responses.stream(PROMPT)))):
+            assert answer.response_metadata["metadata"] == {"repetition": "content/exact; cut"}
+
+    @scripted
     def test_arguments_that_loop_are_not_taken_for_complete(self, target: Target) -> None:
         answer = self.llm(target, "tools-loop").bind_tools([get_weather]).invoke(PROMPT)
         assert answer.response_metadata["finish_reason"] == "length"

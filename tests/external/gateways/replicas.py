@@ -115,7 +115,7 @@ class Replica:
 
     def start(self) -> None:
         self.number += 1
-        command = [sys.executable, "-m", "dedup.cli", "serve"]
+        command = [sys.executable, "-m", "dedup", "serve"]
         command += ["--upstream", f"http://127.0.0.1:{self.upstream_port}/v1"]
         command += ["--port", str(self.port), "--admin-port", str(self.admin_port)]
         environment = clean_environment() | {

@@ -353,6 +353,40 @@ def test_live_follows_the_server(open_page: Open, demo: str) -> None:
     expect(page.locator("#live-state")).to_have_attribute("data-state", "on")
 
 
+def test_live_begins_with_what_the_server_counted(open_page: Open, demo: str) -> None:
+    answer(demo)
+    page, _ = open_page(demo, "live")
+    for name in ("ratio", "removed", "overhead"):
+        expect(page.locator(f"[data-chart={name}] b")).not_to_have_text("–")
+        expect(page.locator(f"[data-chart={name}] small")).to_have_text("since the server's start")
+    expect(page.locator("#live-table td.since")).to_have_count(3)
+
+
+def test_live_shows_what_was_asked_before_it_was_opened(open_page: Open, demo: str) -> None:
+    page, _ = open_page(demo)
+    ask(page)
+    done(page)
+    page.click("#tab-live")
+    for name in ("ratio", "removed", "overhead", "requests"):
+        expect(page.locator(f"[data-chart={name}] b")).not_to_have_text(re.compile("^(–|0)$"))
+        expect(page.locator(f"[data-chart={name}] small")).to_have_count(0)
+
+
+def test_prompts_fit_the_model(open_page: Open, demo: str) -> None:
+    page, _ = open_page(demo)
+    expect(page.locator("#prompt")).to_have_value(EN)
+    engine = ScriptedUpstream()
+    with upstream(engine), serving("--upstream", engine.url) as url:
+        page, _ = open_page(url)
+        expect(page.locator("#prompt")).to_have_value("What should I cook tonight?")
+        page.fill("#prompt", "Why?")
+        page.select_option("#model", "loops")
+        expect(page.locator("#prompt")).to_have_value("Why?")
+        page, _ = open_page(url, locale="zh-CN")
+        expect(page.locator("#prompt")).to_have_value("请写一篇关于灯塔看守人的长故事。")
+        expect(page.locator("#examples button")).to_have_count(3)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_live_shows_agents_in_loops(open_page: Open, scheme: str, width: int) -> None:
@@ -401,7 +435,7 @@ def test_live_says_that_the_server_is_gone(open_page: Open) -> None:
     command = [
         sys.executable,
         "-m",
-        "dedup.cli",
+        "dedup",
         "serve",
         "--port",
         str(port),

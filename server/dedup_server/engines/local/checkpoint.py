@@ -74,6 +74,9 @@ class Checkpoint:
             return
         if not self.path.is_dir():
             raise StartupError(f"{self.given}: no such folder; {_EXPECTED}")
+        files = sorted(path.name for path in self.path.glob("*.gguf"))
+        if files and not (self.path / "config.json").exists():
+            raise StartupError(f"{self.given}: a folder; give one of its files: {', '.join(files)}")
         if not (self.path / "config.json").exists():
             raise StartupError(f"{self.given}: has no config.json; is it the folder of a model?")
         if not any(self.path.glob("*.safetensors")) and not any(self.path.glob("*.bin")):

@@ -81,7 +81,9 @@ def read_header(path: Path) -> Header:
 def require_readable(path: Path) -> None:
     """Raise `StartupError` if transformers cannot read the file; load nothing."""
     if not path.exists():
-        raise StartupError(f"{path}: no such file")
+        raise StartupError(
+            f"{path}: no such file; a GGUF file on the hub has to be downloaded first"
+        )
     header = read_header(path)
     if not find_spec("gguf"):
         raise StartupError(f'{path}: a GGUF file needs gguf: pip install "dedup-llm[local]"')

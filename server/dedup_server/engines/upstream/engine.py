@@ -16,7 +16,7 @@ from dedup_server.engines.upstream.server import Upstream, content_type, less, r
 from dedup_server.engines.upstream.streaming import refuses_stream
 from dedup_server.errors import model_not_found, upstream_failed
 from dedup_server.http.client import BrokenError, Response, Timeouts
-from dedup_server.requests.base import Exchange, GenerationRequest, encoded
+from dedup_server.requests.base import Exchange, GenerationRequest, check_parts, encoded
 from dedup_server.requests.chat import CompletionRequest
 from dedup_server.settings import Settings
 from dedup_server.telemetry import Telemetry
@@ -226,6 +226,7 @@ def _model_in(exchange: Exchange) -> str | None:
     """Return the model that a JSON body names, if it is one that does."""
     if exchange.raw.lstrip()[:1] != b"{":
         return None
+    check_parts(exchange.raw)
     try:
         body = read_json(exchange.raw)
     except ValueError:

@@ -32,6 +32,11 @@ _OWN_HEADERS: Final = frozenset({
     b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate",
     b"proxy-authorization", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"host",
     b"content-length", b"expect", b"http2-settings",
+    # Whether a page may read an answer is for `cors_origins` to say; vLLM lets every page by default.
+    b"access-control-allow-origin", b"access-control-allow-credentials",
+    b"access-control-allow-methods", b"access-control-allow-headers",
+    b"access-control-expose-headers", b"access-control-max-age",
+    b"access-control-allow-private-network",
 })  # fmt: skip
 _KEY_HEADERS: Final = frozenset({b"authorization", b"x-api-key", b"api-key"})
 # Of a request that goes on as it is, and of one whose answer is read here.

@@ -38,18 +38,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{/* The times of a drain, all from terminationGracePeriodSeconds: a tenth, 5 to 30 s; and the rest, less 5 s. */}}
+{{/* The times of a drain, all from terminationGracePeriodSeconds: a tenth, 5 to 30 s; 5 s; and the rest, less 5 s. */}}
 {{- define "dedup.preStopSeconds" -}}
 {{- min 30 (max 5 (div (int .Values.terminationGracePeriodSeconds) 10)) }}
 {{- end }}
 
 {{- define "dedup.graceSeconds" -}}
-{{- sub (int .Values.terminationGracePeriodSeconds) (add (include "dedup.preStopSeconds" . | int) 5) }}
+{{- sub (int .Values.terminationGracePeriodSeconds) (add (include "dedup.preStopSeconds" . | int) 5 5) }}
 {{- end }}
 
 {{/* The port of /metrics. */}}
 {{- define "dedup.metricsPort" -}}
-http
+{{ ternary "metrics" "http" (gt (int .Values.metrics.port) 0) }}
 {{- end }}
 
 {{/* Settings as TOML: tables behind the rest. toToml would write integers as floats. */}}
