@@ -18,7 +18,7 @@ def configure(log_format: Literal["text", "json"]) -> None:
 
     In JSON, nothing but the log goes there: whatever else Python code prints becomes a line of it.
     """
-    stderr: TextIO = sys.__stderr__ or sys.stderr
+    stderr: TextIO | None = sys.__stderr__ if isinstance(sys.stderr, _Lines) else sys.stderr
     handler = logging.StreamHandler(stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     if log_format == "json":

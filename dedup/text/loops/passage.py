@@ -5,8 +5,10 @@ from typing import Final
 from dedup.text.loops.history import History
 
 ECHO_CHARS: Final = 128  # distance at which an echo still counts
-# Characters that are held of a passage in which numbers advance: an enumeration is news to its reader.
-_MAX_HELD_COUNTING: Final = 512
+# So much text is held at most if numbers advance in it and fewer than a tenth of it are letters that
+# are said again: that is an enumeration, no loop, and news to its reader.
+_MAX_HELD_NUMBERS: Final = 256
+_LEAST_REPEATED: Final = 0.1
 _MAX_HELD_DISTANCE: Final = 4096  # characters; a stream must not stall for a page copied from afar
 
 
@@ -64,6 +66,7 @@ class Hold:
         self._history = history
         self._after = -1  # number of the token after which input is held; -1 if none is held
         self._begun_at = -1  # number of the last token when the hold began
+        self._repeated = 0.0  # letters that what is held says again
 
     def begin(self, after: int, distance: int) -> None:
         """Hold what follows the token at index `after`, unless its original is far away.
@@ -74,18 +77,25 @@ class Hold:
         """
         history = self._history
         self._begun_at = history.next_number - 1
+        self._repeated = 0.0
         if self._is_near(self._begun_at - distance):
             self._after = history.base + after
         else:
             self._after = -1
 
-    def limit(self, passage: Passage) -> None:
-        """Hold no more of a passage in which numbers advance if it is long, and no loop so far."""
+    def count(self, letters: float, passage: Passage) -> None:
+        """Count a token that goes on with the passage, and end the hold of an enumeration.
+
+        Args:
+            letters: those that the token says again.
+            passage: what is being copied.
+        """
+        self._repeated += letters
         if self._after < 0 or passage.num_exact >= passage.distance:
             return
         history = self._history
-        held_from = history.ends[max(0, self._after - history.base)]
-        if passage.exact_from > held_from and history.end - held_from > _MAX_HELD_COUNTING:
+        size = history.end - history.ends[max(0, self._after - history.base)]
+        if size > _MAX_HELD_NUMBERS and self._repeated < _LEAST_REPEATED * size:
             self._after = -1
 
     def release(self) -> None:

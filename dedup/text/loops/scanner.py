@@ -242,7 +242,7 @@ class LoopScanner:
             bits += copied_bits(max(0, passage.num_copied - 1))
             copies = history.copies_at(index - passage.distance) + 1
             history.copies[history.base + index] = copies
-            self._hold.limit(passage)
+            self._hold.count(weight, passage)
         elif source >= 0:
             bits = SWITCH_BITS
             weight = token.weight
