@@ -62,7 +62,7 @@ class RepeatJudge:
             at_end: whether the text ends with it.
         """
         weight = utf8_size(key)
-        if at_end and "\n" not in segment.separator and not is_terminated(segment.text):
+        if at_end and not is_terminated(segment.text):
             return self._broken_off(segment, key, weight)
         if earlier is None or not _may_be_repeat(segment, weight):
             return None

@@ -18,6 +18,15 @@ B = "Nobody remembered such a flood."
 C = "The mail did not come that day."
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\n\n"])
+def test_an_item_in_which_the_text_breaks_off_goes_with_and_without_a_line_end(end: str) -> None:
+    actors = "1. Tom Hanks (1956)\n2. John C. Reilly (1965)\n3. Meryl Streep (1949)\n"
+    assert filtered(f"{actors}4. John C. Reilly (196{end}")[0].rstrip("\n") == actors.rstrip("\n")
+    assert (
+        filtered(f"{actors}4. Maggie Smith (1934{end}")[0] == f"{actors}4. Maggie Smith (1934{end}"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
