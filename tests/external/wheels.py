@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from tqdm import tqdm
@@ -94,14 +95,24 @@ def tried(python: str, wheel: Path, folder: Path, form: str) -> None:
         sys.exit("\n".join([f"{wheel.name} is no good", *faults]))
 
 
+@cache
+def interpreter(name: str) -> str | None:
+    """Return the path of a Python; None where there is none, or only a version manager's stand-in."""
+    path = shutil.which(name)
+    if path is None:
+        return None
+    done = subprocess.run([path, "--version"], capture_output=True, check=False)
+    return path if done.returncode == 0 else None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
     parser.add_argument("pythons", nargs="+", metavar="PYTHON")
     parser.add_argument("--into", type=Path, default=ROOT / "dist")
     asked = parser.parse_args()
-    pythons = [found for name in asked.pythons if (found := shutil.which(name))]
+    pythons = [found for name in asked.pythons if (found := interpreter(name))]
     for name in asked.pythons:
-        if not shutil.which(name):
+        if not interpreter(name):
             print(f"{name} is not here: no wheel for it")
     shutil.rmtree(asked.into, ignore_errors=True)
     asked.into.mkdir(parents=True)
