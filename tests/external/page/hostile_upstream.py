@@ -1,6 +1,7 @@
 """An upstream whose models have hostile names and completions."""
 
 import asyncio
+import hashlib
 import json
 from contextlib import AbstractContextManager
 
@@ -49,7 +50,8 @@ async def _chat(request: web.Request) -> web.StreamResponse:
         await say(text[at : at + size])
     if model == "slow":
         for number in range(600):
-            await say(f"Number {number} is a number like no other. ")
+            digest = hashlib.sha256(bytes([number % 256])).hexdigest()  # news, and no loop
+            await say(f"Number {number} has the digest {digest}. ")
             await asyncio.sleep(0.1)
     if model == "breaks":
         return response

@@ -281,7 +281,7 @@ def test_hostile_texts_are_text(open_page: Open, demo: str) -> None:
 
 def test_a_text_of_200_kb(open_page: Open, demo: str) -> None:
     page, _ = open_page(demo, "check", permissions=["clipboard-read", "clipboard-write"])
-    prose = "".join(path.read_text(encoding="utf-8") for path in sorted(Path("docs").glob("*.md")))
+    prose = "".join(path.read_text(encoding="utf-8") for path in sorted(Path("docs").rglob("*.md")))
     text = (prose * 5)[:195_000] + SENTENCE * 120
     assert len(text.encode()) > 200_000
     page.evaluate(  # the longest time that the page was blocked
