@@ -62,13 +62,14 @@ texts = st.lists(
 async def test_a_stream_has_the_text_that_the_filter_gives(pieces: list[str]) -> None:
     repetition_filter = RepetitionFilter()
     expected = "".join([repetition_filter.feed(piece) for piece in pieces])
+    is_cut = repetition_filter.ended  # a loop that is certain only at the end closes nothing
     expected += repetition_filter.flush()
     source, twin = Source(pieces), AsyncSource(pieces)
     given_out = list(filter_stream(source))
     assert "".join(given_out) == expected
     assert all(given_out)
     assert given_out == await collected(filter_stream_async(twin))
-    assert source.num_closed == twin.num_closed == int(repetition_filter.ended)
+    assert source.num_closed == twin.num_closed == int(is_cut)
     assert source.num_read == twin.num_read
 
 
