@@ -1,7 +1,6 @@
 """One text of an answer on its way to the reader: its filter, and how long that took."""
 
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -132,7 +131,7 @@ class Channel:
         self._withdrawn_chars = 0  # of sentences that an attempt did not end
         self._clock = clock
         # Of what is held: characters fed until then, when it came, the text.
-        self._held: deque[tuple[int, float, str]] = deque()
+        self._held: list[tuple[int, float, str]] = []  # not a deque, which takes 0.7 KB at once
         self._num_released = 0  # characters fed that were given out or removed
         self._silent_since: float | None = None  # the reader gets nothing, though pieces come
         self._json: list[str] | None = [] if is_json else None
@@ -336,5 +335,5 @@ class Channel:
     def _release(self, num_chars: int, now: float) -> None:
         self._num_released = num_chars
         while self._held and self._held[0][0] <= num_chars:
-            held_seconds = now - self._held.popleft()[1]
+            held_seconds = now - self._held.pop(0)[1]
             self.longest_hold_seconds = max(self.longest_hold_seconds, held_seconds)

@@ -73,7 +73,7 @@ class SeenSentences:
     def __init__(self, max_sentences: int, similarity: float = 1.0) -> None:
         self._similarity = similarity
         self._by_key: dict[str, Seen] = {}
-        self._order: deque[str] = deque()
+        self._order: list[str] = []  # not a deque, which takes 0.7 KB from the start
         self._sorted: list[str] = []
         self._max = max_sentences
         self._words: dict[str, frozenset[str]] = {}
@@ -108,7 +108,7 @@ class SeenSentences:
         key = seen.key
         if key not in self._by_key:
             if len(self._order) == self._max:
-                self._drop(self._order.popleft())
+                self._drop(self._order.pop(0))
             self._order.append(key)
             bisect.insort(self._sorted, key)
             if self._similarity < 1:

@@ -6,7 +6,7 @@ from dedup.text.loops.tokens import token_of
 
 ID_BITS: Final = 30  # a text has fewer tokens
 _FOLDED: Final = "\0"  # precedes a token whose numbers are folded
-_LEAST_SLOTS: Final = 128  # a power of 2
+_LEAST_SLOTS: Final = 16  # a power of 2
 # Bits of the hash, stored beside the number: they exclude most other pairs without a look at the
 # text.
 _MARK_BITS: Final = 12
