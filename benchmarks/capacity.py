@@ -1,4 +1,4 @@
-"""How many cores, replicas and bytes do so many streams take, and what breaks first?
+"""Cores, replicas and bytes that many streams take, and what breaks first.
 
     python benchmarks/capacity.py                                     # 10^6 streams, by the costs of this file
     python benchmarks/capacity.py --streams 200000 --price 0.03      # others, at so much a core and hour
@@ -61,7 +61,7 @@ MEASURED = Costs(  # docs/guides/capacity.md
 
 @dataclass(frozen=True)
 class Traffic:
-    """What one worker gets: streams in progress, and each one's chunks."""
+    """Load of one worker: streams in progress, and each one's chunks."""
 
     streams: float
     chunks_per_second: float  # of a stream

@@ -294,7 +294,7 @@ streamed_or_not = pytest.mark.parametrize("stream", [True, False], ids=["stream"
 def test_a_response_has_its_loop_in_its_metadata(
     proxied: Clients, stream: bool, model: str, told: str
 ) -> None:
-    """Where clients look that drop fields that are not the API's."""
+    """Clients that drop fields which are not the API's look in the metadata."""
     got = proxied.ask("responses", model, stream=stream)
     assert got.metadata == {"repetition": f"content/exact; {told}"}
     assert proxied.ask("responses", "plain", stream=stream).metadata == {}

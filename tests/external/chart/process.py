@@ -25,7 +25,7 @@ PORT = "8000"
 
 @dataclass(frozen=True)
 class Image:
-    """What the last stage of the container file says of its processes."""
+    """Settings of the processes in the last stage of the container file."""
 
     entrypoint: list[str]
     command: list[str]
