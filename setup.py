@@ -61,7 +61,12 @@ AGENT_LOOPS = [
     "wording",
 ]
 SERVER = [
+    "auth",
     "completion",
+    "handlers",
+    "limits",
+    "telemetry",
+    "http/asgi",
     "http/chunked",
     "http/client",
     "http/connection",
@@ -71,10 +76,13 @@ SERVER = [
     "wire/chat",
     "wire/chat_body",
     "wire/messages",
+    "wire/reading",
     "wire/responses",
     "wire/responses_reader",
     "wire/sse",
     "engines/upstream/engine",
+    "engines/upstream/server",
+    "engines/upstream/streaming",
 ]
 COMPILED = ["dedup/lenient_json.py"]
 COMPILED += [f"dedup/text/{name}.py" for name in TEXT]

@@ -20,13 +20,14 @@ from dedup_server.endpoints import ENDPOINTS
 from dedup_server.engines.base import Engine
 from dedup_server.engines.upstream.engine import UpstreamEngine
 from dedup_server.errors import ApiError, model_not_found, not_ready, shutting_down
+from dedup_server.exposition import CONTENT_TYPE
 from dedup_server.guardrail import PATH as GUARDRAIL_PATH
 from dedup_server.handlers import Check, Generation, GuardrailApi, PassThrough, Service
 from dedup_server.http.protocol import DIRECT
 from dedup_server.limits import StreamLimit
 from dedup_server.openapi import document
 from dedup_server.settings import Settings
-from dedup_server.telemetry import CONTENT_TYPE, Telemetry
+from dedup_server.telemetry import Telemetry
 from dedup_server.tracing import Tracer
 
 __all__ = ["Service", "create_admin_app", "create_app"]

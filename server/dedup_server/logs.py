@@ -12,6 +12,8 @@ from dedup.lenient_json import write_json
 _log = logging.getLogger("dedup.requests")
 _server = logging.getLogger("dedup.server")
 
+_REQUEST = "request"  # the event of a request's line
+
 
 def configure(log_format: Literal["text", "json"]) -> None:
     """Send the log to standard error.
@@ -19,8 +21,8 @@ def configure(log_format: Literal["text", "json"]) -> None:
     In JSON, nothing but the log goes there: whatever else Python code prints becomes a line of it.
     """
     stderr: TextIO | None = sys.__stderr__ if isinstance(sys.stderr, _Lines) else sys.stderr
-    handler = logging.StreamHandler(stderr)
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    formatter = _JsonFormatter() if log_format == "json" else _TextFormatter()
+    handler = _Handler(stderr, formatter)
     if log_format == "json":
         logging.captureWarnings(True)
         sys.stdout, sys.stderr = _Lines(), _Lines()
@@ -46,9 +48,35 @@ def report_failure(reason: Exception) -> None:
 
 def log_request(**fields: Any) -> None:
     """Log one request in one line. Fields that are None are omitted."""
-    if _log.isEnabledFor(logging.INFO):
-        # As arguments, and not as `extra`, which copies them one by one.
-        _log.info("request", {name: value for name, value in fields.items() if value is not None})
+    if not _log.isEnabledFor(logging.INFO):
+        return
+    fields = {name: value for name, value in fields.items() if value is not None}
+    root = logging.getLogger()
+    only = root.handlers[0] if len(root.handlers) == 1 and not _log.handlers else None
+    if isinstance(only, _Handler):
+        only.write(fields)
+    else:  # as arguments, and not as `extra`, which copies them one by one
+        _log.info(_REQUEST, fields)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Handler of all of the log. It also takes a request's fields without a record.
+
+    Making a record takes longer than making the line.
+    """
+
+    def __init__(self, stream: TextIO | None, formatter: "_TextFormatter | _JsonFormatter") -> None:
+        super().__init__(stream)
+        self.setFormatter(formatter)
+        self._line_of = formatter.line_of
+
+    def write(self, fields: dict[str, Any]) -> None:
+        """Write the line of a request."""
+        try:
+            self.stream.write(self._line_of(fields) + self.terminator)
+            self.flush()
+        except Exception:  # noqa: S110 - as `emit` does: a full disk must not cost an answer
+            pass
 
 
 class _Lines(io.TextIOBase):
@@ -79,23 +107,30 @@ def _log_failure(
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = _fields_of(record)
-        if fields:
-            return " ".join(f"{name}={_shown(value)}" for name, value in fields.items())
-        return super().format(record)
+        return self.line_of(fields) if fields else super().format(record)
+
+    def line_of(self, fields: dict[str, Any]) -> str:
+        return " ".join([f"{name}={_shown(value)}" for name, value in fields.items()])
 
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        line: dict[str, Any] = {
-            "time": f"{stamp}.{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **_fields_of(record),
-        }
+        line = _stamped(record.created, record.levelname.lower(), record.getMessage())
+        line.update(_fields_of(record))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return write_json(line).decode("utf-8", "replace")
+
+    def line_of(self, fields: dict[str, Any]) -> str:
+        line = _stamped(time.time(), "info", _REQUEST)
+        return write_json({**line, **fields}).decode("utf-8", "replace")
+
+
+def _stamped(seconds: float, level: str, event: str) -> dict[str, Any]:
+    """Return the first fields of a line in JSON. seconds: of its time, since the epoch."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    milliseconds = int(seconds % 1 * 1000)
+    return {"time": f"{stamp}.{milliseconds:03d}Z", "level": level, "event": event}
 
 
 def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
@@ -106,5 +141,5 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    text = str(value)
+    text = value if isinstance(value, str) else str(value)
     return text if text.isprintable() and " " not in text and text else repr(text)

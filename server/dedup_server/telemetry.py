@@ -1,24 +1,20 @@
 """All metrics, each declared once. A request counts in integers, added when it ends."""
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.registry import Collector
 
 from dedup.answer.agent_loops import AgentLoop
 from dedup.answer.channel import Channel
 from dedup.text.loops.detector import LoopEvent
 from dedup.version import build_form, version
+from dedup_server import exposition
 
 Outcome = Literal["ok", "cut", "healed", "upstream_error", "client_gone", "rejected"]
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
 _MAX_MODELS = 100  # bounds the values of a label: an upstream may list many models
 _MAX_MODEL_CHARS = 300
@@ -50,22 +46,6 @@ _SHORT_SECONDS = (
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-class _OfAllProcesses(Collector):
-    """Collector of the counts of all processes.
-
-    Args:
-        texts: help of each metric, which the files of counts do not contain.
-    """
-
-    def __init__(self, texts: dict[str, str]) -> None:
-        self._texts = texts
-
-    def collect(self) -> Iterator[Metric]:
-        for metric in MultiProcessCollector(None).collect():  # type: ignore[no-untyped-call]
-            metric.documentation = self._texts[metric.name]
-            yield metric
-
-
 class Telemetry:
     """Metrics of one server, in a registry of its own. Unknown models are counted as `other`."""
 
@@ -93,15 +73,7 @@ class Telemetry:
 
     def exposition(self) -> bytes:
         """Return the metrics of all workers in Prometheus's text format."""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            return generate_latest(self.registry)
-        registry = CollectorRegistry()
-        registry.register(
-            _OfAllProcesses(
-                {metric.name: metric.documentation for metric in self.registry.collect()}
-            )
-        )
-        return generate_latest(registry)
+        return exposition.of(self.registry)
 
     def count(self, name: str, amount: float, *labels: str) -> None:
         """Add to a counter."""

@@ -97,7 +97,7 @@ class ChatReader(Reader):
             received = received[end:]
             if frames and frames[-1].error is not None:
                 return frames
-        if self._template is not None and _SEAM in received and self._decoder.is_between:
+        if self._template is not None and self._decoder.is_between:
             received = _gathered(received, self._template)
         return [*frames, *super().feed(received)] if frames else super().feed(received)
 
@@ -596,27 +596,29 @@ def _template_of(data: bytes, delta: Delta) -> Template | None:
 
 
 def _gathered(received: bytes, template: Template) -> bytes:
-    """Make one event of those at the beginning that are alike but for their text."""
-    if not received.startswith(_DATA):
+    """Make one event of those at the beginning, if all but the last few differ in their text only."""
+    before, after = _DATA + template.before + b'"', b'"' + template.after
+    parts = received.split(_SEAM)
+    num_alike = len(parts) - 1  # the last one ends with a line end
+    while num_alike > 1 and not parts[num_alike - 1].endswith(after):
+        num_alike -= 1
+    if num_alike < 2 or not received.startswith(before):
         return received
-    before, after = template.before + b'"', b'"' + template.after
-    shortest, end = len(before) + len(after), -len(after)
-    parts = received[len(_DATA) :].split(_SEAM)
-    texts: list[bytes] = []
-    for part in parts:
-        if len(part) < shortest or not (part.startswith(before) and part.endswith(after)):
-            break
-        texts.append(part[len(before) : end])
-    if len(texts) < 2:
-        return received
+    start, end = len(before) - len(_DATA), len(after)
+    texts = [part[start : max(start, len(part) - end)] for part in parts[:num_alike]]
+    texts[0] = texts[0][len(_DATA) :]
+    alike = b"".join([before, b"".join([after, b"\n\n", before]).join(texts), after])
     text = b"".join(texts)
-    if not _text_between(b'"%b"' % text, 0, len(text) + 2):
-        return received  # not all of them are
-    return _DATA + _SEAM.join([b"%b%b%b" % (before, text, after), *parts[len(texts) :]])
+    # Compared as a whole, which is faster than part by part.
+    if not received.startswith(alike) or not _text_between(b'"%b"' % text, 0, len(text) + 2):
+        return received
+    return b"".join([before, text, after, received[len(alike) :]])
 
 
 def _text_between(data: bytes, start: int, end: int) -> str:
     """Return the JSON string at `start:end`; empty if there is none."""
+    if start >= end:
+        return ""
     try:
         return _text(data[start:end])
     except (msgspec.MsgspecError, UnicodeDecodeError):
