@@ -9,8 +9,6 @@ from pathlib import Path
 
 import xllamacpp
 
-from tests.external import demo_gguf
-
 _SLOTS, _CONTEXT = 4, 1024  # the demo model's context, for each request in progress
 
 
@@ -19,6 +17,8 @@ def serving(port: int, weights: Path | None = None) -> Iterator[str]:
     """Serve a GGUF file, or the demo model, until the block ends; yield the address."""
     with tempfile.TemporaryDirectory() as folder:
         if weights is None:
+            from tests.external import demo_gguf  # it needs `gguf`, which other models do not
+
             weights = Path(folder) / "demo.gguf"
             demo_gguf.write(weights)
         params = xllamacpp.CommonParams()

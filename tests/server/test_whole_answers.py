@@ -470,9 +470,12 @@ class Server:
                 return
             if model == "stalls" and self.num_sent == 8:
                 await asyncio.sleep(60)
-            if model == "fails" and self.num_sent == 8:
+            if model.startswith("fails") and self.num_sent == 8:
                 error = {"type": "overloaded_error", "message": "too busy", "code": 529}
                 await response.write(data({"error": error, **error, "type": "error"}))
+                if model == "fails-and-breaks":
+                    assert request.transport
+                    request.transport.close()
                 return
             await response.write(event)
             self.num_sent += 1
@@ -647,7 +650,12 @@ def test_a_loop_ends_as_early_as_in_a_stream(default: tuple[Server, str], api: s
 @pytest.mark.parametrize("api", PATHS)
 @pytest.mark.parametrize(
     ("model", "status", "word"),
-    [("breaks", 502, "broke"), ("stalls", 504, "stopped"), ("fails", 529, "too busy")],
+    [
+        ("breaks", 502, "broke"),
+        ("stalls", 504, "stopped"),
+        ("fails", 529, "too busy"),
+        ("fails-and-breaks", 529, "too busy"),
+    ],
 )
 def test_a_stream_that_fails_is_a_status(
     default: tuple[Server, str], api: str, model: str, status: int, word: str

@@ -299,6 +299,9 @@ ITEMS = [
     ("## Chapter {n}\n\nThe story goes on.\n\n", 16),
     ("第{n}章 风雪山神庙\n", 16),
     ("- Apple\n", 16),
+    ("{n}. Namibia\n", 16),
+    ("{n}) Namibia\n", 16),
+    ("{n}、苹果\n", 24),
     ('{{"id": {n}, "name": "Apple", "price": 1.99}}\n', 200),
     ("| {n} | Apple | $1.99 |\n", 500),
     ("[{n}] Smith, J. (2019). Deep learning. Nature, 521, 436-444.\n", 120),
@@ -306,10 +309,11 @@ ITEMS = [
 ]
 
 
+@pytest.mark.parametrize("before", ["", "Here is the list:\n\n", "1. South Africa\n"], ids=repr)
 @pytest.mark.parametrize(("item", "most"), ITEMS, ids=lambda value: str(value).strip())
-def test_an_item_that_is_said_without_end_is_cut(item: str, most: int) -> None:
+def test_an_item_that_is_said_without_end_is_cut(item: str, most: int, before: str) -> None:
     text_filter = RepetitionFilter()
-    text_filter.feed("Here is the list:\n\n")
+    text_filter.feed(before)
     for n in range(1, most + 1):
         numbers = {"n": n, "day": n % 28 + 1, "year": 1900 + n}
         text_filter.feed(item.format(**numbers, hour=6 + n // 60, minute=n % 60))

@@ -68,7 +68,7 @@ class History:
             seen.append(seen[this - base] if base <= this < number else token)  # one string for all
             ends.append(end)
             known = pairs.move(seen, base, ids, last, this) if last >= 0 else -1
-            if last_folded or (token < _AFTER_DIGITS and token[0].isdigit()):
+            if last_folded >= 0 or (token < _AFTER_DIGITS and token[0].isdigit()):
                 before = folded.move(token, number, ids, last, this, base)
                 last_folded = folded.last_id
                 if known < 0:
@@ -148,7 +148,7 @@ class History:
         """Append `rest`, the text that was not read, and let the next token follow nothing."""
         if rest:
             self.append(rest)
-        self._last_id, self._folded.last_id = -1, 0
+        self._last_id = self._folded.last_id = -1
         self.found, self.tail = -1, ""
 
     def forget(self, num_tokens: int) -> None:

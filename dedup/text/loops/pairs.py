@@ -84,11 +84,11 @@ class PairTable:
 class FoldedPairs:
     """The pairs that hold a number, with numbers folded: "gate 12" and "gate 13" are one pair.
 
-    last_id: id of the last token with its numbers folded; 0 if it has none.
+    last_id: id of the last token with its numbers folded; -1 if it has none.
     """
 
     def __init__(self) -> None:
-        self.last_id = 0
+        self.last_id = -1
         self._numbers: dict[int, int] = {}  # number of the second token, by the ids of a pair
 
     def move(
@@ -105,8 +105,9 @@ class FoldedPairs:
         Returns:
             The number of the pair's second token at its previous occurrence; -1 if it is new.
         """
-        first = self.last_id or first
-        self.last_id = 0
+        if self.last_id >= 0:
+            first = self.last_id
+        self.last_id = -1
         if token[0].isdigit():
             self.last_id = ids.setdefault(_FOLDED + token_of(token).folded, number)
             second = self.last_id

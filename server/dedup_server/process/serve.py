@@ -32,6 +32,7 @@ _log = logging.getLogger("dedup.server")
 
 _KEEP_ALIVE_SECONDS = 75  # longer than clients' own, so that they close first
 _POLL_SECONDS = 0.01
+_OBJECTS_A_COLLECTION = 20_000
 _ADMIN_GRACE_SECONDS = 1  # for scrapes in progress
 _LOCAL_PACKAGES = ("torch", "transformers", "accelerate")
 
@@ -193,9 +194,11 @@ class Process:
     async def _begin(self, greets: bool) -> None:
         """Do what remains to be done when the engine has started."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloader.begin)
-        # Objects that exist now stay: without them, later collections are cheap.
+        # Objects that exist now stay: without them, later collections are cheap. What a request
+        # leaves behind is mostly freed without any: they need not look at requests in progress often.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_OBJECTS_A_COLLECTION)
         if greets:
             _greet(self._settings, self._listeners, self._engine.models)
         if not await self._engine.ready():

@@ -6,6 +6,7 @@ its model alone.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
@@ -20,9 +21,11 @@ from dedup_server.requests.base import Exchange, GenerationRequest, check_parts,
 from dedup_server.requests.chat import CompletionRequest
 from dedup_server.settings import Settings
 from dedup_server.telemetry import Telemetry
+from dedup_server.wire.base import Reader
 
 _log: Final = logging.getLogger("dedup.server")
 _OF_STREAMS: Final = frozenset({b"cache-control", b"x-accel-buffering"})  # headers
+_READ_SECONDS: Final = 0.01  # between two looks at a stream of which the client gets the whole
 
 
 class UpstreamEngine:
@@ -150,6 +153,56 @@ class UpstreamEngine:
         raise model_not_found(model, self.models)
 
 
+class _Reading:
+    """What has been read of a streamed answer.
+
+    Args:
+        is_converted: The client gets the answer whole. Nobody waits for a part of it, so that it is
+            looked at every few milliseconds only.
+
+    Attributes:
+        is_done: All of it has come.
+        has_usage, has_failed: It reported its usage, or a failure.
+    """
+
+    def __init__(self, upstream: Upstream, reader: Reader, take: Take, is_converted: bool) -> None:
+        self.is_done = self.has_usage = self.has_failed = False
+        self._upstream = upstream
+        self._reader = reader
+        self._take = take
+        self._is_converted = is_converted
+        self._waiting: list[bytes] = []
+        self._read_at = 0.0
+
+    def receive(self, received: bytes) -> Awaitable[None] | None:
+        """Read what has come, or keep it for later."""
+        if not self._is_converted:
+            return self._read(received)
+        self._waiting.append(received)
+        now = time.monotonic()
+        if now - self._read_at >= _READ_SECONDS:
+            self._read_at = now
+            self.read_waiting()
+        return None
+
+    def read_waiting(self) -> None:
+        """Read what was kept. Raises what the answer reports as its failure."""
+        if self._waiting:
+            received = b"".join(self._waiting)
+            self._waiting.clear()
+            self._read(received)
+
+    def _read(self, received: bytes) -> Awaitable[None] | None:
+        frames = self._reader.feed(self._upstream.without_key(received))
+        if not frames:
+            return None
+        self.is_done = frames[-1].is_last
+        for frame in frames if self._is_converted else ():
+            self.has_usage = self.has_usage or frame.output_tokens is not None
+            self.has_failed = self.has_failed or frame.has_failed or frame.error is not None
+        return self._take(frames)
+
+
 async def _exchange(
     upstream: Upstream, call: Call, body: bytes, take: Take, *, is_converted: bool = False
 ) -> bool:
@@ -167,19 +220,7 @@ async def _exchange(
     """
     request = call.request
     is_streamed = is_converted or bool(request.stream)
-    is_done = has_usage = has_failed = False
-
-    def read(received: bytes) -> Awaitable[None] | None:
-        nonlocal is_done, has_usage, has_failed
-        frames = call.reader.feed(upstream.without_key(received))
-        if not frames:
-            return None
-        is_done = frames[-1].is_last
-        for frame in frames if is_converted else ():
-            has_usage = has_usage or frame.output_tokens is not None
-            has_failed = has_failed or frame.has_failed or frame.error is not None
-        return take(frames)
-
+    reading = _Reading(upstream, call.reader, take, is_converted)
     response = await upstream.ask("POST", call.path, request.exchange, body)
     try:
         if response.status != 200:
@@ -188,14 +229,21 @@ async def _exchange(
                 return False
             raise error
         kind = content_type(response)
+        has_usage = False
         if kind == "text/event-stream" and is_streamed:
             if is_converted:
                 call.reader.gathers = True
                 headers = request.exchange.engine_headers
                 request.exchange.engine_headers = less(headers, _OF_STREAMS)
-            await response.pour(read)
+            try:
+                await response.pour(reading.receive)
+            except (BrokenError, TimeoutError):
+                reading.read_waiting()  # it may say why
+                raise
+            reading.read_waiting()
             if pause := take(call.reader.flush()):
                 await pause
+            has_usage = reading.has_usage
         elif is_streamed and not is_converted:
             raise upstream_failed(f"the upstream answered a streaming request with {kind}")
         elif kind.startswith("text/"):
@@ -207,7 +255,7 @@ async def _exchange(
             has_usage, is_streamed = frame.output_tokens is not None, False
             if pause := take([frame]):
                 await pause
-        if not (has_usage or has_failed or request.stream):
+        if not (has_usage or reading.has_failed or request.stream):
             upstream.streaming.note_no_usage(call.path, request, is_streamed=is_streamed)
         return True
     except TimeoutError as error:
@@ -216,7 +264,7 @@ async def _exchange(
     except BrokenError as error:
         raise upstream_failed(f"the connection to the upstream broke: {error}") from None
     finally:
-        if is_done:
+        if reading.is_done:
             response.finish()
         else:
             response.close()  # hangs up, unless the answer was read to its end
