@@ -140,7 +140,7 @@ class Choice:
                 is_edited = self._feed(delta, finish, before) or is_edited
         if attempt is not None:
             self._judge(attempt, frame, finish, before)
-            if self.is_stopped:
+            if self.is_stopped and not (finish is not None and finish.is_cut):
                 dropped.append(self.index)
             return True
         if finish is not None and not (self._heals and self._loops):
@@ -176,7 +176,10 @@ class Choice:
 
     def cut(self) -> list[Delta | Finish]:
         """End where the engine was stopped, and return what the reader gets of that."""
-        is_opened = self.stage is Stage.OPENED  # and no token is left to go on
+        # Of an opening no token is left to go on.
+        is_opened = self.stage is Stage.OPENED
+        if self._ends_at_loop():
+            is_opened = False
         self.stage = Stage.ENDED if is_opened else Stage.CUT
         ending: list[Delta | Finish] = []
         ending += self.release(is_whole=False)
@@ -215,9 +218,16 @@ class Choice:
             before += _moved(frame, self.index)
         if finish is not None and not self.is_stopped:
             before += self.release(is_whole=reason != "length")
-            # Where the model ends within a sentence, it is asked once more.
-            is_end = reason != "stop" or attempt.ends_well
-            self.stage = Stage.ENDED if is_end else Stage.WAITING
+            if reason == "stop" and not attempt.ends_well:  # within a sentence: it is asked again
+                self.stage = Stage.WAITING
+            elif self._ends_at_loop():
+                self.stage, finish.is_cut = Stage.CUT, True
+            else:
+                self.stage = Stage.ENDED
+
+    def _ends_at_loop(self) -> bool:
+        """End at the loop behind which nothing came; return whether that is so."""
+        return self._continued is not None and self.parts[self._continued].end_at_loop()
 
     def _feed(self, delta: Delta, finish: Finish | None, before: list[Delta]) -> bool:
         """Filter one piece. Return whether the reader gets anything else in its place."""
@@ -401,7 +411,7 @@ class Answer:
     def first_loop(self) -> str:
         """Return the text and the kind of the first loop: `content/exact`; empty if none was found."""
         for channel in self.channels:
-            loop = channel.healed[0] if channel.healed else channel.filter.loop
+            loop = channel.healed[0] if channel.healed else channel.loop
             if loop is not None:
                 return f"{channel.name}/{loop.kind}"
         return ""
@@ -446,6 +456,8 @@ class Answer:
                 delta.given = given
                 return _EDITED
         self.tokens.note(frame)
+        if frame.output_tokens is not None and self._is_continued:
+            self.tokens.calibrate(frame, self._num_bytes)
         if frame.is_last:
             self._has_last_frame = True
         if frame.has_failed:
@@ -494,7 +506,9 @@ class Answer:
         for choice in self.choices.values():
             if choice.stage in (Stage.WAITING, Stage.OPENED):
                 choice.resume(continuation)
-        self.tokens.begin_attempt(self._num_bytes)
+        self.tokens.begin_attempt(
+            self._num_bytes, len(continuation.prefix.encode("utf-8", "replace"))
+        )
         self._has_last_frame = False
         self._is_continued = True
 

@@ -10,6 +10,7 @@ from dedup.text.segmenter import is_terminated
 _TRIED_CHARS: Final = 40
 _MAX_IDLE: Final = 160  # pieces of which nothing passes
 _LAST_WORD: Final = re.compile(r"(?<=[\W_])[A-Za-z0-9]+\Z")
+_NUMBERED: Final = re.compile(r"\s*(\d{1,3})([.)、])")
 
 
 class Attempt:
@@ -23,8 +24,8 @@ class Attempt:
     Attributes:
         gate: Lets whole sentences pass.
         is_broken: It does not fit behind what the reader has: a line's end came where a sentence
-            stands open, or no space where the reader has one. Or it leads nowhere: nothing passes,
-            or the same a third time.
+            stands open, or no space where the reader has one, or the next item on the line of the
+            last. Or it leads nowhere: nothing passes, or the same a third time, or no language.
         tried: The beginning of what was generated.
     """
 
@@ -49,6 +50,7 @@ class Attempt:
         is_prose = before[-1:].isascii() and not self.gate.fence
         self._needs_space = is_prose and is_terminated(before)
         self._lead: str | None = ""  # space that the engine generated at the seam
+        self._next_item = _item_behind(before.rpartition("\n")[2])
 
     @property
     def has_passed(self) -> bool:
@@ -68,18 +70,33 @@ class Attempt:
     @property
     def has_opened(self) -> bool:
         """Return whether its opening is over, and a call without bans has to go on."""
-        return self.is_opening and (self.has_passed or self._num_pieces >= OPENING_TOKENS)
+        if not self.is_opening:
+            return False
+        is_over = self.has_passed or self._num_pieces >= OPENING_TOKENS
+        return is_over or self._next_item_at >= 0
 
     @property
     def kept(self) -> str:
-        """Return what was generated and has not passed, up to the last word, which may be half."""
+        """Return what was generated and has not passed, up to the last word, which may be half.
+
+        An item ends where the next one begins: in an opening, the engine could not end the line.
+        """
+        if self._next_item_at >= 0:
+            return self.gate.held[: self._next_item_at].rstrip() + "\n"
         return _LAST_WORD.sub("", self.gate.held)
+
+    @property
+    def _next_item_at(self) -> int:
+        """Return where on the line of an item the next one begins; -1 if it does not."""
+        line = self.gate.held.partition("\n")[0]
+        return line.find(self._next_item) if self._next_item and not self.has_passed else -1
 
     def feed(self, text: str) -> str:
         """Feed a piece that was filtered; return what of the text passes."""
         passed = self.gate.feed(text)
         self._num_idle = 0 if passed else self._num_idle + 1
-        if self._num_idle > _MAX_IDLE or self.gate.is_circling:
+        is_nowhere = self._num_idle > _MAX_IDLE or self.gate.is_lost
+        if is_nowhere or (self._next_item_at >= 0 and not self.is_opening):
             self.is_broken = True
         return passed
 
@@ -108,3 +125,9 @@ class Attempt:
         elif self._space:
             space = ""
         return self._insertion + space + rest
+
+
+def _item_behind(line: str) -> str:
+    """Return what begins the item behind that of a line; empty if that is no numbered item."""
+    marker = _NUMBERED.match(line)
+    return f" {int(marker[1]) + 1}{marker[2]}" if marker else ""

@@ -1,9 +1,12 @@
 """Whole sentences: where a text can stop, and a gate that lets text pass only up to there."""
 
 import re
+import unicodedata
+from itertools import pairwise
 from typing import Final
 
 from dedup.text.segmenter import Segment, Segmenter, is_terminated, segments_of
+from dedup.text.words import units
 
 # A line that these end goes on, or says what comes next.
 _OPEN_ENDS: Final = (*",;:，；、：—–-", "(", "[", "{", "（", "【", "“", "‘", "《", "「")
@@ -17,6 +20,18 @@ _LONGEST_CYCLE: Final = 4
 _LEAST_CYCLE: Final = 3
 _COPIES: Final = 3
 _RULE: Final = re.compile(r"[|:\-\s=]+")
+# Text of a model that has lost its language: mostly marks, or a few words over and over.
+_PLAIN_MARKS: Final = (
+    "*_#~`|\"'“”‘’「」『』()（）[]【】{}《》<>+-=/^%$"  # markdown, quotes, brackets, formulas
+)
+_SAME_MARKS: Final = re.compile(r"([.…—–\-~!！?？])\1+")  # dots, dashes, shouts: one mark
+_IMPOSSIBLE: Final = re.compile(r"([；，、;,])\1|[^\W\d_]{3,}\d{5,}")
+_MARKS_WINDOW: Final = 20  # characters
+_MOST_MARKS: Final = 6  # of them that stand beside each other
+_LEAST_MARKS_WINDOW: Final = 8  # characters of a shorter text
+_WORDS_WINDOW: Final = 8
+_LEAST_WORDS: Final = 4  # different ones among them
+_TAIL_CHARS: Final = 80  # before a segment that are read with it
 
 
 def is_whole(segment: Segment) -> bool:
@@ -78,6 +93,31 @@ def circles(text: str) -> bool:
     return is_third
 
 
+def is_garbled(text: str) -> bool:
+    """Return whether some part of a text is no language: mostly marks, or a few words over and over."""
+    if _IMPOSSIBLE.search(text):
+        return True
+    words = units(text)
+    for start in range(len(words) - _WORDS_WINDOW + 1):
+        if len(set(words[start : start + _WORDS_WINDOW])) < _LEAST_WORDS:
+            return True
+    chars = "".join(_SAME_MARKS.sub(r"\1", text).split())
+    are_marks = [_is_mark(before) and _is_mark(char) for before, char in pairwise(" " + chars)]
+    size = min(len(chars), _MARKS_WINDOW)
+    if size < _LEAST_MARKS_WINDOW:
+        return False
+    most = size * _MOST_MARKS // _MARKS_WINDOW
+    return any(sum(are_marks[at : at + size]) > most for at in range(len(chars) - size + 1))
+
+
+def _is_mark(char: str) -> bool:
+    """Return whether a character is a mark; pictures are none."""
+    if char.isalnum() or char in _PLAIN_MARKS:
+        return False
+    category = unicodedata.category(char)
+    return category[0] == "P" or category in ("Sm", "Sc", "Sk")
+
+
 class _Copies:
     """The last segments of a text, compared with those before them. Code and tables are not."""
 
@@ -109,19 +149,20 @@ class SentenceGate:
         held: The text that waits for the end of its sentence.
         num_passed: Characters that have passed, `passed` among them.
         fence: The mark of the code fence that is open in the text that has passed, if one is.
-        is_circling: The last segment was the third copy of some, but for their numbers. It does not
-            pass.
+        is_lost: The last segment was the third copy of some, but for their numbers, or it is
+            garbled. It does not pass.
     """
 
     def __init__(self, passed: str) -> None:
         self.held = ""
         self.num_passed = len(passed)
         self.fence = _open_fence(passed)
-        self.is_circling = False
+        self.is_lost = False
         self._segmenter = Segmenter()
         self._num_taken = 0
         self._num_begun = len(passed)
         self._copies = _Copies()
+        self._tail = ""  # of what this gate let pass
         self._segmenter.feed(passed)
         self._take()
 
@@ -139,7 +180,7 @@ class SentenceGate:
     def finish_verse(self) -> str:
         """Return the whole lines of verse that are held: a sentence of verse may have no end."""
         lines = self.held[: max(0, self.held.rfind("\n"))].rstrip()
-        if self.is_circling or not lines.endswith(_VERSE_ENDS):
+        if self.is_lost or not lines.endswith(_VERSE_ENDS):
             return ""
         return self._pass(self.num_passed + len(lines))
 
@@ -150,12 +191,22 @@ class SentenceGate:
             end = self._num_taken + len(segment.text)
             self._num_taken = end + len(segment.separator)
             is_third = self._copies.add(segment, bool(self._segmenter.fence))
-            self.is_circling |= is_third and end > self._num_begun
-            if is_whole(segment) and not self.is_circling:
+            if end > self._num_begun:
+                self.is_lost = self.is_lost or is_third or self._is_garbled(segment)
+            if is_whole(segment) and not self.is_lost:
                 until = end
                 if end > self.num_passed:
                     self.fence = self._segmenter.fence
         return until
+
+    def _is_garbled(self, segment: Segment) -> bool:
+        """Return whether a segment that was generated is garbled, read behind those before it."""
+        if segment.kind in ("code", "table") or self._segmenter.fence:
+            self._tail = ""
+            return False
+        text = self._tail + segment.text
+        self._tail = text[-_TAIL_CHARS:] + "\n"
+        return is_garbled(text)
 
     def _pass(self, until: int) -> str:
         size = until - self.num_passed

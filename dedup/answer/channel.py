@@ -128,6 +128,8 @@ class Channel:
         self.attempt: Attempt | None = None
         self._make_filter = make_filter
         self._past: list[RepetitionFilter] = []  # of earlier attempts
+        self._unhealed: LoopEvent | None = None  # the loop at which the text ends after all
+        self._goes_on = False  # the text goes on behind the last loop that was healed
         self._withdrawn_chars = 0  # of sentences that an attempt did not end
         self._clock = clock
         # Of what is held: characters fed until then, when it came, the text.
@@ -207,7 +209,12 @@ class Channel:
     @property
     def is_cut(self) -> bool:
         """Return whether the text has ended at a loop."""
-        return self.filter.ended
+        return self.filter.ended or self._unhealed is not None
+
+    @property
+    def loop(self) -> LoopEvent | None:
+        """Return the loop at which the text ended, or would have if loops ended it."""
+        return self._unhealed or self.filter.loop
 
     @property
     def looped(self) -> str:
@@ -252,6 +259,13 @@ class Channel:
             numbers["rep_4"] = earlier["rep_4"]
         return numbers
 
+    def end_at_loop(self) -> bool:
+        """End the text at its last loop, if nothing has come behind that; return whether it does."""
+        if self._goes_on or not self.healed or (self.attempt and self.attempt.has_passed):
+            return False
+        self._unhealed = self.healed.pop()
+        return True
+
     def resume(self, continuation: Continuation) -> None:
         """Go on behind what the reader has, and what the attempt's opening keeps.
 
@@ -259,8 +273,11 @@ class Channel:
         """
         passed, kept = "".join(self.given or ()), ""
         opened: Attempt | None = None
+        if self.attempt is not None and self.attempt.has_passed:
+            self._goes_on = True
         if self.filter.ended and self.filter.loop:
             self.healed.append(self.filter.loop)
+            self._goes_on = False
             self.discarded_chars += self.filter.removed[-1].end - self.filter.removed[-1].start
             self.filter.flush()  # for its metrics: behind a cut nothing comes
         if self.attempt is not None:

@@ -47,8 +47,8 @@ def summary(policy: str, channels: Sequence[Channel]) -> dict[str, Any]:
         report.update(measured[0].filter.requested.report())
     report["loop"] = None
     for channel in measured:
-        if channel.is_cut and channel.filter.loop:
-            report["loop"] = {"channel": channel.name, **asdict(channel.filter.loop)}
+        if channel.is_cut and channel.loop:
+            report["loop"] = {"channel": channel.name, **asdict(channel.loop)}
             break
     metrics = [channel.metrics() for channel in measured]
     report["removed_chars"] = int(sum([numbers["removed_chars"] for numbers in metrics]))

@@ -1,16 +1,18 @@
 """Token counts of an answer: as an engine reports them, estimated where it reports none."""
 
+import math
 from dataclasses import dataclass
+from typing import Final
 
 from dedup.answer.frame import Frame
 
+# About four bytes make a token: four characters of English, a little more than one of Chinese.
+_TOKENS_A_BYTE: Final = 0.25
 
-def estimate_tokens(num_bytes: int) -> int:
-    """Return the number of tokens that `num_bytes` of UTF-8 probably are.
 
-    About four bytes make a token: four characters of English, a little more than one of Chinese.
-    """
-    return -(-num_bytes // 4)
+def estimate_tokens(num_bytes: int, tokens_a_byte: float = _TOKENS_A_BYTE) -> int:
+    """Return the number of tokens that `num_bytes` of UTF-8 probably are."""
+    return math.ceil(num_bytes * tokens_a_byte)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,9 @@ class TokenCounts:
         self._is_spent_estimated = False
         self._before = 0  # output of the attempts before this one
         self._bytes_before = 0
+        self._prefix_bytes = 0  # of the answer, that this attempt's prompt ends with
+        self._is_input_estimated = False
+        self._tokens_a_byte = _TOKENS_A_BYTE
         self._num_attempts = 1
         self._num_reported = 0  # attempts before this one whose output was reported
 
@@ -79,9 +84,9 @@ class TokenCounts:
         if self.output is not None:
             return self.output
         if self._num_reported == 0:
-            return self._spent_output + estimate_tokens(num_bytes)
+            return self._spent_output + self._estimate(num_bytes)
         before = self._spent_output + self._before
-        return before + estimate_tokens(num_bytes - self._bytes_before)
+        return before + self._estimate(num_bytes - self._bytes_before)
 
     def spend(self, spent: Spent) -> None:
         """Count an attempt that the reader gets nothing of."""
@@ -89,11 +94,42 @@ class TokenCounts:
         self._spent_output += spent.output_tokens
         self._is_spent_estimated = self._is_spent_estimated or spent.is_estimated
 
-    def begin_attempt(self, num_bytes: int) -> None:
-        """Begin another attempt, after `num_bytes` of text."""
+    def begin_attempt(self, num_bytes: int, prefix_bytes: int) -> None:
+        """Begin another attempt.
+
+        Args:
+            num_bytes: Of the text that was generated so far.
+            prefix_bytes: Of the part of it that the attempt continues.
+        """
         self._before = self.known_output(num_bytes) - self._spent_output
         self._bytes_before = num_bytes
+        self._prefix_bytes = prefix_bytes
         self._num_reported += self.output is not None
         self._num_attempts += 1
+        self._is_input_estimated = self._is_input_estimated or self.input is None
         self.input = self.known_input
         self.output = None
+
+    def calibrate(self, frame: Frame, num_bytes: int) -> None:
+        """Estimate better, now that an attempt's own tokens are known.
+
+        Its prompt is the client's and what it continues, of which each byte is as many tokens as of
+        what it generated.
+
+        Args:
+            frame: It reports them.
+            num_bytes: Of the text that was generated so far, all attempts together.
+        """
+        size = num_bytes - self._bytes_before
+        if frame.output_tokens is None or not (size and frame.output_tokens):
+            return
+        self._tokens_a_byte = frame.output_tokens / size
+        if self._is_input_estimated and frame.input_tokens is not None:
+            tokens = frame.input_tokens - self._estimate(self._prefix_bytes)
+            self.input = self._spent_input + max(1, tokens)
+        if not self._num_reported:
+            self._before = self._estimate(self._bytes_before)
+            self.output = self._spent_output + self._before + frame.output_tokens
+
+    def _estimate(self, num_bytes: int) -> int:
+        return estimate_tokens(num_bytes, self._tokens_a_byte)

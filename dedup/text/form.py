@@ -28,7 +28,7 @@ _CODE_LINE: Final = re.compile(
 )
 _DATA_LINE: Final = re.compile(
     r"\b(?:TRACE|DEBUG|INFO|WARN(?:ING)?|ERROR|FATAL|NOTICE)\b|\[\d+/\w+/\d+"  # a log's level, date
-    r"|['\"]\s*:\s|^\s*[\[\]{}]|^\s*\"[^\"\n]*\"\s*,\s*$|^\s*-?[\d.]+,?\s*$"  # JSON
+    r"|['\"]\s*:\s|^\s*(?!\[[^\W\d_][\w' /-]*\]\W*$)[\[\]{}]|^\s*\"[^\"\n]*\"\s*,\s*$|^\s*-?[\d.]+,?\s*$"  # JSON
     r"|^\s*\|.*\||\t.*\t"  # a row of a table
     r"|\bVALUES\s*\("  # SQL
     r"|^(?=.*\d)(?!.*(?:[\u3040-\u9fff]|\\[a-zA-Z]))(?:[^,]+,(?=\S)(?!\d{3}(?!\d))){2}"  # CSV
@@ -48,6 +48,7 @@ _MAX_DIGITS: Final = 0.2
 _FORMULA: Final = re.compile(
     r"\$[^$\n]*[=^_+\\][^$\n]*\$|\\(?:frac|sqrt|times|cdot|log|sum|left|lambda|pi)\b"
 )
+_INLINE_CODE: Final = re.compile(r"(?<!`)`[^`\n]+`(?!`)")
 _LATEX: Final = re.compile(r"\\[A-Za-z]|[\^_]\{")  # its braces enclose arguments, not elements
 # In subtitles and chats.
 _TIME: Final = re.compile(r"\[?\(?\d{1,2}(?::\d{2}){1,2}(?:[.,]\d+)?(?: -->)?\]?\)?\s*")
@@ -118,7 +119,9 @@ def form_of_cycle(before: str, unit: str) -> Form:
         before: the text before the cycle.
         unit: one copy.
     """
-    if (not _LATEX.search(unit) and is_enclosed(before[-_NEAR:])) or _is_encoded(before, unit):
+    if (not _LATEX.search(unit) and is_enclosed(before[-_NEAR:], unit)) or _is_encoded(
+        before, unit
+    ):
         return "data"
     near = before[-_NEAR:]
     if "\n" in unit:
@@ -140,10 +143,18 @@ def num_fences(text: str) -> int:
     return text.count(_FENCE)
 
 
-def is_enclosed(before: str) -> bool:
-    """Return whether a bracket or brace is open at the end of `before`, as in an array."""
-    depth = 0
-    for char in reversed(before):
+def is_enclosed(before: str, unit: str = "") -> bool:
+    """Return whether a bracket or brace is open at the end of `before`, as in an array.
+
+    Args:
+        unit: what follows; brackets that it closes and opens again enclose none of it.
+    """
+    depth = lowest = 0
+    for char in unit:
+        depth += (char in "[{") - (char in "]}")
+        lowest = min(lowest, depth)
+    depth = 0 if depth else -lowest
+    for char in reversed(_INLINE_CODE.sub("", before)):
         if char in "]}":
             depth += 1
         elif char in "[{":

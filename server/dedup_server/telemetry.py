@@ -108,9 +108,9 @@ class Telemetry:
             self.observe("repetition_ratio", numbers["rep_4"], model, name)
         for loop in channel.healed:
             self._count_loop(loop, model, name, "healed")
-        if channel.filter.loop:
+        if channel.loop:
             action = "cut" if channel.is_cut else "flagged"
-            self._count_loop(channel.filter.loop, model, name, action)
+            self._count_loop(channel.loop, model, name, action)
 
     def count_turn(
         self, loop: AgentLoop, action: str | None, has_recovered: bool | None, model: str

@@ -112,6 +112,39 @@ def test_at_its_limit_the_stump_of_a_sentence_is_dropped(
 
 
 @BOTH
+@pytest.mark.parametrize("reason", ["length", "stop"])
+def test_an_answer_behind_whose_loop_nothing_comes_is_cut(support: Support, reason: str) -> None:
+    calls = [Said(" Then the", "length")]
+    if support is ELSEWHERE:
+        calls = [Said(" Then", "length"), Said(" the", "length")]
+    if reason == "stop":
+        calls = []
+    healed = Healed([LOOPS, *calls], support=support)
+    assert healed.text == KEPT
+    assert healed.finish is not None
+    assert healed.finish.is_cut
+    summary = healed.answer.summary()
+    assert summary["loop"]["kind"] == "exact"
+    assert "healed" not in summary
+
+
+def test_an_item_does_not_go_on_the_line_of_the_one_before() -> None:
+    """In an opening the engine cannot end the line of an item that the loop left open."""
+    item = "{}. A gift card with ten years of warranty and a discount\n"
+    text = "Ideas:\n\n1. A phone\n2. A cake\n" + "".join(map(item.format, range(3, 30)))
+    opening = Said(" a bow 4. A", "length")
+    healed = Healed([Said(text), opening, Said("4. A silk scarf\n5. A pen\n")])
+    assert healed.before is not None
+    assert healed.asked[1].prefix.endswith(" a bow")
+    assert healed.text.endswith(" a bow\n4. A silk scarf\n5. A pen\n".rstrip())
+    healed = Healed(
+        [Said(text), Said(" a bow 4. A silk scarf.\n"), Said(" a hat.\n4. A pen.")], support=LOCAL
+    )
+    assert " a bow 4." not in healed.text
+    assert healed.text.endswith(" a hat.\n4. A pen.")
+
+
+@BOTH
 def test_at_its_limit_verse_passes_in_whole_lines(support: Support) -> None:
     verse = " Then the evening came,\nWhere shadows play,\nThe wheels"
     calls = [Said(verse, "length")]

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from dedup.answer.boundary import SentenceGate, can_stop, stands_open
+from dedup.answer.boundary import SentenceGate, can_stop, is_garbled, stands_open
 
 TEXT = """The door was open. She went in, and saw nobody.
 
@@ -110,7 +110,7 @@ def test_what_announces_something_cannot_stop(text: str) -> None:
 def test_a_third_copy_does_not_pass(passed: str, text: str) -> None:
     gate = SentenceGate(passed)
     given = "".join(gate.feed(one) for one in text)
-    assert gate.is_circling
+    assert gate.is_lost
     assert text.startswith(given)
     assert gate.held.strip()
 
@@ -118,7 +118,7 @@ def test_a_third_copy_does_not_pass(passed: str, text: str) -> None:
 def test_lines_of_code_may_be_alike() -> None:
     gate = SentenceGate("```c\n")
     gate.feed("while (true) {\n}\nreturn;\nreturn;\nreturn;\nreturn;\n```\nDone. And")
-    assert not gate.is_circling
+    assert not gate.is_lost
 
 
 def test_long_items_without_a_mark_at_their_end_pass_one_by_one() -> None:
@@ -134,7 +134,56 @@ def test_long_items_without_a_mark_at_their_end_pass_one_by_one() -> None:
 def test_copies_that_passed_before_do_not_hold_what_comes() -> None:
     gate = SentenceGate("He left. He left. He left.")
     assert gate.feed(" She came. And") == " She came."
-    assert not gate.is_circling
+    assert not gate.is_lost
     gate = SentenceGate("He left. He left.")
     assert gate.feed(" He left. And") == ""
-    assert gate.is_circling
+    assert gate.is_lost
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "wise old wise wise wise wise smart wise wise wise wise",
+        "[Your Title Top Top Top Toptop Top Top Top Top Top Top]",
+        "春天；；；，我们无法看春天。",
+        "药物药物＃＃＃！＃＃＋＃＃＆＆＆！＆＆＊＆＆",
+        "眎眎；；；眎；！！！＃＃＃！＃！！",
+        "好好好好好好好好好",
+        "Cape Verde11112111222344",
+    ],
+)
+def test_text_of_a_model_that_has_lost_its_language_does_not_pass(text: str) -> None:
+    assert is_garbled(text)
+    gate = SentenceGate("This is the list.")
+    passed = gate.feed(f" The cat came. {text}.\nThe dog came. And")
+    assert gate.is_lost
+    assert text not in passed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        "No... wait... what?! You're sure!!!",
+        'She said: "No!" -- and then (of course) "Yes?"',
+        "《红楼梦》、《西游记》、《水浒传》、《三国演义》。",
+        "我，你，他，她，它，我们，你们，他们，大家。",
+        "A, B, C, D, E, F, G, H, I, J, K, L",
+        "2 + 2 = 4; 3 * (4 - 1) = 9; x^2 >= 0",
+        "Row, row, row your boat, gently down the stream.",
+        "- **Bold:** *yes!*\n- **Next:** (see below)",
+        "The F16, the RTX4090 and ISO9001 are names.",
+        "🍎🍌🍇🍉🍓🍒🍍🥝",
+        "他说：“好！”她笑了……“真的吗？！”",
+    ],
+)
+def test_language_is_not_garbled(text: str) -> None:
+    assert not is_garbled(text)
+
+
+def test_rows_and_code_may_be_marks() -> None:
+    gate = SentenceGate("Here it is:\n\n")
+    gate.feed(
+        "| !! | ;; | ,, |\n|---|---|---|\n| ;; | ;; | ;; |\n\n```\n;;;;;;!!!!;;;;\n```\nDone. And"
+    )
+    assert not gate.is_lost

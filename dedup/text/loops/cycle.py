@@ -84,7 +84,7 @@ class Cycle(NamedTuple):
             and self.weight < _ROWS_OF_DIGITS
         ):
             return False
-        if form in ("code", "data"):
+        if form in ("code", "data") and num_fences(self.unit) < 2:  # whole blocks are no code's own
             return copies >= 3 + begun and self.weight >= self._needed_in_structure()
         if form == "prose":
             least_copies, needed = 2 + begun, needed_weight(copies)

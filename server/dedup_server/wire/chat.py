@@ -358,6 +358,7 @@ class ChatWriter:
             self._has_usage = True
             if frame.output_tokens is not None:
                 chunk["usage"].update(self._usage())
+                _bound_details(chunk["usage"])
 
     def _last_chunks(self) -> list[Json]:
         """Return what is left to write at the end: held text, cuts, and the usage."""
@@ -567,6 +568,15 @@ def _carries(choice: Json) -> bool:
         ):
             return True
     return any(delta[name] for name in delta if name not in ("tool_calls", "function_call"))
+
+
+def _bound_details(usage: Json) -> None:
+    """Bound what an engine tells of a continuation's prompt, which is longer than the client's."""
+    details = usage.get("prompt_tokens_details")
+    if isinstance(details, dict):
+        for name, value in details.items():
+            if type(value) is int:
+                details[name] = min(value, usage["prompt_tokens"])
 
 
 def _continues(choice: Json) -> bool:
