@@ -227,7 +227,9 @@ class Choice:
 
     def _ends_at_loop(self) -> bool:
         """End at the loop behind which nothing came; return whether that is so."""
-        return self._continued is not None and self.parts[self._continued].end_at_loop()
+        if self._continued is None or report.has_calls(self.channels):
+            return False
+        return self.parts[self._continued].end_at_loop()
 
     def _feed(self, delta: Delta, finish: Finish | None, before: list[Delta]) -> bool:
         """Filter one piece. Return whether the reader gets anything else in its place."""
@@ -455,9 +457,7 @@ class Answer:
                     return UNCHANGED
                 delta.given = given
                 return _EDITED
-        self.tokens.note(frame)
-        if frame.output_tokens is not None and self._is_continued:
-            self.tokens.calibrate(frame, self._num_bytes)
+        self.note_usage(frame)
         if frame.is_last:
             self._has_last_frame = True
         if frame.has_failed:
@@ -481,6 +481,12 @@ class Answer:
             self._num_texts += len(choice.channels) - num_texts
             self._last = choice if choice.stage is Stage.RUNNING else None
         return Decision(before, after, dropped, is_changed=is_changed)
+
+    def note_usage(self, frame: Frame) -> None:
+        """Note the counts of a frame of which the reader gets nothing."""
+        self.tokens.note(frame)
+        if frame.output_tokens is not None and self._is_continued:
+            self.tokens.calibrate(frame, self._num_bytes)
 
     def flush(self) -> list[Delta | Finish]:
         """End the answer: choices that wait are cut, and held text is released."""

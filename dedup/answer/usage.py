@@ -126,7 +126,7 @@ class TokenCounts:
         self._tokens_a_byte = frame.output_tokens / size
         if self._is_input_estimated and frame.input_tokens is not None:
             tokens = frame.input_tokens - self._estimate(self._prefix_bytes)
-            self.input = self._spent_input + max(1, tokens)
+            self.input = self._spent_input + max(self.prompt_tokens, tokens)
         if not self._num_reported:
             self._before = self._estimate(self._bytes_before)
             self.output = self._spent_output + self._before + frame.output_tokens

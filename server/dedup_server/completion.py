@@ -120,6 +120,7 @@ class Completion:
         self._heal_seconds = 0.0
         self._label = self._model_label()
         self._keep_alive_seconds = keep_alive_seconds
+        self._has_ended = False  # the engine ended what is cut or continued: its usage may follow
         self._is_left = False
         self._is_delivered = True  # not where an error stands in the place of a whole answer
 
@@ -171,14 +172,19 @@ class Completion:
             is_paused = False
             failure: Exception | None = None
             for frame in frames:
+                if self._has_ended:
+                    answer.note_usage(frame)
+                    continue
                 failure = frame.error
                 if failure is not None:
                     break
                 decision = answer.feed(frame)
                 given += writer.write(frame, decision)
                 if decision is not UNCHANGED and answer.is_over:
-                    failure = StopGeneration()
-                    break
+                    self._has_ended = frame.finishes is not None
+                    if not self._has_ended:
+                        failure = StopGeneration()
+                        break
             if self.first_text_at is None:
                 self._note_text()
             if given and self._looped_at is not None:
@@ -236,6 +242,9 @@ class Completion:
             nonlocal is_whole
             is_over = False
             for frame in frames:
+                if self._has_ended:
+                    answer.note_usage(frame)
+                    continue
                 if frame.error is not None:
                     raise frame.error
                 decision = answer.feed(frame)
@@ -243,9 +252,11 @@ class Completion:
                 if self._looped_at is not None and frame.deltas and not frame.is_whole:
                     self._note_healing()
                 is_whole = is_whole or frame.is_whole
-                is_over = decision is not UNCHANGED and answer.is_over
-                if is_over:
-                    break
+                if decision is not UNCHANGED and answer.is_over:
+                    self._has_ended = frame.finishes is not None
+                    is_over = not self._has_ended
+                    if is_over:
+                        break
             if self.first_text_at is None and not is_whole:
                 self._note_text()  # of a whole answer nobody knows when its first text came
             if is_over:
@@ -301,6 +312,7 @@ class Completion:
             return take(frames)
 
         while True:
+            self._has_ended = False
             try:
                 with contextlib.suppress(StopGeneration):
                     if call.continuation is not None:
