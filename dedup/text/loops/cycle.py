@@ -17,6 +17,14 @@ _LETTERS_IN_STRUCTURE: Final = 450.0
 # blocks are not.
 _LETTERS_IN_BLOCKS: Final = 200.0
 _BLOCK_LINES: Final = 3
+# For words without brackets or commas, so often in one line: arrays and rows have either.
+_LETTERS_OF_WORDS: Final = 200.0
+_WORD_COPIES: Final = 24
+_WORDS: Final = re.compile(r"(?=.* )(?:[^\W\d_]|[ .:;!?])+")
+# For nucleotides: about 430 characters, as their twelve letters weigh little. Repeats in genes are
+# seldom as long.
+_LETTERS_OF_SEQUENCE: Final = 150.0
+_SEQUENCE: Final = re.compile("[ACGTUN]{2,}")
 QUOTES: Final = re.compile("[\"']")  # of empty strings
 _BLANK: Final = "____"  # of a form to be filled in
 _COUNTERS_IN_STRUCTURE: Final = 2600.0
@@ -112,6 +120,10 @@ class Cycle(NamedTuple):
             return _COUNTERS_IN_STRUCTURE
         if self.period == 1:
             return _ONE_LETTER_IN_STRUCTURE
+        if _SEQUENCE.fullmatch(self.unit):
+            return _LETTERS_OF_SEQUENCE
+        if self.copies >= _WORD_COPIES and _WORDS.fullmatch(self.unit):
+            return _LETTERS_OF_WORDS
         return _LETTERS_IN_BLOCKS if self.is_block else _LETTERS_IN_STRUCTURE
 
 
