@@ -49,7 +49,8 @@ from dedup.text.loops.tokens import Token, token_of
 Stage = Literal["idle", "copying", "in_cycle", "in_drift", "in_flood"]
 
 _MAX_MISSED: Final = 3  # mismatches after which a passage is lost
-_JUDGE_AGAIN: Final = 1.15  # growth of a cycle or a deficit until its form is looked at again
+_JUDGE_AGAIN: Final = 1.05  # growth of a cycle until it is judged again
+_LOOK_AGAIN: Final = 1.15  # growth of a deficit until its form is looked at again
 _CONTEXT_TOKENS: Final = 120  # read before a cycle to tell its form
 _STEP: Final = 32  # tokens between two looks for a flood or a short cycle
 _LEAST_SHORT: Final = 4  # tokens
@@ -275,7 +276,7 @@ class LoopScanner:
         event: LoopEvent | None = None
         if passage.num_same >= passage.distance > 0:
             event = self._judge_cycle()
-        if event is None and deficit.total > max(LEAST_LIMIT, _JUDGE_AGAIN * deficit.judged):
+        if event is None and deficit.total > max(LEAST_LIMIT, _LOOK_AGAIN * deficit.judged):
             event = self._judge_deficit()
         return event
 
