@@ -8,7 +8,14 @@ import bisect
 import re
 from typing import Final
 
-from dedup.text.form import Form, form_of, is_enclosed, is_in_comment, num_fences
+from dedup.text.form import (
+    Form,
+    form_of,
+    is_enclosed,
+    is_in_comment,
+    is_labelled,
+    num_fences,
+)
 from dedup.text.loops.cycle import LEAST_WEIGHT, Cycle, least_begun, period_of
 from dedup.text.loops.evidence import Deficit
 from dedup.text.loops.history import History
@@ -31,6 +38,8 @@ _LIMITS: Final[dict[Form, float]] = {
 _LIMIT_IN_FENCE: Final = 350.0  # at least: the output of programs repeats its lines
 # For a snippet in a response, where a wrong cut breaks less than in a file.
 _LIMIT_OF_FENCED_CODE: Final = 400.0
+# At least, of items under labels: parts that were explained one by one may be of one kind.
+_LIMIT_OF_LABELLED: Final = 300.0
 LEAST_LIMIT: Final = 110.0
 _WORD_PART: Final = re.compile(rf"[^\W{UNSPACED}]+\W*")
 
@@ -87,6 +96,8 @@ def deficit_limit(history: History, deficit: Deficit) -> float:
         elif is_in_comment(text):
             form = "code"
     limit = _LIMITS[form]
+    if limit < _LIMIT_OF_LABELLED and is_labelled(lacking):
+        limit = _LIMIT_OF_LABELLED
     if history.in_fence(len(history.tokens) - 1) and not num_fences(lacking):
         if form == "code":
             return _LIMIT_OF_FENCED_CODE
