@@ -7,7 +7,7 @@ legitimately, and on what a wrong cut breaks.
 import re
 from typing import Final, Literal
 
-Form = Literal["prose", "verse", "notation", "code", "data"]
+Form = Literal["prose", "labelled", "verse", "notation", "code", "data"]
 
 # Symbols in places where prose has them.
 _IN_PLACE: Final = re.compile(

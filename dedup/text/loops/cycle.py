@@ -20,11 +20,11 @@ _BLOCK_LINES: Final = 3
 # For words without brackets or commas, so often in one line: arrays and rows have either.
 _LETTERS_OF_WORDS: Final = 200.0
 _WORD_COPIES: Final = 24
-_WORDS: Final = re.compile(r"(?=.* )(?:[^\W\d_]|[ .:;!?])+")
+WORDS: Final = re.compile(r"(?=.* )(?:[^\W\d_]|[ .:;!?])+")
 # For nucleotides: about 430 characters, as their twelve letters weigh little. Repeats in genes are
 # seldom as long.
 _LETTERS_OF_SEQUENCE: Final = 150.0
-_SEQUENCE: Final = re.compile("[ACGTUN]{2,}")
+SEQUENCE: Final = re.compile("[ACGTUN]{2,}")
 QUOTES: Final = re.compile("[\"']")  # of empty strings
 _BLANK: Final = "____"  # of a form to be filled in
 _COUNTERS_IN_STRUCTURE: Final = 2600.0
@@ -120,9 +120,9 @@ class Cycle(NamedTuple):
             return _COUNTERS_IN_STRUCTURE
         if self.period == 1:
             return _ONE_LETTER_IN_STRUCTURE
-        if _SEQUENCE.fullmatch(self.unit):
+        if SEQUENCE.fullmatch(self.unit):
             return _LETTERS_OF_SEQUENCE
-        if self.copies >= _WORD_COPIES and _WORDS.fullmatch(self.unit):
+        if self.copies >= _WORD_COPIES and WORDS.fullmatch(self.unit):
             return _LETTERS_OF_WORDS
         return _LETTERS_IN_BLOCKS if self.is_block else _LETTERS_IN_STRUCTURE
 
