@@ -267,10 +267,13 @@ class LoopScanner:
         """
         history, passage, deficit = self._history, self._passage, self._deficit
         end = history.end
-        source = history.ends[max(0, index - passage.distance)]
-        expected = expected_bits(weight, history.copies_at(index), end - source)
-        size = len(history.tokens[index])
-        deficit.add(expected - bits, end - size, end, source - size)
+        if weight:
+            source = history.ends[max(0, index - passage.distance)]
+            expected = expected_bits(weight, history.copies_at(index), end - source)
+            size = len(history.tokens[index])
+            deficit.add(expected - bits, end - size, end, source - size)
+        else:
+            deficit.add(-bits, end, end, end)
         if not deficit.total and not passage.num_copied:
             passage.lose()
         event: LoopEvent | None = None
