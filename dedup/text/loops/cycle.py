@@ -11,6 +11,7 @@ _NEEDED: Final[tuple[float, ...]] = (0.0, 0.0, 100.0, 70.0, 45.0, 45.0, 40.0)
 _NEEDED_OF_MANY: Final = 33.0
 _NEEDED_OF_SYMBOLS: Final = 45.0  # rules, leaders, padding; and at least _SYMBOL_COPIES
 _SYMBOL_COPIES: Final = 8
+_BANNER_COPIES: Final = 64  # of one emoji: a row of them may be a banner as wide as a page
 # In code, tables, JSON and other data, where a wrong cut breaks what follows.
 _LETTERS_IN_STRUCTURE: Final = 450.0
 # For units of at least _BLOCK_LINES different lines: equal rows and literals are common, equal
@@ -85,7 +86,9 @@ class Cycle(NamedTuple):
         copies = (self.end - self.start) / self.period
         begun = least_begun(self.period) / self.period
         if not any(map(str.isalnum, self.unit)):
-            return copies >= _SYMBOL_COPIES and self.weight >= self._needed_of_symbols(is_fenced)
+            is_banner = self.period <= 2 and not self.unit.isascii()
+            least_copies = _BANNER_COPIES if is_banner else _SYMBOL_COPIES
+            return copies >= least_copies and self.weight >= self._needed_of_symbols(is_fenced)
         is_statement = "=" in self.unit and copies >= _STATEMENT_COPIES
         if (
             not (self.has_letters or self.unit.isdigit() or is_statement)

@@ -77,6 +77,12 @@ def test_rules_and_padding_need_copies_and_weight() -> None:
     assert cycle("-", 8, letters=75).is_loop("prose", True)
 
 
+@pytest.mark.parametrize("emoji", ["🚨", "❤️"])
+def test_a_banner_of_emoji_is_no_loop(emoji: str) -> None:
+    assert not cycle(emoji, 48, letters=58).is_loop("prose", False)
+    assert cycle(emoji, 70, letters=69).is_loop("prose", False)
+
+
 def test_fences_without_end_are_a_loop_sooner_than_other_symbols() -> None:
     assert cycle("```\n", 40, letters=34).is_loop("code", False)
     assert not cycle("~~~\n", 40, letters=34).is_loop("code", False)
