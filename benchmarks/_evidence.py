@@ -138,6 +138,7 @@ CONSTANTS: Final = [
     _cycle("letters, many copies", "_NEEDED_OF_MANY", 20, 26, 33, 40, 50, 65),
     _cycle("symbols", "_NEEDED_OF_SYMBOLS", 20, 30, 45, 60, 90),
     _cycle("copies of symbols", "_SYMBOL_COPIES", 5, 6, 8, 10, 14),
+    _cycle("copies of an emoji", "_BANNER_COPIES", 8, 32, 64, 100),
     _cycle("letters in structure", "_LETTERS_IN_STRUCTURE", 200, 300, 450, 600, 900),
     _cycle("letters of words in a line", "_LETTERS_OF_WORDS", 120, 200, 300, 450),
     _cycle("copies of words in a line", "_WORD_COPIES", 12, 24, 48),
@@ -305,8 +306,10 @@ class _SeenCycle(cycle.Cycle):
         elif num_fences(self.unit):
             unit = "```"
         else:
-            unit = '"' if cycle.QUOTES.search(self.unit) else "-"
-        if "=" in self.unit and unit != "-":
+            unit = "-" if self.unit.isascii() else "—"
+            if cycle.QUOTES.search(self.unit):
+                unit = '"'
+        if "=" in self.unit and unit not in "-—":
             unit += "="
         return _CYCLE(self.start, self.end, self.period, unit, self.weight, self.is_exact)
 
@@ -420,7 +423,7 @@ def record_all(texts: list[tuple[str, Any]], settings: tuple[Setting, ...]) -> l
                 (measure, "_LIMIT_IN_FENCE", math.inf),
                 (measure, "_LIMIT_OF_FENCED_CODE", math.inf),
                 (evidence, "LEAST_LIMIT", min(BY_NAME[f"limit {form}"].loosest for form in FORMS)),
-                (evidence, "_LOOK_AGAIN", 1.08),
+                (evidence, "_LOOK_AGAIN", 1.03),
                 (scanner, "_JUDGE_AGAIN", 1.08),
                 (measure, "Cycle", _SeenCycle),
                 (measure, "LEAST_WEIGHT", BY_NAME["letters, many copies"].loosest),

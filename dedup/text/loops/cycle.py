@@ -86,9 +86,9 @@ class Cycle(NamedTuple):
         copies = (self.end - self.start) / self.period
         begun = least_begun(self.period) / self.period
         if not any(map(str.isalnum, self.unit)):
-            is_banner = self.period <= 2 and not self.unit.isascii()
-            least_copies = _BANNER_COPIES if is_banner else _SYMBOL_COPIES
-            return copies >= least_copies and self.weight >= self._needed_of_symbols(is_fenced)
+            may_be_banner = self.period <= 2 and not self.unit.isascii()
+            num_needed = _BANNER_COPIES if may_be_banner else _SYMBOL_COPIES
+            return copies >= num_needed and self.weight >= self._needed_of_symbols(is_fenced)
         is_statement = "=" in self.unit and copies >= _STATEMENT_COPIES
         if (
             not (self.has_letters or self.unit.isdigit() or is_statement)
