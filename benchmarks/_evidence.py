@@ -32,7 +32,7 @@ from dedup import LoopConfig, LoopDetector  # noqa: E402
 from dedup.text.form import Form, num_fences  # noqa: E402
 from dedup.text.loops import cycle, evidence, flood, measure, scanner, tokens  # noqa: E402
 
-FORMS: Final[tuple[Form, ...]] = ("prose", "verse", "notation", "code", "data")
+FORMS: Final[tuple[Form, ...]] = ("prose", "labelled", "verse", "notation", "code", "data")
 NEVER: Final = 1 << 40  # offset of a stop that does not come
 
 
@@ -119,6 +119,7 @@ def _bits(
 
 CONSTANTS: Final = [
     _limit("prose", 45, 60, 75, 90, 110, 130, 160, 200),
+    _limit("labelled", 110, 200, 300, 400, 500, 700),
     _limit("verse", 80, 120, 160, 200, 250, 320),
     _limit("notation", 80, 120, 160, 200, 250, 320),
     _limit("code", 200, 300, 400, 520, 700, 900),
@@ -137,7 +138,11 @@ CONSTANTS: Final = [
     _cycle("letters, many copies", "_NEEDED_OF_MANY", 20, 26, 33, 40, 50, 65),
     _cycle("symbols", "_NEEDED_OF_SYMBOLS", 20, 30, 45, 60, 90),
     _cycle("copies of symbols", "_SYMBOL_COPIES", 5, 6, 8, 10, 14),
+    _cycle("copies of an emoji", "_BANNER_COPIES", 8, 32, 64, 100),
     _cycle("letters in structure", "_LETTERS_IN_STRUCTURE", 200, 300, 450, 600, 900),
+    _cycle("letters of words in a line", "_LETTERS_OF_WORDS", 120, 200, 300, 450),
+    _cycle("copies of words in a line", "_WORD_COPIES", 12, 24, 48),
+    _cycle("letters of nucleotides", "_LETTERS_OF_SEQUENCE", 75, 150, 300, 450),
     _cycle("counters in structure", "_COUNTERS_IN_STRUCTURE", 800, 1200, 1600, 2600, 4000),
     _cycle("one letter in structure", "_ONE_LETTER_IN_STRUCTURE", 500, 1000, 2000),
     _cycle("rows of digits", "_ROWS_OF_DIGITS", 75, 110, 150, 200, 300),
@@ -290,14 +295,21 @@ class _SeenCycle(cycle.Cycle):
     def condensed(self) -> Any:
         """Return the cycle without its text."""
         if self.has_letters:
-            unit = "a\nb\nc" if self.is_block else "a"
+            if self.is_block:
+                unit = "a\nb\nc"
+            elif cycle.WORDS.fullmatch(self.unit):
+                unit = "a "
+            else:
+                unit = "GA" if cycle.SEQUENCE.fullmatch(self.unit) else "a"
         elif any(map(str.isalnum, self.unit)):
             unit = "0" if self.unit.isdigit() else "0 "
         elif num_fences(self.unit):
             unit = "```"
         else:
-            unit = '"' if cycle.QUOTES.search(self.unit) else "-"
-        if "=" in self.unit and unit != "-":
+            unit = "-" if self.unit.isascii() else "—"
+            if cycle.QUOTES.search(self.unit):
+                unit = '"'
+        if "=" in self.unit and unit not in "-—":
             unit += "="
         return _CYCLE(self.start, self.end, self.period, unit, self.weight, self.is_exact)
 
@@ -410,7 +422,8 @@ def record_all(texts: list[tuple[str, Any]], settings: tuple[Setting, ...]) -> l
                 (measure, "_LIMITS", _Limits()),
                 (measure, "_LIMIT_IN_FENCE", math.inf),
                 (measure, "_LIMIT_OF_FENCED_CODE", math.inf),
-                (measure, "LEAST_LIMIT", min(BY_NAME[f"limit {form}"].loosest for form in FORMS)),
+                (evidence, "LEAST_LIMIT", min(BY_NAME[f"limit {form}"].loosest for form in FORMS)),
+                (evidence, "_LOOK_AGAIN", 1.03),
                 (scanner, "_JUDGE_AGAIN", 1.08),
                 (measure, "Cycle", _SeenCycle),
                 (measure, "LEAST_WEIGHT", BY_NAME["letters, many copies"].loosest),

@@ -7,7 +7,7 @@ legitimately, and on what a wrong cut breaks.
 import re
 from typing import Final, Literal
 
-Form = Literal["prose", "verse", "notation", "code", "data"]
+Form = Literal["prose", "labelled", "verse", "notation", "code", "data"]
 
 # Symbols in places where prose has them.
 _IN_PLACE: Final = re.compile(
@@ -58,6 +58,11 @@ _MAX_VERSE_CHARS: Final = 200
 _TERMINATORS: Final = ".!?。！？…\"'”’)"
 # Of a list, or with a label.
 _ITEM: Final = re.compile(r"\s*(?:[-*+•>#]|\(?\w{1,3}[.)、]|[\w ]{1,20}[:：])")
+# An item under a label: "- **Moho**: draws in two dimensions", "'31,29': the upper edge".
+_LABELLED: Final = re.compile(
+    r"\s*(?:[-*•]\s+|\d+[.)、]\s*)?[*_'\"“‘「《(（]*([^:：\n]{1,40}?)[*_'\"”’」》)）]*[:：][*_]*\s*\S"
+)
+_NUMBER: Final = re.compile(r"\d+")
 _FENCE: Final = "```"
 _COMMENT_MARK: Final = re.compile(r"^\s*/\*|\*/\s*$", re.MULTILINE)
 # Base64, hex.
@@ -110,6 +115,33 @@ def _is_verse(lines: list[str]) -> bool:
         for line in lines
     )
     return 2 * num_verses >= len(lines)
+
+
+def is_labelled(text: str) -> bool:
+    """Return whether most of a text is items, two thirds of them under labels of their own.
+
+    Labels that differ in a number that advances are not their own: "Step 3", "Step 4".
+    """
+    lines = text.split("\n")
+    items = [found for line in lines if (found := _LABELLED.match(line))]
+    labels = [item[1] for item in items]
+    if len(labels) < 2 or 2 * sum(len(item.string) for item in items) < len(text):
+        return False
+    own: set[str] = set()
+    last: dict[str, str] = {}  # by what is left of a label without its numbers
+    for label in labels:
+        frame = _NUMBER.sub("0", label)
+        if not _advances(last.get(frame, ""), label):
+            own.add(label)
+        last[frame] = label
+    return 3 * len(own) >= 2 * len(labels)
+
+
+def _advances(last: str, label: str) -> bool:
+    """Return whether `label` differs from `last` in one number, by one."""
+    pairs = zip(_NUMBER.findall(last), _NUMBER.findall(label), strict=False)
+    steps = [int(after) - int(before) for before, after in pairs if after != before]
+    return steps in ([1], [-1])
 
 
 def form_of_cycle(before: str, unit: str) -> Form:

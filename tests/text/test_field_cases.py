@@ -25,6 +25,7 @@ KNOWN = {
     "shuffled-status-lines": "found late",
     "zh-keywords-shuffled": "not found",
     "zh-nianfo": "a chant is cut",
+    "zh-path-parts-of-seven": "a line of one wording is cut, the seventh time",
 }
 MAX_CHARS_IN_SMALL_DELTAS = 2500
 

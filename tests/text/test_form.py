@@ -2,7 +2,15 @@
 
 import pytest
 
-from dedup.text.form import Form, form_of, form_of_cycle, is_enclosed, is_in_comment, num_fences
+from dedup.text.form import (
+    Form,
+    form_of,
+    form_of_cycle,
+    is_enclosed,
+    is_in_comment,
+    is_labelled,
+    num_fences,
+)
 
 TEXTS: dict[str, tuple[Form, str]] = {
     "hard-wrapped": (
@@ -232,3 +240,32 @@ def test_text_within_a_comment_of_code_is_in_it(before: str, commented: bool) ->
 )
 def test_fences_are_counted(text: str, num: int) -> None:
     assert num_fences(text) == num
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'M': where it begins\n'31,29': a corner\n'L': a line\n'34,76': a corner\n",
+        "- **Moho**: draws\n\n- **Synfig**: draws\n\n- **Pencil**: draws\n",
+        "1. Graz: rain.\n2. Linz: rain.\n3. Wels: rain.\n",
+        "《论语》：语录。\n“孟子”：对话。\n（庄子）：寓言。\n",
+    ],
+)
+def test_items_may_stand_under_labels_of_their_own(text: str) -> None:
+    assert is_labelled(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Step 1: press it.\nStep 2: press it.\nStep 3: press it.\n",
+        "2026-03-01: rain.\n2026-03-02: rain.\n2026-03-03: rain.\n",
+        "第1步：按下按钮。\n第2步：按下按钮。\n第3步：按下按钮。\n",
+        "Human: Go on.\nAI: I go on.\nHuman: Go on.\nAI: I go on.\nHuman: Go on.\n",
+        "1. Press it.\n2. Press it.\n3. Press it.\n",
+        "The mail came late: the bridge was gone.\n",
+        "Nobody knew it.\nThe miller said: no.\nHe went home.\nIt rained.\nThe end: rain.\n",
+    ],
+)
+def test_counters_speakers_and_clauses_are_no_labels_of_their_own(text: str) -> None:
+    assert not is_labelled(text)

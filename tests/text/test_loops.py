@@ -116,6 +116,46 @@ def test_counters_in_words_are_counters() -> None:
     assert LoopDetector().feed("".join(names)) is None
 
 
+def test_a_line_whose_indent_grows_is_a_loop() -> None:
+    lines = [f"{' ' * 2 * depth}list.tail :: list.head :: list.tail <|>\n" for depth in range(60)]
+    event = LoopDetector().feed("Here it is.\n```lean\n" + "".join(lines))
+    assert event is not None
+    assert event.onset < 200
+
+
+def test_nested_blocks_are_no_loop() -> None:
+    names = "road gate lamp mill barn well".split()
+    code = "".join(
+        f"{'    ' * depth}if {name}.is_open:\n{'    ' * (depth + 1)}{name}.close()\n"
+        for depth, name in enumerate(names)
+    )
+    tree = "".join(
+        f"{'  ' * depth}- {name}\n{'  ' * (depth + 1)}- index.md\n"
+        for depth, name in enumerate(names)
+    )
+    assert LoopDetector().feed("```python\n" + code + "```\n\n```\n" + tree + "```\n") is None
+
+
+PLACES = "Graz Linz Wels Steyr Krems Melk Enns Hall Imst Lienz".split()
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        (
+            "- **{} {}**: ",
+            "The office is open on weekdays from eight to four, and on Saturdays until noon. Ring the "
+            "bell twice if nobody comes; the key hangs behind the door.\n",
+        ),
+        ("“{}{}”：", "在同一行里，用数字来描述整个矩形的边沿，并用标记来删除下面的提示框。\n"),
+    ],
+)
+def test_items_under_labels_of_their_own_may_be_of_one_kind(label: str, said: str) -> None:
+    names = [label.format(place, end) for place in PLACES for end in PLACES]
+    assert LoopDetector().feed("".join(name + said for name in names[::11][:6])) is None
+    assert LoopDetector().feed("".join(name + said for name in names)) is not None
+
+
 def test_the_same_words_in_the_same_gaps_are_a_loop() -> None:
     rng = random.Random(1)
     how, what = (

@@ -11,12 +11,21 @@ _NEEDED: Final[tuple[float, ...]] = (0.0, 0.0, 100.0, 70.0, 45.0, 45.0, 40.0)
 _NEEDED_OF_MANY: Final = 33.0
 _NEEDED_OF_SYMBOLS: Final = 45.0  # rules, leaders, padding; and at least _SYMBOL_COPIES
 _SYMBOL_COPIES: Final = 8
+_BANNER_COPIES: Final = 64  # of one emoji: a row of them may be a banner as wide as a page
 # In code, tables, JSON and other data, where a wrong cut breaks what follows.
 _LETTERS_IN_STRUCTURE: Final = 450.0
 # For units of at least _BLOCK_LINES different lines: equal rows and literals are common, equal
 # blocks are not.
 _LETTERS_IN_BLOCKS: Final = 200.0
 _BLOCK_LINES: Final = 3
+# For words without brackets or commas, so often in one line: arrays and rows have either.
+_LETTERS_OF_WORDS: Final = 200.0
+_WORD_COPIES: Final = 24
+WORDS: Final = re.compile(r"(?=.* )(?:[^\W\d_]|[ .:;!?])+")
+# For nucleotides: about 430 characters, as their twelve letters weigh little. Repeats in genes are
+# seldom as long.
+_LETTERS_OF_SEQUENCE: Final = 150.0
+SEQUENCE: Final = re.compile("[ACGTUN]{2,}")
 QUOTES: Final = re.compile("[\"']")  # of empty strings
 _BLANK: Final = "____"  # of a form to be filled in
 _COUNTERS_IN_STRUCTURE: Final = 2600.0
@@ -77,7 +86,9 @@ class Cycle(NamedTuple):
         copies = (self.end - self.start) / self.period
         begun = least_begun(self.period) / self.period
         if not any(map(str.isalnum, self.unit)):
-            return copies >= _SYMBOL_COPIES and self.weight >= self._needed_of_symbols(is_fenced)
+            may_be_banner = self.period <= 2 and not self.unit.isascii()
+            num_needed = _BANNER_COPIES if may_be_banner else _SYMBOL_COPIES
+            return copies >= num_needed and self.weight >= self._needed_of_symbols(is_fenced)
         is_statement = "=" in self.unit and copies >= _STATEMENT_COPIES
         if (
             not (self.has_letters or self.unit.isdigit() or is_statement)
@@ -112,6 +123,10 @@ class Cycle(NamedTuple):
             return _COUNTERS_IN_STRUCTURE
         if self.period == 1:
             return _ONE_LETTER_IN_STRUCTURE
+        if SEQUENCE.fullmatch(self.unit):
+            return _LETTERS_OF_SEQUENCE
+        if self.copies >= _WORD_COPIES and WORDS.fullmatch(self.unit):
+            return _LETTERS_OF_WORDS
         return _LETTERS_IN_BLOCKS if self.is_block else _LETTERS_IN_STRUCTURE
 
 

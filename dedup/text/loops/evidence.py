@@ -37,6 +37,8 @@ _MAX_DIGITS: Final = 4
 _COPY_COUNTS: Final[tuple[float, ...]] = (0.0, 0.85, 1.0)
 # Characters: text from further away is repeated on purpose more often.
 _NEAR: Final = 300
+LEAST_LIMIT: Final = 110.0  # of any form, in bits
+_LOOK_AGAIN: Final = 1.15  # growth of the sum until the form is looked at again: it may change
 _FIRST_UNSPACED: Final = "\u3040"
 
 # The least bits of a word that no passage leads to.
@@ -94,14 +96,14 @@ class Deficit:
     """The running sum of the bits that a text lacks.
 
     total: the sum. since: offset at which it was 0 last. origin: offset of the first passage copied
-    since then. judged: `total` when the form of the text was looked at last.
+    since then. look_at: the sum above which the form of the text is looked at next.
     """
 
     def __init__(self) -> None:
         self.total = 0.0
         self.since = 0
         self.origin = 0
-        self.judged = 0.0
+        self.look_at = LEAST_LIMIT
 
     def add(self, bits: float, start: int, end: int, source: int) -> None:
         """Add the bits that a token lacks.
@@ -119,5 +121,14 @@ class Deficit:
 
     def clear(self, at: int) -> None:
         """Start over at the offset `at`."""
-        self.total = self.judged = 0.0
+        self.total = 0.0
         self.since = at
+        self.look_at = LEAST_LIMIT
+
+    def judge(self, limit: float) -> bool:
+        """Return whether the sum is above the limit of the text's form."""
+        self.look_at = _LOOK_AGAIN * self.total
+        if self.total > limit:
+            return True
+        self.look_at = min(self.look_at, limit)
+        return False

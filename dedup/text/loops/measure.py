@@ -8,9 +8,16 @@ import bisect
 import re
 from typing import Final
 
-from dedup.text.form import Form, form_of, is_enclosed, is_in_comment, num_fences
+from dedup.text.form import (
+    Form,
+    form_of,
+    is_enclosed,
+    is_in_comment,
+    is_labelled,
+    num_fences,
+)
 from dedup.text.loops.cycle import LEAST_WEIGHT, Cycle, least_begun, period_of
-from dedup.text.loops.evidence import Deficit
+from dedup.text.loops.evidence import LEAST_LIMIT, Deficit
 from dedup.text.loops.history import History
 from dedup.text.loops.passage import ECHO_CHARS, Passage
 from dedup.text.loops.tokens import token_of
@@ -22,7 +29,8 @@ _MATCHING_TOKENS: Final = 3  # that the copies of a passage begin with
 # Bits that a loop lacks, by form. They depend on how much such text repeats legitimately, and on
 # what a wrong cut breaks.
 _LIMITS: Final[dict[Form, float]] = {
-    "prose": 110.0,
+    "prose": LEAST_LIMIT,
+    "labelled": 300.0,
     "verse": 200.0,
     "notation": 250.0,
     "code": 900.0,
@@ -31,7 +39,6 @@ _LIMITS: Final[dict[Form, float]] = {
 _LIMIT_IN_FENCE: Final = 350.0  # at least: the output of programs repeats its lines
 # For a snippet in a response, where a wrong cut breaks less than in a file.
 _LIMIT_OF_FENCED_CODE: Final = 400.0
-LEAST_LIMIT: Final = 110.0
 _WORD_PART: Final = re.compile(rf"[^\W{UNSPACED}]+\W*")
 
 
@@ -86,6 +93,8 @@ def deficit_limit(history: History, deficit: Deficit) -> float:
             form = "data"
         elif is_in_comment(text):
             form = "code"
+    if form in ("prose", "verse", "notation") and is_labelled(lacking):
+        form = "labelled"  # parts that are explained one by one may be of one kind
     limit = _LIMITS[form]
     if history.in_fence(len(history.tokens) - 1) and not num_fences(lacking):
         if form == "code":

@@ -32,6 +32,7 @@ from dedup.text.loops.events import LoopEnd, LoopEvent, LoopKind
 from dedup.text.loops.evidence import (
     ADVANCE_BITS,
     FRAME_BITS,
+    LEAST_LIMIT,
     LEAST_SURPRISE,
     SWITCH_BITS,
     Deficit,
@@ -42,14 +43,14 @@ from dedup.text.loops.evidence import (
 )
 from dedup.text.loops.flood import Flood
 from dedup.text.loops.history import History
-from dedup.text.loops.measure import LEAST_LIMIT, deficit_limit, ending_cycle, first_copy
+from dedup.text.loops.measure import deficit_limit, ending_cycle, first_copy
 from dedup.text.loops.passage import Hold, Passage
 from dedup.text.loops.tokens import Token, token_of
 
 Stage = Literal["idle", "copying", "in_cycle", "in_drift", "in_flood"]
 
 _MAX_MISSED: Final = 3  # mismatches after which a passage is lost
-_JUDGE_AGAIN: Final = 1.15  # growth of a cycle or a deficit until its form is looked at again
+_JUDGE_AGAIN: Final = 1.05  # growth of a cycle until it is judged again
 _CONTEXT_TOKENS: Final = 120  # read before a cycle to tell its form
 _STEP: Final = 32  # tokens between two looks for a flood or a short cycle
 _LEAST_SHORT: Final = 4  # tokens
@@ -266,16 +267,19 @@ class LoopScanner:
         """
         history, passage, deficit = self._history, self._passage, self._deficit
         end = history.end
-        source = history.ends[max(0, index - passage.distance)]
-        expected = expected_bits(weight, history.copies_at(index), end - source)
-        size = len(history.tokens[index])
-        deficit.add(expected - bits, end - size, end, source - size)
+        if weight:
+            source = history.ends[max(0, index - passage.distance)]
+            expected = expected_bits(weight, history.copies_at(index), end - source)
+            size = len(history.tokens[index])
+            deficit.add(expected - bits, end - size, end, source - size)
+        else:
+            deficit.add(-bits, end, end, end)
         if not deficit.total and not passage.num_copied:
             passage.lose()
         event: LoopEvent | None = None
         if passage.num_same >= passage.distance > 0:
             event = self._judge_cycle()
-        if event is None and deficit.total > max(LEAST_LIMIT, _JUDGE_AGAIN * deficit.judged):
+        if event is None and deficit.total > deficit.look_at:
             event = self._judge_deficit()
         return event
 
@@ -389,8 +393,7 @@ class LoopScanner:
     def _judge_deficit(self) -> LoopEvent | None:
         """Return the loop that the text is, if it lacks more bits than text of its form may."""
         history, passage, deficit = self._history, self._passage, self._deficit
-        deficit.judged = deficit.total
-        if deficit.total <= deficit_limit(history, deficit):
+        if not deficit.judge(deficit_limit(history, deficit)):
             return None
         index = len(history.tokens) - 1
         end, distance = history.end, passage.distance

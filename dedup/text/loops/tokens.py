@@ -53,7 +53,8 @@ class Token:
     """A token with the forms of it that are compared.
 
     text: as written.
-    key: its letters and digits, with case and width folded; its symbols if it has none.
+    key: its letters and digits, with case and width folded. If it has none, its symbols; of blanks
+        alone, one.
     folded: the key with every number as 0; the same for all numbers in words.
     number: its first number; -1 if it has none.
     num_digits: digits of that number.
@@ -63,7 +64,7 @@ class Token:
     def __init__(self, text: str) -> None:
         self.text = text
         word = text if text.isalnum() else "".join(filter(str.isalnum, text))
-        self.key = fold(word) if word else text
+        self.key = fold(word) if word else "".join(text.split()) or text[0]
         self.number, self.num_digits, self.folded = -1, 0, self.key
         if found := _NUMBER.search(self.key):
             digits = found.group()

@@ -77,6 +77,12 @@ def test_rules_and_padding_need_copies_and_weight() -> None:
     assert cycle("-", 8, letters=75).is_loop("prose", True)
 
 
+@pytest.mark.parametrize("emoji", ["🚨", "❤️"])
+def test_a_banner_of_emoji_is_no_loop(emoji: str) -> None:
+    assert not cycle(emoji, 48, letters=58).is_loop("prose", False)
+    assert cycle(emoji, 70, letters=69).is_loop("prose", False)
+
+
 def test_fences_without_end_are_a_loop_sooner_than_other_symbols() -> None:
     assert cycle("```\n", 40, letters=34).is_loop("code", False)
     assert not cycle("~~~\n", 40, letters=34).is_loop("code", False)
@@ -86,6 +92,21 @@ def test_a_run_of_one_letter_in_data_may_be_base64() -> None:
     assert not cycle("A", 700).is_loop("data", False)
     assert cycle("A", 1100).is_loop("data", False)
     assert cycle("AB", 300).is_loop("data", False)
+
+
+def test_words_said_so_often_in_one_line_are_no_rows() -> None:
+    for unit in ("fall ", "Total: ", " point of sale"):
+        assert cycle(unit, 60, letters=210).is_loop("data", False)
+        assert not cycle(unit, 20, letters=210).is_loop("data", False)
+    for unit in ("null, ", "fall\n", "<td> ", "f(x) ", "v1 "):
+        assert not cycle(unit, 60, letters=210).is_loop("data", False)
+
+
+def test_nucleotides_need_fewer_letters_than_an_encoding() -> None:
+    assert cycle("GAC", 150, letters=157).is_loop("code", True)
+    assert not cycle("CAG", 120, letters=126).is_loop("data", False)  # a long expansion of a gene
+    assert not cycle("AQEB", 110, letters=157).is_loop("data", False)  # base64 of bytes of 1
+    assert not cycle("A", 440, letters=157).is_loop("data", False)
 
 
 def test_an_array_of_zeros_is_no_loop_before_a_long_row_of_digits_is() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from dedup.text.loops.evidence import (
     ADVANCE_BITS,
+    LEAST_LIMIT,
     LEAST_SURPRISE,
     Deficit,
     copied_bits,
@@ -61,9 +62,8 @@ def test_a_deficit_adds_up_and_starts_over_when_nothing_is_missing() -> None:
     deficit.add(5, 90, 100, 40)
     deficit.add(7, 100, 110, 50)
     assert (deficit.total, deficit.since, deficit.origin) == (12, 90, 40)
-    deficit.judged = 12.0
     deficit.add(-20, 110, 120, 60)
-    assert (deficit.total, deficit.since, deficit.judged) == (0, 120, 0)
+    assert (deficit.total, deficit.since) == (0, 120)
     deficit.add(3, 125, 130, 70)
     assert (deficit.total, deficit.since, deficit.origin) == (3, 125, 70)
 
@@ -73,3 +73,17 @@ def test_a_text_that_says_more_than_expected_saves_nothing_up() -> None:
     deficit.add(-1000, 0, 10, 0)
     deficit.add(4, 15, 20, 0)
     assert deficit.total == 4
+
+
+def test_the_form_is_looked_at_again_at_its_limit_at_the_latest() -> None:
+    deficit = Deficit()
+    deficit.add(LEAST_LIMIT + 1, 0, 10, 0)
+    assert deficit.total > deficit.look_at
+    assert not deficit.judge(900)
+    assert deficit.total < deficit.look_at < 900
+    assert not deficit.judge(LEAST_LIMIT + 2)
+    assert deficit.look_at == LEAST_LIMIT + 2
+    assert deficit.judge(LEAST_LIMIT)
+    assert deficit.look_at > deficit.total
+    deficit.clear(10)
+    assert deficit.look_at == LEAST_LIMIT

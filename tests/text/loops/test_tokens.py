@@ -44,6 +44,17 @@ def test_case_width_and_punctuation_do_not_count(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "other"), [("\n  ", "\n      "), ("  | ", " |"), ("    ", " "), ("\n", "\n\n")]
+)
+def test_the_width_of_blanks_does_not_count(text: str, other: str) -> None:
+    assert token_of(text).key == token_of(other).key
+
+
+def test_a_line_end_is_no_space() -> None:
+    assert token_of("\n").key != token_of(" ").key
+
+
+@pytest.mark.parametrize(
     ("text", "number", "num_digits", "folded"),
     [
         ("42 ", 42, 2, "0"),
