@@ -58,6 +58,7 @@ AGENT_LOOPS = [
     "scan",
     "steps",
     "volatile",
+    "waiting",
     "wording",
 ]
 SERVER = [

@@ -8,9 +8,10 @@ import re
 from functools import lru_cache
 from typing import Any, Final
 
-from dedup.answer.agent_loops.outcome import QUERIES, is_empty_handed, is_trivial
+from dedup.answer.agent_loops.outcome import Outcome
 from dedup.answer.agent_loops.steps import Call
 from dedup.answer.agent_loops.volatile import differ_only_in_volatile
+from dedup.answer.agent_loops.waiting import QUERIES
 from dedup.answer.agent_loops.wording import may_be_free, say_the_same
 
 # Arguments that say why a call is made: they do not change what it does.
@@ -85,15 +86,15 @@ def differ_in_form(arguments: list[Differing]) -> bool:
     return True
 
 
-def are_near(one: Call, other: Call, arguments: list[Differing], result: str) -> bool:
+def are_near(one: Call, other: Call, arguments: list[Differing], outcome: Outcome) -> bool:
     """Return whether the arguments that differ say the same in other words.
 
     Args:
         arguments: The arguments that differ.
-        result: What both calls have returned.
+        outcome: What came of both calls.
     """
-    is_telling = not is_trivial(result)
-    is_answer = is_telling and not is_empty_handed(result)
+    is_telling = not outcome.is_trivial
+    is_answer = is_telling and not outcome.is_empty
     names = _determining(one, other)
     similarity = _SIMILARITY if is_telling else _SIMILARITY_ALONE
     for name, value, there in arguments:

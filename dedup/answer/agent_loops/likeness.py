@@ -14,14 +14,6 @@ from dedup.answer.agent_loops.arguments import (
     name_other_places,
 )
 from dedup.answer.agent_loops.asked import is_named
-from dedup.answer.agent_loops.outcome import (
-    error_of,
-    is_mover,
-    is_negative,
-    is_of_place,
-    is_trivial,
-    waits,
-)
 from dedup.answer.agent_loops.steps import Call, Step
 from dedup.answer.agent_loops.volatile import (
     Span,
@@ -31,26 +23,28 @@ from dedup.answer.agent_loops.volatile import (
     known_spans,
     volatile_spans,
 )
+from dedup.answer.agent_loops.waiting import is_mover, waits
 from dedup.answer.agent_loops.wording import say_the_same
 
 # From unlike to like; the weakest that holds a loop together is its kind.
 UNLIKE: Final = 0
-FAILURE: Final = 1  # calls that fail alike, whatever their arguments
-NEAR: Final = 2  # arguments that are worded anew
-EXACT: Final = 3
+ITEMS: Final = 1  # calls that fail alike, each with an error about what it was made for
+FAILURE: Final = 2  # calls that fail alike, whatever their arguments
+NEAR: Final = 3  # arguments that are worded anew
+EXACT: Final = 4
 
 _MAX_GROWTH: Final = 200  # characters by which results that are the same differ, and a quarter
-_SAME_ERROR: Final = 0.6  # of the words of two results
+_SAME_ERROR: Final = 0.6  # of the words of two errors
+_MIN_WORDS: Final = 1  # of an error
 _SAME_TEXT: Final = 0.6  # of the words of two turns without calls
 _MAX_VALUE: Final = 100  # characters of a result that may be little else than a value
 _MIN_AROUND: Final = 12  # letters around the values of a result that says more
 _TIMES: Final = ("time", "clock", "epoch")
 _PROGRESS: Final = re.compile(r"\d+\s?/\s?\d+|\d+(?:\.\d+)?\s?%")
-_WORDS: Final = re.compile(r"[^\W\d_]{2,}")
 
 
 def likeness(one: Step, other: Step, *, any_number: bool = False) -> int:
-    """Return how much alike two steps are: `EXACT`, `NEAR`, `FAILURE` or `UNLIKE`.
+    """Return how much alike two steps are: `EXACT`, `NEAR`, `FAILURE`, `ITEMS` or `UNLIKE`.
 
     Args:
         any_number: Nothing has happened between them that could have an effect, and no one watches
@@ -86,7 +80,8 @@ def measures(step: Step) -> bool:
     Where nothing came of a call, it does not matter what is measured.
     """
     return any(
-        not is_negative(call) and has_measure(call.result, call.spans or ()) for call in step.calls
+        not call.outcome.is_negative and has_measure(call.result, call.spans or ())
+        for call in step.calls
     )
 
 
@@ -132,19 +127,19 @@ def _likeness_of_calls(one: Call, other: Call, *, any_number: bool) -> int:
             return EXACT if is_same else UNLIKE
         if _is_near(one, other):
             return NEAR
-    return FAILURE if _fail_alike(one, other) else UNLIKE
+    return _failure(one, other)
 
 
 def _is_near(one: Call, other: Call) -> bool:
     """Return whether two calls of a tool have arguments that are near, and the same result."""
     arguments = differing(one, other)
-    if one.result == other.result and differ_in_form(arguments) and _is_telling(one):
+    if one.result == other.result and differ_in_form(arguments) and one.outcome.is_telling:
         return True
     if not may_be_near(arguments):
         return False
     if not (_have_same_result(one, other) or _have_same_findings(one, other, arguments)):
         return False
-    return are_near(one, other, arguments, one.result)
+    return are_near(one, other, arguments, one.outcome)
 
 
 def _is_again(call: Call, there: Call) -> bool:
@@ -154,14 +149,9 @@ def _is_again(call: Call, there: Call) -> bool:
     if are_equal(call, there):
         return True
     arguments = differing(call, there)
-    if differ_in_form(arguments) and _is_telling(there):
+    if differ_in_form(arguments) and there.outcome.is_telling:
         return True
-    return may_be_near(arguments) and are_near(call, there, arguments, there.result)
-
-
-def _is_telling(call: Call) -> bool:
-    """Return whether a call without an error has a result that is no coincidence."""
-    return not (is_trivial(call.result) or is_negative(call) or error_of(call))
+    return may_be_near(arguments) and are_near(call, there, arguments, there.outcome)
 
 
 def _have_same_result(one: Call, other: Call, *, any_number: bool = False) -> bool:
@@ -178,7 +168,7 @@ def _have_same_result(one: Call, other: Call, *, any_number: bool = False) -> bo
         longest = _MAX_GROWTH + len(other.result) // 4
         if abs(len(one.result) - len(other.result)) > longest:
             return False
-        is_nothing = is_negative(one) and is_negative(other)
+        is_nothing = one.outcome.is_negative and other.outcome.is_negative
         any_number = (any_number or is_nothing) and not (waits(one) or is_mover(one))
         spans = volatile_spans(one.result, other.result, any_number=any_number)
         if spans is None:
@@ -206,26 +196,37 @@ def _have_same_findings(one: Call, other: Call, arguments: list[Differing]) -> b
 
 def _are_same_errors(one: Call, other: Call) -> bool:
     """Return whether the same call has failed twice, with nearly the same words."""
-    if not (are_equal(one, other) and error_of(one) and error_of(other)):
+    if not (are_equal(one, other) and one.outcome.error and other.outcome.error):
         return False
     if _PROGRESS.findall(one.result) != _PROGRESS.findall(other.result):
         return False
-    words, others = set(_WORDS.findall(one.result)), set(_WORDS.findall(other.result))
-    return len(words & others) >= _SAME_ERROR * len(words | others)
+    return _overlap(one.outcome.words(one.fields), other.outcome.words(other.fields))
 
 
-def _fail_alike(one: Call, other: Call) -> bool:
-    """Return whether two calls, of whatever tools, have failed with the same error.
+def _failure(one: Call, other: Call) -> int:
+    """Return whether two calls, of whatever tools, have failed alike: `FAILURE`, `ITEMS` or `UNLIKE`.
 
-    Two places that both refuse, or do not answer, have an error of their own each.
+    Errors that differ in a word in which the arguments do are about that: each item of a batch may
+    have its own. Two places that both refuse, or do not answer, have an error of their own each.
     """
-    error = error_of(other)
-    if not error:
-        return False
-    if is_of_place(error) and name_other_places(differing(one, other)):
-        return False
-    is_same = one.result == other.result and one.name == other.name
-    return is_same or differ_only_in_volatile(error_of(one), error)
+    if not (one.outcome.error and other.outcome.error):
+        return UNLIKE
+    if other.outcome.is_of_place and name_other_places(differing(one, other)):
+        return UNLIKE
+    if one.result == other.result and one.name == other.name:
+        return FAILURE
+    if other.outcome.machine:
+        return FAILURE if one.outcome.machine == other.outcome.machine else UNLIKE
+    words, others = one.outcome.words(one.fields), other.outcome.words(other.fields)
+    if (words ^ others).isdisjoint(one.words ^ other.words):
+        return FAILURE if _overlap(words, others) else UNLIKE
+    return ITEMS if _overlap(words - one.words, others - other.words) else UNLIKE
+
+
+def _overlap(words: frozenset[str], others: frozenset[str]) -> bool:
+    """Return whether two errors have nearly the same words."""
+    common = sum(map(str.isalpha, words & others))
+    return common >= _MIN_WORDS and common >= _SAME_ERROR * sum(map(str.isalpha, words | others))
 
 
 def _likeness_of_texts(one: str, other: str) -> int:

@@ -13,6 +13,7 @@ from dedup.answer.agent_loops.asked import PATIENT_COPIES, copies_asked, is_watc
 from dedup.answer.agent_loops.likeness import (
     EXACT,
     FAILURE,
+    ITEMS,
     NEAR,
     UNLIKE,
     differ_as_asked,
@@ -22,17 +23,23 @@ from dedup.answer.agent_loops.likeness import (
     measures,
     moves_numbers,
 )
-from dedup.answer.agent_loops.outcome import are_patient, looks_up
 from dedup.answer.agent_loops.steps import Call, Step
+from dedup.answer.agent_loops.waiting import are_patient, looks_up
 
 LoopKind = Literal["exact", "near", "failure", "message"]
 
 MAX_CYCLE: Final = 4
 _MIN_STEPS: Final = 4
 _MIN_COPIES: Final = 3
+_ITEM_COPIES: Final = 7  # of errors about what each call was made for: it may be a batch
 _MEASURED_COPIES: Final = 7  # of a result whose numbers move: that may be what is looked for
 _HOPELESS_STEPS: Final = 8  # of failures: then the next call is not awaited
-_KINDS: Final[dict[int, LoopKind]] = {EXACT: "exact", NEAR: "near", FAILURE: "failure"}
+_KINDS: Final[dict[int, LoopKind]] = {
+    EXACT: "exact",
+    NEAR: "near",
+    FAILURE: "failure",
+    ITEMS: "failure",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +147,7 @@ class LoopScan:
             else:
                 any_number = period == 1 and not is_watching(self._prompt)
                 found = likeness(step, last[-period], any_number=any_number)
-            if found == FAILURE and differ_as_asked(step, last[-period], self._prompt):
+            if found in (FAILURE, ITEMS) and differ_as_asked(step, last[-period], self._prompt):
                 found = UNLIKE
             self._found[period] = found
             if period == 1:
@@ -203,7 +210,7 @@ class LoopScan:
             steps = self._runs[period] + period
             if not self._runs[period] or steps < max(_MIN_STEPS, _MIN_COPIES * period):
                 continue
-            if period > 1 and self._grades[period] == FAILURE:
+            if period > 1 and self._grades[period] <= FAILURE:
                 continue  # what fails alike behind other calls is trial and error
             if period > 1 and self._runs[1] + 1 >= steps:
                 continue  # the same step each time, which is allowed
@@ -219,6 +226,8 @@ class LoopScan:
         asked = copies_asked(self._prompt)
         if asked <= PATIENT_COPIES and looks_up(steps):
             asked = 0  # "until" is in many prompts
+        if self._grades[period] == ITEMS:
+            return max(asked, _ITEM_COPIES)
         if self._grades[period] == FAILURE:
             return asked  # what is waited for is asked for in the same way
         is_patient = are_patient(steps)

@@ -3,10 +3,12 @@
 from typing import Any, Final
 
 from dedup.answer.agent_loops.notices import without_notices
+from dedup.answer.agent_loops.outcome import Outcome, words_of
 from dedup.answer.usage import estimate_tokens
 from dedup.lenient_json import read_json
 
 _UNREAD: Final = object()
+_MAX_CHARS: Final = 4000  # of arguments whose words are read
 _MAX_DEPTH: Final = 8  # of nested arguments; what is deeper is compared as a whole
 
 
@@ -37,14 +39,23 @@ class Call:
         self.has_result = has_result
         self._values: Any = _UNREAD
         self._fields: dict[str, Any] | None = None
+        self._words: frozenset[str] | None = None
         self.spans: list[tuple[int, int, str]] | None = None  # volatile values in the result
-        self.error: str | None = None  # see `outcome.error_of`, once it has been asked
+        self._outcome: Outcome | None = None
 
     def take(self, result: str, *, is_error: bool) -> None:
         """Take the result."""
         self.result = without_notices(result)
         self.is_error = is_error
         self.has_result = True
+        self._outcome = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return what came of the call."""
+        if self._outcome is None:
+            self._outcome = Outcome(self.result, self.name, is_marked=self.is_error)
+        return self._outcome
 
     @property
     def values(self) -> Any:
@@ -60,6 +71,14 @@ class Call:
             self._fields = {}
             _flat(self.values, "", self._fields)
         return self._fields
+
+    @property
+    def words(self) -> frozenset[str]:
+        """Return the words of the arguments, up to a length."""
+        if self._words is None:
+            given = [str(value)[:_MAX_CHARS] for value in self.fields.values()]
+            self._words = words_of(" ".join(given)[:_MAX_CHARS])
+        return self._words
 
 
 def _flat(value: Any, name: str, found: dict[str, Any], depth: int = 0) -> None:
