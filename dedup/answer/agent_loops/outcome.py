@@ -166,7 +166,7 @@ class Outcome:
     @property
     def is_trivial(self) -> bool:
         """Return whether the result is so short that calls with different effects may have it."""
-        return is_trivial(self._result)
+        return has_few_letters(self._result, _TRIVIAL)
 
     @property
     def is_telling(self) -> bool:
@@ -214,12 +214,11 @@ def words_of(text: str) -> frozenset[str]:
     return frozenset(_WORDS.findall(text.lower()))
 
 
-def is_trivial(result: str) -> bool:
-    """Return whether a result is so short that calls with different effects may have it."""
-    if len(result) >= 4 * _TRIVIAL:
+def has_few_letters(text: str, number: int) -> bool:
+    """Return whether a text has fewer letters than a number; those of unspaced scripts are three."""
+    if len(text) >= 4 * number:
         return False
-    num_letters = len(_LETTER.findall(result)) + 2 * len(_UNSPACED.findall(result))
-    return num_letters < _TRIVIAL
+    return len(_LETTER.findall(text)) + 2 * len(_UNSPACED.findall(text)) < number
 
 
 @lru_cache(512)

@@ -4,6 +4,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from dedup.answer.agent_loops.outcome import has_few_letters
 from dedup.answer.agent_loops.steps import Call, Step
 
 # Arguments that ask for something, and change nothing.
@@ -11,8 +12,11 @@ QUERIES: Final = frozenset(
     "query q search search_query search_term keyword keywords question".split()
 )
 
+_BRIEF: Final = 60  # letters of a text in which words of waiting count
 _SHORT: Final = 300  # characters; what is longer is not the state of a job
 _LONG: Final = 2000  # unless it is a record that has a state
+
+# States of work that has not ended.
 _STATES: Final = (
     r"running|pending|in[ _-]?progress|queued|processing|building|waiting|starting|provisioning"
     r"|deploying|creating|initiali[sz]ing|scheduled|not[ _-]ready|preparing|executing|retrying"
@@ -20,25 +24,29 @@ _STATES: Final = (
     r"|en cours|en attente|en (?:proceso|curso|cola)|pendiente|em andamento|pendente|in (?:bearbeitung|arbeit)"
     r"|läuft|ausstehend|in (?:corso|attesa)"
 )
-_UNFINISHED: Final = (
-    r"pending|queued|in[ _-]?queue|in[ _-]?progress|provisioning|waiting|working|submitted|accepted"
-)
 _RUNNING: Final = re.compile(
-    rf"[\"']?\b(?:\w*status|\w*state|phase|stage|[ée]tat|estado|stato|zustand)[\"']?\s*(?:[:=>]|is)\s*[\"']?(?:\w*_)?"
+    # a field with the state
+    r"[\"']?\b(?:\w*status|\w*state|phase|stage|[ée]tat|estado|stato|zustand)[\"']?\s*(?:[:=>]|is)\s*[\"']?(?:\w*_)?"
     rf"(?:{_STATES}|(?!missing|outstanding|staging|wyoming)[a-z]+ing)\b"
-    # a field of a table
-    rf"|(?:^|\t| {{2,}})(?:{_UNFINISHED})(?=\t| {{2,}}|$)"
     r"|状态[\"']?\s*[:：]\s*[\"']?[\u4e00-\u9fff]{1,6}中(?![\u4e00-\u9fff])"
-    rf"|\A\W*(?:{_STATES})\b\W*\Z"
-    rf"|\b(?:still|currently)\s+(?:being\s+)?(?:{_STATES}|on (?:its|the) way)\b"
-    r"|\bnot\s+(?:yet\s+\w+|ready|finished|completed?|done)\b"
-    r"|\b(?:Container|Pod)?Creating\b|\bhealth: starting\b|_IN_PROGRESS\b"
-    r"|\b(?:not|no\w*)\b.{0,40}\byet\b|\bin progress\b|\bplease wait\b|\b(?:try|check) again later\b"
+    # a field of a table
+    r"|(?:^|\t| {2,})(?:pending|queued|in[ _-]?(?:queue|progress)|provisioning|waiting|working"
+    r"|submitted|accepted)(?=\t| {2,}|$)"
+    r"|\b(?:Container|Pod)?Creating\b|\bhealth: starting\b|_IN_PROGRESS\b|\bprocess (?:is )?running\b"
+    # nothing but the state
+    rf"|\A\W*(?:{_STATES})\b\W*\Z",
+    re.IGNORECASE | re.MULTILINE,
+)
+# What a short text says of work that has not ended.
+_UNFINISHED: Final = re.compile(
+    rf"\b(?:still|currently)\s+(?:being\s+)?(?:{_STATES}|on (?:its|the) way)\b"
+    r"|\bnot\s+(?:yet\s+\w+|ready|finished|completed?|done)\b|\b(?:not|no\w*)\b.{0,40}\byet\b"
+    r"|\bin progress\b|\bplease wait\b|\b(?:try|check) again later\b|\btemporarily unavailable\b"
     r"|\bretry[- ]after\b|\brate[- ]?limit|\btoo many requests\b|\b429\b"
-    r"|\btemporarily unavailable\b|\bprocess (?:is )?running\b|(?:\A|[\n.:;!({\[\"']|\b(?:is|are|still|now))\s*waiting (?:for|on)\b"
+    r"|(?:\A|[\n.:;!({\[\"']|\b(?:is|are|still|now))\s*waiting (?:for|on)\b"
     r"|进行中|处理中|排队|等待中|运行中|正在|尚未|稍后|未完成|构建中|部署中|还没|执行中|限流|请求过于频繁"
     r"|処理中|実行中|待機中|準備中|まだ",
-    re.IGNORECASE | re.MULTILINE,
+    re.IGNORECASE,
 )
 # The outcome of a job that has none yet.
 _NO_OUTCOME: Final = re.compile(
@@ -154,6 +162,8 @@ def _moves(call: Call) -> bool:
 
 def _is_running(result: str) -> bool:
     if len(result) <= _SHORT and _RUNNING.search(result):
+        return True
+    if has_few_letters(result, _BRIEF) and _UNFINISHED.search(result):
         return True
     if len(result) > _LONG:
         return False
