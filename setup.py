@@ -53,6 +53,7 @@ ANSWER = ["answer", "channel", "frame", "report", "usage"]
 AGENT_LOOPS = [
     "arguments",
     "likeness",
+    "novelty",
     "outcome",
     "reading",
     "scan",

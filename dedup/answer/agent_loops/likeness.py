@@ -1,6 +1,7 @@
 """Likeness of two steps: the same calls with the same results, or almost."""
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from dedup.answer.agent_loops.arguments import (
@@ -37,6 +38,8 @@ _MAX_GROWTH: Final = 200  # characters by which results that are the same differ
 _SAME_ERROR: Final = 0.6  # of the words of two errors
 _MIN_WORDS: Final = 1  # of an error
 _SAME_TEXT: Final = 0.6  # of the words of two turns without calls
+_LONG: Final = 300  # characters of a result in which
+_ASIDE: Final = 0.05  # of them may change, and measure nothing
 _MAX_VALUE: Final = 100  # characters of a result that may be little else than a value
 _MIN_AROUND: Final = 12  # letters around the values of a result that says more
 _TIMES: Final = ("time", "clock", "epoch")
@@ -77,12 +80,20 @@ def moves_numbers(one: Step, other: Step) -> bool:
 def measures(step: Step) -> bool:
     """Return whether a number that may measure something has moved in a step that is alike.
 
-    Where nothing came of a call, it does not matter what is measured.
+    Where nothing came of a call, it does not matter what is measured; in a long result, numbers that
+    are a small part of it are not what is looked for.
     """
     return any(
-        not call.outcome.is_negative and has_measure(call.result, call.spans or ())
+        not call.outcome.is_negative
+        and not _is_aside(call.result, call.spans or ())
+        and has_measure(call.result, call.spans or ())
         for call in step.calls
     )
+
+
+def _is_aside(result: str, spans: Sequence[Span]) -> bool:
+    """Return whether values are a small part of a long result."""
+    return len(result) >= _LONG and sum(end - at for at, end, _ in spans) <= _ASIDE * len(result)
 
 
 def differ_as_asked(one: Step, other: Step, prompt: str) -> bool:

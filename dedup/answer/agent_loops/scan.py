@@ -23,12 +23,14 @@ from dedup.answer.agent_loops.likeness import (
     measures,
     moves_numbers,
 )
+from dedup.answer.agent_loops.novelty import tells_nothing_new
 from dedup.answer.agent_loops.steps import Call, Step
 from dedup.answer.agent_loops.waiting import are_patient, looks_up
 
 LoopKind = Literal["exact", "near", "failure", "message"]
 
 MAX_CYCLE: Final = 4
+_MEMORY: Final = 16  # steps among which one is looked for that has told the same
 _MIN_STEPS: Final = 4
 _MIN_COPIES: Final = 3
 _ITEM_COPIES: Final = 7  # of errors about what each call was made for: it may be a batch
@@ -107,7 +109,7 @@ class LoopScan:
         self._prompt = ""
         self._num_steps = 0
         self._tokens = 0
-        self._last: list[Step] = []  # the last `MAX_CYCLE`, the newest at the end
+        self._last: list[Step] = []  # the last `_MEMORY`, the newest at the end
         self._last_tokens: list[int] = []
         self._found = [UNLIKE] * (MAX_CYCLE + 1)  # the last step's likeness, by period
         self._runs = [0] * (MAX_CYCLE + 1)  # steps like the one a period before, by period
@@ -141,7 +143,7 @@ class LoopScan:
         last = self._last
         before = self._found
         self._found = [UNLIKE] * (MAX_CYCLE + 1)
-        for period in range(1, len(last) + 1):
+        for period in range(1, min(len(last), MAX_CYCLE) + 1):
             if period > 1 and self._found[1] != UNLIKE:  # the step is the last one once more
                 found = min(before[period - 1], self._found[1])
             else:
@@ -152,8 +154,8 @@ class LoopScan:
             self._found[period] = found
             if period == 1:
                 self._weigh_numbers(step, last[-1])
-        if self._found[1] == UNLIKE and NEAR in self._found:
-            self._found[1] = self._nearness(step)
+        if self._found[1] == UNLIKE and last and self._is_told_anew(step):
+            self._found[1] = NEAR
         for period in range(1, MAX_CYCLE + 1):
             found = self._found[period]
             if found == UNLIKE:
@@ -167,7 +169,7 @@ class LoopScan:
         last.append(step)
         self._last_tokens.append(tokens)
         self._tokens += tokens
-        if len(last) > MAX_CYCLE:
+        if len(last) > _MEMORY:
             del last[0]
             del self._last_tokens[0]
 
@@ -189,14 +191,14 @@ class LoopScan:
         self._has_moved = self._has_moved or moves
         self._has_stayed = self._has_stayed or not moves
 
-    def _nearness(self, step: Step) -> int:
-        """Return whether a step says anew what one of the last ones says, with the same results."""
-        for period in range(2, len(self._last) + 1):
-            if not have_same_results(step, self._last[1 - period]):
-                return UNLIKE
+    def _is_told_anew(self, step: Step) -> bool:
+        """Return whether a step says anew what one of the last ones says, or nothing that is new."""
+        for period in range(2, min(len(self._last), MAX_CYCLE) + 1):
+            if NEAR not in self._found or not have_same_results(step, self._last[1 - period]):
+                break
             if self._found[period] == NEAR:
-                return NEAR
-        return UNLIKE
+                return True
+        return tells_nothing_new(step, self._last)
 
     def reset(self, prompt: str = "") -> None:
         """Begin anew: a user has spoken. Steps are numbered on."""
@@ -238,7 +240,7 @@ class LoopScan:
         following: tuple[Step, ...] = (self._last[-period],)
         if not any(step.calls for step in self._last[-period:]):
             kind = "message"
-        elif kind == "failure":
+        elif kind != "exact":
             following = tuple(self._last[-max(period, min(steps, MAX_CYCLE)) :])
         return AgentLoop(
             kind,

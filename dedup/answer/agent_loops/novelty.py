@@ -1,0 +1,86 @@
+"""Novelty of a step: whether it tells anything that the steps before it have not told."""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+from dedup.answer.agent_loops.arguments import are_equal
+from dedup.answer.agent_loops.steps import Call, Step
+from dedup.answer.agent_loops.waiting import is_mover, waits
+
+_MAX_CHARS: Final = 20_000  # of a result or a text that are read
+_MIN_PART: Final = 8  # characters
+_MIN_SIZE: Final = 120  # characters of a result: any call may have a shorter one
+_KNOWN: Final = 0.8  # of a result's characters
+_KNOWN_TERMS: Final = 0.5  # of a text's terms
+
+_PART: Final = re.compile(r"[^\n,;{}\[\]]{8,}")  # a line, or a field of a record
+_LINE_NUMBER: Final = re.compile(r"\s*\d+[\t:|]")
+# A path, a host, an identifier; not a number, an option or a range of lines.
+_NAME: Final = re.compile(r"(?<![\w./@$-])[\w./@]*[A-Za-z][\w./@]*[./@_\d][\w./@-]*")
+_TERM: Final = re.compile(
+    r"(?=([\u3040-\u30ff\u3400-\u9fff]{2}))"
+    r"|([^\W\d_\u3040-\u30ff\u3400-\u9fff]{3,5})[^\W_\u3040-\u30ff\u3400-\u9fff]*"
+)
+
+
+def tells_nothing_new(step: Step, before: Sequence[Step]) -> bool:
+    """Return whether other calls, or another text, tell what earlier ones have told.
+
+    Calls do where the results repeat lines or fields of results of the same tool, and the arguments
+    name nothing that is new: the same file in other ranges, the same findings for other queries.
+    """
+    if not step.calls:
+        terms = _terms(step.text[:_MAX_CHARS])
+        known = [_terms(one.text[:_MAX_CHARS]) for one in before if not one.calls]
+        num_known = len(terms.intersection(set().union(*known)))
+        return bool(known) and num_known >= _KNOWN_TERMS * len(terms)
+    tools = {call.name for call in step.calls}
+    if not before or tools != {call.name for call in before[-1].calls}:
+        return False  # what was done in between may have an effect
+    made = [call for one in before for call in one.calls]
+    return all(_is_known(call, made) for call in step.calls)
+
+
+def _is_known(call: Call, made: list[Call]) -> bool:
+    same = [one for one in made if one.name == call.name]
+    outcome = call.outcome
+    if not same or outcome.error or outcome.is_empty or is_mover(call) or waits(call):
+        return False
+    for one in reversed(same):
+        if are_equal(call, one):  # what has changed since is new
+            return call.result == one.result
+    named = set(_names(call))
+    for one in same:
+        named -= _names(one)
+    parts = set(_parts(call.result[:_MAX_CHARS]))
+    size = sum(map(len, parts))
+    if named or size < _MIN_SIZE:
+        return False
+    for one in same:
+        parts -= _parts(one.result[:_MAX_CHARS])
+    return sum(map(len, parts)) <= (1 - _KNOWN) * size
+
+
+def _names(call: Call) -> frozenset[str]:
+    """Return what the arguments name."""
+    return _names_in(" ".join([str(value) for value in call.fields.values()])[:_MAX_CHARS])
+
+
+@lru_cache(256)
+def _names_in(text: str) -> frozenset[str]:
+    return frozenset(_NAME.findall(text))
+
+
+@lru_cache(64)
+def _parts(text: str) -> frozenset[str]:
+    """Return the lines or fields of a result, without the numbers of lines."""
+    parts = [_LINE_NUMBER.sub("", part, 1).strip(" \t\"'") for part in _PART.findall(text)]
+    return frozenset([part for part in parts if len(part) >= _MIN_PART])
+
+
+@lru_cache(64)
+def _terms(text: str) -> frozenset[str]:
+    """Return the beginnings of words; of unspaced scripts, pairs of characters."""
+    return frozenset([pair or word for pair, word in _TERM.findall(text.lower())])
