@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from dedup.answer.agent_loops.arguments import are_equal
+from dedup.answer.agent_loops.arguments import Differing, are_equal, ask_for_the_same, differing
 from dedup.answer.agent_loops.steps import Call, Step
-from dedup.answer.agent_loops.waiting import is_mover, waits
+from dedup.answer.agent_loops.waiting import QUERIES, is_mover, waits
 
 _MAX_CHARS: Final = 20_000  # of a result or a text that are read
 _MIN_PART: Final = 8  # characters
 _MIN_SIZE: Final = 120  # characters of a result: any call may have a shorter one
-_KNOWN: Final = 0.8  # of a result's characters
+_KNOWN: Final = 0.95  # of a result's characters
+_KNOWN_FINDINGS: Final = 0.8  # the same, of a search
 _KNOWN_TERMS: Final = 0.5  # of a text's terms
 
 _PART: Final = re.compile(r"[^\n,;{}\[\]]{8,}")  # a line, or a field of a record
@@ -51,16 +52,29 @@ def _is_known(call: Call, made: list[Call]) -> bool:
     for one in reversed(same):
         if are_equal(call, one):  # what has changed since is new
             return call.result == one.result
-    named = set(_names(call))
-    for one in same:
-        named -= _names(one)
-    parts = set(_parts(call.result[:_MAX_CHARS]))
-    size = sum(map(len, parts))
-    if named or size < _MIN_SIZE:
+    if not _names(call).issubset(_union([_names(one) for one in same])):
         return False
-    for one in same:
-        parts -= _parts(one.result[:_MAX_CHARS])
-    return sum(map(len, parts)) <= (1 - _KNOWN) * size
+    parts = _parts(call.result[:_MAX_CHARS])
+    size = sum(map(len, parts))
+    if size < _MIN_SIZE:
+        return False
+    new = parts - _union([_parts(one.result[:_MAX_CHARS]) for one in same])
+    arguments = differing(call, same[-1])
+    known = _KNOWN_FINDINGS if ask_for_the_same(arguments) else _KNOWN
+    return sum(map(len, new)) <= (1 - known) * size and not _writes(arguments, new)
+
+
+def _writes(arguments: list[Differing], new: frozenset[str]) -> bool:
+    """Return whether what is new in a result is what the call has passed in."""
+    values = [value for name, value, _ in arguments if name not in QUERIES]
+    return any(
+        isinstance(value, str) and len(value) >= _MIN_PART and any(value in part for part in new)
+        for value in values
+    )
+
+
+def _union(sets: list[frozenset[str]]) -> frozenset[str]:
+    return frozenset().union(*sets)
 
 
 def _names(call: Call) -> frozenset[str]:
