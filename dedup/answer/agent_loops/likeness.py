@@ -112,6 +112,17 @@ def differ_as_asked(one: Step, other: Step, prompt: str) -> bool:
     return differs
 
 
+def have_given_items(step: Step, other: Step, texts: list[str]) -> bool:
+    """Return whether results have named what the errors of a step, unlike those of another, are about.
+
+    Then it is a batch; what an agent makes up by itself is none.
+    """
+    items: set[str] = set()
+    for call, there in zip(step.sorted_calls(), other.sorted_calls(), strict=True):
+        items |= call.outcome.words(call.fields) & (call.words - there.words)
+    return bool(items) and all(any(is_named(one, text) for text in texts) for one in items)
+
+
 def is_next(calls: list[Call], text: str, step: Step) -> bool:
     """Return whether a turn, whose calls have no results yet, makes a step once more."""
     ordered, others = Step(calls).sorted_calls(), step.sorted_calls()

@@ -8,8 +8,10 @@ from typing import Final
 from dedup.answer.agent_loops.arguments import Differing, are_equal, ask_for_the_same, differing
 from dedup.answer.agent_loops.steps import Call, Step
 from dedup.answer.agent_loops.waiting import QUERIES, is_mover, waits
+from dedup.answer.agent_loops.wording import LINKS
 
-_MAX_CHARS: Final = 20_000  # of a result or a text that are read
+_MAX_CHARS: Final = 20_000  # of a result that are read
+_MAX_TEXT: Final = 400  # characters of a text without calls
 _MIN_PART: Final = 8  # characters
 _MIN_SIZE: Final = 120  # characters of a result: any call may have a shorter one
 _KNOWN: Final = 0.95  # of a result's characters
@@ -33,15 +35,20 @@ def tells_nothing_new(step: Step, before: Sequence[Step]) -> bool:
     name nothing that is new: the same file in other ranges, the same findings for other queries.
     """
     if not step.calls:
-        terms = _terms(step.text[:_MAX_CHARS])
-        known = [_terms(one.text[:_MAX_CHARS]) for one in before if not one.calls]
-        num_known = len(terms.intersection(set().union(*known)))
-        return bool(known) and num_known >= _KNOWN_TERMS * len(terms)
+        texts = [one.text[:_MAX_TEXT] for one in before if not one.calls]
+        return bool(texts) and _is_known_text(step.text, texts)
     tools = {call.name for call in step.calls}
     if not before or tools != {call.name for call in before[-1].calls}:
         return False  # what was done in between may have an effect
     made = [call for one in before for call in one.calls]
     return all(_is_known(call, made) for call in step.calls)
+
+
+def _is_known_text(text: str, texts: list[str]) -> bool:
+    """Return whether a short text has few terms of its own; a long one may be a part of a work."""
+    terms = _terms(text[:_MAX_TEXT])
+    num_known = len(terms & _union(list(map(_terms, texts))))
+    return len(text) <= _MAX_TEXT and num_known >= _KNOWN_TERMS * len(terms)
 
 
 def _is_known(call: Call, made: list[Call]) -> bool:
@@ -97,4 +104,5 @@ def _parts(text: str) -> frozenset[str]:
 @lru_cache(64)
 def _terms(text: str) -> frozenset[str]:
     """Return the beginnings of words; of unspaced scripts, pairs of characters."""
-    return frozenset([pair or word for pair, word in _TERM.findall(text.lower())])
+    terms = [pair or word for pair, word in _TERM.findall(text.lower())]
+    return frozenset(terms) - LINKS

@@ -17,6 +17,7 @@ from dedup.answer.agent_loops.likeness import (
     NEAR,
     UNLIKE,
     differ_as_asked,
+    have_given_items,
     have_same_results,
     is_next,
     likeness,
@@ -30,6 +31,7 @@ from dedup.answer.agent_loops.waiting import are_patient, looks_up
 LoopKind = Literal["exact", "near", "failure", "message"]
 
 MAX_CYCLE: Final = 4
+_MAX_TOLD: Final = 64  # results in which items of a batch are looked for
 _MEMORY: Final = 16  # steps among which one is looked for that has told the same
 _MIN_STEPS: Final = 4
 _MIN_COPIES: Final = 3
@@ -109,6 +111,7 @@ class LoopScan:
         self._prompt = ""
         self._num_steps = 0
         self._tokens = 0
+        self._told: list[str] = []  # the first results, up to a size
         self._last: list[Step] = []  # the last `_MEMORY`, the newest at the end
         self._last_tokens: list[int] = []
         self._found = [UNLIKE] * (MAX_CYCLE + 1)  # the last step's likeness, by period
@@ -124,6 +127,7 @@ class LoopScan:
         scan = LoopScan(self._repeatable)
         scan._prompt = self._prompt
         scan._num_steps, scan._tokens = self._num_steps, self._tokens
+        scan._told = list(self._told)
         scan._last, scan._last_tokens = list(self._last), list(self._last_tokens)
         scan._found = list(self._found)
         scan._runs, scan._grades = list(self._runs), list(self._grades)
@@ -149,7 +153,7 @@ class LoopScan:
             else:
                 any_number = period == 1 and not is_watching(self._prompt)
                 found = likeness(step, last[-period], any_number=any_number)
-            if found in (FAILURE, ITEMS) and differ_as_asked(step, last[-period], self._prompt):
+            if found in (FAILURE, ITEMS) and self._is_batch(step, last[-period], found):
                 found = UNLIKE
             self._found[period] = found
             if period == 1:
@@ -167,11 +171,19 @@ class LoopScan:
             self._runs[period] += 1
             self._grades[period] = min(self._grades[period], found)
         last.append(step)
+        if len(self._told) < _MAX_TOLD:
+            self._told += [call.result for call in step.calls]
         self._last_tokens.append(tokens)
         self._tokens += tokens
         if len(last) > _MEMORY:
             del last[0]
             del self._last_tokens[0]
+
+    def _is_batch(self, step: Step, before: Step, found: int) -> bool:
+        """Return whether steps that fail alike are made for items that the agent was given."""
+        if differ_as_asked(step, before, self._prompt):
+            return True
+        return found == ITEMS and have_given_items(step, before, [self._prompt, *self._told])
 
     def _weigh_numbers(self, step: Step, before: Step) -> None:
         """Take numbers that move in one copy and stay in another for news.
@@ -253,6 +265,7 @@ class LoopScan:
         )
 
     def _forget(self) -> None:
+        self._told.clear()
         self._last.clear()
         self._last_tokens.clear()
         self._found = [UNLIKE] * (MAX_CYCLE + 1)

@@ -609,3 +609,139 @@ def test_hostile_texts_take_linear_time(text: str) -> None:
     steps = [turn(text, {"q": text}, f"{place}{text}]") for place in "xyxz"]
     find_loop(history("chat", *steps, start=text))
     find_loop(history("chat", *[turn("t", {}, f"{text}{place}>") for place in "1234"]))
+
+
+NAMES = "anna bert carl dora emil fred gina hugo ines jens".split()
+SCRIPT = "\n".join(
+    f"{n:>4}\tdef step_{n}(rows): return [row + {n} for row in rows]" for n in range(9)
+)
+
+
+def lines(first: int, last: int, *, numbered: bool = True) -> str:
+    chosen = SCRIPT.split("\n")[first:last]
+    return "\n".join(line if numbered else line.partition("\t")[2] for line in chosen)
+
+
+NOTHING_NEW: dict[str, list[Turn]] = {
+    "the same lines in other ranges, by other commands": [
+        turn("sh", {"cmd": "cat src/steps.py"}, lines(0, 9, numbered=False)),
+        turn("sh", {"cmd": "sed -n 1,7p src/steps.py"}, lines(0, 7, numbered=False)),
+        turn("sh", {"cmd": "cat -n src/steps.py | head -8"}, lines(0, 8)),
+        turn("sh", {"cmd": "sed -n 2,9p src/steps.py"}, lines(1, 9, numbered=False)),
+    ],
+    "findings of other searches in another order": [
+        turn(
+            "search",
+            {"query": query},
+            "\n".join(f"{name}.example: what {name} has found out about tides" for name in names),
+        )
+        for query, names in (
+            ("tides", NAMES[:5]),
+            ("when is the water high", NAMES[4::-1]),
+            ("table of ebb and flood", NAMES[1:5]),
+            ("Gezeiten", NAMES[3::-1]),
+        )
+    ],
+    "announcements": [
+        Turn(text="I will now read the table and write the report."),
+        Turn(text="Understood: I read the table now, and then comes the report."),
+        Turn(text="Now I will read the table in order to write the report."),
+        Turn(text="First I read the table; then I write the report."),
+    ],
+}
+NEWS: dict[str, list[Turn]] = {
+    "other lines of a file": [
+        turn("sh", {"cmd": f"sed -n {n},{n + 3}p src/steps.py"}, lines(n, n + 4)) for n in range(5)
+    ],
+    "files that are alike": [
+        turn("sh", {"cmd": f"cat src/{name}.py"}, lines(0, 9)) for name in NAMES
+    ],
+    "a list that is written": [
+        turn(
+            "add",
+            {"line": f"- a note of {NAMES[n]} on the tide"},
+            "\n".join(f"- a note of {name} on the tide" for name in NAMES[: n + 1]),
+        )
+        for n in range(10)
+    ],
+    "a report in parts": [
+        Turn(text=text)
+        for text in (
+            "Depth: the harbour has lost thirty centimetres since the last survey, most of it at the mole.",
+            "Wind: storms came from the west, and none of them lasted longer than a night.",
+            "Salt: the dunes took up more than the plants at their foot can bear, so replanting has to wait.",
+            "Waves: those at the pier were lower than forecast, with two exceptions in March.",
+        )
+    ],
+    "a work in long parts": [
+        Turn(
+            text=f"Chapter {n}. " + "The tide came in and Anna went out to the pier, as ever. " * 8
+        )
+        for n in ("one", "two", "three", "four", "five")
+    ],
+}
+
+
+@pytest.mark.parametrize("name", NOTHING_NEW)
+def test_steps_that_tell_nothing_new_are_found(api: Api, name: str) -> None:
+    steps = NOTHING_NEW[name]
+    parts: list[Part] = []
+    for step in steps:
+        parts += [step] if step.calls else [step, "You did not use a tool. Please use a tool."]
+    loop = find_loop(history(api, *parts))
+    assert loop is not None
+    assert loop.kind == ("near" if steps[0].calls else "message")
+    assert find_loop(history(api, *parts[:-2])) is None
+
+
+@pytest.mark.parametrize("name", NEWS)
+def test_news_are_left_alone(api: Api, name: str) -> None:
+    parts: list[Part] = []
+    for step in NEWS[name]:
+        parts += [step] if step.calls else [step, "Continue."]
+    assert find_loop(history(api, *parts)) is None
+
+
+def test_errors_about_items_are_a_loop_where_the_agent_makes_the_items_up(api: Api) -> None:
+    tried = [
+        turn(
+            "git", {"args": f"branch -d {name}"}, f"error: the branch '{name}' is not fully merged"
+        )
+        for name in NAMES
+    ]
+    assert find_loop(history(api, *tried[:7])) is None
+    loop = find_loop(history(api, *tried[:8]))
+    assert loop is not None
+    assert loop.kind == "failure"
+    listed = turn("git", {"args": "branch"}, "\n".join(NAMES))
+    assert find_loop(history(api, listed, *tried)) is None
+    assert find_loop(history(api, *tried, start=f"Delete {', '.join(NAMES)}.")) is None
+
+
+def test_an_error_about_none_of_the_arguments_is_the_same(api: Api) -> None:
+    steps = [
+        turn(
+            "call_api",
+            {"path": path},
+            f"Access denied: one of the scopes app:read, app:write is required (log {log})",
+        )
+        for path, log in (
+            ("/app/v1", "8f2c"),
+            ("/sheets", "91ab"),
+            ("/app/roles", "c07d"),
+            ("/me", "e5e5"),
+        )
+    ]
+    loop = find_loop(history(api, *steps))
+    assert loop is not None
+    assert loop.kind == "failure"
+
+
+def test_a_text_that_speaks_of_waiting_is_not_patient(api: Api) -> None:
+    mail = turn(
+        "read_mail",
+        {"id": 7},
+        "Dear Anna, we are still waiting for the papers of the bank, and the notary is not ready either. "
+        "Please send us what you have. Kind regards, Bert",
+    )
+    assert find_loop(history(api, *[mail] * 4)) is not None
