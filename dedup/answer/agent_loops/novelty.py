@@ -19,9 +19,7 @@ _KNOWN_FINDINGS: Final = 0.8  # the same, of a search
 _KNOWN_TERMS: Final = 0.5  # of a text's terms
 
 _PART: Final = re.compile(r"[^\n,;{}\[\]]{8,}")  # a line, or a field of a record
-_LINE_NUMBER: Final = re.compile(r"\s*\d+[\t:|]")
-# A path, a host, an identifier; not a number, an option or a range of lines.
-_NAME: Final = re.compile(r"(?<![\w./@$-])[\w./@]*[A-Za-z][\w./@]*[./@_\d][\w./@-]*")
+_LINE_NUMBER: Final = re.compile(r"\A\s*\d+[\t:|]")
 _TERM: Final = re.compile(
     r"(?=([\u3040-\u30ff\u3400-\u9fff]{2}))"
     r"|([^\W\d_\u3040-\u30ff\u3400-\u9fff]{3,5})[^\W_\u3040-\u30ff\u3400-\u9fff]*"
@@ -47,25 +45,27 @@ def tells_nothing_new(step: Step, before: Sequence[Step]) -> bool:
 def _is_known_text(text: str, texts: list[str]) -> bool:
     """Return whether a short text has few terms of its own; a long one may be a part of a work."""
     terms = _terms(text[:_MAX_TEXT])
-    num_known = len(terms & _union(list(map(_terms, texts))))
-    return len(text) <= _MAX_TEXT and num_known >= _KNOWN_TERMS * len(terms)
+    new = terms.difference(*map(_terms, texts))
+    return len(text) <= _MAX_TEXT and len(new) <= (1 - _KNOWN_TERMS) * len(terms)
 
 
 def _is_known(call: Call, made: list[Call]) -> bool:
+    if len(call.result) < _MIN_SIZE:
+        return False
     same = [one for one in made if one.name == call.name]
+    if not all(any(name in one.names for one in same) for name in call.names):
+        return False
     outcome = call.outcome
     if not same or outcome.error or outcome.is_empty or is_mover(call) or waits(call):
         return False
     for one in reversed(same):
         if are_equal(call, one):  # what has changed since is new
             return call.result == one.result
-    if not _names(call).issubset(_union([_names(one) for one in same])):
-        return False
     parts = _parts(call.result[:_MAX_CHARS])
     size = sum(map(len, parts))
     if size < _MIN_SIZE:
         return False
-    new = parts - _union([_parts(one.result[:_MAX_CHARS]) for one in same])
+    new = parts.difference(*[_parts(one.result[:_MAX_CHARS]) for one in same])
     arguments = differing(call, same[-1])
     known = _KNOWN_FINDINGS if ask_for_the_same(arguments) else _KNOWN
     return sum(map(len, new)) <= (1 - known) * size and not _writes(arguments, new)
@@ -78,20 +78,6 @@ def _writes(arguments: list[Differing], new: frozenset[str]) -> bool:
         isinstance(value, str) and len(value) >= _MIN_PART and any(value in part for part in new)
         for value in values
     )
-
-
-def _union(sets: list[frozenset[str]]) -> frozenset[str]:
-    return frozenset().union(*sets)
-
-
-def _names(call: Call) -> frozenset[str]:
-    """Return what the arguments name."""
-    return _names_in(" ".join([str(value) for value in call.fields.values()])[:_MAX_CHARS])
-
-
-@lru_cache(256)
-def _names_in(text: str) -> frozenset[str]:
-    return frozenset(_NAME.findall(text))
 
 
 @lru_cache(64)

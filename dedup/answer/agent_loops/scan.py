@@ -153,7 +153,10 @@ class LoopScan:
             else:
                 any_number = period == 1 and not is_watching(self._prompt)
                 found = likeness(step, last[-period], any_number=any_number)
-            if found in (FAILURE, ITEMS) and self._is_batch(step, last[-period], found):
+            if found in (FAILURE, ITEMS) and (
+                period > 1  # what fails alike behind other calls is trial and error
+                or self._is_batch(step, last[-1], found)
+            ):
                 found = UNLIKE
             self._found[period] = found
             if period == 1:
@@ -224,8 +227,6 @@ class LoopScan:
             steps = self._runs[period] + period
             if not self._runs[period] or steps < max(_MIN_STEPS, _MIN_COPIES * period):
                 continue
-            if period > 1 and self._grades[period] <= FAILURE:
-                continue  # what fails alike behind other calls is trial and error
             if period > 1 and self._runs[1] + 1 >= steps:
                 continue  # the same step each time, which is allowed
             if steps <= self._copies_allowed(period) * period:

@@ -1,5 +1,6 @@
 """A step of an agent: the calls of one turn, with their results."""
 
+import re
 from typing import Any, Final
 
 from dedup.answer.agent_loops.notices import without_notices
@@ -9,6 +10,9 @@ from dedup.lenient_json import read_json
 
 _UNREAD: Final = object()
 _MAX_CHARS: Final = 4000  # of arguments whose words are read
+_WORD: Final = re.compile(r"[\w./@$-]+")
+_LETTER: Final = re.compile(r"[A-Za-z]")
+_MARK: Final = re.compile(r"[./@_\d]")
 _MAX_DEPTH: Final = 8  # of nested arguments; what is deeper is compared as a whole
 
 
@@ -40,6 +44,7 @@ class Call:
         self._values: Any = _UNREAD
         self._fields: dict[str, Any] | None = None
         self._words: frozenset[str] | None = None
+        self._names: frozenset[str] | None = None
         self.spans: list[tuple[int, int, str]] | None = None  # volatile values in the result
         self._outcome: Outcome | None = None
 
@@ -73,12 +78,29 @@ class Call:
         return self._fields
 
     @property
+    def names(self) -> frozenset[str]:
+        """Return what the arguments name."""
+        if self._names is None:
+            given = [str(value) for value in self.fields.values()]
+            words = _WORD.findall(" ".join(given)[:_MAX_CHARS])
+            self._names = frozenset([word for word in words if _is_name(word)])
+        return self._names
+
+    @property
     def words(self) -> frozenset[str]:
         """Return the words of the arguments, up to a length."""
         if self._words is None:
             given = [str(value)[:_MAX_CHARS] for value in self.fields.values()]
             self._words = words_of(" ".join(given)[:_MAX_CHARS])
         return self._words
+
+
+def _is_name(word: str) -> bool:
+    """Return whether a word is a path, a host or an identifier; not a number, an option or a range."""
+    letter = _LETTER.search(word)
+    return (
+        letter is not None and word[0] not in "-$" and _MARK.search(word, letter.end()) is not None
+    )
 
 
 def _flat(value: Any, name: str, found: dict[str, Any], depth: int = 0) -> None:
