@@ -26,6 +26,7 @@ _DESCRIBED: Final = frozenset("command cmd script code query prompt".split())
 _PLACES: Final = frozenset(
     "url uri host hostname domain address ip site link endpoint mirror".split()
 )
+_HOST: Final = re.compile(r"\w+://(?:www\.)?([^/\s?#]+)/")
 _CHANGE: Final = re.compile(
     r"\b(?:insert|update|delete|create|alter|drop|merge|replace|truncate|mutation)\b"
 )
@@ -115,8 +116,16 @@ def ask_for_the_same(arguments: list[Differing]) -> bool:
 
 
 def name_other_places(arguments: list[Differing]) -> bool:
-    """Return whether the calls go to other places: sites, hosts, addresses."""
-    return any(name.rpartition(".")[2].lower() in _PLACES for name, _, _ in arguments)
+    """Return whether the calls go to other places: sites, hosts, addresses; not paths of one site."""
+    return any(
+        name.rpartition(".")[2].lower() in _PLACES and _host(value) != _host(there)
+        for name, value, there in arguments
+    )
+
+
+def _host(value: object) -> str:
+    found = _HOST.match(str(value))
+    return found.group(1) if found is not None else str(value)
 
 
 def _determining(one: Call, other: Call) -> set[str]:

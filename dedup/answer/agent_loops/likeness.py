@@ -40,6 +40,7 @@ _MIN_WORDS: Final = 1  # of an error
 _SAME_TEXT: Final = 0.6  # of the words of two turns without calls
 _LONG: Final = 300  # characters of a result in which
 _ASIDE: Final = 0.05  # of them may change, and measure nothing
+_MIN_LINES: Final = 3  # of results that may be in another order
 _MAX_VALUE: Final = 100  # characters of a result that may be little else than a value
 _MIN_AROUND: Final = 12  # letters around the values of a result that says more
 _TIMES: Final = ("time", "clock", "epoch")
@@ -194,7 +195,7 @@ def _have_same_result(one: Call, other: Call, *, any_number: bool = False) -> bo
         any_number = (any_number or is_nothing) and not (waits(one) or is_mover(one))
         spans = volatile_spans(one.result, other.result, any_number=any_number)
         if spans is None:
-            return is_nothing and _are_same_errors(one, other)
+            return _are_same_lines(one, other) or (is_nothing and _are_same_errors(one, other))
     one.spans = spans
     return not _is_a_value(one.result, spans)
 
@@ -214,6 +215,14 @@ def _have_same_findings(one: Call, other: Call, arguments: list[Differing]) -> b
     if not ask_for_the_same(arguments):
         return False
     return volatile_spans(one.result, other.result, any_number=True) is not None
+
+
+def _are_same_lines(one: Call, other: Call) -> bool:
+    """Return whether two results have the same lines in another order."""
+    if len(one.result) != len(other.result):
+        return False
+    lines = one.result.split("\n")
+    return len(lines) >= _MIN_LINES and sorted(lines) == sorted(other.result.split("\n"))
 
 
 def _are_same_errors(one: Call, other: Call) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Final
 _HEAD: Final = 240  # characters within which an error says that it is one
 _INFORMATIVE: Final = 12  # letters of an error that says what is wrong
 
+_QUOTES: Final = "'\"`“”‘’「」"
 _TRIVIAL: Final = 40  # letters of a result that many calls have
 
 # Signs of an error in lower case: a text that every match contains, and the pattern.
@@ -199,11 +200,18 @@ class Outcome:
             self._words = words_of(text)
         return self._words
 
+    def _quotes_tool(self, text: str) -> bool:
+        """Return whether a text has the tool's name in quotes."""
+        at = text.find(self._tool) if self._tool else 0
+        return at > 0 and text[at - 1] in _QUOTES and text[at + len(self._tool) :][:1] in _QUOTES
+
     def _read_error(self) -> str:
         head = self._result[:_HEAD]
-        if not self._is_marked and not _has_error(head):
+        is_about_tool = self.is_negative and self._quotes_tool(head)
+        if not (self._is_marked or is_about_tool or _has_error(head)):
             return ""
-        if _is_empty(head) and not (_NO_TOOL.search(head) or _SAYS_ERROR.search(head)):
+        says_error = is_about_tool or _NO_TOOL.search(head) or _SAYS_ERROR.search(head)
+        if _is_empty(head) and not says_error:
             return ""
         text = self._result.replace(self._tool, "") if self._tool else self._result
         return text if _says_what(text[:_HEAD]) else ""

@@ -24,7 +24,7 @@ _IN_SECRET: Final = (
 _CALL_SUFFIX: Final = "_call"
 # Messages that harnesses send in the user's name.
 _TAGGED: Final = re.compile(
-    r"\A\s*(?:<[a-z][\w:-]*[ >]|\[[A-Z][A-Z _:-]+\]|[\[【][\u4e00-\u9fff]{1,6}[\]】]|\(?System:)"
+    r"\A\s*(?:<[a-z][\w:-]*[ >]|\[[A-Z][A-Z _:-]+\]|[\[【][\u3040-\u30ff\u4e00-\u9fff]{1,6}[\]】]|\(?System:)"
 )
 _SYLLABLES: Final = "ba be bi bo bu da de di do du ka ke ki ko ku la".split()
 _NO_CALL: Final = re.compile(
@@ -68,12 +68,14 @@ class MessageReader:
         self._waiting: dict[str, Call] = {}  # its calls without results, by id
         self._is_response = False  # the step is made of items of a response
         self._has_results = False
+        self._is_prompted = False  # a harness has missed calls
         self._last_prompt = ""
 
     def copy(self) -> "MessageReader":
         """Return a reader, between two steps, in the same state."""
         reader = MessageReader(self.scan.copy())
         reader._last_prompt = self._last_prompt
+        reader._is_prompted = self._is_prompted
         return reader
 
     def keep_from(self, start: int, num_steps: int) -> None:
@@ -198,7 +200,8 @@ class MessageReader:
         if self._keep_from is not None and index >= self._keep_from:
             self.kept.append((index, self.copy()))
             del self.kept[: -self._num_kept]
-        self._step = Step([])
+        self._step = Step([], is_prompted=self._is_prompted)
+        self._is_prompted = False
         self._is_response = self._has_results = False
 
     def _call_function(self, call_id: object, function: object) -> None:
@@ -257,6 +260,7 @@ class MessageReader:
             self.flush()
         if is_users:
             self.scan.reset(prompt)
+        self._is_prompted = not is_users and any(map(_NO_CALL.search, texts))
 
     def _read_observation(self, texts: list[str]) -> bool:
         """Take a message with the result of a call made in words; return whether it is one."""

@@ -121,11 +121,13 @@ class Step:
     Args:
         calls: The calls. All of a parallel batch are one step.
         text: What the agent says beside them.
+        is_prompted: A harness has said before it that the turn before had no calls.
     """
 
-    def __init__(self, calls: list[Call], text: str = "") -> None:
+    def __init__(self, calls: list[Call], text: str = "", *, is_prompted: bool = False) -> None:
         self.calls = calls
         self.text = text
+        self.is_prompted = is_prompted
 
     @property
     def is_complete(self) -> bool:

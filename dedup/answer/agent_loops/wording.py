@@ -15,7 +15,7 @@ _WORD: Final = re.compile(
 )
 _LETTERS: Final = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
-LINKS: Final = frozenset(
+_LINK: Final = frozenset(
     "a an the to of in on at for and or is are be been was were it its this that with from by as"
     " i you we they he she my your our their do does did so still now again just please"
     " will would can could should have has had not no"
@@ -45,10 +45,10 @@ class _Wording:
         self.terms = {_without_genitive(word) for word in lowered}
         self.names: set[str] = set()
         for position, word in enumerate(words):
-            is_named = position > 0 and word[:1].isupper() and lowered[position] not in LINKS
+            is_named = position > 0 and word[:1].isupper() and lowered[position] not in _LINK
             if is_named or not _LETTERS.fullmatch(word):
                 self.names.add(_without_genitive(lowered[position]))
-        self.stems = [word[:_STEM] for word in lowered if word not in LINKS]
+        self.stems = [word[:_STEM] for word in lowered if word not in _LINK]
         self.stem_set = set(self.stems)
 
 

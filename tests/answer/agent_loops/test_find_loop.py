@@ -487,6 +487,25 @@ STUCK: dict[str, list[Turn]] = {
         )
         for n in (4820, 4819, 4818, 4817)
     ],
+    "findings in another order": [
+        turn("search", {"q": "cake"}, "\n".join(order))
+        for order in (
+            ("1. Sponge without soy", "2. Twelve cakes", "3. Chocolate cake"),
+            ("3. Chocolate cake", "1. Sponge without soy", "2. Twelve cakes"),
+            ("2. Twelve cakes", "1. Sponge without soy", "3. Chocolate cake"),
+            ("3. Chocolate cake", "2. Twelve cakes", "1. Sponge without soy"),
+        )
+    ],
+    "pages of a site that refuses": [
+        turn(
+            "fetch", {"url": f"https://journal.example/{path}"}, "HTTP 403 Forbidden, access denied"
+        )
+        for path in ("10/77", "10/77.pdf", "doi/10/77", "abs/10/77?full=1")
+    ],
+    "tools that are not there": [
+        turn(name, {"n": 50}, f"Tool '{name}' is not available. Available: read_file, list_dir")
+        for name in ("tail", "logs", "read_log", "tail_file")
+    ],
     "files outside of the workspace": [
         turn("read_file", {"path": path}, f"Error: EACCES: '{path}' is outside of the workspace")
         for path in ("/etc/a.conf", "/etc/b/c.conf", "/usr/d", "/etc/e")
@@ -735,6 +754,23 @@ def test_an_error_about_none_of_the_arguments_is_the_same(api: Api) -> None:
     loop = find_loop(history(api, *steps))
     assert loop is not None
     assert loop.kind == "failure"
+
+
+def test_texts_without_calls_are_a_loop_where_a_harness_misses_calls(api: Api) -> None:
+    texts = [
+        "I start now.",
+        "The table comes first, then the report.",
+        "On it!",
+        "Let me begin with A1.",
+    ]
+
+    def answered(prompt: str) -> list[Part]:
+        return [part for text in texts for part in (Turn(text=text), prompt)]
+
+    missed = "[System] No tool call was found. Please use a tool."
+    assert find_loop(history(api, *answered(missed))) is not None
+    assert find_loop(history(api, *answered("[BERT] that is fine, is it not?"))) is None
+    assert find_loop(history(api, *answered("continue"))) is None
 
 
 def test_a_text_that_speaks_of_waiting_is_not_patient(api: Api) -> None:
