@@ -156,7 +156,7 @@ def _likeness_of_calls(one: Call, other: Call, *, any_number: bool) -> int:
 def _is_near(one: Call, other: Call) -> bool:
     """Return whether two calls of a tool have arguments that are near, and the same result."""
     arguments = differing(one, other)
-    if one.result == other.result and differ_in_form(arguments) and one.outcome.is_telling:
+    if one.result == other.result and one.outcome.is_telling and differ_in_form(arguments):
         return True
     if not may_be_near(arguments):
         return False

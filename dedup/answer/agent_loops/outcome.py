@@ -207,11 +207,12 @@ class Outcome:
 
     def _read_error(self) -> str:
         head = self._result[:_HEAD]
-        is_about_tool = self.is_negative and self._quotes_tool(head)
+        is_about_tool = self._quotes_tool(head) and self.is_negative
         if not (self._is_marked or is_about_tool or _has_error(head)):
             return ""
-        says_error = is_about_tool or _NO_TOOL.search(head) or _SAYS_ERROR.search(head)
-        if _is_empty(head) and not says_error:
+        if _is_empty(head) and not (
+            is_about_tool or _NO_TOOL.search(head) or _SAYS_ERROR.search(head)
+        ):
             return ""
         text = self._result.replace(self._tool, "") if self._tool else self._result
         return text if _says_what(text[:_HEAD]) else ""
