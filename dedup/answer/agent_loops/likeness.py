@@ -36,7 +36,6 @@ EXACT: Final = 4
 
 _MAX_GROWTH: Final = 200  # characters by which results that are the same differ, and a quarter
 _SAME_ERROR: Final = 0.6  # of the words of two errors
-_MIN_WORDS: Final = 1  # of an error
 _SAME_TEXT: Final = 0.6  # of the words of two turns without calls
 _LONG: Final = 300  # characters of a result in which
 _ASIDE: Final = 0.05  # of them may change, and measure nothing
@@ -249,15 +248,21 @@ def _failure(one: Call, other: Call) -> int:
     if other.outcome.machine:
         return FAILURE if one.outcome.machine == other.outcome.machine else UNLIKE
     words, others = one.outcome.words(one.fields), other.outcome.words(other.fields)
-    if (words ^ others).isdisjoint(one.words ^ other.words):
-        return FAILURE if _overlap(words, others) else UNLIKE
-    return ITEMS if _overlap(words - one.words, others - other.words) else UNLIKE
+    echoed, repeated = one.words, other.words
+    is_about_items = not (words ^ others).isdisjoint(echoed ^ repeated)
+    if not is_about_items:
+        echoed = repeated = frozenset()
+    if not _overlap(words - echoed, others - repeated):
+        return UNLIKE
+    if not _overlap(one.outcome.conclusion - echoed, other.outcome.conclusion - repeated):
+        return UNLIKE
+    return ITEMS if is_about_items else FAILURE
 
 
 def _overlap(words: frozenset[str], others: frozenset[str]) -> bool:
     """Return whether two errors have nearly the same words."""
     common = sum(map(str.isalpha, words & others))
-    return common >= _MIN_WORDS and common >= _SAME_ERROR * sum(map(str.isalpha, words | others))
+    return 0 < common >= _SAME_ERROR * sum(map(str.isalpha, words | others))
 
 
 def _likeness_of_texts(one: str, other: str) -> int:

@@ -142,6 +142,7 @@ class Outcome:
         self._is_marked = is_marked
         self._error: str | None = None
         self._words: frozenset[str] | None = None
+        self._conclusion: frozenset[str] | None = None
 
     @property
     def error(self) -> str:
@@ -200,10 +201,18 @@ class Outcome:
             self._words = words_of(text)
         return self._words
 
+    @property
+    def conclusion(self) -> frozenset[str]:
+        """Return the words of the error's last line: what is wrong, behind the frames of a traceback."""
+        if self._conclusion is None:
+            self._conclusion = words_of(self.error[-_HEAD:].rstrip().rpartition("\n")[2])
+        return self._conclusion
+
     def _quotes_tool(self, text: str) -> bool:
         """Return whether a text has the tool's name in quotes."""
-        at = text.find(self._tool) if self._tool else 0
-        return at > 0 and text[at - 1] in _QUOTES and text[at + len(self._tool) :][:1] in _QUOTES
+        at = text.find(self._tool) if self._tool else -1
+        end = at + len(self._tool)
+        return at > 0 and end < len(text) and text[at - 1] in _QUOTES and text[end] in _QUOTES
 
     def _read_error(self) -> str:
         head = self._result[:_HEAD]

@@ -756,6 +756,25 @@ def test_an_error_about_none_of_the_arguments_is_the_same(api: Api) -> None:
     assert loop.kind == "failure"
 
 
+def test_tracebacks_with_the_same_frames_and_other_errors_are_no_loop(api: Api) -> None:
+    frames = "Traceback (most recent call last):\n" + "".join(
+        f'  File "/opt/lib/frame/core/{name}.py", line {n}, in {name}\n    return self.{name}(key)\n'
+        for n, name in enumerate(NAMES)
+    )
+    errors = [
+        "KeyError: 'month'",
+        "TypeError: bad operand",
+        "ValueError: no rows left",
+        "NameError: name is missing",
+    ]
+
+    def run(error: str, n: int) -> Turn:
+        return turn("run_python", {"code": f"frame.query(step={n}, mode={n * n})"}, frames + error)
+
+    assert find_loop(history(api, *[run(error, n) for n, error in enumerate(errors)])) is None
+    assert find_loop(history(api, *[run(errors[0], n) for n in range(4)])) is not None
+
+
 def test_texts_without_calls_are_a_loop_where_a_harness_misses_calls(api: Api) -> None:
     texts = [
         "I start now.",
