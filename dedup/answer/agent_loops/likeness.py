@@ -15,6 +15,7 @@ from dedup.answer.agent_loops.arguments import (
     name_other_places,
 )
 from dedup.answer.agent_loops.asked import is_named
+from dedup.answer.agent_loops.outcome import words_of
 from dedup.answer.agent_loops.steps import Call, Step
 from dedup.answer.agent_loops.volatile import (
     Span,
@@ -29,10 +30,9 @@ from dedup.answer.agent_loops.wording import say_the_same
 
 # From unlike to like; the weakest that holds a loop together is its kind.
 UNLIKE: Final = 0
-ITEMS: Final = 1  # calls that fail alike, each with an error about what it was made for
-FAILURE: Final = 2  # calls that fail alike, whatever their arguments
-NEAR: Final = 3  # arguments that are worded anew
-EXACT: Final = 4
+FAILURE: Final = 1  # calls that fail alike, whatever their arguments
+NEAR: Final = 2  # arguments that are worded anew
+EXACT: Final = 3
 
 _MAX_GROWTH: Final = 200  # characters by which results that are the same differ, and a quarter
 _SAME_ERROR: Final = 0.6  # of the words of two errors
@@ -47,7 +47,7 @@ _PROGRESS: Final = re.compile(r"\d+\s?/\s?\d+|\d+(?:\.\d+)?\s?%")
 
 
 def likeness(one: Step, other: Step, *, any_number: bool = False) -> int:
-    """Return how much alike two steps are: `EXACT`, `NEAR`, `FAILURE`, `ITEMS` or `UNLIKE`.
+    """Return how much alike two steps are: `EXACT`, `NEAR`, `FAILURE` or `UNLIKE`.
 
     Args:
         any_number: Nothing has happened between them that could have an effect, and no one watches
@@ -112,17 +112,6 @@ def differ_as_asked(one: Step, other: Step, prompt: str) -> bool:
     return differs
 
 
-def have_given_items(step: Step, other: Step, texts: list[str]) -> bool:
-    """Return whether results have named what the errors of a step, unlike those of another, are about.
-
-    Then it is a batch; what an agent makes up by itself is none.
-    """
-    items: set[str] = set()
-    for call, there in zip(step.sorted_calls(), other.sorted_calls(), strict=True):
-        items |= call.outcome.words(call.fields) & (call.words - there.words)
-    return bool(items) and all(any(is_named(one, text) for text in texts) for one in items)
-
-
 def is_next(calls: list[Call], text: str, step: Step) -> bool:
     """Return whether a turn, whose calls have no results yet, makes a step once more."""
     ordered, others = Step(calls).sorted_calls(), step.sorted_calls()
@@ -149,7 +138,7 @@ def _likeness_of_calls(one: Call, other: Call, *, any_number: bool) -> int:
             return EXACT if is_same else UNLIKE
         if _is_near(one, other):
             return NEAR
-    return _failure(one, other)
+    return FAILURE if _fail_alike(one, other) else UNLIKE
 
 
 def _is_near(one: Call, other: Call) -> bool:
@@ -230,39 +219,24 @@ def _are_same_errors(one: Call, other: Call) -> bool:
         return False
     if _PROGRESS.findall(one.result) != _PROGRESS.findall(other.result):
         return False
-    return _overlap(one.outcome.words(one.fields), other.outcome.words(other.fields))
+    words, others = words_of(one.result), words_of(other.result)
+    common = sum(map(str.isalpha, words & others))
+    return common >= _SAME_ERROR * sum(map(str.isalpha, words | others))
 
 
-def _failure(one: Call, other: Call) -> int:
-    """Return whether two calls, of whatever tools, have failed alike: `FAILURE`, `ITEMS` or `UNLIKE`.
+def _fail_alike(one: Call, other: Call) -> bool:
+    """Return whether two calls, of whatever tools, have failed with the same error.
 
-    Errors that differ in a word in which the arguments do are about that: each item of a batch may
-    have its own. Two places that both refuse, or do not answer, have an error of their own each.
+    Two places that both refuse, or do not answer, have an error of their own each.
     """
     if not (one.outcome.error and other.outcome.error):
-        return UNLIKE
+        return False
     if other.outcome.is_of_place and name_other_places(differing(one, other)):
-        return UNLIKE
+        return False
     if one.result == other.result and one.name == other.name:
-        return FAILURE
-    if other.outcome.machine:
-        return FAILURE if one.outcome.machine == other.outcome.machine else UNLIKE
-    words, others = one.outcome.words(one.fields), other.outcome.words(other.fields)
-    echoed, repeated = one.words, other.words
-    is_about_items = not (words ^ others).isdisjoint(echoed ^ repeated)
-    if not is_about_items:
-        echoed = repeated = frozenset()
-    if not _overlap(words - echoed, others - repeated):
-        return UNLIKE
-    if not _overlap(one.outcome.conclusion - echoed, other.outcome.conclusion - repeated):
-        return UNLIKE
-    return ITEMS if is_about_items else FAILURE
-
-
-def _overlap(words: frozenset[str], others: frozenset[str]) -> bool:
-    """Return whether two errors have nearly the same words."""
-    common = sum(map(str.isalpha, words & others))
-    return 0 < common >= _SAME_ERROR * sum(map(str.isalpha, words | others))
+        return True
+    said, there = one.outcome.said(one.fields), other.outcome.said(other.fields)
+    return differ_only_in_volatile(said, there)
 
 
 def _likeness_of_texts(one: str, other: str) -> int:

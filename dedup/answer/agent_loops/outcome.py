@@ -141,8 +141,7 @@ class Outcome:
         self._tool = tool
         self._is_marked = is_marked
         self._error: str | None = None
-        self._words: frozenset[str] | None = None
-        self._conclusion: frozenset[str] | None = None
+        self._said: str | None = None
 
     @property
     def error(self) -> str:
@@ -180,33 +179,20 @@ class Outcome:
         """Return whether the error is that of a site or host, and not of the tool that went there."""
         return _is_of_place(self.error[:_HEAD])
 
-    @property
-    def machine(self) -> str:
-        """Return the error of the machine, which no other file or argument mends; or empty."""
-        return _of_machine(self.error[:_HEAD]) or _of_machine(self.error[-_HEAD:])
-
-    def words(self, given: dict[str, Any]) -> frozenset[str]:
-        """Return the words at the head and at the end of the error.
+    def said(self, given: dict[str, Any]) -> str:
+        """Return what the error says by itself; of a full disk or the like, only that.
 
         Args:
             given: The arguments of the call. One of several words, such as a command, that the
                 error repeats is left out.
         """
-        if self._words is None:
-            error = self.error
+        if self._said is None:
+            said = self.error
             for value in given.values():
                 if isinstance(value, str) and " " in value:
-                    error = error.replace(value, "")
-            text = error if len(error) <= 2 * _HEAD else f"{error[:_HEAD]} {error[-_HEAD:]}"
-            self._words = words_of(text)
-        return self._words
-
-    @property
-    def conclusion(self) -> frozenset[str]:
-        """Return the words of the error's last line: what is wrong, behind the frames of a traceback."""
-        if self._conclusion is None:
-            self._conclusion = words_of(self.error[-_HEAD:].rstrip().rpartition("\n")[2])
-        return self._conclusion
+                    said = said.replace(value, "")
+            self._said = _of_machine(said[:_HEAD]) or _of_machine(said[-_HEAD:]) or said
+        return self._said
 
     def _quotes_tool(self, text: str) -> bool:
         """Return whether a text has the tool's name in quotes."""

@@ -13,11 +13,9 @@ from dedup.answer.agent_loops.asked import PATIENT_COPIES, copies_asked, is_watc
 from dedup.answer.agent_loops.likeness import (
     EXACT,
     FAILURE,
-    ITEMS,
     NEAR,
     UNLIKE,
     differ_as_asked,
-    have_given_items,
     have_same_results,
     is_next,
     likeness,
@@ -31,19 +29,12 @@ from dedup.answer.agent_loops.waiting import are_patient, looks_up
 LoopKind = Literal["exact", "near", "failure", "message"]
 
 MAX_CYCLE: Final = 4
-_MAX_TOLD: Final = 64  # results in which items of a batch are looked for
 _MEMORY: Final = 16  # steps among which one is looked for that has told the same
 _MIN_STEPS: Final = 4
 _MIN_COPIES: Final = 3
-_ITEM_COPIES: Final = 7  # of errors about what each call was made for: it may be a batch
 _MEASURED_COPIES: Final = 7  # of a result whose numbers move: that may be what is looked for
 _HOPELESS_STEPS: Final = 8  # of failures: then the next call is not awaited
-_KINDS: Final[dict[int, LoopKind]] = {
-    EXACT: "exact",
-    NEAR: "near",
-    FAILURE: "failure",
-    ITEMS: "failure",
-}
+_KINDS: Final[dict[int, LoopKind]] = {EXACT: "exact", NEAR: "near", FAILURE: "failure"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +102,6 @@ class LoopScan:
         self._prompt = ""
         self._num_steps = 0
         self._tokens = 0
-        self._told: list[str] = []  # the first results, up to a size
         self._last: list[Step] = []  # the last `_MEMORY`, the newest at the end
         self._last_tokens: list[int] = []
         self._found = [UNLIKE] * (MAX_CYCLE + 1)  # the last step's likeness, by period
@@ -127,7 +117,6 @@ class LoopScan:
         scan = LoopScan(self._repeatable)
         scan._prompt = self._prompt
         scan._num_steps, scan._tokens = self._num_steps, self._tokens
-        scan._told = list(self._told)
         scan._last, scan._last_tokens = list(self._last), list(self._last_tokens)
         scan._found = list(self._found)
         scan._runs, scan._grades = list(self._runs), list(self._grades)
@@ -153,9 +142,9 @@ class LoopScan:
             else:
                 any_number = period == 1 and not is_watching(self._prompt)
                 found = likeness(step, last[-period], any_number=any_number)
-            if found in (FAILURE, ITEMS) and (
+            if found == FAILURE and (
                 period > 1  # what fails alike behind other calls is trial and error
-                or self._is_batch(step, last[-1], found)
+                or differ_as_asked(step, last[-1], self._prompt)
             ):
                 found = UNLIKE
             self._found[period] = found
@@ -174,19 +163,11 @@ class LoopScan:
             self._runs[period] += 1
             self._grades[period] = min(self._grades[period], found)
         last.append(step)
-        if len(self._told) < _MAX_TOLD:
-            self._told += [call.result for call in step.calls]
         self._last_tokens.append(tokens)
         self._tokens += tokens
         if len(last) > _MEMORY:
             del last[0]
             del self._last_tokens[0]
-
-    def _is_batch(self, step: Step, before: Step, found: int) -> bool:
-        """Return whether steps that fail alike are made for items that the agent was given."""
-        if differ_as_asked(step, before, self._prompt):
-            return True
-        return found == ITEMS and have_given_items(step, before, [self._prompt, *self._told])
 
     def _weigh_numbers(self, step: Step, before: Step) -> None:
         """Take numbers that move in one copy and stay in another for news.
@@ -241,8 +222,6 @@ class LoopScan:
         asked = copies_asked(self._prompt)
         if asked <= PATIENT_COPIES and looks_up(steps):
             asked = 0  # "until" is in many prompts
-        if self._grades[period] == ITEMS:
-            return max(asked, _ITEM_COPIES)
         if self._grades[period] == FAILURE:
             return asked  # what is waited for is asked for in the same way
         is_patient = are_patient(steps)
@@ -266,7 +245,6 @@ class LoopScan:
         )
 
     def _forget(self) -> None:
-        self._told.clear()
         self._last.clear()
         self._last_tokens.clear()
         self._found = [UNLIKE] * (MAX_CYCLE + 1)

@@ -4,7 +4,7 @@ import re
 from typing import Any, Final
 
 from dedup.answer.agent_loops.notices import without_notices
-from dedup.answer.agent_loops.outcome import Outcome, words_of
+from dedup.answer.agent_loops.outcome import Outcome
 from dedup.answer.usage import estimate_tokens
 from dedup.lenient_json import read_json
 
@@ -43,7 +43,6 @@ class Call:
         self.has_result = has_result
         self._values: Any = _UNREAD
         self._fields: dict[str, Any] | None = None
-        self._words: frozenset[str] | None = None
         self._names: frozenset[str] | None = None
         self.spans: list[tuple[int, int, str]] | None = None  # volatile values in the result
         self._outcome: Outcome | None = None
@@ -85,14 +84,6 @@ class Call:
             words = _WORD.findall(" ".join(given)[:_MAX_CHARS])
             self._names = frozenset([word for word in words if _is_name(word)])
         return self._names
-
-    @property
-    def words(self) -> frozenset[str]:
-        """Return the words of the arguments, up to a length."""
-        if self._words is None:
-            given = [str(value)[:_MAX_CHARS] for value in self.fields.values()]
-            self._words = words_of(" ".join(given)[:_MAX_CHARS])
-        return self._words
 
 
 def _is_name(word: str) -> bool:

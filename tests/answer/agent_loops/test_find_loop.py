@@ -721,20 +721,22 @@ def test_news_are_left_alone(api: Api, name: str) -> None:
     assert find_loop(history(api, *parts)) is None
 
 
-def test_errors_about_items_are_a_loop_where_the_agent_makes_the_items_up(api: Api) -> None:
-    tried = [
-        turn(
-            "git", {"args": f"branch -d {name}"}, f"error: the branch '{name}' is not fully merged"
-        )
-        for name in NAMES
+def test_an_error_that_moves_is_progress(api: Api) -> None:
+    steps = [
+        turn("write", {"text": f"version {n} of it"}, f"YAML error: bad indentation in line {line}")
+        for n, line in enumerate((3, 7, 9, 14, 20))
     ]
-    assert find_loop(history(api, *tried[:7])) is None
-    loop = find_loop(history(api, *tried[:8]))
-    assert loop is not None
-    assert loop.kind == "failure"
-    listed = turn("git", {"args": "branch"}, "\n".join(NAMES))
-    assert find_loop(history(api, listed, *tried)) is None
-    assert find_loop(history(api, *tried, start=f"Delete {', '.join(NAMES)}.")) is None
+    assert find_loop(history(api, *steps)) is None
+    steps = [
+        turn("create", {"title": "Flaky", name: "x"}, f"Error: the parameter {wanted} is required")
+        for name, wanted in (
+            ("body", "repo"),
+            ("repo", "owner"),
+            ("owner", "labels"),
+            ("labels", "assignee"),
+        )
+    ]
+    assert find_loop(history(api, *steps)) is None
 
 
 def test_an_error_about_none_of_the_arguments_is_the_same(api: Api) -> None:
@@ -745,10 +747,10 @@ def test_an_error_about_none_of_the_arguments_is_the_same(api: Api) -> None:
             f"Access denied: one of the scopes app:read, app:write is required (log {log})",
         )
         for path, log in (
-            ("/app/v1", "8f2c"),
-            ("/sheets", "91ab"),
-            ("/app/roles", "c07d"),
-            ("/me", "e5e5"),
+            ("/app/v1", "8f2c61d0"),
+            ("/sheets", "91ab77e3"),
+            ("/app/roles", "c07d5512"),
+            ("/me", "e5e5090f"),
         )
     ]
     loop = find_loop(history(api, *steps))
