@@ -74,8 +74,13 @@ def may_be_near(arguments: list[Differing]) -> bool:
     return True
 
 
-def differ_in_form(arguments: list[Differing]) -> bool:
-    """Return whether all the arguments that differ are numbers, flags or values that always differ."""
+def differ_in_form(one: Call, other: Call, arguments: list[Differing]) -> bool:
+    """Return whether all the arguments that differ are numbers, flags or values that always differ.
+
+    What only says why a call is made does not count, unless there is nothing else.
+    """
+    if not _determining(one, other):
+        return False
     for name, value, there in arguments:
         if name in _COMMENTARY:
             continue

@@ -144,7 +144,11 @@ def _likeness_of_calls(one: Call, other: Call, *, any_number: bool) -> int:
 def _is_near(one: Call, other: Call) -> bool:
     """Return whether two calls of a tool have arguments that are near, and the same result."""
     arguments = differing(one, other)
-    if one.result == other.result and one.outcome.is_telling and differ_in_form(arguments):
+    if (
+        one.result == other.result
+        and one.outcome.is_telling
+        and differ_in_form(one, other, arguments)
+    ):
         return True
     if not may_be_near(arguments):
         return False
@@ -160,7 +164,7 @@ def _is_again(call: Call, there: Call) -> bool:
     if are_equal(call, there):
         return True
     arguments = differing(call, there)
-    if differ_in_form(arguments) and there.outcome.is_telling:
+    if there.outcome.is_telling and differ_in_form(call, there, arguments):
         return True
     return may_be_near(arguments) and are_near(call, there, arguments, there.outcome)
 

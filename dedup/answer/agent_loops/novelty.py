@@ -48,12 +48,10 @@ def _is_known(call: Call, made: list[Call]) -> bool:
         if are_equal(call, one):  # what has changed since is new
             return call.result == one.result
     parts = _parts(call.result[:_MAX_CHARS])
-    size = sum(map(len, parts))
-    if size < _MIN_SIZE:
-        return False
     new = parts.difference(*[_parts(one.result[:_MAX_CHARS]) for one in same])
     arguments = differing(call, same[-1])
-    return sum(map(len, new)) <= (1 - _KNOWN) * size and not _writes(arguments, new)
+    is_known = sum(map(len, new)) <= (1 - _KNOWN) * sum(map(len, parts))
+    return bool(parts) and is_known and not _writes(arguments, new)
 
 
 def _writes(arguments: list[Differing], new: frozenset[str]) -> bool:

@@ -48,7 +48,7 @@ _ERRORS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = tuple(
         ("no such", r"\bno such (?:tool|function|command)\b"),
         ("invalid", r"\binvalid\b"),
         ("refused", r"\brefused\b"),
-        ("time", r"\btimed? ?out\b"),
+        ("time", r"\btimed? ?out\b(?![\"']?\s*[:=])"),
         ("rejected", r"\brejected\b"),
         ("fehler", r"fehler\b"),
         ("fallo", r"\bfallo\b"),

@@ -44,7 +44,7 @@ _UNFINISHED: Final = re.compile(
     r"|\bin progress\b|\bplease wait\b|\b(?:try|check) again later\b|\btemporarily unavailable\b"
     r"|\bretry[- ]after\b|\brate[- ]?limit|\btoo many requests\b|\b429\b"
     r"|(?:\A|[\n.:;!({\[\"']|\b(?:is|are|still|now))\s*waiting (?:for|on)\b"
-    r"|进行中|处理中|排队|等待中|运行中|正在|尚未|稍后|未完成|构建中|部署中|还没|执行中|限流|请求过于频繁"
+    r"|[:：]\s*[\"'][\u4e00-\u9fff]{1,6}中[\"']|进行中|处理中|排队|等待中|运行中|正在|尚未|稍后|未完成|构建中|部署中|还没|执行中|限流|请求过于频繁"
     r"|処理中|実行中|待機中|準備中|まだ",
     re.IGNORECASE,
 )

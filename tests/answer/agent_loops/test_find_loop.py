@@ -417,6 +417,23 @@ LEFT_ALONE: dict[str, list[Turn]] = {
             "Three refunds stay open, which is what was asked.",
         )
     ],
+    "thoughts whose acknowledgement says more": [
+        turn("think", {"thought": text}, "Your thought has been recorded. Go on, or act on it now.")
+        for text in (
+            "Writes are rare, reads are frequent.",
+            "The data fit on one machine.",
+            "Full text search is wanted.",
+            "Postgres has it built in.",
+        )
+    ],
+    "files that have the same settings": [
+        turn("read_file", {"path": f"conf/{name}.yml"}, "server:\n  port: 8080\n  timeout: 30\n")
+        for name in ("base", "dev", "test", "live")
+    ],
+    "a state in another language": [
+        turn("get_approval", {"id": "A7"}, '{"id": "A7", "state": "审批中"}')
+    ]
+    * 8,
     "a list that grows": [
         turn(
             "update",
