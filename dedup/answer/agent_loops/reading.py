@@ -70,11 +70,16 @@ class MessageReader:
         self._has_results = False
         self._is_prompted = False  # a harness has missed calls
         self._last_prompt = ""
+        self._last_texts: list[str] = []
+        self._before_prompt: LoopScan | None = None  # state, behind a text, before the last prompt
 
     def copy(self) -> "MessageReader":
         """Return a reader, between two steps, in the same state."""
         reader = MessageReader(self.scan.copy())
         reader._last_prompt = self._last_prompt
+        reader._last_texts = self._last_texts
+        if self._before_prompt is not None:
+            reader._before_prompt = self._before_prompt.copy()
         reader._is_prompted = self._is_prompted
         return reader
 
@@ -255,12 +260,19 @@ class MessageReader:
             return
         prompt = without_notices("\n".join([text for text in texts if not _TAGGED.match(text)]))
         prompt = prompt.strip()
+        is_repeated = prompt == self._last_prompt
         is_users = bool(prompt) and not self._is_automatic(prompt, has_results=has_results)
         if is_users or (self._step is not None and self._step.is_complete):
             self.flush()
         if is_users:
+            self._before_prompt = self.scan.copy() if self.scan.ends_in_text else None
             self.scan.reset(prompt)
-        self._is_prompted = not is_users and any(map(_NO_CALL.search, texts))
+        elif is_repeated and self._before_prompt is not None:
+            self.scan = self._before_prompt.joined(self.scan)
+            self._before_prompt = None
+        misses_calls = any(map(_NO_CALL.search, texts)) or (texts == self._last_texts != [])
+        self._is_prompted = misses_calls and not (is_users or _JUST_GO_ON.match(prompt))
+        self._last_texts = texts
 
     def _read_observation(self, texts: list[str]) -> bool:
         """Take a message with the result of a call made in words; return whether it is one."""

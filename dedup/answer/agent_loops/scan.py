@@ -125,6 +125,26 @@ class LoopScan:
         scan._measures = self._measures
         return scan
 
+    @property
+    def ends_in_text(self) -> bool:
+        """Return whether the last step has no calls."""
+        return bool(self._last) and not self._last[-1].calls
+
+    def joined(self, other: "LoopScan") -> "LoopScan":
+        """Return a scan that has taken the steps of both: what was a user's message was a harness's.
+
+        Args:
+            other: What has become of this scan behind that message: texts. With any calls, it is
+                returned as it is.
+        """
+        num_steps = other._num_steps - self._num_steps
+        if num_steps != len(other._last) or any(step.calls for step in other._last):
+            return other
+        scan = self.copy()
+        for step in other._last:
+            scan.feed(step)
+        return scan
+
     def feed(self, step: Step) -> None:
         """Take the next step of the agent, with all its results."""
         tokens = step.num_tokens

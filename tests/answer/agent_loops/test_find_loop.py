@@ -809,6 +809,17 @@ def test_texts_without_calls_are_a_loop_where_a_harness_misses_calls(api: Api) -
     assert find_loop(history(api, *answered(missed))) is not None
     assert find_loop(history(api, *answered("[BERT] that is fine, is it not?"))) is None
     assert find_loop(history(api, *answered("continue"))) is None
+    again = "[システム] ツールが呼び出されていません。"  # is known by being sent again
+    assert find_loop(history(api, *answered(again), Turn(text="Now I start."))) is not None
+
+
+def test_a_message_that_is_sent_again_was_a_harness_from_the_first(api: Api) -> None:
+    said: Part = Turn(text="To open the merge request I need a token of yours.")
+    prompt: Part = "The run has not been closed yet. Please continue working, and do not ask for help."
+    loop = find_loop(history(api, LOOK, *[said, prompt] * 4))
+    assert loop is not None
+    assert (loop.kind, loop.from_step, loop.steps) == ("message", 1, 4)
+    assert find_loop(history(api, LOOK, *[said, prompt] * 3)) is None
 
 
 def test_a_text_that_speaks_of_waiting_is_not_patient(api: Api) -> None:
