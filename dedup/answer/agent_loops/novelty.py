@@ -11,11 +11,11 @@ from dedup.answer.agent_loops.waiting import QUERIES, is_mover, waits
 
 _MAX_CHARS: Final = 20_000  # of a result that are read
 _MAX_TEXT: Final = 400  # characters of a text without calls
-_MIN_PART: Final = 8  # characters
+_MIN_WRITTEN: Final = 8  # characters of an argument
 _MIN_SIZE: Final = 120  # characters of a result: any call may have a shorter one
 _KNOWN: Final = 0.95  # of a result's characters
 
-_PART: Final = re.compile(r"[^\n,;{}\[\]]{8,}")  # a line, or a field of a record
+_PART: Final = re.compile(r"[^\n,;{}\[\]]+")  # a line, or a field of a record
 _LINE_NUMBER: Final = re.compile(r"\A\s*\d+[\t:|]")
 
 
@@ -58,7 +58,7 @@ def _writes(arguments: list[Differing], new: frozenset[str]) -> bool:
     """Return whether what is new in a result is what the call has passed in."""
     values = [value for name, value, _ in arguments if name not in QUERIES]
     return any(
-        isinstance(value, str) and len(value) >= _MIN_PART and any(value in part for part in new)
+        isinstance(value, str) and len(value) >= _MIN_WRITTEN and any(value in part for part in new)
         for value in values
     )
 
@@ -67,4 +67,4 @@ def _writes(arguments: list[Differing], new: frozenset[str]) -> bool:
 def _parts(text: str) -> frozenset[str]:
     """Return the lines or fields of a result, without the numbers of lines."""
     parts = [_LINE_NUMBER.sub("", part, 1).strip(" \t\"'") for part in _PART.findall(text)]
-    return frozenset([part for part in parts if len(part) >= _MIN_PART])
+    return frozenset(parts)

@@ -689,6 +689,19 @@ NEWS: dict[str, list[Turn]] = {
     "other lines of a file": [
         turn("sh", {"cmd": f"sed -n {n},{n + 3}p src/steps.py"}, lines(n, n + 4)) for n in range(5)
     ],
+    "pages of records that are alike": [
+        turn(
+            "events",
+            {"before": before},
+            json.dumps(
+                [
+                    {"id": before - k, "type": "heartbeat", "severity": "info", "source": "plc"}
+                    for k in range(1, 5)
+                ]
+            ),
+        )
+        for before in range(100, 60, -4)
+    ],
     "files that are alike": [
         turn("sh", {"cmd": f"cat src/{name}.py"}, lines(0, 9)) for name in NAMES
     ],
@@ -815,7 +828,9 @@ def test_texts_without_calls_are_a_loop_where_a_harness_misses_calls(api: Api) -
 
 def test_a_message_that_is_sent_again_was_a_harness_from_the_first(api: Api) -> None:
     said: Part = Turn(text="To open the merge request I need a token of yours.")
-    prompt: Part = "The run has not been closed yet. Please continue working, and do not ask for help."
+    prompt: Part = (
+        "The run has not been closed yet. Please continue working, and do not ask for help."
+    )
     loop = find_loop(history(api, LOOK, *[said, prompt] * 4))
     assert loop is not None
     assert (loop.kind, loop.from_step, loop.steps) == ("message", 1, 4)
