@@ -50,7 +50,7 @@ class AgentLoop:
         steps: Steps in the loop.
         tokens: An estimate of the tokens of these steps.
         last_tokens: The same, of the last step.
-        next_steps: The step that would be the next one; of failures, all those that failed last.
+        next_steps: The step that would be the next one; all of the last ones where they differ.
     """
 
     kind: LoopKind
@@ -252,8 +252,8 @@ class LoopScan:
         following: tuple[Step, ...] = (self._last[-period],)
         if not any(step.calls for step in self._last[-period:]):
             kind = "message"
-        elif kind != "exact":
-            following = tuple(self._last[-max(period, min(steps, MAX_CYCLE)) :])
+        elif period == 1 and kind != "exact":
+            following = tuple(self._last[-min(steps, MAX_CYCLE) :])
         return AgentLoop(
             kind,
             period,

@@ -740,6 +740,10 @@ def test_steps_that_tell_nothing_new_are_found(api: Api, name: str) -> None:
     loop = find_loop(history(api, *parts))
     assert loop is not None
     assert loop.kind == ("near" if steps[0].calls else "message")
+    for step in steps:
+        again = [Call(call.name, call.arguments, has_result=False) for call in step.calls]
+        assert not again or loop.is_repeated_by(again)
+    assert not loop.is_repeated_by([Call("sh", {"cmd": "make"}, has_result=False)])
     assert find_loop(history(api, *parts[:-2])) is None
 
 
