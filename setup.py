@@ -53,11 +53,13 @@ ANSWER = ["answer", "channel", "frame", "report", "usage"]
 AGENT_LOOPS = [
     "arguments",
     "likeness",
+    "novelty",
     "outcome",
     "reading",
     "scan",
     "steps",
     "volatile",
+    "waiting",
     "wording",
 ]
 SERVER = [

@@ -8,9 +8,10 @@ import re
 from functools import lru_cache
 from typing import Any, Final
 
-from dedup.answer.agent_loops.outcome import QUERIES, is_empty_handed, is_trivial
+from dedup.answer.agent_loops.outcome import Outcome
 from dedup.answer.agent_loops.steps import Call
 from dedup.answer.agent_loops.volatile import differ_only_in_volatile
+from dedup.answer.agent_loops.waiting import QUERIES
 from dedup.answer.agent_loops.wording import may_be_free, say_the_same
 
 # Arguments that say why a call is made: they do not change what it does.
@@ -25,6 +26,7 @@ _DESCRIBED: Final = frozenset("command cmd script code query prompt".split())
 _PLACES: Final = frozenset(
     "url uri host hostname domain address ip site link endpoint mirror".split()
 )
+_HOST: Final = re.compile(r"\w+://(?:www\.)?([^/\s?#]+)/")
 _CHANGE: Final = re.compile(
     r"\b(?:insert|update|delete|create|alter|drop|merge|replace|truncate|mutation)\b"
 )
@@ -72,8 +74,13 @@ def may_be_near(arguments: list[Differing]) -> bool:
     return True
 
 
-def differ_in_form(arguments: list[Differing]) -> bool:
-    """Return whether all the arguments that differ are numbers, flags or values that always differ."""
+def differ_in_form(one: Call, other: Call, arguments: list[Differing]) -> bool:
+    """Return whether all the arguments that differ are numbers, flags or values that always differ.
+
+    What only says why a call is made does not count, unless there is nothing else.
+    """
+    if not _determining(one, other):
+        return False
     for name, value, there in arguments:
         if name in _COMMENTARY:
             continue
@@ -85,15 +92,15 @@ def differ_in_form(arguments: list[Differing]) -> bool:
     return True
 
 
-def are_near(one: Call, other: Call, arguments: list[Differing], result: str) -> bool:
+def are_near(one: Call, other: Call, arguments: list[Differing], outcome: Outcome) -> bool:
     """Return whether the arguments that differ say the same in other words.
 
     Args:
         arguments: The arguments that differ.
-        result: What both calls have returned.
+        outcome: What came of both calls.
     """
-    is_telling = not is_trivial(result)
-    is_answer = is_telling and not is_empty_handed(result)
+    is_telling = not outcome.is_trivial
+    is_answer = is_telling and not outcome.is_empty
     names = _determining(one, other)
     similarity = _SIMILARITY if is_telling else _SIMILARITY_ALONE
     for name, value, there in arguments:
@@ -114,8 +121,16 @@ def ask_for_the_same(arguments: list[Differing]) -> bool:
 
 
 def name_other_places(arguments: list[Differing]) -> bool:
-    """Return whether the calls go to other places: sites, hosts, addresses."""
-    return any(name.rpartition(".")[2].lower() in _PLACES for name, _, _ in arguments)
+    """Return whether the calls go to other places: sites, hosts, addresses; not paths of one site."""
+    return any(
+        name.rpartition(".")[2].lower() in _PLACES and _host(value) != _host(there)
+        for name, value, there in arguments
+    )
+
+
+def _host(value: object) -> str:
+    found = _HOST.match(str(value))
+    return found.group(1) if found is not None else str(value)
 
 
 def _determining(one: Call, other: Call) -> set[str]:

@@ -1,6 +1,7 @@
 """Likeness of two steps: the same calls with the same results, or almost."""
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from dedup.answer.agent_loops.arguments import (
@@ -14,14 +15,7 @@ from dedup.answer.agent_loops.arguments import (
     name_other_places,
 )
 from dedup.answer.agent_loops.asked import is_named
-from dedup.answer.agent_loops.outcome import (
-    error_of,
-    is_mover,
-    is_negative,
-    is_of_place,
-    is_trivial,
-    waits,
-)
+from dedup.answer.agent_loops.outcome import words_of
 from dedup.answer.agent_loops.steps import Call, Step
 from dedup.answer.agent_loops.volatile import (
     Span,
@@ -31,6 +25,7 @@ from dedup.answer.agent_loops.volatile import (
     known_spans,
     volatile_spans,
 )
+from dedup.answer.agent_loops.waiting import is_mover, waits
 from dedup.answer.agent_loops.wording import say_the_same
 
 # From unlike to like; the weakest that holds a loop together is its kind.
@@ -40,13 +35,15 @@ NEAR: Final = 2  # arguments that are worded anew
 EXACT: Final = 3
 
 _MAX_GROWTH: Final = 200  # characters by which results that are the same differ, and a quarter
-_SAME_ERROR: Final = 0.6  # of the words of two results
+_SAME_ERROR: Final = 0.6  # of the words of two errors
 _SAME_TEXT: Final = 0.6  # of the words of two turns without calls
+_LONG: Final = 300  # characters of a result in which
+_ASIDE: Final = 0.05  # of them may change, and measure nothing
+_MIN_LINES: Final = 3  # of results that may be in another order
 _MAX_VALUE: Final = 100  # characters of a result that may be little else than a value
 _MIN_AROUND: Final = 12  # letters around the values of a result that says more
 _TIMES: Final = ("time", "clock", "epoch")
 _PROGRESS: Final = re.compile(r"\d+\s?/\s?\d+|\d+(?:\.\d+)?\s?%")
-_WORDS: Final = re.compile(r"[^\W\d_]{2,}")
 
 
 def likeness(one: Step, other: Step, *, any_number: bool = False) -> int:
@@ -83,11 +80,20 @@ def moves_numbers(one: Step, other: Step) -> bool:
 def measures(step: Step) -> bool:
     """Return whether a number that may measure something has moved in a step that is alike.
 
-    Where nothing came of a call, it does not matter what is measured.
+    Where nothing came of a call, it does not matter what is measured; in a long result, numbers that
+    are a small part of it are not what is looked for.
     """
     return any(
-        not is_negative(call) and has_measure(call.result, call.spans or ()) for call in step.calls
+        not call.outcome.is_negative
+        and not _is_aside(call.result, call.spans or ())
+        and has_measure(call.result, call.spans or ())
+        for call in step.calls
     )
+
+
+def _is_aside(result: str, spans: Sequence[Span]) -> bool:
+    """Return whether values are a small part of a long result."""
+    return len(result) >= _LONG and sum(end - at for at, end, _ in spans) <= _ASIDE * len(result)
 
 
 def differ_as_asked(one: Step, other: Step, prompt: str) -> bool:
@@ -138,13 +144,17 @@ def _likeness_of_calls(one: Call, other: Call, *, any_number: bool) -> int:
 def _is_near(one: Call, other: Call) -> bool:
     """Return whether two calls of a tool have arguments that are near, and the same result."""
     arguments = differing(one, other)
-    if one.result == other.result and differ_in_form(arguments) and _is_telling(one):
+    if (
+        one.result == other.result
+        and one.outcome.is_telling
+        and differ_in_form(one, other, arguments)
+    ):
         return True
     if not may_be_near(arguments):
         return False
     if not (_have_same_result(one, other) or _have_same_findings(one, other, arguments)):
         return False
-    return are_near(one, other, arguments, one.result)
+    return are_near(one, other, arguments, one.outcome)
 
 
 def _is_again(call: Call, there: Call) -> bool:
@@ -154,14 +164,9 @@ def _is_again(call: Call, there: Call) -> bool:
     if are_equal(call, there):
         return True
     arguments = differing(call, there)
-    if differ_in_form(arguments) and _is_telling(there):
+    if there.outcome.is_telling and differ_in_form(call, there, arguments):
         return True
-    return may_be_near(arguments) and are_near(call, there, arguments, there.result)
-
-
-def _is_telling(call: Call) -> bool:
-    """Return whether a call without an error has a result that is no coincidence."""
-    return not (is_trivial(call.result) or is_negative(call) or error_of(call))
+    return may_be_near(arguments) and are_near(call, there, arguments, there.outcome)
 
 
 def _have_same_result(one: Call, other: Call, *, any_number: bool = False) -> bool:
@@ -178,11 +183,11 @@ def _have_same_result(one: Call, other: Call, *, any_number: bool = False) -> bo
         longest = _MAX_GROWTH + len(other.result) // 4
         if abs(len(one.result) - len(other.result)) > longest:
             return False
-        is_nothing = is_negative(one) and is_negative(other)
+        is_nothing = one.outcome.is_negative and other.outcome.is_negative
         any_number = (any_number or is_nothing) and not (waits(one) or is_mover(one))
         spans = volatile_spans(one.result, other.result, any_number=any_number)
         if spans is None:
-            return is_nothing and _are_same_errors(one, other)
+            return _are_same_lines(one, other) or (is_nothing and _are_same_errors(one, other))
     one.spans = spans
     return not _is_a_value(one.result, spans)
 
@@ -204,14 +209,23 @@ def _have_same_findings(one: Call, other: Call, arguments: list[Differing]) -> b
     return volatile_spans(one.result, other.result, any_number=True) is not None
 
 
+def _are_same_lines(one: Call, other: Call) -> bool:
+    """Return whether two results have the same lines in another order."""
+    if len(one.result) != len(other.result):
+        return False
+    lines = one.result.split("\n")
+    return len(lines) >= _MIN_LINES and sorted(lines) == sorted(other.result.split("\n"))
+
+
 def _are_same_errors(one: Call, other: Call) -> bool:
     """Return whether the same call has failed twice, with nearly the same words."""
-    if not (are_equal(one, other) and error_of(one) and error_of(other)):
+    if not (are_equal(one, other) and one.outcome.error and other.outcome.error):
         return False
     if _PROGRESS.findall(one.result) != _PROGRESS.findall(other.result):
         return False
-    words, others = set(_WORDS.findall(one.result)), set(_WORDS.findall(other.result))
-    return len(words & others) >= _SAME_ERROR * len(words | others)
+    words, others = words_of(one.result), words_of(other.result)
+    common = sum(map(str.isalpha, words & others))
+    return common >= _SAME_ERROR * sum(map(str.isalpha, words | others))
 
 
 def _fail_alike(one: Call, other: Call) -> bool:
@@ -219,13 +233,14 @@ def _fail_alike(one: Call, other: Call) -> bool:
 
     Two places that both refuse, or do not answer, have an error of their own each.
     """
-    error = error_of(other)
-    if not error:
+    if not (one.outcome.error and other.outcome.error):
         return False
-    if is_of_place(error) and name_other_places(differing(one, other)):
+    if other.outcome.is_of_place and name_other_places(differing(one, other)):
         return False
-    is_same = one.result == other.result and one.name == other.name
-    return is_same or differ_only_in_volatile(error_of(one), error)
+    if one.result == other.result and one.name == other.name:
+        return True
+    said, there = one.outcome.said(one.fields), other.outcome.said(other.fields)
+    return differ_only_in_volatile(said, there)
 
 
 def _likeness_of_texts(one: str, other: str) -> int:

@@ -1,85 +1,13 @@
-"""Results of tools: work that is still running, and errors."""
+"""Outcome of a call: what its result says came of it."""
 
 import re
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
-from dedup.answer.agent_loops.steps import Call, Step
-
-# Arguments that ask for something, and change nothing.
-QUERIES: Final = frozenset(
-    "query q search search_query search_term keyword keywords question".split()
-)
-
-_SHORT: Final = 300  # characters; what is longer is not the state of a job
-_LONG: Final = 2000  # unless it is a record that has a state
 _HEAD: Final = 240  # characters within which an error says that it is one
 _INFORMATIVE: Final = 12  # letters of an error that says what is wrong
 
-_STATES: Final = (
-    r"running|pending|in[ _-]?progress|queued|processing|building|waiting|starting|provisioning"
-    r"|deploying|creating|initiali[sz]ing|scheduled|not[ _-]ready|preparing|executing|retrying"
-    r"|syncing|uploading|downloading|compiling|training|rendering|in[ _-]?queue|accepted|submitted|working"
-    r"|en cours|en attente|en (?:proceso|curso|cola)|pendiente|em andamento|pendente|in (?:bearbeitung|arbeit)"
-    r"|läuft|ausstehend|in (?:corso|attesa)"
-)
-_UNFINISHED: Final = (
-    r"pending|queued|in[ _-]?queue|in[ _-]?progress|provisioning|waiting|working|submitted|accepted"
-)
-_RUNNING: Final = re.compile(
-    rf"[\"']?\b(?:\w*status|\w*state|phase|stage|[ée]tat|estado|stato|zustand)[\"']?\s*(?:[:=>]|is)\s*[\"']?(?:\w*_)?"
-    rf"(?:{_STATES}|(?!missing|outstanding|staging|wyoming)[a-z]+ing)\b"
-    # a field of a table
-    rf"|(?:^|\t| {{2,}})(?:{_UNFINISHED})(?=\t| {{2,}}|$)"
-    r"|状态[\"']?\s*[:：]\s*[\"']?[\u4e00-\u9fff]{1,6}中(?![\u4e00-\u9fff])"
-    rf"|\A\W*(?:{_STATES})\b\W*\Z"
-    rf"|\b(?:still|currently)\s+(?:being\s+)?(?:{_STATES}|on (?:its|the) way)\b"
-    r"|\bnot\s+(?:yet\s+\w+|ready|finished|completed?|done)\b"
-    r"|\b(?:Container|Pod)?Creating\b|\bhealth: starting\b|_IN_PROGRESS\b"
-    r"|\b(?:not|no\w*)\b.{0,40}\byet\b|\bin progress\b|\bplease wait\b|\b(?:try|check) again later\b"
-    r"|\bretry[- ]after\b|\brate[- ]?limit|\btoo many requests\b|\b429\b"
-    r"|\btemporarily unavailable\b|\bprocess (?:is )?running\b|(?:\A|[\n.:;!({\[\"']|\b(?:is|are|still|now))\s*waiting (?:for|on)\b"
-    r"|进行中|处理中|排队|等待中|运行中|正在|尚未|稍后|未完成|构建中|部署中|还没|执行中|限流|请求过于频繁"
-    r"|処理中|実行中|待機中|準備中|まだ",
-    re.IGNORECASE | re.MULTILINE,
-)
-# The outcome of a job that has none yet.
-_NO_OUTCOME: Final = re.compile(
-    r"[\"'](?:output|result|results|output_url|url|finished_at|completed_at|ended_at|receipt"
-    r"|response)[\"']\s*:\s*(?:null|None)\b"
-    r"|[\"'](?:is_?)?(?:done|finished|completed?|ready)[\"']\s*:\s*(?:false|False)\b"
-)
-_WAITS: Final = re.compile(
-    r"(?:\A|[_.-])(?:wait|sleep|poll)(?:[_.-]|\Z)|\A(?:wait|sleep|poll)(?=[A-Z])|(?:Wait|Sleep|Poll)\Z"
-)
-# Tools that read or write what does not change by itself.
-_READS: Final = re.compile(
-    r"(?:read|view|open|cat|write|save)_?(?:file|document|page|source)?\Z", re.IGNORECASE
-)
-# Tools that look whether something has come.
-_ARRIVALS: Final = re.compile(
-    r"(?:check|get|list|read|poll|fetch)\w*(?:inbox|mail|sms|otp|notification)", re.IGNORECASE
-)
-_PAUSE: Final = re.compile(r"(?:\A|&&|[;\n])\s*(?:sleep|Start-Sleep|timeout /t)\b", re.IGNORECASE)
-# Each call of these moves something on by itself, whatever it returns.
-_MOVES: Final = re.compile(
-    r"(?:\A|[_.-])(?:scroll|press|keypress|key|hotkey|swipe|zoom|undo|redo|page_?(?:down|up)|tab"
-    r"|next|previous|prev|forward|back|advance|step|volume|increment|decrement|increase|decrease"
-    r"|louder|quieter|dim|brighten|roll|draw|shuffle|pop|skip|dequeue|receive|rotate|click|tap"
-    r"|toggle|(?:move|turn)_?(?:left|right|up|down|forward|backward))"
-    r"(?:[_.-]|\Z)|\A(?:move|turn)\Z"
-)
-_HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
-_MAX_ACTION: Final = 40  # characters of an argument that says what to do
-_STATE: Final = re.compile(r"[{,]\s*\"(?:status|state|phase)\"\s*:\s*\"([\w -]{1,40})\"")
-# What a harness puts in the place of a result that it does not send again.
-_LEFT_OUT: Final = re.compile(
-    r"\s*[\[(<][^\])>\n]{0,60}\b(?:image|screenshot|omitted|truncated|removed|cleared|elided)\b"
-    r"[^\])>\n]{0,60}[\])>]\s*\Z",
-    re.IGNORECASE,
-)
-_MAX_COMMAND: Final = 2000  # characters in which a pause is looked for
-_NAME: Final = 128  # characters of a tool's name that are read
+_QUOTES: Final = "'\"`“”‘’「」"
 _TRIVIAL: Final = 40  # letters of a result that many calls have
 
 # Signs of an error in lower case: a text that every match contains, and the pattern.
@@ -120,7 +48,7 @@ _ERRORS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = tuple(
         ("no such", r"\bno such (?:tool|function|command)\b"),
         ("invalid", r"\binvalid\b"),
         ("refused", r"\brefused\b"),
-        ("time", r"\btimed? ?out\b"),
+        ("time", r"\btimed? ?out\b(?![\"']?\s*[:=])"),
         ("rejected", r"\brejected\b"),
         ("fehler", r"fehler\b"),
         ("fallo", r"\bfallo\b"),
@@ -143,7 +71,7 @@ _NO_ERROR: Final = re.compile(
     r"|没有(?:错误|失败)|无错误|0\s*(?:个)?(?:错误|失败)",
     re.IGNORECASE,
 )
-_EMPTY_HANDED: Final = re.compile(
+_EMPTY: Final = re.compile(
     r"\bno (?:\w+ ){0,2}(?:match(?:es)?|results?|files?|records?|rows?|entries|items?|output)\b"
     r"|\bno such (?:file|directory|key|column|table|host|user|element|container)\b|\bdoes not exist\b"
     r"|\bnot found\b(?! in the tool)|\b404\b|\bunreachable\b|\bnot available\b"
@@ -185,14 +113,6 @@ _NO_TOOL: Final = re.compile(
     r"\b(?:tool|function|command)\b.{0,60}\b(?:not found|does not exist|unavailable)\b",
     re.IGNORECASE,
 )
-_COMMANDS: Final = (
-    "command",
-    "cmd",
-    "code",
-    "script",
-    "query",
-    "sql",
-)  # arguments that errors repeat
 _EXIT_CODE: Final = re.compile(
     r"\b(?:command |process )?(?:exit(?:ed)?|return(?:ed)?)\b[^\n]{0,24}?-?\d+"
 )
@@ -204,147 +124,105 @@ _LABELLED: Final = re.compile(
 _BARE_ERROR: Final = re.compile(r"\b(?:error|err|failed|failure|fatal|exception)\b", re.IGNORECASE)
 _UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # each says as much as three letters
 _LETTER: Final = re.compile(r"[^\W\d_]")
+_WORDS: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]+|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
 
 
-def are_patient(steps: list[Step]) -> bool:
-    """Return whether repeating steps may be meant: one waits, or all move something on unseen.
+class Outcome:
+    """What came of a call. Each property is read when it is first asked for.
 
-    Where one of them looks at what the others have moved, and sees the same, it has not moved, and
-    to wait for that does not help. Of several calls one has to pause, or all have to say that
-    something is still running.
+    Args:
+        result: The result's text.
+        tool: Name of the tool.
+        is_marked: The result is marked as an error.
     """
-    calls = [call for step in steps for call in step.calls]
-    if not calls:
+
+    def __init__(self, result: str, tool: str, *, is_marked: bool) -> None:
+        self._result = result
+        self._tool = tool
+        self._is_marked = is_marked
+        self._error: str | None = None
+        self._said: str | None = None
+
+    @property
+    def error(self) -> str:
+        """Return what is wrong, of a call that failed and says so; empty of any other.
+
+        The name of the tool is left out, so that unknown tools fail alike. A search that finds
+        nothing has not failed, and a bare exit code says nothing.
+        """
+        if self._error is None:
+            self._error = self._read_error()
+        return self._error
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether a search has found nothing."""
+        return _is_empty(self._result[:_HEAD])
+
+    @property
+    def is_negative(self) -> bool:
+        """Return whether the result says that nothing came of the call."""
+        return self._is_marked or _is_negative(self._result[:_HEAD])
+
+    @property
+    def is_trivial(self) -> bool:
+        """Return whether the result is so short that calls with different effects may have it."""
+        return has_few_letters(self._result, _TRIVIAL)
+
+    @property
+    def is_telling(self) -> bool:
+        """Return whether the call has succeeded, and its result is no coincidence."""
+        return not (self.is_trivial or self.is_negative or self.error)
+
+    @property
+    def is_of_place(self) -> bool:
+        """Return whether the error is that of a site or host, and not of the tool that went there."""
+        return _is_of_place(self.error[:_HEAD])
+
+    def said(self, given: dict[str, Any]) -> str:
+        """Return what the error says by itself; of a full disk or the like, only that.
+
+        Args:
+            given: The arguments of the call. One of several words, such as a command, that the
+                error repeats is left out.
+        """
+        if self._said is None:
+            said = self.error
+            for value in given.values():
+                if isinstance(value, str) and " " in value:
+                    said = said.replace(value, "")
+            self._said = _of_machine(said[:_HEAD]) or _of_machine(said[-_HEAD:]) or said
+        return self._said
+
+    def _quotes_tool(self, text: str) -> bool:
+        """Return whether a text has the tool's name in quotes."""
+        at = text.find(self._tool) if self._tool else -1
+        end = at + len(self._tool)
+        return at > 0 and end < len(text) and text[at - 1] in _QUOTES and text[end] in _QUOTES
+
+    def _read_error(self) -> str:
+        head = self._result[:_HEAD]
+        is_about_tool = self._quotes_tool(head) and self.is_negative
+        if not (self._is_marked or is_about_tool or _has_error(head)):
+            return ""
+        if _is_empty(head) and not (
+            is_about_tool or _NO_TOOL.search(head) or _SAYS_ERROR.search(head)
+        ):
+            return ""
+        text = self._result.replace(self._tool, "") if self._tool else self._result
+        return text if _says_what(text[:_HEAD]) else ""
+
+
+def words_of(text: str) -> frozenset[str]:
+    """Return the words and numbers in a text; of unspaced scripts, whole phrases."""
+    return frozenset(_WORDS.findall(text.lower()))
+
+
+def has_few_letters(text: str, number: int) -> bool:
+    """Return whether a text has fewer letters than a number; those of unspaced scripts are three."""
+    if len(text) >= 4 * number:
         return False
-    if all(_moves(call) for call in calls) or any(_LEFT_OUT.match(call.result) for call in calls):
-        return True
-    if len(calls) == 1:
-        return waits(calls[0])
-    if any(error_of(call) or (is_mover(call) and not waits(call)) for call in calls):
-        return False
-    return any(pauses(call) for call in calls) or all(waits(call) for call in calls)
-
-
-def looks_up(steps: list[Step]) -> bool:
-    """Return whether steps only search, read, write or talk: again that is the same."""
-    return all(
-        _READS.match(call.name[:_NAME]) is not None
-        or (isinstance(call.values, dict) and not QUERIES.isdisjoint(call.values))
-        for step in steps
-        for call in step.calls
-    )
-
-
-def is_empty_handed(result: str) -> bool:
-    """Return whether a search has found nothing."""
-    return _is_empty_handed(result[:_HEAD])
-
-
-def is_trivial(result: str) -> bool:
-    """Return whether a result is so short that calls with different effects may have it."""
-    if len(result) >= 4 * _TRIVIAL:
-        return False
-    num_letters = len(_LETTER.findall(result)) + 2 * len(_UNSPACED.findall(result))
-    return num_letters < _TRIVIAL
-
-
-def is_negative(call: Call) -> bool:
-    """Return whether a result says that nothing came of the call."""
-    return call.is_error or _is_negative(call.result[:_HEAD])
-
-
-def is_of_place(error: str) -> bool:
-    """Return whether an error is that of a site or host, and not of the tool that went there."""
-    return _is_of_place(error[:_HEAD])
-
-
-def error_of(call: Call) -> str:
-    """Return what is wrong, of a call that failed and says so; empty of any other.
-
-    The name of the tool is left out, so that unknown tools fail alike, and so is a command that the
-    error repeats; of a full disk or the like only that is taken. A search that finds nothing has not failed,
-    and a bare exit code says nothing.
-    """
-    if call.error is None:
-        error = _error_in(call.result, call.name, call.is_error)
-        if error:
-            for name in _COMMANDS:
-                value = call.fields.get(name)
-                if isinstance(value, str) and len(value) > 3:
-                    error = error.replace(value, "")
-            error = _of_machine(error[:_HEAD]) or _of_machine(error[-_HEAD:]) or error
-        call.error = error
-    return call.error
-
-
-def pauses(call: Call) -> bool:
-    """Return whether a call waits by itself, whatever it returns."""
-    if _WAITS.search(call.name[:_NAME]):
-        return True
-    if _ARRIVALS.search(call.name[:_NAME]) and is_trivial(call.result) and not call.is_error:
-        return True
-    values = call.values
-    if not isinstance(values, dict):
-        return False
-    command = values.get("command", values.get("cmd"))
-    if isinstance(command, str) and _PAUSE.search(command[:_MAX_COMMAND]):
-        return True
-    return "stdin" in call.name and not values.get("chars", "-")
-
-
-def waits(call: Call) -> bool:
-    """Return whether a call waits for work that is still running.
-
-    A search does not, whatever is said in what it finds.
-    """
-    values = call.values
-    if pauses(call):
-        return True
-    is_search = isinstance(values, dict) and not QUERIES.isdisjoint(values)
-    return not is_search and _is_running(call.result)
-
-
-def is_mover(call: Call) -> bool:
-    """Return whether a call, by its name or what it is told to do, moves something on."""
-    if _names_move(call.name[:_NAME]):
-        return True
-    values = call.values
-    if not isinstance(values, dict):
-        return False
-    return any(
-        isinstance(one, str) and len(one) <= _MAX_ACTION and _names_move(one)
-        for one in values.values()
-    )
-
-
-def _moves(call: Call) -> bool:
-    return is_trivial(call.result) and not error_of(call) and is_mover(call)
-
-
-def _is_running(result: str) -> bool:
-    if len(result) <= _SHORT and _RUNNING.search(result):
-        return True
-    if len(result) > _LONG:
-        return False
-    if _NO_OUTCOME.search(result):
-        return True
-    state = _STATE.search(result) if result.startswith("{") else None
-    return state is not None and _RUNNING.search(f"status: {state.group(1)}") is not None
-
-
-def _error_in(result: str, name: str, is_error: bool) -> str:
-    head = result[:_HEAD]
-    if not is_error and not _has_error(head):
-        return ""
-    if _is_empty_handed(head) and not (_NO_TOOL.search(head) or _SAYS_ERROR.search(head)):
-        return ""
-    text = result.replace(name, "") if name else result
-    return text if _says_what(text[:_HEAD]) else ""
-
-
-@lru_cache(512)
-def _names_move(name: str) -> bool:
-    return _MOVES.search(_HUMP.sub("_", name).lower()) is not None
+    return len(_LETTER.findall(text)) + 2 * len(_UNSPACED.findall(text)) < number
 
 
 @lru_cache(512)
@@ -372,8 +250,8 @@ def _is_negative(text: str) -> bool:
 
 
 @lru_cache(512)
-def _is_empty_handed(text: str) -> bool:
-    return _EMPTY_HANDED.search(text) is not None
+def _is_empty(text: str) -> bool:
+    return _EMPTY.search(text) is not None
 
 
 @lru_cache(512)

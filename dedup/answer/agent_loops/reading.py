@@ -24,7 +24,7 @@ _IN_SECRET: Final = (
 _CALL_SUFFIX: Final = "_call"
 # Messages that harnesses send in the user's name.
 _TAGGED: Final = re.compile(
-    r"\A\s*(?:<[a-z][\w:-]*[ >]|\[[A-Z][A-Z _:-]+\]|[\[【][\u4e00-\u9fff]{1,6}[\]】]|\(?System:)"
+    r"\A\s*(?:<[a-z][\w:-]*[ >]|\[[A-Z][A-Z _:-]+\]|[\[【][\u3040-\u30ff\u4e00-\u9fff]{1,6}[\]】]|\(?System:)"
 )
 _SYLLABLES: Final = "ba be bi bo bu da de di do du ka ke ki ko ku la".split()
 _NO_CALL: Final = re.compile(
@@ -68,12 +68,19 @@ class MessageReader:
         self._waiting: dict[str, Call] = {}  # its calls without results, by id
         self._is_response = False  # the step is made of items of a response
         self._has_results = False
+        self._is_prompted = False  # a harness has missed calls
         self._last_prompt = ""
+        self._last_texts: list[str] = []
+        self._before_prompt: LoopScan | None = None  # state, behind a text, before the last prompt
 
     def copy(self) -> "MessageReader":
         """Return a reader, between two steps, in the same state."""
         reader = MessageReader(self.scan.copy())
         reader._last_prompt = self._last_prompt
+        reader._last_texts = self._last_texts
+        if self._before_prompt is not None:
+            reader._before_prompt = self._before_prompt.copy()
+        reader._is_prompted = self._is_prompted
         return reader
 
     def keep_from(self, start: int, num_steps: int) -> None:
@@ -198,7 +205,8 @@ class MessageReader:
         if self._keep_from is not None and index >= self._keep_from:
             self.kept.append((index, self.copy()))
             del self.kept[: -self._num_kept]
-        self._step = Step([])
+        self._step = Step([], is_prompted=self._is_prompted)
+        self._is_prompted = False
         self._is_response = self._has_results = False
 
     def _call_function(self, call_id: object, function: object) -> None:
@@ -252,11 +260,19 @@ class MessageReader:
             return
         prompt = without_notices("\n".join([text for text in texts if not _TAGGED.match(text)]))
         prompt = prompt.strip()
+        is_repeated = prompt == self._last_prompt
         is_users = bool(prompt) and not self._is_automatic(prompt, has_results=has_results)
         if is_users or (self._step is not None and self._step.is_complete):
             self.flush()
         if is_users:
+            self._before_prompt = self.scan.copy() if self.scan.ends_in_text else None
             self.scan.reset(prompt)
+        elif is_repeated and self._before_prompt is not None:
+            self.scan = self._before_prompt.joined(self.scan)
+            self._before_prompt = None
+        misses_calls = any(map(_NO_CALL.search, texts)) or (texts == self._last_texts != [])
+        self._is_prompted = misses_calls and not (is_users or _JUST_GO_ON.match(prompt))
+        self._last_texts = texts
 
     def _read_observation(self, texts: list[str]) -> bool:
         """Take a message with the result of a call made in words; return whether it is one."""

@@ -22,12 +22,14 @@ from dedup.answer.agent_loops.likeness import (
     measures,
     moves_numbers,
 )
-from dedup.answer.agent_loops.outcome import are_patient, looks_up
+from dedup.answer.agent_loops.novelty import tells_nothing_new
 from dedup.answer.agent_loops.steps import Call, Step
+from dedup.answer.agent_loops.waiting import are_patient, looks_up
 
 LoopKind = Literal["exact", "near", "failure", "message"]
 
 MAX_CYCLE: Final = 4
+_MEMORY: Final = 16  # steps among which one is looked for that has told the same
 _MIN_STEPS: Final = 4
 _MIN_COPIES: Final = 3
 _MEASURED_COPIES: Final = 7  # of a result whose numbers move: that may be what is looked for
@@ -48,7 +50,7 @@ class AgentLoop:
         steps: Steps in the loop.
         tokens: An estimate of the tokens of these steps.
         last_tokens: The same, of the last step.
-        next_steps: The step that would be the next one; of failures, all those that failed last.
+        next_steps: The step that would be the next one; all of the last ones where they differ.
     """
 
     kind: LoopKind
@@ -100,7 +102,7 @@ class LoopScan:
         self._prompt = ""
         self._num_steps = 0
         self._tokens = 0
-        self._last: list[Step] = []  # the last `MAX_CYCLE`, the newest at the end
+        self._last: list[Step] = []  # the last `_MEMORY`, the newest at the end
         self._last_tokens: list[int] = []
         self._found = [UNLIKE] * (MAX_CYCLE + 1)  # the last step's likeness, by period
         self._runs = [0] * (MAX_CYCLE + 1)  # steps like the one a period before, by period
@@ -123,6 +125,26 @@ class LoopScan:
         scan._measures = self._measures
         return scan
 
+    @property
+    def ends_in_text(self) -> bool:
+        """Return whether the last step has no calls."""
+        return bool(self._last) and not self._last[-1].calls
+
+    def joined(self, other: "LoopScan") -> "LoopScan":
+        """Return a scan that has taken the steps of both: what was a user's message was a harness's.
+
+        Args:
+            other: What has become of this scan behind that message: texts. With any calls, it is
+                returned as it is.
+        """
+        num_steps = other._num_steps - self._num_steps
+        if num_steps != len(other._last) or any(step.calls for step in other._last):
+            return other
+        scan = self.copy()
+        for step in other._last:
+            scan.feed(step)
+        return scan
+
     def feed(self, step: Step) -> None:
         """Take the next step of the agent, with all its results."""
         tokens = step.num_tokens
@@ -134,19 +156,22 @@ class LoopScan:
         last = self._last
         before = self._found
         self._found = [UNLIKE] * (MAX_CYCLE + 1)
-        for period in range(1, len(last) + 1):
+        for period in range(1, min(len(last), MAX_CYCLE) + 1):
             if period > 1 and self._found[1] != UNLIKE:  # the step is the last one once more
                 found = min(before[period - 1], self._found[1])
             else:
                 any_number = period == 1 and not is_watching(self._prompt)
                 found = likeness(step, last[-period], any_number=any_number)
-            if found == FAILURE and differ_as_asked(step, last[-period], self._prompt):
+            if found == FAILURE and (
+                period > 1  # what fails alike behind other calls is trial and error
+                or differ_as_asked(step, last[-1], self._prompt)
+            ):
                 found = UNLIKE
             self._found[period] = found
             if period == 1:
                 self._weigh_numbers(step, last[-1])
-        if self._found[1] == UNLIKE and NEAR in self._found:
-            self._found[1] = self._nearness(step)
+        if self._found[1] == UNLIKE and last and self._is_told_anew(step):
+            self._found[1] = NEAR
         for period in range(1, MAX_CYCLE + 1):
             found = self._found[period]
             if found == UNLIKE:
@@ -160,7 +185,7 @@ class LoopScan:
         last.append(step)
         self._last_tokens.append(tokens)
         self._tokens += tokens
-        if len(last) > MAX_CYCLE:
+        if len(last) > _MEMORY:
             del last[0]
             del self._last_tokens[0]
 
@@ -182,14 +207,14 @@ class LoopScan:
         self._has_moved = self._has_moved or moves
         self._has_stayed = self._has_stayed or not moves
 
-    def _nearness(self, step: Step) -> int:
-        """Return whether a step says anew what one of the last ones says, with the same results."""
-        for period in range(2, len(self._last) + 1):
-            if not have_same_results(step, self._last[1 - period]):
-                return UNLIKE
+    def _is_told_anew(self, step: Step) -> bool:
+        """Return whether a step says anew what one of the last ones says, or nothing that is new."""
+        for period in range(2, min(len(self._last), MAX_CYCLE) + 1):
+            if NEAR not in self._found or not have_same_results(step, self._last[1 - period]):
+                break
             if self._found[period] == NEAR:
-                return NEAR
-        return UNLIKE
+                return True
+        return tells_nothing_new(step, self._last)
 
     def reset(self, prompt: str = "") -> None:
         """Begin anew: a user has spoken. Steps are numbered on."""
@@ -203,8 +228,6 @@ class LoopScan:
             steps = self._runs[period] + period
             if not self._runs[period] or steps < max(_MIN_STEPS, _MIN_COPIES * period):
                 continue
-            if period > 1 and self._grades[period] == FAILURE:
-                continue  # what fails alike behind other calls is trial and error
             if period > 1 and self._runs[1] + 1 >= steps:
                 continue  # the same step each time, which is allowed
             if steps <= self._copies_allowed(period) * period:
@@ -229,8 +252,8 @@ class LoopScan:
         following: tuple[Step, ...] = (self._last[-period],)
         if not any(step.calls for step in self._last[-period:]):
             kind = "message"
-        elif kind == "failure":
-            following = tuple(self._last[-max(period, min(steps, MAX_CYCLE)) :])
+        elif period == 1 and kind != "exact":
+            following = tuple(self._last[-min(steps, MAX_CYCLE) :])
         return AgentLoop(
             kind,
             period,

@@ -1,12 +1,18 @@
 """A step of an agent: the calls of one turn, with their results."""
 
+import re
 from typing import Any, Final
 
 from dedup.answer.agent_loops.notices import without_notices
+from dedup.answer.agent_loops.outcome import Outcome
 from dedup.answer.usage import estimate_tokens
 from dedup.lenient_json import read_json
 
 _UNREAD: Final = object()
+_MAX_CHARS: Final = 4000  # of arguments whose words are read
+_WORD: Final = re.compile(r"[\w./@$-]+")
+_LETTER: Final = re.compile(r"[A-Za-z]")
+_MARK: Final = re.compile(r"[./@_\d]")
 _MAX_DEPTH: Final = 8  # of nested arguments; what is deeper is compared as a whole
 
 
@@ -37,14 +43,23 @@ class Call:
         self.has_result = has_result
         self._values: Any = _UNREAD
         self._fields: dict[str, Any] | None = None
+        self._names: frozenset[str] | None = None
         self.spans: list[tuple[int, int, str]] | None = None  # volatile values in the result
-        self.error: str | None = None  # see `outcome.error_of`, once it has been asked
+        self._outcome: Outcome | None = None
 
     def take(self, result: str, *, is_error: bool) -> None:
         """Take the result."""
         self.result = without_notices(result)
         self.is_error = is_error
         self.has_result = True
+        self._outcome = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return what came of the call."""
+        if self._outcome is None:
+            self._outcome = Outcome(self.result, self.name, is_marked=self.is_error)
+        return self._outcome
 
     @property
     def values(self) -> Any:
@@ -60,6 +75,23 @@ class Call:
             self._fields = {}
             _flat(self.values, "", self._fields)
         return self._fields
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Return what the arguments name."""
+        if self._names is None:
+            given = [str(value) for value in self.fields.values()]
+            words = _WORD.findall(" ".join(given)[:_MAX_CHARS])
+            self._names = frozenset([word for word in words if _is_name(word)])
+        return self._names
+
+
+def _is_name(word: str) -> bool:
+    """Return whether a word is a path, a host or an identifier; not a number, an option or a range."""
+    letter = _LETTER.search(word)
+    return (
+        letter is not None and word[0] not in "-$" and _MARK.search(word, letter.end()) is not None
+    )
 
 
 def _flat(value: Any, name: str, found: dict[str, Any], depth: int = 0) -> None:
@@ -80,11 +112,13 @@ class Step:
     Args:
         calls: The calls. All of a parallel batch are one step.
         text: What the agent says beside them.
+        is_prompted: A harness has said before it that the turn before had no calls.
     """
 
-    def __init__(self, calls: list[Call], text: str = "") -> None:
+    def __init__(self, calls: list[Call], text: str = "", *, is_prompted: bool = False) -> None:
         self.calls = calls
         self.text = text
+        self.is_prompted = is_prompted
 
     @property
     def is_complete(self) -> bool:

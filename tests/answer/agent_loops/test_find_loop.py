@@ -417,6 +417,23 @@ LEFT_ALONE: dict[str, list[Turn]] = {
             "Three refunds stay open, which is what was asked.",
         )
     ],
+    "thoughts whose acknowledgement says more": [
+        turn("think", {"thought": text}, "Your thought has been recorded. Go on, or act on it now.")
+        for text in (
+            "Writes are rare, reads are frequent.",
+            "The data fit on one machine.",
+            "Full text search is wanted.",
+            "Postgres has it built in.",
+        )
+    ],
+    "files that have the same settings": [
+        turn("read_file", {"path": f"conf/{name}.yml"}, "server:\n  port: 8080\n  timeout: 30\n")
+        for name in ("base", "dev", "test", "live")
+    ],
+    "a state in another language": [
+        turn("get_approval", {"id": "A7"}, '{"id": "A7", "state": "审批中"}')
+    ]
+    * 8,
     "a list that grows": [
         turn(
             "update",
@@ -486,6 +503,25 @@ STUCK: dict[str, list[Turn]] = {
             "quote", {"symbol": "ENR"}, f'{{"symbol": "ENR", "price": 98.62, "credits_left": {n}}}'
         )
         for n in (4820, 4819, 4818, 4817)
+    ],
+    "findings in another order": [
+        turn("search", {"q": "cake"}, "\n".join(order))
+        for order in (
+            ("1. Sponge without soy", "2. Twelve cakes", "3. Chocolate cake"),
+            ("3. Chocolate cake", "1. Sponge without soy", "2. Twelve cakes"),
+            ("2. Twelve cakes", "1. Sponge without soy", "3. Chocolate cake"),
+            ("3. Chocolate cake", "2. Twelve cakes", "1. Sponge without soy"),
+        )
+    ],
+    "pages of a site that refuses": [
+        turn(
+            "fetch", {"url": f"https://journal.example/{path}"}, "HTTP 403 Forbidden, access denied"
+        )
+        for path in ("10/77", "10/77.pdf", "doi/10/77", "abs/10/77?full=1")
+    ],
+    "tools that are not there": [
+        turn(name, {"n": 50}, f"Tool '{name}' is not available. Available: read_file, list_dir")
+        for name in ("tail", "logs", "read_log", "tail_file")
     ],
     "files outside of the workspace": [
         turn("read_file", {"path": path}, f"Error: EACCES: '{path}' is outside of the workspace")
@@ -609,3 +645,207 @@ def test_hostile_texts_take_linear_time(text: str) -> None:
     steps = [turn(text, {"q": text}, f"{place}{text}]") for place in "xyxz"]
     find_loop(history("chat", *steps, start=text))
     find_loop(history("chat", *[turn("t", {}, f"{text}{place}>") for place in "1234"]))
+
+
+NAMES = "anna bert carl dora emil fred gina hugo ines jens".split()
+SCRIPT = "\n".join(
+    f"{n:>4}\tdef step_{n}(rows): return [row + {n} for row in rows]" for n in range(9)
+)
+
+
+def lines(first: int, last: int, *, numbered: bool = True) -> str:
+    chosen = SCRIPT.split("\n")[first:last]
+    return "\n".join(line if numbered else line.partition("\t")[2] for line in chosen)
+
+
+NOTHING_NEW: dict[str, list[Turn]] = {
+    "the same lines in other ranges, by other commands": [
+        turn("sh", {"cmd": "cat src/steps.py"}, lines(0, 9, numbered=False)),
+        turn("sh", {"cmd": "sed -n 1,7p src/steps.py"}, lines(0, 7, numbered=False)),
+        turn("sh", {"cmd": "cat -n src/steps.py | head -8"}, lines(0, 8)),
+        turn("sh", {"cmd": "sed -n 2,9p src/steps.py"}, lines(1, 9, numbered=False)),
+    ],
+    "findings of other searches in another order": [
+        turn(
+            "search",
+            {"query": query},
+            "\n".join(f"{name}.example: what {name} has found out about tides" for name in names),
+        )
+        for query, names in (
+            ("tides", NAMES[:5]),
+            ("when is the water high", NAMES[4::-1]),
+            ("table of ebb and flood", NAMES[1:5]),
+            ("Gezeiten", NAMES[3::-1]),
+        )
+    ],
+    "announcements": [
+        Turn(text="I will now read the table and write the report."),
+        Turn(text="Understood: I read the table now, and then comes the report."),
+        Turn(text="Now I will read the table in order to write the report."),
+        Turn(text="First I read the table; then I write the report."),
+    ],
+}
+NEWS: dict[str, list[Turn]] = {
+    "other lines of a file": [
+        turn("sh", {"cmd": f"sed -n {n},{n + 3}p src/steps.py"}, lines(n, n + 4)) for n in range(5)
+    ],
+    "pages of records that are alike": [
+        turn(
+            "events",
+            {"before": before},
+            json.dumps(
+                [
+                    {"id": before - k, "type": "heartbeat", "severity": "info", "source": "plc"}
+                    for k in range(1, 5)
+                ]
+            ),
+        )
+        for before in range(100, 60, -4)
+    ],
+    "files that are alike": [
+        turn("sh", {"cmd": f"cat src/{name}.py"}, lines(0, 9)) for name in NAMES
+    ],
+    "a list that is written": [
+        turn(
+            "add",
+            {"line": f"- a note of {NAMES[n]} on the tide"},
+            "\n".join(f"- a note of {name} on the tide" for name in NAMES[: n + 1]),
+        )
+        for n in range(10)
+    ],
+    "a report in parts": [
+        Turn(text=text)
+        for text in (
+            "Depth: the harbour has lost thirty centimetres since the last survey, most of it at the mole.",
+            "Wind: storms came from the west, and none of them lasted longer than a night.",
+            "Salt: the dunes took up more than the plants at their foot can bear, so replanting has to wait.",
+            "Waves: those at the pier were lower than forecast, with two exceptions in March.",
+        )
+    ],
+    "a work in long parts": [
+        Turn(
+            text=f"Chapter {n}. " + "The tide came in and Anna went out to the pier, as ever. " * 8
+        )
+        for n in ("one", "two", "three", "four", "five")
+    ],
+}
+
+
+@pytest.mark.parametrize("name", NOTHING_NEW)
+def test_steps_that_tell_nothing_new_are_found(api: Api, name: str) -> None:
+    steps = NOTHING_NEW[name]
+    parts: list[Part] = []
+    for step in steps:
+        parts += [step] if step.calls else [step, "You did not use a tool. Please use a tool."]
+    loop = find_loop(history(api, *parts))
+    assert loop is not None
+    assert loop.kind == ("near" if steps[0].calls else "message")
+    for step in steps:
+        again = [Call(call.name, call.arguments, has_result=False) for call in step.calls]
+        assert not again or loop.is_repeated_by(again)
+    assert not loop.is_repeated_by([Call("sh", {"cmd": "make"}, has_result=False)])
+    assert find_loop(history(api, *parts[:-2])) is None
+
+
+@pytest.mark.parametrize("name", NEWS)
+def test_news_are_left_alone(api: Api, name: str) -> None:
+    parts: list[Part] = []
+    for step in NEWS[name]:
+        parts += [step] if step.calls else [step, "Continue."]
+    assert find_loop(history(api, *parts)) is None
+
+
+def test_an_error_that_moves_is_progress(api: Api) -> None:
+    steps = [
+        turn("write", {"text": f"version {n} of it"}, f"YAML error: bad indentation in line {line}")
+        for n, line in enumerate((3, 7, 9, 14, 20))
+    ]
+    assert find_loop(history(api, *steps)) is None
+    steps = [
+        turn("create", {"title": "Flaky", name: "x"}, f"Error: the parameter {wanted} is required")
+        for name, wanted in (
+            ("body", "repo"),
+            ("repo", "owner"),
+            ("owner", "labels"),
+            ("labels", "assignee"),
+        )
+    ]
+    assert find_loop(history(api, *steps)) is None
+
+
+def test_an_error_about_none_of_the_arguments_is_the_same(api: Api) -> None:
+    steps = [
+        turn(
+            "call_api",
+            {"path": path},
+            f"Access denied: one of the scopes app:read, app:write is required (log {log})",
+        )
+        for path, log in (
+            ("/app/v1", "8f2c61d0"),
+            ("/sheets", "91ab77e3"),
+            ("/app/roles", "c07d5512"),
+            ("/me", "e5e5090f"),
+        )
+    ]
+    loop = find_loop(history(api, *steps))
+    assert loop is not None
+    assert loop.kind == "failure"
+
+
+def test_tracebacks_with_the_same_frames_and_other_errors_are_no_loop(api: Api) -> None:
+    frames = "Traceback (most recent call last):\n" + "".join(
+        f'  File "/opt/lib/frame/core/{name}.py", line {n}, in {name}\n    return self.{name}(key)\n'
+        for n, name in enumerate(NAMES)
+    )
+    errors = [
+        "KeyError: 'month'",
+        "TypeError: bad operand",
+        "ValueError: no rows left",
+        "NameError: name is missing",
+    ]
+
+    def run(error: str, n: int) -> Turn:
+        return turn("run_python", {"code": f"frame.query(step={n}, mode={n * n})"}, frames + error)
+
+    assert find_loop(history(api, *[run(error, n) for n, error in enumerate(errors)])) is None
+    assert find_loop(history(api, *[run(errors[0], n) for n in range(4)])) is not None
+
+
+def test_texts_without_calls_are_a_loop_where_a_harness_misses_calls(api: Api) -> None:
+    texts = [
+        "I start now.",
+        "The table comes first, then the report.",
+        "On it!",
+        "Let me begin with A1.",
+    ]
+
+    def answered(prompt: str) -> list[Part]:
+        return [part for text in texts for part in (Turn(text=text), prompt)]
+
+    missed = "[System] No tool call was found. Please use a tool."
+    assert find_loop(history(api, *answered(missed))) is not None
+    assert find_loop(history(api, *answered("[BERT] that is fine, is it not?"))) is None
+    assert find_loop(history(api, *answered("continue"))) is None
+    again = "[システム] ツールが呼び出されていません。"  # is known by being sent again
+    assert find_loop(history(api, *answered(again), Turn(text="Now I start."))) is not None
+
+
+def test_a_message_that_is_sent_again_was_a_harness_from_the_first(api: Api) -> None:
+    said: Part = Turn(text="To open the merge request I need a token of yours.")
+    prompt: Part = (
+        "The run has not been closed yet. Please continue working, and do not ask for help."
+    )
+    loop = find_loop(history(api, LOOK, *[said, prompt] * 4))
+    assert loop is not None
+    assert (loop.kind, loop.from_step, loop.steps) == ("message", 1, 4)
+    assert find_loop(history(api, LOOK, *[said, prompt] * 3)) is None
+
+
+def test_a_text_that_speaks_of_waiting_is_not_patient(api: Api) -> None:
+    mail = turn(
+        "read_mail",
+        {"id": 7},
+        "Dear Anna, we are still waiting for the papers of the bank, and the notary is not ready either. "
+        "Please send us what you have. Kind regards, Bert",
+    )
+    assert find_loop(history(api, *[mail] * 4)) is not None
