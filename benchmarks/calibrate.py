@@ -522,6 +522,7 @@ TOGETHER = "all limits together"
 MAIN = [
     *(
         "limit prose",
+        "limit labelled",
         "limit code",
         "limit data",
         "letters needed, x",

@@ -1,6 +1,5 @@
 """Tables of where each pair of tokens occurred last, as written and with numbers folded."""
 
-from array import array
 from typing import Final
 
 from dedup.text.loops.tokens import token_of
@@ -23,7 +22,7 @@ class PairTable:
     """
 
     def __init__(self) -> None:
-        self._slots: array[int] = array("Q", bytes(8 * _LEAST_SLOTS))
+        self._slots = [0] * _LEAST_SLOTS
         self._num_pairs = 0
 
     def move(
@@ -69,7 +68,7 @@ class PairTable:
     def _fill(self, num_slots: int, tokens: list[str], base: int, ids: dict[str, int]) -> None:
         """Move the pairs that are remembered to a table of `num_slots` slots."""
         old = self._slots
-        slots = self._slots = array("Q", bytes(8 * num_slots))
+        slots = self._slots = [0] * num_slots
         mask = num_slots - 1
         self._num_pairs = 0
         for stored in old:
