@@ -241,3 +241,8 @@ class Telemetry:
             "form",
         )
         self.set("build_info", 1, version(), build_form())
+        text = "Time at which the server started and its counters began, in Unix time."
+        name = "dedup_start_time_seconds"
+        started = Gauge(name, text, registry=self.registry, multiprocess_mode="min")
+        started.set_to_current_time()
+        self._metrics["start_time_seconds"] = started

@@ -65,7 +65,7 @@ def base_url(given: str) -> str:
 class Scrape:
     """Values of one scrape of `/metrics`, by name and labels."""
 
-    at: float  # as of `time.monotonic`
+    at: float  # as of `time.time`
     values: Mapping[tuple[str, Labels], float]
 
     @classmethod
@@ -80,6 +80,11 @@ class Scrape:
         if not values:
             raise ValueError("it contains no metrics of dedup")
         return cls(at, values)
+
+    @property
+    def started_at(self) -> float | None:
+        """Time at which the server's counters began, if it tells."""
+        return self.values.get(("dedup_start_time_seconds", frozenset()))
 
     @property
     def models(self) -> list[str]:
@@ -101,14 +106,14 @@ class Window:
     """Metrics of one model between two scrapes.
 
     Args:
-        before: the earlier scrape. Without it, totals count from the server's start, and there are
-            no rates.
+        before: the earlier scrape. Without it, the window begins at the server's start.
     """
 
     def __init__(self, model: str, now: Scrape, before: Scrape | None) -> None:
         self._model = ("model", model)
         self._now = now
         self._before = before
+        self._begins_at = before.at if before else now.started_at
 
     def total(self, name: str, *labels: tuple[str, str]) -> float:
         """Return the increase of the counters `name` with these labels, summed.
@@ -135,10 +140,10 @@ class Window:
         )
 
     def rate(self, name: str, *labels: tuple[str, str]) -> float | None:
-        """Return `total` per second."""
-        if self._before is None or self._now.at <= self._before.at:
+        """Return `total` per second; None if it is not known how long the window is."""
+        if self._begins_at is None or self._now.at <= self._begins_at:
             return None
-        return self.total(name, *labels) / (self._now.at - self._before.at)
+        return self.total(name, *labels) / (self._now.at - self._begins_at)
 
     def mean(self, histogram: str) -> float | None:
         """Return the mean of the observations, None if there are none."""
@@ -188,7 +193,7 @@ def cells(model: str, now: Scrape, before: Scrape | None) -> dict[str, str]:
         "removed": f"{removed / chars:.1%}" if chars else "-",
         "overhead p99": _overhead(window),
         "upstream": _up(now.upstreams),
-        "loops/min": "-" if before is None else ", ".join(shown) or "0",
+        "loops/min": "-" if requests is None else ", ".join(shown) or "0",
     }
 
 
@@ -274,7 +279,7 @@ async def scrape(client: HttpClient) -> Scrape:
     if response.status != 200:
         raise ScrapeError(f"answered {response.status} to /metrics")
     try:
-        return Scrape.of(body.decode(), time.monotonic())
+        return Scrape.of(body.decode(), time.time())
     except (ValueError, KeyError, IndexError) as error:
         reason = error if isinstance(error, ValueError) else "it is malformed"
         raise ScrapeError(f"has no metrics of a dedup server at /metrics: {reason}") from None

@@ -33,6 +33,41 @@ def fetch(
         return response, response.read()
 
 
+@pytest.mark.parametrize(
+    ("owner", "settings", "line"),
+    [
+        ("llamacpp", {}, "one (llama.cpp) continues answers that loop"),
+        (
+            "nobody",
+            {},
+            "one is not known to continue answers: loops are cut and not healed (goes_on)",
+        ),
+        ("nobody", {"goes_on": "vllm"}, "one (vLLM) continues answers that loop"),
+        ("llamacpp", {"goes_on": "no"}, "one is not known to continue answers"),
+    ],
+)
+def test_the_log_names_at_start_who_continues_answers(
+    owner: str,
+    settings: dict[str, Any],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "dedup.server")
+    with upstream(Upstream(owned_by=owner)) as mock:
+        upstreams = [{"url": mock.url, "name": "one", **settings}]
+        monkeypatch.setenv("DEDUP_UPSTREAMS", json.dumps(upstreams))
+        with proxy(None):
+            pass
+        told = [one.getMessage() for one in caplog.records if "continue" in one.getMessage()]
+        assert len(told) == 1
+        assert told[0].startswith(line)
+        caplog.clear()
+        with proxy(None, heal=False):
+            pass
+        assert "continue" not in caplog.text
+
+
 def test_the_model_decides_which_upstream_is_asked(
     mock: Upstream, other: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ TABLE = {
     "requests", "sentences", "output_chars", "removed_chars", "loops", "repetition_ratio", "loop_detection_chars", "hold_seconds",
     "overhead_seconds", "time_to_first_token_seconds", "request_duration_seconds", "tokens", "streams_in_progress",
     "upstream_requests", "upstream_up", "filter_failures", "build_info", "heal_attempts", "heal_discarded_chars", "heal_seconds",
-    "agent_loops", "agent_loop_tokens", "agent_nudges", "agent_loop_steps",
+    "agent_loops", "agent_loop_tokens", "agent_nudges", "agent_loop_steps", "start_time_seconds",
 }  # fmt: skip
 
 

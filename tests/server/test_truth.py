@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ TIMES = {
 EXACT = {
     "requests", "sentences", "output_chars", "removed_chars", "loops", "tokens", "heal_attempts", "heal_discarded_chars",
     "filter_failures", "upstream_requests", "repetition_ratio", "loop_detection_chars", "streams_in_progress", "upstream_up",
-    "build_info", "agent_loops", "agent_loop_tokens", "agent_nudges", "agent_loop_steps",
+    "build_info", "agent_loops", "agent_loop_tokens", "agent_nudges", "agent_loop_steps", "start_time_seconds",
 }  # fmt: skip
 _SENTENCE = re.compile(r"[^.!?。！？\s][^.!?。！？]*(?:[.!?。！？]|$)")
 
@@ -372,6 +373,7 @@ def test_gauges_are_true(counted: tuple[Truth, str]) -> None:
         gauges[name].append(value)
     assert set(gauges["streams_in_progress"]) == {0}
     assert gauges["upstream_up"] == gauges["build_info"] == [1]
+    assert 0 < time.time() - gauges["start_time_seconds"][0] < 3600
 
 
 def test_times_stand_to_each_other_as_they_must(counted: tuple[Truth, str]) -> None:

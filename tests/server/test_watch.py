@@ -3,11 +3,13 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 
 import pytest
 
@@ -71,12 +73,21 @@ def test_an_invalid_url_is_named(given: str) -> None:
         base_url(given)
 
 
-def test_the_first_scrape_has_totals_and_no_rates() -> None:
+def test_the_first_scrape_covers_the_time_since_the_start() -> None:
     now = scrape(telemetry(), 100)
+    assert now.started_at is not None
+    now = replace(now, at=now.started_at + 20)
     shown = cells("qwen", now, None)
     assert now.models == ["qwen"]
-    assert (shown["requests/s"], shown["loops/min"], shown["streams"]) == ("-", "-", "3")
+    assert (shown["requests/s"], shown["loops/min"], shown["streams"]) == ("0.6", "cut 3.0", "3")
     assert (shown["repetition"], shown["removed"], shown["upstream"]) == ("0.200", "10.0%", "-")
+
+
+def test_a_server_that_does_not_tell_its_start_has_totals_and_no_rates() -> None:
+    text = telemetry().exposition().decode()
+    old = "\n".join(line for line in text.splitlines() if "start_time" not in line) + "\n"
+    shown = cells("qwen", Scrape.of(old, 100), None)
+    assert (shown["requests/s"], shown["loops/min"], shown["removed"]) == ("-", "-", "10.0%")
 
 
 def test_the_next_scrape_has_rates() -> None:
@@ -155,7 +166,7 @@ def test_against_a_proxy() -> None:
         code, out, _ = watch(f"{url}/v1", "--count", "2", "--interval", "0.1")
     first, second = out.splitlines()
     assert code == 0
-    assert "loop  requests/s -" in first
+    assert re.search(r"loop  requests/s \d+\.\d  .*loops/min \w+", first)
     assert "upstream up" in first
     assert "requests/s 0.0" in second
     assert "\x1b" not in out

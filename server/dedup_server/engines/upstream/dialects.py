@@ -39,6 +39,7 @@ class Dialect:
 
     Args:
         owner: What its list of models names as their owner (`owned_by`).
+        name: What the log calls it.
         fields: What a chat request carries, beside a last message of the assistant's.
         methods: The parameters against repetition that it obeys; see `Support`.
         defaults: Parameters that those need in addition.
@@ -50,6 +51,7 @@ class Dialect:
     """
 
     owner: str
+    name: str
     fields: tuple[tuple[str, Any], ...] = ()
     methods: frozenset[str] = frozenset({"frequency_penalty"})
     defaults: tuple[tuple[str, Any], ...] = ()
@@ -91,10 +93,11 @@ _FINAL_MESSAGE = (("add_generation_prompt", False), ("continue_final_message", T
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _MIN_TOKENS = (("min_tokens", OPENING_TOKENS),)
 _DIALECTS = (
-    Dialect("vllm", _FINAL_MESSAGE, bad_words=True, may_not_end=_MIN_TOKENS),
-    Dialect("sglang", _FINAL_MESSAGE, may_not_end=_MIN_TOKENS),
+    Dialect("vllm", "vLLM", _FINAL_MESSAGE, bad_words=True, may_not_end=_MIN_TOKENS),
+    Dialect("sglang", "SGLang", _FINAL_MESSAGE, may_not_end=_MIN_TOKENS),
     Dialect(
         "llamacpp",
+        "llama.cpp",
         methods=frozenset({"dry_multiplier", "frequency_penalty"}),
         defaults=(("dry_penalty_last_n", DRY_TOKENS),),  # it takes no -1, and its default is 64
         bans=_biases,
@@ -105,8 +108,8 @@ _DIALECTS = (
 _BY_OWNER = {dialect.owner: dialect for dialect in _DIALECTS}
 _BY_SETTING: dict[str, Dialect] = {
     **_BY_OWNER,
-    "continue_final_message": Dialect("", _FINAL_MESSAGE),
-    "assistant_message": Dialect(""),
+    "continue_final_message": Dialect("", "continue_final_message", _FINAL_MESSAGE),
+    "assistant_message": Dialect("", "assistant_message"),
 }
 
 

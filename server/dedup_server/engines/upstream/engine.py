@@ -67,8 +67,14 @@ class UpstreamEngine:
     async def start(self) -> None:
         await self.ready()
         for upstream in self._upstreams if self._heals else ():
-            models = upstream.models or [""]
-            if upstream.is_up and all(upstream.dialect(model) is None for model in models):
+            if not upstream.is_up:
+                continue
+            dialects = [upstream.dialect(model) for model in upstream.models or [""]]
+            names = sorted({dialect.name for dialect in dialects if dialect is not None})
+            if names:
+                known = ", ".join(names)
+                _log.info("%s (%s) continues answers that loop", upstream.name, known)
+            else:
                 _log.info(
                     "%s is not known to continue answers: loops are cut and not healed (goes_on)",
                     upstream.name,
