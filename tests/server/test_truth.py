@@ -211,9 +211,13 @@ class Truth:
                 input_tokens = (
                     hung_up[0].usage["prompt_tokens"] if hung_up else last.usage["prompt_tokens"]
                 )
-            sent = ["".join(text) for one in attempts for text in one.pieces.values()]
             output_tokens = exchange.usage["completion_tokens"]
-            most = _quarter(sent) + USAGE["completion_tokens"] * len(attempts)
+            # What was not reported has as many tokens a byte as a continuation that was.
+            num_bytes = [
+                len("".join(map("".join, one.pieces.values())).encode()) for one in attempts
+            ]
+            rates = [USAGE["completion_tokens"] / size for size in num_bytes[1:] if size]
+            most = sum(num_bytes) * max([0.25, *rates]) + USAGE["completion_tokens"] * len(attempts)
             assert 0 < output_tokens <= most
         elif usage:
             input_tokens, output_tokens = usage["prompt_tokens"], usage["completion_tokens"]
