@@ -47,9 +47,10 @@ $(READY): pyproject.toml constraints.txt
 	@echo "==> building $(VENV) (torch and transformers are large: a few minutes, once)"
 	@rm -rf *.egg-info  # of an older version: its commands would be taken for those of this one
 	@$(PYTHON) -m venv $(VENV)
-	@while sleep 3; do printf .; done & dots=$$!; trap 'kill $$dots; echo' EXIT; trap 'exit 130' INT TERM; \
-		$(BIN)/python -m pip install -qq --upgrade pip \
-		&& $(BIN)/python -m pip install -qq -c constraints.txt -e '.[local,dev]'
+	@$(BIN)/python -m pip install -qq --upgrade pip
+	@{ $(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[local,dev]'; echo $$? > $(VENV)/.status; } \
+		| sed -nE 's,^ *(Downloading|Using cached|Processing) ([^ ]*/)?([^ /-]+)-([^ -]+)-[^ ]*whl( .*|$$),  \3 \4,p; s,^ *(.*): started$$,  \1,p; s,^(Installing) .*,  \1 them,p'; \
+		exit $$(cat $(VENV)/.status)
 	@touch $@ && touch $(COMPILED)
 
 $(COMPILED): $(READY) setup.py $(shell find dedup server -name "*.py")
