@@ -14,6 +14,8 @@ _VERSE_ENDS: Final = (",", ";", "，", "；")  # of a line
 _MARKS: Final = "*_\"'”’」』）)】》] "
 _LABEL: Final = re.compile(r"\s*(?:[-*+•]\s+)?(?:\*\*[^*\n]+\*\*|__[^_\n]+__)[:：]?\s*")
 _BARE_MARKER: Final = re.compile(r"[-*+•‣·]|[(（]?(?:\d{1,4}|[A-Za-z])[.)、．）]")
+_ENDS_IN_MARKER: Final = re.compile(r"[^\w\s,，]\s+\d{1,3}[.)、．]\Z")  # behind something finished
+_IN_BRACKETS: Final = re.compile(r"\s*(?:[-*+•]\s+)?(?:\[[^\[\]\n]*\]|【[^【】\n]*】)\s*\Z")
 _NUMBER: Final = re.compile(r"\d+")
 # The cycles that are looked for: segments and characters of one, and its copies.
 _LONGEST_CYCLE: Final = 4
@@ -25,7 +27,7 @@ _PLAIN_MARKS: Final = (
     "*_#~`|\"'“”‘’「」『』()（）[]【】{}《》<>+-=/^%$"  # markdown, quotes, brackets, formulas
 )
 _SAME_MARKS: Final = re.compile(r"([.…—–\-~!！?？])\1+")  # dots, dashes, shouts: one mark
-_IMPOSSIBLE: Final = re.compile(r"([；，、;,])\1|[^\W\d_]{3,}\d{5,}")
+_IMPOSSIBLE: Final = re.compile(r"([；，、;,])\1|([!！?？])\2{7}|[^\W\d_]{3,}\d{5,}")
 _MARKS_WINDOW: Final = 20  # characters
 _MOST_MARKS: Final = 6  # of them that stand beside each other
 _LEAST_MARKS_WINDOW: Final = 8  # characters of a shorter text
@@ -47,7 +49,7 @@ def is_whole(segment: Segment) -> bool:
         return not text.startswith(("```", "~~~")) or not text.strip("`~")
     if segment.kind == "table":
         return _RULE.fullmatch(text) is None
-    if _BARE_MARKER.fullmatch(text):
+    if _BARE_MARKER.fullmatch(text) or _ENDS_IN_MARKER.search(text):
         return False
     # A marker begins a text of its own: an item does not go on the line before it.
     is_half = segment.goes_on if segment.kind == "item" else segment.wrapped
@@ -63,7 +65,7 @@ def stands_open(text: str, following: str = "") -> bool:
     """
     if not text.strip() or text.endswith("\n"):
         return False
-    if re.match(r"[^\S\n]*\n", following):
+    if re.match(r"[^\S\n]*\n", following) or _IN_BRACKETS.match(text, text.rfind("\n") + 1):
         return False
     return not is_terminated(text.rstrip())
 

@@ -251,10 +251,10 @@ class Channel:
     def metrics(self) -> dict[str, float]:
         """Return the filters' metrics, all attempts together; `rep_4` is that of the first."""
         numbers = self.filter.metrics()
-        numbers["removed_chars"] += self._withdrawn_chars
+        numbers["removed_chars"] = self.removed_chars
         for one in reversed(self._past):
             earlier = one.metrics()
-            for name in ("removed_chars", *_SENTENCES):
+            for name in _SENTENCES:
                 numbers[name] += earlier[name]
             numbers["rep_4"] = earlier["rep_4"]
         return numbers
@@ -276,6 +276,8 @@ class Channel:
         if self.attempt is not None and self.attempt.has_passed:
             self._goes_on = True
         if self.filter.ended and self.filter.loop:
+            if self.healed and not self._goes_on:
+                self.healed.pop()  # nothing came behind it: it is the same place
             self.healed.append(self.filter.loop)
             self._goes_on = False
             self.discarded_chars += self.filter.removed[-1].end - self.filter.removed[-1].start

@@ -39,12 +39,16 @@ _REST_OF_WORD: Final = re.compile(r"(?:[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\uf
 _REST_OF_CLAUSE: Final = re.compile(
     r"[^\s，、；：,;:。！？!?…]{1,12}(?:[。！？!?…]+|(?=[\s，、；：,;:]))"
 )
+# Words such as "to" and "of" that stand open: without them, what comes could not follow.
+_LITTLE: Final = r"(?:[a-z]{1,2}|the|and)"
+_REST_OF_PHRASE: Final = re.compile(rf" ?{_LITTLE}(?: {_LITTLE})*(?= [^\W\d_])")
 # Phrases of words. Where words have no space between them, a token may be a part of a character,
 # and a model that may not end a character ends it as another one.
 _SPACED_WORD: Final = re.compile(r"\S+")
 _PHRASE_WORDS: Final = 6
 _PHRASES_CHARS: Final = 4000  # at the end of a text
 _MAX_PHRASES: Final = 128
+_SCRIPT_CHARS: Final = 100  # at the end of a text, which tell its script
 _UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 # What each rung adds; a request that asks for more keeps it. DRY and n-gram bans leave alone what
@@ -62,8 +66,9 @@ _LADDER_WITHOUT_DRY: Final[tuple[dict[str, float], ...]] = (
     {"temperature": 0.6, "frequency_penalty": 0.6},
     {"temperature": 0.8, "frequency_penalty": 0.8},  # with more, small models lose their language
 )
-# Code and tables say their marks again in every line: what bans repeats breaks them.
-_LADDER_IN_STRUCTURE: Final[tuple[dict[str, float], ...]] = (
+# Code and tables say their marks again in every line: what bans repeats breaks them. Of scripts without
+# spaces a token may be a part of a character: where it is banned, another character comes.
+_LADDER_OF_TEMPERATURE: Final[tuple[dict[str, float], ...]] = (
     {"temperature": 0.4},
     {"temperature": 0.6},
     {"temperature": 0.8},
@@ -149,7 +154,7 @@ class Healing:
     _num_futile: int = field(default=0, init=False)  # attempts that began there
     _banned: tuple[str, ...] = field(default=(), init=False)  # in all of those
     _phrases: tuple[str, ...] = field(default=(), init=False)  # from the last loop on
-    _is_structured: bool = field(default=False, init=False)  # where the last attempt began
+    _only_warms: bool = field(default=False, init=False)  # nothing but the temperature changes
 
     def next(self, given: str, looped: str, tried: str, num_tokens: int) -> Continuation | None:
         """Return the next attempt; None if the answer has to end.
@@ -166,7 +171,7 @@ class Healing:
         if given != self._given:
             self._given, self._num_futile, self._banned = given, 0, ()
             self._cut = _rest_of_word(given, looped)
-            self._is_structured = is_structured(given)
+            self._only_warms = is_structured(given) or _is_unspaced(given)
         rest, following = self._cut  # a later loop does not begin where the reader stands
         is_open = stands_open(given + rest, following)
         may_stop = can_stop(given + rest, following) and not circles(given + rest)
@@ -174,7 +179,7 @@ class Healing:
             return None
         self._num_futile += 1
         if self.support.bans_phrases:
-            self._phrases = () if self._is_structured else repeated_phrases(given + looped)
+            self._phrases = () if self._only_warms else repeated_phrases(given + looped)
         words = (*self._banned, *next_words(following), *_FIRST_PIECE.findall(tried))
         self._banned = tuple(dict.fromkeys(filter(None, words)))
         rung = self.attempts
@@ -230,8 +235,8 @@ class Healing:
         """Return the parameters of a rung, or the request's own where they are stronger."""
         methods = self.support.methods
         ladder = _LADDER if "dry_multiplier" in methods else _LADDER_WITHOUT_DRY
-        if self._is_structured:
-            ladder = _LADDER_IN_STRUCTURE
+        if self._only_warms:
+            ladder = _LADDER_OF_TEMPERATURE
         stronger = {
             name: self._stronger(name, value)
             for name, value in ladder[rung].items()
@@ -254,7 +259,8 @@ class Healing:
 
 
 def _rest_of_word(given: str, looped: str) -> tuple[str, str]:
-    """Return the rest of the word that a loop was cut in, and what followed it.
+    """Return the rest of the word that a loop was cut in, with the little words behind it, and what
+    followed.
 
     Where words have no space between them, that is the rest of the clause, up to its mark.
     """
@@ -263,9 +269,12 @@ def _rest_of_word(given: str, looped: str) -> tuple[str, str]:
         rest = _REST_OF_CLAUSE.match(looped)
     elif _REST_OF_WORD.match(given[-1:] + "x"):
         rest = _REST_OF_WORD.match(looped)
-    if rest is None or len(rest.group()) > _MAX_REST:
-        return "", looped
-    return rest.group(), looped[rest.end() :]
+    end = rest.end() if rest is not None and rest.end() <= _MAX_REST else 0
+    last, following = (given + looped[:end])[-1:], looped[end : end + 1]
+    is_between = (last.isalpha() and following == " ") or (last == " " and following.isalpha())
+    if is_between and (more := _REST_OF_PHRASE.match(looped, end)):
+        end = more.end()
+    return looped[:end], looped[end:]
 
 
 def next_words(text: str) -> tuple[str, ...]:
@@ -282,6 +291,12 @@ def next_words(text: str) -> tuple[str, ...]:
     if not _UNSPACED.match(found):
         return (found,)
     return tuple(found[:size] for size in range(1, min(len(found), _TOKEN_CHARS) + 1))
+
+
+def _is_unspaced(text: str) -> bool:
+    """Return whether most letters at the end of a text are of scripts without spaces."""
+    letters = [char for char in text[-_SCRIPT_CHARS:] if char.isalpha()]
+    return 2 * sum(_UNSPACED.match(letter) is not None for letter in letters) > len(letters)
 
 
 def repeated_phrases(text: str) -> tuple[str, ...]:

@@ -55,6 +55,7 @@ class TokenCounts:
         self._prefix_bytes = 0  # of the answer, that this attempt's prompt ends with
         self._is_input_estimated = False
         self._tokens_a_byte = _TOKENS_A_BYTE
+        self._measured_tokens = self._measured_bytes = 0  # of attempts that reported theirs
         self._num_attempts = 1
         self._num_reported = 0  # attempts before this one whose output was reported
 
@@ -123,7 +124,9 @@ class TokenCounts:
         size = num_bytes - self._bytes_before
         if frame.output_tokens is None or not (size and frame.output_tokens):
             return
-        self._tokens_a_byte = frame.output_tokens / size
+        self._measured_tokens += frame.output_tokens
+        self._measured_bytes += size
+        self._tokens_a_byte = self._measured_tokens / self._measured_bytes
         if self._is_input_estimated and frame.input_tokens is not None:
             tokens = frame.input_tokens - self._estimate(self._prefix_bytes)
             self.input = self._spent_input + max(self.prompt_tokens, tokens)

@@ -85,6 +85,7 @@ def test_text_within_a_sentence_stands_open(text: str, following: str) -> None:
         ("- 2 cups of milk", "\n- 2 cups of milk"),
         ("He left.\n\n", "He left."),
         ('"He left."', ""),
+        ("[Your Name]", " [Your Name]"),
     ],
 )
 def test_text_behind_a_sentence_can_stop(text: str, following: str) -> None:
@@ -93,7 +94,8 @@ def test_text_behind_a_sentence_can_stop(text: str, following: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Ingredients:\n", "答案：\n", "## Method\n", "**Method**\n", "3. \n"]
+    "text",
+    ["Ingredients:\n", "答案：\n", "## Method\n", "**Method**\n", "3. \n", "Dishes of Japan. 3.\n"],
 )
 def test_what_announces_something_cannot_stop(text: str) -> None:
     assert not can_stop(text)

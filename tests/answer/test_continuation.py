@@ -23,8 +23,8 @@ LOCAL = Support(ALL_METHODS, opens=True)
 
 def ladder(given: str, support: Support, **parameters: Any) -> list[Continuation]:
     healing = Healing(parameters, "Hello", support)
-    rungs = [healing.next(given, " a loop", "", 0) for _ in range(MAX_ATTEMPTS)]
-    assert healing.next(given, " a loop", "", 0) is None
+    rungs = [healing.next(given, " one loop", "", 0) for _ in range(MAX_ATTEMPTS)]
+    assert healing.next(given, " one loop", "", 0) is None
     return [rung for rung in rungs if rung is not None]
 
 
@@ -73,11 +73,11 @@ def test_nothing_that_punishes_repeats_is_sent_within_code_and_tables(
 
 def test_an_opening_of_its_own_is_short_and_what_follows_has_the_rest() -> None:
     healing = Healing({"max_completion_tokens": 100}, "Hello", ELSEWHERE)
-    opening = healing.next("It is a ", "b and a b", "", 40)
+    opening = healing.next("It is a ", "house and a house", "", 40)
     assert opening is not None
     assert opening.prefix == "It is a"
     assert opening.parameters["max_completion_tokens"] == OPENING_TOKENS
-    assert opening.opening == Opening(("b",), True, False, True)
+    assert opening.opening == Opening(("house",), True, False, True)
     freed = healing.freed("It is a c and a d ", 56)
     assert freed is not None
     assert freed.prefix == "It is a c and a d"
@@ -129,6 +129,33 @@ def test_a_word_that_the_loop_was_cut_in_is_ended() -> None:
     assert continuation.prefix == "The article's"
     assert continuation.opening is not None
     assert continuation.opening.banned == ("use",)
+
+
+@pytest.mark.parametrize(
+    ("given", "looped", "insertion", "banned"),
+    [
+        ("They have been able", " to see it", " to", "see"),
+        ("They have been able ", "to see it", "to", "see"),
+        ("It is made", " of the milk", " of the", "milk"),
+        ("It is made of", " milk and milk", "", "milk"),
+        ("It is so.", " It is so.", "", "It"),
+        ("She saw", " it. She saw", "", "it"),
+    ],
+)
+def test_little_words_that_stand_open_are_said(
+    given: str, looped: str, insertion: str, banned: str
+) -> None:
+    continuation = Healing({}, "Hello", LOCAL).next(given, looped, "", 0)
+    assert continuation is not None
+    assert continuation.insertion == insertion
+    assert continuation.opening is not None
+    assert continuation.opening.banned == (banned,)
+
+
+def test_in_scripts_without_spaces_nothing_but_the_temperature_changes() -> None:
+    """A token may be a part of a character there: banned, it would become another one."""
+    for rung in ladder("门开着，她走了进去，什么人也没有看见", LOCAL):
+        assert set(rung.parameters) == {"seed", "temperature"}
 
 
 def test_thinking_that_loops_again_is_closed_so_that_the_model_answers() -> None:

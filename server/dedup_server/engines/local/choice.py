@@ -180,7 +180,9 @@ class Choice:
         ):
             self._opening = None
         if self.finish_reason:
-            text += self._stream.flush()
+            rest = self._stream.flush()
+            # At its limit a text may end within a character.
+            text += rest.rstrip("\ufffd") if self.finish_reason == "length" else rest
         return self._until_stop(text)
 
     def _ban(self, opening: OpeningTokens, scores: Scores) -> None:
