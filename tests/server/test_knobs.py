@@ -269,7 +269,7 @@ async def _(engine: LocalEngine) -> None:
 
 @knob(
     "seed",
-    "makes the answer reproducible, whatever else runs; without it every answer differs",
+    "makes the answer reproducible, in float32 whatever else runs; without it every answer differs",
 )
 async def _(engine: LocalEngine) -> None:
     alone = (await ask(engine, seed=7, max_tokens=30)).text()
