@@ -152,6 +152,6 @@ def test_the_default_thresholds_on_texts_collected_for_being_hard() -> None:
         for name, thresholds in (("default", DEFAULT), ("gopher", GOPHER)):
             if any(exceeded(found, thresholds)):
                 taken[name, case["kind"] == "loop"] += 1
-    assert taken["default", True] >= 46
-    assert taken["default", False] <= 11  # a prompt asked for 8 of them
+    assert taken["default", True] >= 49  # of 51
+    assert taken["default", False] <= 12  # of 67; a prompt asked for 8 of them
     assert taken["gopher", False] >= 5 * taken["default", False]
