@@ -133,6 +133,15 @@ class _Copies:
         del self._keys[: -_COPIES * _LONGEST_CYCLE]
         return any(self._is_third(period) for period in range(1, _LONGEST_CYCLE + 1))
 
+    @property
+    def is_second(self) -> bool:
+        """Return whether the last segment is the one before it again."""
+        return (
+            len(self._keys) > 1
+            and len(self._keys[-1]) > _LEAST_CYCLE
+            and self._keys[-1] == self._keys[-2]
+        )
+
     def _is_third(self, period: int) -> bool:
         last = self._keys[-period:]
         is_long = len("".join(last)) > _LEAST_CYCLE
@@ -195,7 +204,8 @@ class SentenceGate:
             is_third = self._copies.add(segment, bool(self._segmenter.fence))
             if end > self._num_begun:
                 self.is_lost = self.is_lost or is_third or self._is_garbled(segment)
-            if is_whole(segment) and not self.is_lost:
+            # A segment said again passes with what follows it: the text does not end with it.
+            if is_whole(segment) and not (self.is_lost or self._copies.is_second):
                 until = end
                 if end > self.num_passed:
                     self.fence = self._segmenter.fence

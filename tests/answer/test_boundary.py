@@ -189,3 +189,12 @@ def test_rows_and_code_may_be_marks() -> None:
         "| !! | ;; | ,, |\n|---|---|---|\n| ;; | ;; | ;; |\n\n```\n;;;;;;!!!!;;;;\n```\nDone. And"
     )
     assert not gate.is_lost
+
+
+def test_a_text_does_not_end_with_what_it_has_just_said() -> None:
+    gate = SentenceGate("Pack:\n\n* A map: one\n")
+    assert gate.feed("* A camera: one\n* A camera: one\n") == "* A camera: one"
+    assert gate.finish() == ""
+    gate = SentenceGate("Pack:\n\n* A map: one\n")
+    text = "* A camera: one\n* A camera: one\n* A pen: two\n"
+    assert gate.feed(text) + gate.finish() == text.rstrip()
