@@ -654,6 +654,14 @@ def test_nothing_but_api_errors_is_raised(messages: list[tuple[str, Message]]) -
     Played([{**message, "type": kind} for kind, message in messages])
 
 
+def test_a_part_that_is_no_object_fails_nothing() -> None:
+    messages = stream(message_events(["a"]))
+    for message in messages:
+        if message["type"] == "response.content_part.done":
+            message["part"] = True
+    assert Played(messages).deltas() == "a"
+
+
 def whole(body: Message, editing: Editing | None = None) -> tuple[Message, Wired]:
     answer = Wired("responses", editing)
     return json.loads(answer.whole(json.dumps(body).encode())), answer

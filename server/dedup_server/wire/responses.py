@@ -236,7 +236,8 @@ class ResponsesWriter:
             item.begun = item.begun or message
             item.item = message["item"]
         elif kind in PARTS_DONE and part_place(message) in item.parts:
-            item.parts[part_place(message)].part = message.get("part") or {}
+            part = message.get("part")
+            item.parts[part_place(message)].part = part if isinstance(part, dict) else {}
         if _is_cut(decision):
             return self._drop(message) + self._held(decision.after) + self._close()
         if decision.dropped:
