@@ -176,10 +176,8 @@ class Choice:
 
     def cut(self) -> list[Delta | Finish]:
         """End where the engine was stopped, and return what the reader gets of that."""
-        # Of an opening no token is left to go on.
-        is_opened = self.stage is Stage.OPENED
-        if self._ends_at_loop():
-            is_opened = False
+        ends_at_loop = self._ends_at_loop()
+        is_opened = self.stage is Stage.OPENED and not ends_at_loop  # and no token is left to go on
         self.stage = Stage.ENDED if is_opened else Stage.CUT
         ending: list[Delta | Finish] = []
         ending += self.release(is_whole=False)
@@ -483,7 +481,7 @@ class Answer:
         return Decision(before, after, dropped, is_changed=is_changed)
 
     def note_usage(self, frame: Frame) -> None:
-        """Note the counts of a frame of which the reader gets nothing."""
+        """Note the counts that a frame reports, also one that comes behind the end of a choice."""
         self.tokens.note(frame)
         if frame.output_tokens is not None and self._is_continued:
             self.tokens.calibrate(frame, self._num_bytes)

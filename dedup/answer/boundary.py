@@ -22,7 +22,7 @@ _LONGEST_CYCLE: Final = 4
 _LEAST_CYCLE: Final = 3
 _COPIES: Final = 3
 _RULE: Final = re.compile(r"[|:\-\s=]+")
-# Text of a model that has lost its language: mostly marks, or a few words over and over.
+# What `is_garbled` looks for. Made with heals of SmolLM2 in Chinese and English.
 _PLAIN_MARKS: Final = (
     "*_#~`|\"'“”‘’「」『』()（）[]【】{}《》<>+-=/^%$"  # markdown, quotes, brackets, formulas
 )
@@ -96,7 +96,10 @@ def circles(text: str) -> bool:
 
 
 def is_garbled(text: str) -> bool:
-    """Return whether some part of a text is no language: mostly marks, or a few words over and over."""
+    """Return whether a model has lost its language in some part of a text.
+
+    Such a part is mostly marks that stand beside each other, or says a few words over and over.
+    """
     if _IMPOSSIBLE.search(text):
         return True
     words = units(text)
@@ -131,21 +134,18 @@ class _Copies:
         is_code = is_fenced or segment.kind == "table"
         self._keys.append("" if is_code else _NUMBER.sub("0", segment.text.lower()))
         del self._keys[: -_COPIES * _LONGEST_CYCLE]
-        return any(self._is_third(period) for period in range(1, _LONGEST_CYCLE + 1))
+        return any(self._repeats(period, _COPIES) for period in range(1, _LONGEST_CYCLE + 1))
 
     @property
     def is_second(self) -> bool:
         """Return whether the last segment is the one before it again."""
-        return (
-            len(self._keys) > 1
-            and len(self._keys[-1]) > _LEAST_CYCLE
-            and self._keys[-1] == self._keys[-2]
-        )
+        return self._repeats(1, 2)
 
-    def _is_third(self, period: int) -> bool:
+    def _repeats(self, period: int, copies: int) -> bool:
+        """Return whether the text ends in so many copies of its last `period` segments."""
         last = self._keys[-period:]
         is_long = len("".join(last)) > _LEAST_CYCLE
-        return is_long and self._keys[-_COPIES * period :] == last * _COPIES
+        return is_long and self._keys[-copies * period :] == last * copies
 
 
 class SentenceGate:
@@ -173,7 +173,7 @@ class SentenceGate:
         self._num_taken = 0
         self._num_begun = len(passed)
         self._copies = _Copies()
-        self._tail = ""  # of what this gate let pass
+        self._tail = ""  # of the segments behind `passed`
         self._segmenter.feed(passed)
         self._take()
 

@@ -181,13 +181,12 @@ def test_a_whole_answer_is_not_blocked_nor_where_the_call_is_made_again(
 
 def test_an_answer_goes_on_while_one_of_its_choices_does(guardrail: Guardrail) -> None:
     framework = Framework(guardrail)
+    novel = [chr(0x4E00 + number) for number in range(19 * 7)]
     for number in range(1, 20):
-        framework.round({0: OPENING + CIRCLE * number, 1: "".join(map(str, range(number * 7)))})
+        framework.round({0: OPENING + CIRCLE * number, 1: "".join(novel[: number * 7])})
     assert not framework.is_blocked
     assert framework.emitted[0] == (OPENING + CIRCLE).rstrip()
-    numbers = "".join(map(str, range(19 * 7)))
-    assert numbers.startswith(framework.emitted[1])
-    assert len(numbers) - len(framework.emitted[1]) <= 1  # may be an echo of digits before
+    assert framework.emitted[1] == "".join(novel)
 
 
 def test_text_without_repetition_comes_back_as_no_change(guardrail: Guardrail) -> None:

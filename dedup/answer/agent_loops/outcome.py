@@ -128,7 +128,7 @@ _WORDS: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]+|[^\W_\u3040-\u30ff\u3
 
 
 class Outcome:
-    """What came of a call. Each property is read when it is first asked for.
+    """Outcome of a call. Each property is read when it is first asked for.
 
     Args:
         result: The result's text.

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from dedup.answer.continuation import Support
 from dedup.lenient_json import read_json
-from dedup_server.engines.base import Call, Take
+from dedup_server.engines.base import Call, Frames, Take
 from dedup_server.engines.upstream.server import Upstream, content_type, less, read_body
 from dedup_server.engines.upstream.streaming import refuses_stream
 from dedup_server.errors import model_not_found, upstream_failed
@@ -160,53 +160,58 @@ class UpstreamEngine:
 
 
 class _Reading:
-    """What has been read of a streamed answer.
+    """Progress of a streamed answer.
+
+    The parts of an answer that the client gets whole are kept, and read every few milliseconds.
 
     Args:
-        is_converted: The client gets the answer whole. Nobody waits for a part of it, so that it is
-            looked at every few milliseconds only.
+        reader: Reads the answer.
+        take: Gets its frames.
 
     Attributes:
         is_done: All of it has come.
-        has_usage, has_failed: It reported its usage, or a failure.
+        has_usage, has_failed: It reported its usage, or a failure; of an answer that is kept.
     """
 
-    def __init__(self, upstream: Upstream, reader: Reader, take: Take, is_converted: bool) -> None:
+    def __init__(self, upstream: Upstream, reader: Reader, take: Take) -> None:
         self.is_done = self.has_usage = self.has_failed = False
         self._upstream = upstream
         self._reader = reader
         self._take = take
-        self._is_converted = is_converted
-        self._waiting: list[bytes] = []
+        self._kept: list[bytes] = []
         self._read_at = 0.0
 
-    def receive(self, received: bytes) -> Awaitable[None] | None:
-        """Read what has come, or keep it for later."""
-        if not self._is_converted:
-            return self._read(received)
-        self._waiting.append(received)
+    def read(self, received: bytes) -> Awaitable[None] | None:
+        """Read a part; return what to await before the next one."""
+        frames = self._frames(received)
+        return self._take(frames) if frames else None
+
+    def keep(self, received: bytes) -> None:
+        """Keep a part, and read all that is kept if the last look was long enough ago."""
+        self._kept.append(received)
         now = time.monotonic()
         if now - self._read_at >= _READ_SECONDS:
             self._read_at = now
-            self.read_waiting()
-        return None
+            self.read_kept()
 
-    def read_waiting(self) -> None:
-        """Read what was kept. Raises what the answer reports as its failure."""
-        if self._waiting:
-            received = b"".join(self._waiting)
-            self._waiting.clear()
-            self._read(received)
-
-    def _read(self, received: bytes) -> Awaitable[None] | None:
-        frames = self._reader.feed(self._upstream.without_key(received))
-        if not frames:
-            return None
-        self.is_done = frames[-1].is_last
-        for frame in frames if self._is_converted else ():
+    def read_kept(self) -> None:
+        """Read what is kept. Raises what the answer reports as its failure."""
+        if not self._kept:
+            return
+        received = b"".join(self._kept)
+        self._kept.clear()
+        frames = self._frames(received)
+        for frame in frames:
             self.has_usage = self.has_usage or frame.output_tokens is not None
             self.has_failed = self.has_failed or frame.has_failed or frame.error is not None
-        return self._take(frames)
+        if frames:
+            self._take(frames)
+
+    def _frames(self, received: bytes) -> Frames:
+        frames = self._reader.feed(self._upstream.without_key(received))
+        if frames:
+            self.is_done = frames[-1].is_last
+        return frames
 
 
 async def _exchange(
@@ -226,7 +231,7 @@ async def _exchange(
     """
     request = call.request
     is_streamed = is_converted or bool(request.stream)
-    reading = _Reading(upstream, call.reader, take, is_converted)
+    reading = _Reading(upstream, call.reader, take)
     response = await upstream.ask("POST", call.path, request.exchange, body)
     try:
         if response.status != 200:
@@ -242,11 +247,11 @@ async def _exchange(
                 headers = request.exchange.engine_headers
                 request.exchange.engine_headers = less(headers, _OF_STREAMS)
             try:
-                await response.pour(reading.receive)
+                await response.pour(reading.keep if is_converted else reading.read)
             except (BrokenError, TimeoutError):
-                reading.read_waiting()  # it may say why
+                reading.read_kept()  # it may say why
                 raise
-            reading.read_waiting()
+            reading.read_kept()
             if pause := take(call.reader.flush()):
                 await pause
             has_usage = reading.has_usage
