@@ -133,10 +133,7 @@ def test_a_prompt_need_not_be_read(url: str, mock: Upstream) -> None:
     assert "requested" not in own["repetition"]
     with proxy(mock.url, heal=False, read_prompt=False) as other:
         to = other + "/v1/chat/completions"
-        again = answered(to)
-        for one in (own, again):
-            del one["repetition"]["removed_chars"]  # what came until the upstream was hung up on
-        assert again == own | {"index": 0}
+        assert answered(to) == own | {"index": 0}
         again = answered(to, repetition={"read_prompt": True})
         assert again["message"]["content"].count(LOOP.strip()) == 200
 

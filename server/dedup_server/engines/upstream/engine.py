@@ -6,13 +6,12 @@ its model alone.
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
 from dedup.answer.continuation import Support
 from dedup.lenient_json import read_json
-from dedup_server.engines.base import Call, Frames, Take
+from dedup_server.engines.base import Call, Take
 from dedup_server.engines.upstream.server import Upstream, content_type, less, read_body
 from dedup_server.engines.upstream.streaming import refuses_stream
 from dedup_server.errors import model_not_found, upstream_failed
@@ -21,11 +20,9 @@ from dedup_server.requests.base import Exchange, GenerationRequest, check_parts,
 from dedup_server.requests.chat import CompletionRequest
 from dedup_server.settings import Settings
 from dedup_server.telemetry import Telemetry
-from dedup_server.wire.base import Reader
 
 _log: Final = logging.getLogger("dedup.server")
 _OF_STREAMS: Final = frozenset({b"cache-control", b"x-accel-buffering"})  # headers
-_READ_SECONDS: Final = 0.01  # between two looks at a stream of which the client gets the whole
 
 
 class UpstreamEngine:
@@ -159,61 +156,6 @@ class UpstreamEngine:
         raise model_not_found(model, self.models)
 
 
-class _Reading:
-    """Progress of a streamed answer.
-
-    The parts of an answer that the client gets whole are kept, and read every few milliseconds.
-
-    Args:
-        reader: Reads the answer.
-        take: Gets its frames.
-
-    Attributes:
-        is_done: All of it has come.
-        has_usage, has_failed: It reported its usage, or a failure; of an answer that is kept.
-    """
-
-    def __init__(self, upstream: Upstream, reader: Reader, take: Take) -> None:
-        self.is_done = self.has_usage = self.has_failed = False
-        self._upstream = upstream
-        self._reader = reader
-        self._take = take
-        self._kept: list[bytes] = []
-        self._read_at = 0.0
-
-    def read(self, received: bytes) -> Awaitable[None] | None:
-        """Read a part; return what to await before the next one."""
-        frames = self._frames(received)
-        return self._take(frames) if frames else None
-
-    def keep(self, received: bytes) -> None:
-        """Keep a part, and read all that is kept if the last look was long enough ago."""
-        self._kept.append(received)
-        now = time.monotonic()
-        if now - self._read_at >= _READ_SECONDS:
-            self._read_at = now
-            self.read_kept()
-
-    def read_kept(self) -> None:
-        """Read what is kept. Raises what the answer reports as its failure."""
-        if not self._kept:
-            return
-        received = b"".join(self._kept)
-        self._kept.clear()
-        frames = self._frames(received)
-        for frame in frames:
-            self.has_usage = self.has_usage or frame.output_tokens is not None
-            self.has_failed = self.has_failed or frame.has_failed or frame.error is not None
-        if frames:
-            self._take(frames)
-
-    def _frames(self, received: bytes) -> Frames:
-        frames = self._reader.feed(self._upstream.without_key(received))
-        if frames:
-            self.is_done = frames[-1].is_last
-        return frames
-
-
 async def _exchange(
     upstream: Upstream, call: Call, body: bytes, take: Take, *, is_converted: bool = False
 ) -> bool:
@@ -231,7 +173,19 @@ async def _exchange(
     """
     request = call.request
     is_streamed = is_converted or bool(request.stream)
-    reading = _Reading(upstream, call.reader, take)
+    is_done = has_usage = has_failed = False
+
+    def read(received: bytes) -> Awaitable[None] | None:
+        nonlocal is_done, has_usage, has_failed
+        frames = call.reader.feed(upstream.without_key(received))
+        if not frames:
+            return None
+        is_done = frames[-1].is_last
+        for frame in frames if is_converted else ():
+            has_usage = has_usage or frame.output_tokens is not None
+            has_failed = has_failed or frame.has_failed or frame.error is not None
+        return take(frames)
+
     response = await upstream.ask("POST", call.path, request.exchange, body)
     try:
         if response.status != 200:
@@ -240,21 +194,14 @@ async def _exchange(
                 return False
             raise error
         kind = content_type(response)
-        has_usage = False
         if kind == "text/event-stream" and is_streamed:
             if is_converted:
                 call.reader.gathers = True
                 headers = request.exchange.engine_headers
                 request.exchange.engine_headers = less(headers, _OF_STREAMS)
-            try:
-                await response.pour(reading.keep if is_converted else reading.read)
-            except (BrokenError, TimeoutError):
-                reading.read_kept()  # it may say why
-                raise
-            reading.read_kept()
+            await response.pour(read)
             if pause := take(call.reader.flush()):
                 await pause
-            has_usage = reading.has_usage
         elif is_streamed and not is_converted:
             raise upstream_failed(f"the upstream answered a streaming request with {kind}")
         elif kind.startswith("text/"):
@@ -266,7 +213,7 @@ async def _exchange(
             has_usage, is_streamed = frame.output_tokens is not None, False
             if pause := take([frame]):
                 await pause
-        if not (has_usage or reading.has_failed or request.stream):
+        if not (has_usage or has_failed or request.stream):
             upstream.streaming.note_no_usage(call.path, request, is_streamed=is_streamed)
         return True
     except TimeoutError as error:
@@ -275,7 +222,7 @@ async def _exchange(
     except BrokenError as error:
         raise upstream_failed(f"the connection to the upstream broke: {error}") from None
     finally:
-        if reading.is_done:
+        if is_done:
             response.finish()
         else:
             response.close()  # hangs up, unless the answer was read to its end
