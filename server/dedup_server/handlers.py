@@ -270,7 +270,7 @@ class Generation(Handler):
                             shown = f"{told['loop']}; {told['outcome']}"
                             exchange.added_headers.append((b"x-dedup-loop", shown.encode()))
                         headers = [_JSON, *_headers_of(exchange)]
-                        await connection.send(clean(headers), body)
+                        await connection.respond(clean(headers), body)
             finally:
                 exchange.report.update(completion.report())
         return 200
@@ -377,7 +377,7 @@ class Check(Handler):
         with Watch(connection):
             async with self._turn:
                 body = await answer(request)
-            await connection.send(clean([_JSON, *_headers_of(exchange)]), body)
+            await connection.respond(clean([_JSON, *_headers_of(exchange)]), body)
             return 200
         return _CLIENT_LEFT
 
@@ -406,7 +406,7 @@ class GuardrailApi(Handler):
         exchange.model = request.model
         body = _encode(self.guardrail.answer(request, service.settings.policy))
         self._sweep_later()
-        await connection.send(clean([_JSON, *_headers_of(exchange)]), body)
+        await connection.respond(clean([_JSON, *_headers_of(exchange)]), body)
         return 200
 
     def _sweep_later(self) -> None:

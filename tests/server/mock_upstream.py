@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from dedup_server.app import create_app
 from dedup_server.engines.base import Engine
 from dedup_server.engines.upstream.engine import UpstreamEngine
-from dedup_server.http.protocol import guarded_by
+from dedup_server.http.protocol import Limits, protocol_with
 from dedup_server.settings import Settings, load
 from dedup_server.telemetry import Telemetry
 
@@ -310,11 +310,17 @@ def proxy(upstream_url: str | None, **flags: Any) -> Iterator[str]:
 def running(settings: Settings, engine: Engine, telemetry: Telemetry) -> Iterator[str]:
     """Run our server with an engine in a thread; give its address."""
     app = create_app(settings, engine, telemetry)
-    http = guarded_by(
+    limits = Limits(
         settings.max_header_bytes, settings.header_timeout_seconds, settings.idle_timeout_seconds
     )
     server = uvicorn.Server(
-        uvicorn.Config(app, port=0, http=http, log_level="warning", timeout_graceful_shutdown=2)
+        uvicorn.Config(
+            app,
+            port=0,
+            http=protocol_with(limits),
+            log_level="warning",
+            timeout_graceful_shutdown=2,
+        )
     )
     thread = threading.Thread(target=server.run)
     thread.start()

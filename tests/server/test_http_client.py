@@ -49,21 +49,25 @@ def chunks(draw: st.DrawFn) -> bytes:
 
 @given(st.lists(chunks(), max_size=5).map(b"".join), st.integers(0, 3))
 def test_chunks_that_bypass_the_parser_are_read_as_it_would(data: bytes, missing: int) -> None:
-    """Data is either left to the parser, or the parser would return the same body and stand between
-    two chunks again.
+    """What the parser is not given, it would have read as the same body, and stood between two
+    chunks again.
     """
     data = data[: len(data) - missing]
-    if (body := whole_chunks(data)) is not None:
-        parsed = Parsed(data)
+    body, end = whole_chunks(data)
+    if end:
+        parsed = Parsed(data[:end])
         assert (parsed.body, parsed.between, parsed.ended) == (body, True, False)
+    else:
+        assert body == b""
 
 
 @given(st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=5))
 def test_whole_chunks_need_no_parser(bodies: list[bytes]) -> None:
     """Whole chunks are read without the parser; the last chunk, of size 0, is not."""
     data = b"".join(b"%x\r\n%b\r\n" % (len(body), body) for body in bodies)
-    assert whole_chunks(data) == b"".join(bodies)
-    assert whole_chunks(data + b"0\r\n\r\n") is None
+    assert whole_chunks(data) == (b"".join(bodies), len(data))
+    assert whole_chunks(data + b"0\r\n\r\n") == (b"".join(bodies), len(data))
+    assert whole_chunks(data + b"5\r\nhal") == (b"".join(bodies), len(data))
 
 
 class FakeTransport:
@@ -222,3 +226,58 @@ async def test_a_slow_consumer_does_not_expire_the_server() -> None:
     assert await response.read()
     with pytest.raises(TimeoutError, match="sent nothing"):
         await response.read()
+
+
+def reads(exchange: Exchange) -> list[str]:
+    """Return how reading was stopped and resumed."""
+    return [call for call in exchange.transport.calls if call.endswith("_reading")]
+
+
+async def test_a_consumer_in_no_hurry_lets_the_socket_rest_between_reads() -> None:
+    exchange = Exchange()
+    response = await exchange.send(HEAD + CHUNK)
+    await asyncio.sleep(0.1)  # the rests are a twentieth of it
+    pieces: list[bytes] = []
+    pouring = asyncio.create_task(response.pour(pieces.append, rests=True))
+    await asyncio.sleep(0)
+    assert (pieces, reads(exchange)) == ([b"ok"], ["pause_reading"])
+    await asyncio.sleep(0.05)
+    assert reads(exchange) == ["pause_reading", "resume_reading"]
+    exchange.connection.data_received(CHUNK + CHUNK)
+    assert reads(exchange) == ["pause_reading", "resume_reading", "pause_reading"]
+    await asyncio.sleep(0.05)
+    exchange.connection.data_received(CHUNK + LAST)
+    await pouring
+    assert pieces == [b"ok", b"okok", b"ok"]
+    assert reads(exchange)[-1] == "resume_reading"
+    assert exchange.connection.is_usable
+
+
+async def test_a_rest_does_not_expire_the_server() -> None:
+    exchange = Exchange()
+    response = await exchange.send(HEAD + CHUNK, Timeouts(9, 9, 0.02))
+    pouring = asyncio.create_task(response.pour(lambda piece: None, rests=True))
+    for _ in range(30):
+        await asyncio.sleep(0.01)
+        exchange.connection.data_received(CHUNK)
+    assert "abort" not in exchange.transport.calls
+    with pytest.raises(TimeoutError, match="sent nothing"):
+        await pouring
+
+
+@pytest.mark.parametrize("leave", ["finish", "close"])
+async def test_a_response_that_is_left_while_the_socket_rests(leave: str) -> None:
+    exchange = Exchange()
+    response = await exchange.send(HEAD + CHUNK)
+    pouring = asyncio.create_task(response.pour(lambda piece: None, rests=True))
+    await asyncio.sleep(0)
+    pouring.cancel()
+    await asyncio.gather(pouring, return_exceptions=True)
+    getattr(response, leave)()
+    if leave == "finish":
+        assert reads(exchange) == ["pause_reading", "resume_reading"]
+        exchange.connection.data_received(LAST)
+        assert exchange.connection.is_usable
+    calls = list(exchange.transport.calls)
+    await asyncio.sleep(0.02)
+    assert exchange.transport.calls == calls

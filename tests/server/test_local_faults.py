@@ -33,7 +33,7 @@ from dedup_server.engines.local.engine import DEMO_MODEL, LocalEngine
 from dedup_server.engines.local.one_by_one import OneByOne
 from dedup_server.engines.local.one_by_one import Sequence as OneSequence
 from dedup_server.errors import ApiError
-from dedup_server.http.protocol import guarded_by
+from dedup_server.http.protocol import Limits, protocol_with
 from dedup_server.settings import Settings
 from tests.demo_server import free_port
 from tests.faults.proxy import Reading, Reply, http_request, read_reply
@@ -605,10 +605,15 @@ def served(model: Path, max_concurrent: int) -> Iterator[Local]:
     engine.load()
     port = free_port()
     settings = Settings(max_streams=200)
-    http = guarded_by(
+    limits = Limits(
         settings.max_header_bytes, settings.header_timeout_seconds, settings.idle_timeout_seconds
     )
-    options: dict[str, Any] = {"http": http, "ws": "none", "log_config": None, "access_log": False}
+    options: dict[str, Any] = {
+        "http": protocol_with(limits),
+        "ws": "none",
+        "log_config": None,
+        "access_log": False,
+    }
     server = uvicorn.Server(
         uvicorn.Config(create_app(settings, engine), host="127.0.0.1", port=port, **options)
     )

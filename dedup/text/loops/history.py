@@ -67,7 +67,7 @@ class History:
             this = ids.setdefault(token, number)
             seen.append(seen[this - base] if base <= this < number else token)  # one string for all
             ends.append(end)
-            known = pairs.move(seen, base, ids, last, this) if last >= 0 else -1
+            known = pairs.move(seen, base, last, this) if last >= 0 else -1
             if last_folded >= 0 or (token < _AFTER_DIGITS and token[0].isdigit()):
                 before = folded.move(token, number, ids, last, this, base)
                 last_folded = folded.last_id
@@ -164,5 +164,5 @@ class History:
             token: first for token, first in self._ids.items() if token in kept or is_folded(token)
         }
         self._folded.forget(self.base)
-        self._pairs.forget(self.tokens, self.base, self._ids)
+        self._pairs.forget(self.base)
         self._frames.clear()

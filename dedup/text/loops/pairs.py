@@ -7,33 +7,29 @@ from dedup.text.loops.tokens import token_of
 ID_BITS: Final = 30  # a text has fewer tokens
 _FOLDED: Final = "\0"  # precedes a token whose numbers are folded
 _LEAST_SLOTS: Final = 16  # a power of 2
-# Bits of the hash, stored beside the number: they exclude most other pairs without a look at the
-# text.
-_MARK_BITS: Final = 12
-_MARK: Final = (1 << _MARK_BITS) - 1
+_SHIFT: Final = 12  # the lowest bits of the product are poor
+_HASH_BITS: Final = 30  # stored beside the number: nearly no other pair has the same
+_HASH: Final = (1 << _HASH_BITS) - 1
 
 
 class PairTable:
     """A hash table with open addressing.
 
     Each stream has a table of its own; a dict of pairs would take about twice the memory. A slot
-    holds the number of a pair's second token, plus 1, and some bits of the pair's hash; 0 if it is
-    empty. The pair itself is read from the text.
+    holds the number of a pair's second token, plus 1, and the pair's hash; 0 if it is empty. The
+    pair itself is read from the text.
     """
 
     def __init__(self) -> None:
         self._slots = [0] * _LEAST_SLOTS
         self._num_pairs = 0
 
-    def move(
-        self, tokens: list[str], base: int, ids: dict[str, int], first: int, second: int
-    ) -> int:
+    def move(self, tokens: list[str], base: int, first: int, second: int) -> int:
         """Record the position of the pair that `tokens` ends with; return its previous position.
 
         Args:
             tokens: the tokens remembered.
             base: number of the first of them.
-            ids: the ids of all tokens.
             first, second: the ids of the pair.
 
         Returns:
@@ -42,39 +38,38 @@ class PairTable:
         slots = self._slots
         mask = len(slots) - 1
         last = len(tokens) - 1
-        hashed = _hash(first, second)
-        mark = hashed & _MARK
-        slot = (hashed >> _MARK_BITS) & mask
+        hashed = ((first * 40503 ^ second) * 60493 >> _SHIFT) & _HASH
+        slot = hashed & mask
         stored = slots[slot]
         while stored:
-            if stored & _MARK == mark:
-                number = (stored >> _MARK_BITS) - 1
+            if stored & _HASH == hashed:
+                number = (stored >> _HASH_BITS) - 1
                 index = number - base
                 if tokens[index] == tokens[last] and tokens[index - 1] == tokens[last - 1]:
-                    slots[slot] = (base + last + 1) << _MARK_BITS | mark
+                    slots[slot] = (base + last + 1) << _HASH_BITS | hashed
                     return number
             slot = (slot + 1) & mask
             stored = slots[slot]
-        slots[slot] = (base + last + 1) << _MARK_BITS | mark
+        slots[slot] = (base + last + 1) << _HASH_BITS | hashed
         self._num_pairs += 1
         if 3 * self._num_pairs > 2 * mask:
-            self._fill(2 * len(slots), tokens, base, ids)
+            self._fill(2 * len(slots), base)
         return -1
 
-    def forget(self, tokens: list[str], base: int, ids: dict[str, int]) -> None:
+    def forget(self, base: int) -> None:
         """Drop the pairs that begin before token number `base`, now the first one remembered."""
-        self._fill(len(self._slots), tokens, base, ids)
+        self._fill(len(self._slots), base)
 
-    def _fill(self, num_slots: int, tokens: list[str], base: int, ids: dict[str, int]) -> None:
+    def _fill(self, num_slots: int, base: int) -> None:
         """Move the pairs that are remembered to a table of `num_slots` slots."""
         old = self._slots
         slots = self._slots = [0] * num_slots
         mask = num_slots - 1
+        least = (base + 2) << _HASH_BITS
         self._num_pairs = 0
         for stored in old:
-            index = (stored >> _MARK_BITS) - 1 - base
-            if index >= 1:
-                slot = (_hash(ids[tokens[index - 1]], ids[tokens[index]]) >> _MARK_BITS) & mask
+            if stored >= least:
+                slot = stored & mask
                 while slots[slot]:
                     slot = (slot + 1) & mask
                 slots[slot] = stored
@@ -128,7 +123,3 @@ class FoldedPairs:
 def is_folded(token: str) -> bool:
     """Return whether a key of the ids is a token with its numbers folded."""
     return token[0] == _FOLDED
-
-
-def _hash(first: int, second: int) -> int:
-    return (first * 40503 ^ second) * 60493

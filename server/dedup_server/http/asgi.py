@@ -16,9 +16,7 @@ _LINGER_SECONDS = 2.0
 
 
 class Connection(Protocol):
-    """Way to answer a request: `dedup_server.http.protocol.Direct`, or ASGI's messages."""
-
-    write: Callable[[bytes], Awaitable[None] | None]
+    """Way to answer a request: `dedup_server.http.protocol.Cycle`, or ASGI's messages."""
 
     @property
     def is_lost(self) -> bool: ...
@@ -29,9 +27,11 @@ class Connection(Protocol):
 
     def begin(self, headers: Headers, part: bytes) -> Awaitable[None] | None: ...
 
+    def write(self, part: bytes) -> Awaitable[None] | None: ...
+
     async def end(self, part: bytes) -> None: ...
 
-    async def send(self, headers: Headers, body: bytes) -> None: ...
+    async def respond(self, headers: Headers, body: bytes) -> None: ...
 
 
 class Watch:
@@ -179,7 +179,7 @@ class AsgiConnection:
     async def end(self, part: bytes) -> None:
         await self._write(part, more=False)
 
-    async def send(self, headers: Headers, body: bytes) -> None:
+    async def respond(self, headers: Headers, body: bytes) -> None:
         await send_whole(self._send, 200, body, headers)
 
     async def _watch(self, on_leave: Callable[[], None]) -> None:

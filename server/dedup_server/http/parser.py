@@ -45,8 +45,13 @@ class ResponseParser:
             BrokenError: `data` does not continue a valid response. `take` returns the body before
                 the error.
         """
-        if self.stage == BETWEEN_CHUNKS and (body := whole_chunks(data)) is not None:
-            return body
+        if self.stage == BETWEEN_CHUNKS:
+            whole, end = whole_chunks(data)
+            if end == len(data):
+                return whole
+            if end:
+                self._body.append(whole)
+                data = data[end:]
         if self.stage == HEAD:
             self.num_head_bytes += len(data)
         else:
@@ -121,22 +126,20 @@ class ResponseParser:
         )
 
 
-def whole_chunks(data: bytes) -> bytes | None:
-    """Return the body in `data` if `data` is whole chunks without extensions, and not the last one.
+def whole_chunks(data: bytes) -> tuple[bytes, int]:
+    """Return the body in the whole chunks that `data` begins with, and where they end.
 
-    Nearly every read of a stream is of this form. httptools can skip such a read: behind it, its
-    parser stands between two chunks, as before it. Everything else is left to httptools.
-
-    Returns:
-        The body, or None if httptools has to read `data`.
+    Nearly every read of a stream consists of chunks without extensions. httptools can skip them:
+    behind them, its parser stands between two chunks, as before them. Everything else, the last
+    chunk too, is left to httptools.
     """
-    end = len(data)
+    length = len(data)
     parts: list[bytes] = []
-    at = 0
-    while at < end:
+    end = 0
+    while end < length:
         size = 0
-        start = at
-        while at < end and at < start + _MAX_SIZE_DIGITS:
+        at = end
+        while at < length and at < end + _MAX_SIZE_DIGITS:
             digit = data[at]
             if 48 <= digit <= 57:
                 size = 16 * size + digit - 48
@@ -148,11 +151,11 @@ def whole_chunks(data: bytes) -> bytes | None:
                 break
             at += 1
         stop = at + 2 + size
-        if size == 0 or stop + 2 > end or not (_ends_line(data, at) and _ends_line(data, stop)):
-            return None
+        if size == 0 or stop + 2 > length or not (_ends_line(data, at) and _ends_line(data, stop)):
+            break
         parts.append(data[at + 2 : stop])
-        at = stop + 2
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        end = stop + 2
+    return (parts[0] if len(parts) == 1 else b"".join(parts)), end
 
 
 def _ends_line(data: bytes, at: int) -> bool:

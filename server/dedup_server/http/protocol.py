@@ -1,161 +1,530 @@
-"""uvicorn's HTTP/1.1 protocol with limits.
+"""HTTP/1.1 on the server's side: connections with limits, and the requests on them.
 
-It refuses heads that are too long, too slow or ambiguous, and leaves clients that do not read.
+uvicorn opens the port and ends in order. Its own protocol would take each request and each chunk
+through several objects that are not compiled.
+
+    bytes -> ServerProtocol (heads, bodies, order) -> Cycle (one request and its response) -> bytes
 """
 
 import asyncio
 import logging
-import weakref
+from collections import deque
 from collections.abc import Awaitable, Callable
-from enum import Enum, auto
-from typing import Any, ClassVar
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
 
 from dedup.lenient_json import write_json
 from dedup_server.errors import ApiError
-from dedup_server.http.chunked import body_writer, chunk
 from dedup_server.http.event import Event
 
-# Name of an ASGI extension: a `Direct`.
-DIRECT = "dedup.direct"
+# Name of an ASGI extension: the request's `Cycle`.
+DIRECT: Final = "dedup.direct"
 
 Headers = list[tuple[bytes, bytes]]
+Message = dict[str, Any]
 
-_FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
+_log: Final = logging.getLogger("dedup.server")
 
-# uvicorn's log messages about requests and responses that are broken off on purpose.
-_EXPECTED = (
-    "Invalid HTTP request",
-    "without completing response",
-    "Unsupported upgrade",
-    "No supported WebSocket",
-)
-logging.getLogger("uvicorn.error").addFilter(
-    lambda record: not any(message in record.getMessage() for message in _EXPECTED)
-)
+_PAUSE_BYTES: Final = 64 * 1024  # of a body that nobody reads
+_FRAMING_HEADERS: Final = (b"content-length", b"transfer-encoding")
+_SIZE_LINES: Final = [b"%x\r\n" % size for size in range(1024)]  # of the sizes streams consist of
+_REASONS: Final = {int(status): status.phrase.encode() for status in HTTPStatus}
 
-
-class _Stage(Enum):
-    """Stage of the request that is read. Only callbacks of the parser move on."""
-
-    HEAD = auto()  # a head is awaited or being read
-    BODY = auto()  # the head is complete; then the body, or nothing until the next head
-    REPLAY = auto()  # a new parser is given the head that was already handled
+# Stages of the request that is read. Only callbacks of the parser move on.
+_HEAD: Final = 0  # a head is awaited or being read
+_BODY: Final = 1  # the head is complete; then the body, or nothing until the next head
+_REPLAY: Final = 2  # a new parser is given the head that was already handled
 
 
-class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with the limits of one server, which `guarded_by` sets in a subclass.
+class Limits:
+    """Limits of one server's connections.
+
+    Args:
+        max_header_bytes: Of request line and headers together.
+        header_timeout_seconds: Until a request's head is complete.
+        idle_timeout_seconds: That a client may leave a response unread.
 
     Attributes:
-        is_draining: the server stops: connections close behind their next response.
+        is_draining: The server stops: connections close behind their next response.
     """
 
-    is_draining: ClassVar[bool] = False
+    def __init__(
+        self, max_header_bytes: int, header_timeout_seconds: float, idle_timeout_seconds: float
+    ) -> None:
+        self.max_header_bytes = max_header_bytes
+        self.header_timeout_seconds = header_timeout_seconds
+        self.idle_timeout_seconds = idle_timeout_seconds
+        self.is_draining = False
 
-    max_header_bytes: int
-    header_timeout_seconds: float
-    idle_timeout_seconds: float
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.flow._is_writable_event = Event(is_set=True)  # type: ignore[assignment]
-        self._stage = _Stage.HEAD
+class Cycle:
+    """A request and its response.
+
+    An application reads and answers with ASGI's `receive` and `send`. Those take a message, a
+    coroutine and often a task for every part, each of which costs more than the part: `body`,
+    `begin`, `write`, `end` and `respond` do the same without them.
+
+    Args:
+        protocol: The connection.
+        is_to_head: The request's method is HEAD: the response has no body.
+        awaits_go: The client sends the body when it is told to (100 Continue).
+        keeps_alive: The connection stays open behind the response.
+
+    Attributes:
+        is_lost: The client left before the end of the response.
+        is_complete: The response is.
+    """
+
+    def __init__(
+        self, protocol: "ServerProtocol", *, is_to_head: bool, awaits_go: bool, keeps_alive: bool
+    ) -> None:
+        self.keeps_alive = keeps_alive
+        self.is_lost = False
+        self.has_begun = False
+        self.is_complete = False
+        self._protocol = protocol
+        self._transport = protocol.transport
+        self._is_to_head = is_to_head
+        self._awaits_go = awaits_go
+        self._news = Event()  # there is something to receive
+        self._body = b""
+        self._has_come = False  # all of the body
+        self._is_chunked = False
+        self._num_unsent = 0  # bytes of the response's length
+
+    async def answer(self, app: Callable[..., Awaitable[None]], scope: Message) -> None:
+        """Have the application answer. What it leaves incomplete is an error."""
+        try:
+            await app(scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            pass
+        except Exception:
+            _log.exception("the application failed")
+        if self.is_complete or self.is_lost:
+            return
+        if self.has_begun:
+            self._transport.close()
+            return
+        body = b"Internal Server Error"
+        headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+        self.keeps_alive = False
+        self._send_head(500, headers)
+        self._send_part(body, is_last=True)
+
+    def watch(self, on_leave: Callable[[], None] | None) -> None:
+        """Call `on_leave` when the client leaves; None ends that."""
+        self._protocol.on_leave = on_leave
+
+    def body(self) -> bytes | None:
+        """Return the request's body, if all of it has come. The connection keeps no copy."""
+        if not self._has_come or self.is_lost:
+            return None
+        self._protocol.resume_reading()
+        body, self._body = self._body, b""
+        return body
+
+    def begin(self, headers: Headers, part: bytes) -> Awaitable[None] | None:
+        """Send the head of a streamed response and its first part together.
+
+        Args:
+            headers: Without line ends in their values.
+            part: May be empty.
+
+        Returns:
+            What to await while the client is slow.
+        """
+        self.has_begun = self._is_chunked = True
+        self._awaits_go = False
+        if not self._transport.is_closing():
+            first = _chunk(part) if part else b""
+            head = self._head(200, headers)
+            self._transport.write(b"%btransfer-encoding: chunked\r\n\r\n%b" % (head, first))
+        return self.write(b"")  # sends nothing
+
+    def write(self, part: bytes) -> Awaitable[None] | None:
+        """Send a part of a streamed response. Returns what to await while the client is slow."""
+        if part and not self._transport.is_closing():
+            self._transport.write(_chunk(part))
+        return self._protocol.drain() if self._protocol.is_slow else None
+
+    async def end(self, part: bytes) -> None:
+        """Send the last part, which may be empty, and end the response."""
+        if self._protocol.is_slow and not self.is_lost:
+            await self._protocol.drain()
+        if not self.is_lost:
+            self._transport.write((_chunk(part) if part else b"") + b"0\r\n\r\n")
+            self._complete()
+
+    async def respond(self, headers: Headers, body: bytes) -> None:
+        """Send a whole response.
+
+        Args:
+            headers: Without line ends in their values.
+            body: All of it.
+        """
+        if self._protocol.is_slow and not self.is_lost:
+            await self._protocol.drain()
+        self.has_begun = True
+        self._awaits_go = False
+        if not self._transport.is_closing():
+            head = self._head(200, headers)
+            self._transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
+        self._complete()
+
+    async def receive(self) -> Message:
+        """ASGI's `receive`."""
+        if self._awaits_go and not self._transport.is_closing():
+            self._awaits_go = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not (self.is_lost or self.is_complete):
+            self._protocol.resume_reading()
+            await self._news.wait()
+            self._news.clear()
+        if self.is_lost or self.is_complete:
+            return {"type": "http.disconnect"}
+        body, self._body = self._body, b""
+        return {"type": "http.request", "body": body, "more_body": not self._has_come}
+
+    async def send(self, message: Message) -> None:
+        """ASGI's `send`."""
+        if self._protocol.is_slow and not self.is_lost:
+            await self._protocol.drain()
+        if self.is_lost:
+            return
+        kind = message["type"]
+        if kind != ("http.response.body" if self.has_begun else "http.response.start"):
+            raise RuntimeError(f"{kind} is out of place")
+        if self.is_complete:
+            raise RuntimeError("the response is already complete")
+        if self.has_begun:
+            self._send_part(message.get("body", b""), is_last=not message.get("more_body", False))
+        else:
+            self._send_head(message["status"], list(message.get("headers", ())))
+
+    def take(self, part: bytes) -> bool:
+        """Keep a part of the request's body. Returns whether that is enough for now."""
+        if self.is_complete:
+            return False
+        self._body += part
+        self._news.set()
+        return len(self._body) > _PAUSE_BYTES
+
+    def take_end(self) -> None:
+        """Note that all of the request's body has come."""
+        self._has_come = True
+        self._news.set()
+
+    def lose(self) -> None:
+        """Note that the client has left."""
+        self.is_lost = not self.is_complete
+        self._news.set()
+
+    def _send_head(self, status: int, headers: Headers) -> None:
+        lengths = []
+        kept: Headers = []
+        for name, value in headers:
+            if (
+                name.translate(None, b"\r\n\0:") != name
+                or value.translate(None, b"\r\n\0") != value
+            ):
+                raise RuntimeError(f"the header {name!r} is not valid")
+            name = name.lower()
+            if name == b"connection":
+                self.keeps_alive = self.keeps_alive and value.lower() != b"close"
+                continue
+            if name == b"content-length":
+                lengths.append(int(value))
+            kept.append((name, value))
+        self.has_begun = True
+        self._awaits_go = False
+        self._num_unsent = lengths[0] if lengths else 0
+        self._is_chunked = not (lengths or self._is_to_head or status in (204, 304))
+        framing = b"transfer-encoding: chunked\r\n\r\n" if self._is_chunked else b"\r\n"
+        self._transport.write(self._head(status, kept) + framing)
+
+    def _send_part(self, part: bytes, *, is_last: bool) -> None:
+        if self._is_to_head:
+            self._num_unsent = 0
+        elif self._is_chunked:
+            data = (_chunk(part) if part else b"") + (b"0\r\n\r\n" if is_last else b"")
+            self._transport.write(data)
+        elif len(part) > self._num_unsent:
+            raise RuntimeError("the response is longer than its Content-Length")
+        else:
+            self._num_unsent -= len(part)
+            self._transport.write(part)
+        if is_last:
+            if self._num_unsent:
+                raise RuntimeError("the response is shorter than its Content-Length")
+            self._complete()
+
+    def _complete(self) -> None:
+        self.is_complete = True
+        self._news.set()
+        if not self.keeps_alive:
+            self._transport.close()
+        self._protocol.end_cycle(self)
+
+    def _head(self, status: int, headers: Headers) -> bytes:
+        lines = [_status_line(status)]
+        lines += [b"%b: %b\r\n" % header for header in self._protocol.default_headers()]
+        lines += [b"%b: %b\r\n" % header for header in headers]
+        if not self.keeps_alive:
+            lines.append(b"connection: close\r\n")
+        return b"".join(lines)
+
+
+class ServerProtocol:
+    """A client's connection: reads requests, and has them answered one after the other.
+
+    It refuses heads that are too long, too slow or ambiguous, and leaves clients that do not read.
+    It is no subclass of `asyncio.Protocol`, which would make attribute access slow when compiled.
+
+    Args:
+        limits: The server's.
+        config: uvicorn's.
+        state: uvicorn's, of all connections of a server.
+        app_state: The state of the application's lifespan.
+    """
+
+    def __init__(self, limits: Limits, config: Any, state: Any, app_state: dict[str, Any]) -> None:
+        self.transport: Any = None
+        self.is_slow = False  # the client does not read what was written
+        self.on_leave: Callable[[], None] | None = None
+        self._limits = limits
+        self._app: Callable[..., Awaitable[None]] = config.loaded_app
+        self._root_path: str = config.root_path
+        self._keep_alive_seconds: float = config.timeout_keep_alive
+        self._state = state
+        self._app_state = app_state
+        self._loop = asyncio.get_running_loop()
+        self._client: tuple[str, int] | None = None
+        self._server: tuple[str, int | None] | None = None
+        self._scheme = "http"
+
+        self._parser = self._new_parser()
+        self._stage = _HEAD
+        self._url = b""
+        self._headers: Headers = []
         self._num_head_bytes = 0  # since the head, or the last piece of a body, began
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._write_timer: asyncio.TimerHandle | None = None
-        self._on_leave: Callable[[], None] | None = None
-        self._start_head_timer()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel_head_timer()
-        self._cancel_write_timer()
-        super().connection_lost(exc)
-        if self._on_leave is not None:
-            self._on_leave()
+        self._newest: Cycle | None = None  # until its response is complete
+        self._running: Cycle | None = None
+        self._waiting: deque[tuple[Cycle, Message]] = deque()  # behind the one that runs
+
+        self._timer: asyncio.TimerHandle | None = None  # of a head, or of an idle connection
+        self._is_idle = False
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._is_paused = False  # reading is
+        self._writable = Event(is_set=True)
+
+    def default_headers(self) -> Headers:
+        """Return the headers of all responses; uvicorn sets the date every second."""
+        headers: Headers = self._state.default_headers
+        return headers
+
+    async def drain(self) -> None:
+        """Wait until the client has read."""
+        await self._writable.wait()
+
+    def resume_reading(self) -> None:
+        """Read on, if reading is paused."""
+        if self._is_paused:
+            self._is_paused = False
+            self.transport.resume_reading()
+
+    def end_cycle(self, cycle: Cycle) -> None:
+        """Go on to the next request: the response to this one is complete."""
+        self._state.total_requests += 1
+        if self._newest is cycle:
+            self._newest = None
+        self._running = None
+        if self.transport.is_closing():
+            return
+        self.resume_reading()
+        if self._waiting:
+            self._run(*self._waiting.popleft())
+        elif self._timer is None:
+            self._is_idle = True
+            self._start_timer(self._keep_alive_seconds, self.transport.close)
+
+    def shutdown(self) -> None:
+        """Close the connection, behind the responses in progress. uvicorn calls this."""
+        if self._newest is None:
+            self.transport.close()
+        else:
+            self._newest.keeps_alive = False
+
+    # The methods of `asyncio.Protocol`.
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self._state.connections.add(self)
+        peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        if isinstance(peer, tuple):
+            self._client = (str(peer[0]), int(peer[1]))
+        if isinstance(own, tuple):
+            self._server = (str(own[0]), int(own[1]))
+        elif isinstance(own, str):
+            self._server = (own, None)
+        if transport.get_extra_info("sslcontext"):
+            self._scheme = "https"
+        self._start_timer(self._limits.header_timeout_seconds, self._refuse_slowness)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._state.connections.discard(self)
+        self._stop_timer()
+        self._stop_write_timer()
+        for cycle in (self._newest, self._running):
+            if cycle is not None:
+                cycle.lose()
+        self._newest = self._running = None
+        self._waiting.clear()
+        self.is_slow = False
+        self._writable.set()
+        self._parser = None
+        if self.on_leave is not None:
+            self.on_leave()
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
+        if self._is_idle:
+            self._is_idle = False
+            self._stop_timer()
         self._num_head_bytes += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._refuse(ApiError(400, "this is not a valid HTTP request", code="invalid_http"))
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             self._decline_upgrade(data[offer.args[0] :])
-        if self._num_head_bytes > self.max_header_bytes:  # a head, or what surrounds a chunk
+        except httptools.HttpParserError:
+            self._refuse(ApiError(400, "this is not a valid HTTP request", code="invalid_http"))
+        if (
+            self._num_head_bytes > self._limits.max_header_bytes
+        ):  # a head, or what surrounds a chunk
             self._refuse_head_size()
-        elif self._head_timer is None and self._awaits_head():
+        elif self._timer is None and self._awaits_head():
             # Started here and not at the head's first byte: nearly every head comes in one read.
-            self._start_head_timer()
+            self._start_timer(self._limits.header_timeout_seconds, self._refuse_slowness)
+
+    def eof_received(self) -> None: ...
 
     def pause_writing(self) -> None:
-        super().pause_writing()
-        self._cancel_write_timer()
-        self._write_timer = self.loop.call_later(self.idle_timeout_seconds, self.transport.abort)
+        self.is_slow = True
+        self._writable.clear()
+        self._stop_write_timer()
+        seconds = self._limits.idle_timeout_seconds
+        self._write_timer = self._loop.call_later(seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        self._cancel_write_timer()
-        super().resume_writing()
+        self._stop_write_timer()
+        self.is_slow = False
+        self._writable.set()
 
     # Callbacks of httptools.
 
     def on_message_begin(self) -> None:
-        if self._stage is _Stage.REPLAY:
+        if self._stage == _REPLAY:
             return
-        super().on_message_begin()
-        self._stage = _Stage.HEAD
+        self._stage = _HEAD
+        self._url = b""
+        self._headers = []
         self._num_head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
-        if self._stage is not _Stage.REPLAY:
-            super().on_url(url)
+        if self._stage != _REPLAY:
+            self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._stage is _Stage.HEAD:  # trailers, behind the body, are dropped
-            super().on_header(name, value)
+        if self._stage == _HEAD:  # trailers, behind the body, are dropped
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if self._stage is _Stage.REPLAY:
+        if self._stage == _REPLAY:
             return
-        self._stage = _Stage.BODY
+        self._stage = _BODY
         self._num_head_bytes = 0
-        self._cancel_head_timer()
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > self.max_header_bytes:
+        self._stop_timer()
+        size = len(self._url)
+        for name, value in self._headers:
+            size += len(name) + len(value) + 4
+        if size > self._limits.max_header_bytes:
             self._refuse_head_size()
-        elif (reason := _ambiguity(self.headers)) is not None:
+        elif (reason := _ambiguity(self._headers)) is not None:
             self._refuse(ApiError(400, reason, code="invalid_http"))
         elif not self.transport.is_closing():
-            super().on_headers_complete()
-            self.cycle.message_event = Event()  # type: ignore[assignment]
-            if self.is_draining:
-                self.cycle.keep_alive = False
-            self.scope["extensions"] = {DIRECT: Direct(self.cycle, self)}  # type: ignore[dict-item]
-            return
-        self.cycle = _RefusedCycle()  # type: ignore[assignment]
+            self._begin_cycle()
 
     def on_body(self, body: bytes) -> None:
         self._num_head_bytes = 0
-        super().on_body(body)
+        if self._newest is not None and self._newest.take(body):
+            self._pause_reading()
 
     def on_message_complete(self) -> None:
         # After an offer to upgrade, the parser takes the body for data of the other protocol.
-        if not (self.parser.should_upgrade() and self._framing()):
-            super().on_message_complete()
+        is_offer = self._parser.should_upgrade() and self._framing()
+        if self._newest is not None and not is_offer:
+            self._newest.take_end()
 
-    def watch(self, on_leave: Callable[[], None] | None) -> None:
-        """Call `on_leave` when the connection is lost; None ends that."""
-        self._on_leave = on_leave
+    def _begin_cycle(self) -> None:
+        parser = self._parser
+        version: str = parser.get_http_version()
+        method: str = parser.get_method().decode("ascii")
+        url: Any = httptools.parse_url(self._url)  # its types say that nothing is None
+        if url.path is None:
+            self._refuse(ApiError(400, "the request's URL has no path", code="invalid_http"))
+            return
+        path = url.path.decode("ascii")
+        keeps_alive = version != "1.0" and parser.should_keep_alive()
+        cycle = Cycle(
+            self,
+            is_to_head=method == "HEAD",
+            awaits_go=any(
+                name == b"expect" and value.lower() == b"100-continue"
+                for name, value in self._headers
+            ),
+            keeps_alive=keeps_alive and not self._limits.is_draining,
+        )
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": version,
+            "server": self._server,
+            "client": self._client,
+            "scheme": self._scheme,
+            "method": method,
+            "root_path": self._root_path,
+            "path": self._root_path + (unquote(path) if "%" in path else path),
+            "raw_path": self._root_path.encode("ascii") + url.path,
+            "query_string": url.query or b"",
+            "headers": self._headers,
+            "state": self._app_state.copy(),
+            "extensions": {DIRECT: cycle},
+        }
+        self._newest = cycle
+        if self._running is None:
+            self._run(cycle, scope)
+        else:
+            self._pause_reading()
+            self._waiting.append((cycle, scope))
 
-    def _framing(self) -> list[tuple[bytes, bytes]]:
+    def _run(self, cycle: Cycle, scope: Message) -> None:
+        self._running = cycle
+        task = self._loop.create_task(cycle.answer(self._app, scope))
+        tasks = self._state.tasks
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    def _new_parser(self) -> Any:
+        parser = httptools.HttpRequestParser(self)
+        # What follows a request that closes the connection is not worth an error: it is not read.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
+    def _framing(self) -> Headers:
         """Return the headers that tell the length of the body; none if there is no body."""
-        return [header for header in self.headers if header[0] in _FRAMING_HEADERS]
+        return [header for header in self._headers if header[0] in _FRAMING_HEADERS]
 
     def _decline_upgrade(self, rest: bytes) -> None:
         """Answer in HTTP/1.1 a client that offers another protocol; Java's client offers HTTP/2.
@@ -163,12 +532,12 @@ class GuardedProtocol(HttpToolsProtocol):
         A parser cannot continue after an offer. A new one gets a head with the same framing, and
         then `rest`, which follows the head.
         """
-        self.parser = httptools.HttpRequestParser(self)
+        self._parser = self._new_parser()
         if framing := self._framing():
-            self._stage = _Stage.REPLAY
+            self._stage = _REPLAY
             lines = b"".join([b"%b: %b\r\n" % header for header in framing])
-            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % lines)
-            self._stage = _Stage.BODY
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % lines)
+            self._stage = _BODY
         if rest:
             self.data_received(rest)
 
@@ -176,31 +545,37 @@ class GuardedProtocol(HttpToolsProtocol):
         """Return whether a head is being read, or data came behind the last response, such as a
         blank line before the next head.
         """
-        return self._stage is _Stage.HEAD or bool(self.cycle and self.cycle.response_complete)
+        return self._stage == _HEAD or self._newest is None
 
-    def _start_head_timer(self) -> None:
-        self._head_timer = self.loop.call_later(self.header_timeout_seconds, self._refuse_slowness)
+    def _pause_reading(self) -> None:
+        if not self._is_paused:
+            self._is_paused = True
+            self.transport.pause_reading()
 
-    def _cancel_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _start_timer(self, seconds: float, due: Callable[[], None]) -> None:
+        self._timer = self._loop.call_later(seconds, due)
 
-    def _cancel_write_timer(self) -> None:
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _stop_write_timer(self) -> None:
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
 
     def _refuse_slowness(self) -> None:
-        self._head_timer = None
+        self._timer = None
         if not self._num_head_bytes:
             self.transport.close()
             return
-        message = f"no complete request came within {self.header_timeout_seconds:g} s"
+        seconds = self._limits.header_timeout_seconds
+        message = f"no complete request came within {seconds:g} s"
         self._refuse(ApiError(408, message, code="too_slow"))
 
     def _refuse_head_size(self) -> None:
-        message = f"the request's head is larger than {self.max_header_bytes} bytes"
+        message = f"the request's head is larger than {self._limits.max_header_bytes} bytes"
         self._refuse(ApiError(431, message, code="headers_too_large"))
 
     def _refuse(self, error: ApiError) -> None:
@@ -210,102 +585,28 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         # While a response is being written, the error would land in its middle.
-        if self.cycle is None or self.cycle.response_complete:
+        if self._running is None:
             body = write_json(error.body())
-            status = STATUS_LINE.get(error.status, b"HTTP/1.1 %d \r\n" % error.status)
             self.transport.write(
                 b"%bcontent-type: application/json\r\ncontent-length: %d\r\n"
-                b"connection: close\r\n\r\n%b" % (status, len(body), body)
+                b"connection: close\r\n\r\n%b" % (_status_line(error.status), len(body), body)
             )
         self.transport.close()
 
 
-class Direct:
-    """A request's connection, without ASGI's messages between.
-
-    `receive` and `send` do the same with a message, a coroutine and a task for every part, each of
-    which costs more than the part. `begin` and `write` return what to await while the client is
-    slow.
-    """
-
-    def __init__(self, cycle: RequestResponseCycle, protocol: GuardedProtocol) -> None:
-        # The cycle holds this object: a strong reference back would leave both to the collector.
-        self._cycle: RequestResponseCycle = weakref.proxy(cycle)
-        self._protocol: GuardedProtocol = weakref.proxy(protocol)
-        self.write = body_writer(cycle.transport, cycle.flow)
-
-    @property
-    def is_lost(self) -> bool:
-        """Return whether the client has left."""
-        return self._cycle.disconnected
-
-    def watch(self, on_leave: Callable[[], None] | None) -> None:
-        """Call `on_leave` when the client leaves; None ends that."""
-        self._protocol.watch(on_leave)
-
-    def body(self) -> bytes | None:
-        """Return the request's body, if all of it has come. The connection keeps no copy."""
-        cycle = self._cycle
-        if cycle.more_body or cycle.disconnected:
-            return None
-        cycle.flow.resume_reading()
-        body, cycle.body = bytes(cycle.body), bytearray()
-        return body
-
-    def begin(self, headers: Headers, part: bytes) -> Awaitable[None] | None:
-        """Send the head of a streamed response and its first part together.
-
-        Args:
-            headers: without line ends in their values.
-            part: may be empty.
-        """
-        cycle = self._cycle
-        cycle.response_started = cycle.chunked_encoding = True
-        cycle.waiting_for_100_continue = False
-        if not cycle.transport.is_closing():
-            first = chunk(part) if part else b""
-            head = self._head(headers)
-            cycle.transport.write(b"%btransfer-encoding: chunked\r\n\r\n%b" % (head, first))
-        return self.write(b"")  # sends nothing
-
-    async def end(self, part: bytes) -> None:
-        """Send the last part, which may be empty, and end the response."""
-        await self._cycle.send({"type": "http.response.body", "body": part, "more_body": False})
-
-    async def send(self, headers: Headers, body: bytes) -> None:
-        """Send a whole response."""
-        cycle = self._cycle
-        if cycle.flow.write_paused and not cycle.disconnected:
-            await cycle.flow.drain()
-        cycle.response_started = cycle.response_complete = True
-        cycle.waiting_for_100_continue = False
-        if not cycle.transport.is_closing():
-            head = self._head(headers)
-            cycle.transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            cycle.transport.close()
-        cycle.on_response()
-
-    def _head(self, headers: Headers) -> bytes:
-        cycle = self._cycle
-        lines = [b"%b: %b\r\n" % header for header in [*cycle.default_headers, *headers]]
-        if not cycle.keep_alive:
-            lines.append(b"connection: close\r\n")
-        return STATUS_LINE[200] + b"".join(lines)
+def _chunk(part: bytes) -> bytes:
+    """Return `part`, which is not empty, as a chunk."""
+    size = len(part)
+    if size < len(_SIZE_LINES):
+        return b"%b%b\r\n" % (_SIZE_LINES[size], part)
+    return b"%x\r\n%b\r\n" % (size, part)
 
 
-class _RefusedCycle:
-    """Stand-in for the cycle of a refused request, which drops the rest of the request."""
-
-    response_complete = True
-    keep_alive = False
-
-    def __init__(self) -> None:
-        self.message_event = asyncio.Event()
+def _status_line(status: int) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b""))
 
 
-def _ambiguity(headers: list[tuple[bytes, bytes]]) -> str | None:
+def _ambiguity(headers: Headers) -> str | None:
     """Return why two servers could find different ends of the request (request smuggling)."""
     lengths, encodings, num_hosts = [], [], 0
     for name, value in headers:
@@ -328,19 +629,10 @@ def _ambiguity(headers: list[tuple[bytes, bytes]]) -> str | None:
     return None
 
 
-def guarded_by(
-    max_header_bytes: int, header_timeout_seconds: float, idle_timeout_seconds: float
-) -> type[GuardedProtocol]:
-    """Return the protocol with the limits of one server.
+def protocol_with(limits: Limits) -> Callable[..., ServerProtocol]:
+    """Return what makes the protocol of a connection, as uvicorn's `http` setting takes it."""
 
-    Args:
-        max_header_bytes: of request line and headers together.
-        header_timeout_seconds: until a request's head is complete.
-        idle_timeout_seconds: that a client may leave a response unread.
-    """
-    limits: dict[str, Any] = {
-        "max_header_bytes": max_header_bytes,
-        "header_timeout_seconds": header_timeout_seconds,
-        "idle_timeout_seconds": idle_timeout_seconds,
-    }
-    return type("GuardedProtocol", (GuardedProtocol,), limits)
+    def new(config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> ServerProtocol:
+        return ServerProtocol(limits, config, server_state, app_state)
+
+    return new

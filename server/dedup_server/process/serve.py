@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from dedup_server.engines.base import Engine
-    from dedup_server.http.protocol import GuardedProtocol
+    from dedup_server.http.protocol import Limits
     from dedup_server.process.server import Server
     from dedup_server.telemetry import Telemetry
 
@@ -107,11 +107,11 @@ class Process:
         from dedup_server.process.server import Server
 
         settings = self._settings
-        config = self._config(self._app, settings.grace_seconds)
-        protocol: type[GuardedProtocol] = config.http  # type: ignore[assignment]
+        limits = self._limits()
+        config = self._config(self._app, limits, settings.grace_seconds)
 
         def on_stop() -> None:
-            protocol.is_draining = self._app.state.is_draining = True
+            limits.is_draining = self._app.state.is_draining = True
             if self._app.state.starting is not None:
                 self._app.state.starting.cancel()
 
@@ -119,19 +119,25 @@ class Process:
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(self._serve(server, greets, supervisor))
 
-    def _config(self, app: "Starlette", grace_seconds: float) -> "uvicorn.Config":
+    def _limits(self) -> "Limits":
+        from dedup_server.http.protocol import Limits
+
+        settings = self._settings
+        return Limits(
+            settings.max_header_bytes,
+            settings.header_timeout_seconds,
+            settings.idle_timeout_seconds,
+        )
+
+    def _config(self, app: "Starlette", limits: "Limits", grace_seconds: float) -> "uvicorn.Config":
         import uvicorn
 
-        from dedup_server.http.protocol import guarded_by
+        from dedup_server.http.protocol import protocol_with
 
         settings = self._settings
         return uvicorn.Config(
             app,
-            http=guarded_by(
-                settings.max_header_bytes,
-                settings.header_timeout_seconds,
-                settings.idle_timeout_seconds,
-            ),
+            http=protocol_with(limits),  # type: ignore[arg-type]
             ws="none",
             log_config=None,
             access_log=False,
@@ -165,7 +171,8 @@ class Process:
         if self._listeners.admin is None:
             yield
             return
-        server = AdminServer(self._config(self._admin_app, _ADMIN_GRACE_SECONDS))
+        config = self._config(self._admin_app, self._limits(), _ADMIN_GRACE_SECONDS)
+        server = AdminServer(config)
         serving = asyncio.create_task(server.serve(sockets=[self._listeners.admin]))
         try:
             yield

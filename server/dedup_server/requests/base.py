@@ -116,14 +116,21 @@ class GenerationRequest(BaseModel):
         """Return the name of the endpoint; see `dedup_server.endpoints`."""
         raise NotImplementedError
 
-    @cached_property  # pydantic takes its time to find a private attribute
+    # Cached: pydantic takes its time to find a private attribute.
+
+    @cached_property
     def exchange(self) -> Exchange:
         return self._exchange
+
+    @cached_property
+    def json_body(self) -> dict[str, Any]:
+        """Return the JSON body as it came."""
+        return self._body
 
     @property
     def body(self) -> dict[str, Any]:
         """Return the JSON body as the client sent it, less what is meant for this server alone."""
-        return {name: value for name, value in self._body.items() if name != "repetition"}
+        return {name: value for name, value in self.json_body.items() if name != "repetition"}
 
     @property
     def sent(self) -> dict[str, Any]:
@@ -135,12 +142,12 @@ class GenerationRequest(BaseModel):
     @property
     def fields(self) -> frozenset[str]:
         """Return the names of the fields that the client sent."""
-        return frozenset(self._body)
+        return frozenset(self.json_body)
 
     @property
     def is_streamable(self) -> bool:
         """Return whether a stream of the answer holds all that the whole answer would."""
-        body = self._body
+        body = self.json_body
         return not any(body.get(name) for name in _ONLY_WHOLE)
 
     @property
@@ -171,7 +178,7 @@ class GenerationRequest(BaseModel):
     @property
     def agent_history(self) -> list[Any] | None:
         """Return the conversation of an agent; None if the request offers no tools."""
-        body = self._body
+        body = self.json_body
         if not (body.get("tools") or body.get("functions")):
             return None
         history = body.get(self.history_field)
@@ -180,7 +187,7 @@ class GenerationRequest(BaseModel):
     @property
     def forces_call(self) -> bool:
         """Return whether the answer has to call a tool."""
-        choice = self._body.get("tool_choice", self._body.get("function_call"))
+        choice = self.json_body.get("tool_choice", self.json_body.get("function_call"))
         if not isinstance(choice, dict):
             return choice in ("required", "any")
         kind = choice.get("type")
@@ -191,12 +198,12 @@ class GenerationRequest(BaseModel):
     @property
     def forbids_calls(self) -> bool:
         """Return whether the answer must not call a tool."""
-        return any(self._body.get(name) == value for name, value in self.without_calls.items())
+        return any(self.json_body.get(name) == value for name, value in self.without_calls.items())
 
     @property
     def without_calls(self) -> dict[str, Any]:
         """Return the field that forbids calls."""
-        if self._body.get("functions") and not self._body.get("tools"):
+        if self.json_body.get("functions") and not self.json_body.get("tools"):
             return {"function_call": "none"}
         return {"tool_choice": self.no_tools}
 
@@ -208,7 +215,9 @@ class GenerationRequest(BaseModel):
     @property
     def prompt_tokens(self) -> int:
         """Return an estimate of the prompt's tokens."""
-        prompts = [self._body.get(name) for name in ("instructions", "system", "input", "messages")]
+        prompts = [
+            self.json_body.get(name) for name in ("instructions", "system", "input", "messages")
+        ]
         return estimate_tokens(sum(num_bytes(text) for one in prompts for text in texts_in(one)))
 
     def as_chat(self) -> dict[str, Any]:
@@ -222,7 +231,7 @@ class GenerationRequest(BaseModel):
     def changed(self, **fields: Any) -> Self:
         """Return the request with other fields, for another attempt."""
         exchange = replace(self.exchange, raw=b"")
-        return parse(type(self), {**self._body, **fields}, exchange)
+        return parse(type(self), {**self.json_body, **fields}, exchange)
 
     def editing(self, policy: Policy, *, locks_reasoning: bool = False) -> Editing:
         """Return how the answer is to be filtered."""
@@ -235,7 +244,7 @@ class GenerationRequest(BaseModel):
         That is the very bytes that came, unless something in them is for this server alone or has
         to change.
         """
-        body, raw = self._body, self.exchange.raw
+        body, raw = self.json_body, self.exchange.raw
         is_same = all(body.get(name) == value for name, value in changes.items())
         if raw and is_same and "repetition" not in body:
             return raw

@@ -94,7 +94,7 @@ class ChoicesRequest(GenerationRequest):
 
     @property
     def streaming(self) -> dict[str, Any]:
-        options = self._body.get("stream_options") or {}
+        options = self.json_body.get("stream_options") or {}
         return {"stream": True, "stream_options": {**options, "include_usage": True}}
 
     @property
