@@ -16,7 +16,7 @@ from dedup.answer.frame import (
     Finish,
     Frame,
 )
-from dedup.answer.usage import TokenCounts
+from dedup.answer.usage import Size, TokenCounts
 
 _MAX_TEXTS: Final = 4096  # of an answer: each has a filter of its own
 _EDITED: Final = Decision([], [], [], is_changed=True)
@@ -179,6 +179,8 @@ class Choice:
         ends_at_loop = self._ends_at_loop()
         is_opened = self.stage is Stage.OPENED and not ends_at_loop  # and no token is left to go on
         self.stage = Stage.ENDED if is_opened else Stage.CUT
+        if self._continued is not None and not is_opened:
+            self.parts[self._continued].end_at_loop(is_cut=True)
         ending: list[Delta | Finish] = []
         ending += self.release(is_whole=False)
         ending.append(Finish(self.index, "length" if is_opened else None, is_cut=not is_opened))
@@ -241,7 +243,7 @@ class Choice:
         if delta.channel != "reasoning":
             before += self.release("reasoning")  # an answer follows: the reasoning has ended
         channel = self._channel(delta)
-        given = channel.feed(text)
+        given = channel.feed(text, delta.num_pieces)
         self._loops = self._loops or channel.is_cut
         is_end = finish is not None or delta.ends
         if is_end and channel.attempt is None and not (self._heals and channel.is_cut):
@@ -405,7 +407,7 @@ class Answer:
     @property
     def looped(self) -> str:
         """Return the loop that was cut, of an answer that keeps it."""
-        return "".join([channel.looped for channel in self.channels if channel.is_cut])
+        return "".join([channel.looped for channel in self.channels])
 
     @property
     def first_loop(self) -> str:
@@ -419,11 +421,13 @@ class Answer:
     @property
     def num_tokens(self) -> int:
         """Return the number of tokens generated, estimated where the engine does not report it."""
-        return self.tokens.known_output(self._num_bytes)
+        return self.tokens.known_output(self._size)
 
     @property
-    def _num_bytes(self) -> int:
-        return sum([channel.bytes_in for channel in self.channels])
+    def _size(self) -> Size:
+        channels = self.channels
+        num_bytes = sum([channel.bytes_in for channel in channels])
+        return Size(num_bytes, sum([channel.pieces_in for channel in channels]))
 
     def feed(self, frame: Frame) -> Decision:
         """Filter a frame: set `given` of its deltas, and say what else the reader gets.
@@ -447,7 +451,7 @@ class Answer:
                 and delta.text
             ):
                 self.tokens.note(frame)
-                given = channel.feed(delta.text)
+                given = channel.feed(delta.text, delta.num_pieces)
                 if channel.is_cut:
                     delta.given = given
                     return self._stop(last)
@@ -484,7 +488,7 @@ class Answer:
         """Note the counts that a frame reports, also one that comes behind the end of a choice."""
         self.tokens.note(frame)
         if frame.output_tokens is not None and self._is_continued:
-            self.tokens.calibrate(frame, self._num_bytes)
+            self.tokens.calibrate(frame, self._size)
 
     def flush(self) -> list[Delta | Finish]:
         """End the answer: choices that wait are cut, and held text is released."""
@@ -510,9 +514,7 @@ class Answer:
         for choice in self.choices.values():
             if choice.stage in (Stage.WAITING, Stage.OPENED):
                 choice.resume(continuation)
-        self.tokens.begin_attempt(
-            self._num_bytes, len(continuation.prefix.encode("utf-8", "replace"))
-        )
+        self.tokens.begin_attempt(self._size, len(continuation.prefix.encode("utf-8", "replace")))
         self._has_last_frame = False
         self._is_continued = True
 

@@ -42,7 +42,7 @@ class Attempt:
             self._can_stop = opened.ends_well
         else:
             self._can_stop = continuation.opening is not None and continuation.opening.can_stop
-        self._num_passed = self.gate.num_passed
+        self._num_passed = self.gate.num_passed + len(continuation.insertion.rstrip())
         self._num_pieces = self._num_idle = 0
         before = passed + kept + continuation.insertion
         self._space = before[len(before.rstrip()) :]
@@ -72,7 +72,8 @@ class Attempt:
         """Return whether its opening is over, and a call without bans has to go on."""
         if not self.is_opening:
             return False
-        is_over = self.has_passed or self._num_pieces >= OPENING_TOKENS
+        # The engine ends it at its limit, and says how many tokens it took.
+        is_over = self.has_passed or self._num_pieces > OPENING_TOKENS
         return is_over or self._next_item_at >= 0
 
     @property

@@ -21,13 +21,17 @@ _NUMBER: Final = re.compile(r"\d+")
 _LONGEST_CYCLE: Final = 4
 _LEAST_CYCLE: Final = 3
 _COPIES: Final = 3
+_LEAST_CODE: Final = 15  # lines such as `</div>` and `},` come again
+_CODE_COPIES: Final = 4
 _RULE: Final = re.compile(r"[|:\-\s=]+")
 # What `is_garbled` looks for. Made with heals of SmolLM2 in Chinese and English.
 _PLAIN_MARKS: Final = (
     "*_#~`|\"'“”‘’「」『』()（）[]【】{}《》<>+-=/^%$"  # markdown, quotes, brackets, formulas
 )
 _SAME_MARKS: Final = re.compile(r"([.…—–\-~!！?？])\1+")  # dots, dashes, shouts: one mark
-_IMPOSSIBLE: Final = re.compile(r"([；，、;,])\1|([!！?？])\2{7}|[^\W\d_]{3,}\d{5,}")
+_IMPOSSIBLE: Final = re.compile(
+    r"([；，、;,])\1|[，；、][，；、。]|([!！?？])\2{7}|[^\W\d_]{3,}\d{5,}|\ufffd"
+)
 _MARKS_WINDOW: Final = 20  # characters
 _MOST_MARKS: Final = 6  # of them that stand beside each other
 _LEAST_MARKS_WINDOW: Final = 8  # characters of a shorter text
@@ -85,7 +89,7 @@ def is_structured(text: str) -> bool:
 
 
 def circles(text: str) -> bool:
-    """Return whether a text ends in the third copy of some segments, but for their numbers."""
+    """Return whether a text ends in a copy too many of some segments, but for their numbers."""
     copies, is_third = _Copies(), False
     segmenter = Segmenter()
     segmenter.feed(text.rstrip() + "\n")
@@ -124,27 +128,33 @@ def _is_mark(char: str) -> bool:
 
 
 class _Copies:
-    """The last segments of a text, compared with those before them. Code and tables are not."""
+    """The last segments of a text, compared with those before them.
+
+    Lines of code and tables count as written, and may come a few times more.
+    """
 
     def __init__(self) -> None:
         self._keys: list[str] = []
+        self._is_code = False  # the last one is
 
     def add(self, segment: Segment, is_fenced: bool) -> bool:
         """Add a segment; return whether it ends the third copy of some."""
         is_code = is_fenced or segment.kind == "table"
-        self._keys.append("" if is_code else _NUMBER.sub("0", segment.text.lower()))
-        del self._keys[: -_COPIES * _LONGEST_CYCLE]
-        return any(self._repeats(period, _COPIES) for period in range(1, _LONGEST_CYCLE + 1))
+        copies, least = (_CODE_COPIES, _LEAST_CODE) if is_code else (_COPIES, _LEAST_CYCLE)
+        self._is_code = is_code
+        self._keys.append(segment.text if is_code else _NUMBER.sub("0", segment.text.lower()))
+        del self._keys[: -_CODE_COPIES * _LONGEST_CYCLE]
+        return any(self._repeats(one, copies, least) for one in range(1, _LONGEST_CYCLE + 1))
 
     @property
     def is_second(self) -> bool:
-        """Return whether the last segment is the one before it again."""
-        return self._repeats(1, 2)
+        """Return whether the last segment, if it is no code, is the one before it again."""
+        return not self._is_code and self._repeats(1, 2, _LEAST_CYCLE)
 
-    def _repeats(self, period: int, copies: int) -> bool:
+    def _repeats(self, period: int, copies: int, least: int) -> bool:
         """Return whether the text ends in so many copies of its last `period` segments."""
         last = self._keys[-period:]
-        is_long = len("".join(last)) > _LEAST_CYCLE
+        is_long = len("".join(last)) > least
         return is_long and self._keys[-copies * period :] == last * copies
 
 

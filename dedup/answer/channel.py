@@ -95,7 +95,8 @@ class Channel:
         overhead_seconds: Time spent in the filter.
         longest_hold_seconds: The longest time that a piece was held, or that the reader got
             nothing while pieces came, were removed, or the text was healed.
-        bytes_in, chars_out: What came, in bytes of UTF-8; what the reader got, in characters.
+        bytes_in, pieces_in: What came, in bytes of UTF-8, and in pieces as the engine made them.
+        chars_out: What the reader got, in characters.
         is_flushed: The text has ended.
         has_failed: The filter raised: text passes unfiltered from there on.
         given: The pieces that the reader got, where somebody keeps them; else None.
@@ -117,7 +118,7 @@ class Channel:
         self.filter = make_filter()
         self.overhead_seconds = 0.0
         self.longest_hold_seconds = 0.0
-        self.bytes_in = 0
+        self.bytes_in = self.pieces_in = 0
         self.chars_out = 0
         self.is_flushed = False
         self.has_failed = False
@@ -138,8 +139,9 @@ class Channel:
         self._silent_since: float | None = None  # the reader gets nothing, though pieces come
         self._json: list[str] | None = [] if is_json else None
 
-    def feed(self, text: str) -> str:
+    def feed(self, text: str, num_pieces: int = 1) -> str:
         """Return what the reader gets now."""
+        self.pieces_in += num_pieces
         self.bytes_in += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
         if self.has_failed:
             self.chars_out += len(text)
@@ -218,11 +220,18 @@ class Channel:
 
     @property
     def looped(self) -> str:
-        """Return the part of the loop that was cut, of a text whose pieces are kept."""
+        """Return what the reader does not get of the loop, of a text whose pieces are kept.
+
+        Empty if the text is in none.
+        """
         last = self.filter.removed[-1] if self.filter.removed else None
-        if last is None or last.kind != "loop":
-            return ""
-        return "".join(self.fed)[last.start : last.end]
+        cut = ""
+        if last is not None and last.kind == "loop":
+            cut = "".join(self.fed)[last.start : last.end]
+        attempt = self.attempt
+        if attempt is not None and (cut or (attempt.is_broken and attempt.has_passed)):
+            return attempt.gate.held + cut
+        return cut
 
     @property
     def has_removals(self) -> bool:
@@ -259,9 +268,14 @@ class Channel:
             numbers["rep_4"] = earlier["rep_4"]
         return numbers
 
-    def end_at_loop(self) -> bool:
-        """End the text at its last loop, if nothing has come behind that; return whether it does."""
-        if self._goes_on or not self.healed or (self.attempt and self.attempt.has_passed):
+    def end_at_loop(self, *, is_cut: bool = False) -> bool:
+        """End the text at its last loop, if nothing has come behind that; return whether it does.
+
+        Args:
+            is_cut: It ends there also if something came that led nowhere.
+        """
+        goes_on = self._goes_on or (self.attempt is not None and self.attempt.has_passed)
+        if not self.healed or self.filter.ended or (goes_on and not is_cut):
             return False
         self._unhealed = self.healed.pop()
         return True

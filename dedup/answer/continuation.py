@@ -31,8 +31,10 @@ _LEAD: Final = re.compile(
 )
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+|\S")
 _FIRST_PIECE: Final = re.compile(r"\A\s*([^\w\s]*\w{0,16})")
+_SPACE: Final = " \t"  # a line's end is for the model to see: else it goes on with the line
 _TOKEN_CHARS: Final = 4
 _MAX_REST: Final = 20  # characters; a longer word is the loop itself
+_MAX_REST_OF_LINE: Final = 160
 _MAX_FUTILE: Final = 2  # attempts behind a text that could as well stop
 # The rest of a word that the loop was cut in.
 _REST_OF_WORD: Final = re.compile(r"(?:[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|['’](?=\w))+")
@@ -170,8 +172,9 @@ class Healing:
             return None
         if given != self._given:
             self._given, self._num_futile, self._banned = given, 0, ()
-            self._cut = _rest_of_word(given, looped)
-            self._only_warms = is_structured(given) or _is_unspaced(given)
+            is_code = is_structured(given)
+            self._cut = _rest_of_line(given, looped) if is_code else _rest_of_word(given, looped)
+            self._only_warms = is_code or _is_unspaced(given)
         rest, following = self._cut  # a later loop does not begin where the reader stands
         is_open = stands_open(given + rest, following)
         may_stop = can_stop(given + rest, following) and not circles(given + rest)
@@ -200,7 +203,7 @@ class Healing:
         # Models expect the space in front of the next word, not behind the last one. Where one
         # goes on with a mark again and again, it gets the space that the reader has.
         if not is_open or rung < 2:
-            prefix = prefix.rstrip()
+            prefix = prefix.rstrip(_SPACE)
         return Continuation(prefix, opening, parameters, insertion, phrases=self._phrases)
 
     def freed(self, text: str, num_tokens: int) -> Continuation | None:
@@ -209,7 +212,7 @@ class Healing:
         if left is None:
             return None
         parameters = self._parameters(self.attempts - 1, left)
-        return Continuation(text.rstrip(), None, parameters, phrases=self._phrases)
+        return Continuation(text.rstrip(_SPACE), None, parameters, phrases=self._phrases)
 
     def answered(self, reasoning: str, num_tokens: int) -> Continuation | None:
         """Return how reasoning that loops in a field of its own is closed: the answer follows."""
@@ -275,6 +278,17 @@ def _rest_of_word(given: str, looped: str) -> tuple[str, str]:
     if is_between and (more := _REST_OF_PHRASE.match(looped, end)):
         end = more.end()
     return looped[:end], looped[end:]
+
+
+def _rest_of_line(given: str, looped: str) -> tuple[str, str]:
+    """Return the rest of the line of code that a loop was cut in, and what followed.
+
+    Half a line is broken, whatever another attempt makes of it.
+    """
+    rest, end, following = looped.partition("\n")
+    if given.endswith("\n") or not end or len(rest) > _MAX_REST_OF_LINE:
+        return _rest_of_word(given, looped)
+    return rest + end, following
 
 
 def next_words(text: str) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ class Delta:
 
     Attributes:
         given: What of the text the reader gets now. `Answer.feed` sets it.
+        num_pieces: The pieces that the engine made of it; more than one where a codec joined some.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Delta:
         self.part = part
         self.text = text
         self.given = text
+        self.num_pieces = 1
         self.ends = ends
         self.is_locked = is_locked
         self.tool = tool

@@ -8,11 +8,35 @@ from dedup.answer.frame import Frame
 
 # About four bytes make a token: four characters of English, a little more than one of Chinese.
 _TOKENS_A_BYTE: Final = 0.25
+_MAX_PIECE_BYTES: Final = 8  # on average; longer pieces are several tokens each
 
 
-def estimate_tokens(num_bytes: int, tokens_a_byte: float = _TOKENS_A_BYTE) -> int:
+def estimate_tokens(num_bytes: int) -> int:
     """Return the number of tokens that `num_bytes` of UTF-8 probably are."""
-    return math.ceil(num_bytes * tokens_a_byte)
+    return math.ceil(num_bytes * _TOKENS_A_BYTE)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Size of text that an engine generated: bytes of UTF-8, and the pieces in which it came."""
+
+    num_bytes: int = 0
+    num_pieces: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Return how many tokens it probably is: engines stream one in a piece, or a few."""
+        if self.num_bytes > _MAX_PIECE_BYTES * self.num_pieces:
+            return estimate_tokens(self.num_bytes)
+        return self.num_pieces
+
+    def plus(self, other: "Size") -> "Size":
+        """Return the sum."""
+        return Size(self.num_bytes + other.num_bytes, self.num_pieces + other.num_pieces)
+
+    def less(self, other: "Size") -> "Size":
+        """Return the difference."""
+        return Size(self.num_bytes - other.num_bytes, self.num_pieces - other.num_pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +75,11 @@ class TokenCounts:
         self._spent_input = self._spent_output = 0  # on attempts that the reader gets nothing of
         self._is_spent_estimated = False
         self._before = 0  # output of the attempts before this one
-        self._bytes_before = 0
-        self._prefix_bytes = 0  # of the answer, that this attempt's prompt ends with
+        self._size_before = Size()
+        self._prefix_share = 0.0  # of that, which this attempt's prompt ends with
         self._is_input_estimated = False
-        self._tokens_a_byte = _TOKENS_A_BYTE
-        self._measured_tokens = self._measured_bytes = 0  # of attempts that reported theirs
+        self._measured = Size()  # of attempts that reported their tokens
+        self._measured_tokens = 0
         self._num_attempts = 1
         self._num_reported = 0  # attempts before this one whose output was reported
 
@@ -80,14 +104,11 @@ class TokenCounts:
         if frame.output_tokens is not None:
             self.output = self._spent_output + self._before + frame.output_tokens
 
-    def known_output(self, num_bytes: int) -> int:
-        """Return the answer's tokens, of which `num_bytes` of text were generated."""
+    def known_output(self, size: Size) -> int:
+        """Return the answer's tokens, of which text of this size was generated."""
         if self.output is not None:
             return self.output
-        if self._num_reported == 0:
-            return self._spent_output + self._estimate(num_bytes)
-        before = self._spent_output + self._before
-        return before + self._estimate(num_bytes - self._bytes_before)
+        return self._spent_output + self._before + self._estimate(size.less(self._size_before))
 
     def spend(self, spent: Spent) -> None:
         """Count an attempt that the reader gets nothing of."""
@@ -95,44 +116,47 @@ class TokenCounts:
         self._spent_output += spent.output_tokens
         self._is_spent_estimated = self._is_spent_estimated or spent.is_estimated
 
-    def begin_attempt(self, num_bytes: int, prefix_bytes: int) -> None:
+    def begin_attempt(self, size: Size, prefix_bytes: int) -> None:
         """Begin another attempt.
 
         Args:
-            num_bytes: Of the text that was generated so far.
+            size: Of the text that was generated so far.
             prefix_bytes: Of the part of it that the attempt continues.
         """
-        self._before = self.known_output(num_bytes) - self._spent_output
-        self._bytes_before = num_bytes
-        self._prefix_bytes = prefix_bytes
+        self._before = self.known_output(size) - self._spent_output
+        self._size_before = size
+        self._prefix_share = min(1.0, prefix_bytes / max(1, size.num_bytes))
         self._num_reported += self.output is not None
         self._num_attempts += 1
         self._is_input_estimated = self._is_input_estimated or self.input is None
         self.input = self.known_input
         self.output = None
 
-    def calibrate(self, frame: Frame, num_bytes: int) -> None:
+    def calibrate(self, frame: Frame, size: Size) -> None:
         """Estimate better, now that an attempt's own tokens are known.
 
-        Its prompt is the client's and what it continues, of which each byte is as many tokens as of
+        Its prompt is the client's and what it continues, of which each piece is as many tokens as of
         what it generated.
 
         Args:
             frame: It reports them.
-            num_bytes: Of the text that was generated so far, all attempts together.
+            size: Of the text that was generated so far, all attempts together.
         """
-        size = num_bytes - self._bytes_before
-        if frame.output_tokens is None or not (size and frame.output_tokens):
+        made = size.less(self._size_before)
+        if frame.output_tokens is None or not (made.num_pieces and frame.output_tokens):
             return
+        self._measured = self._measured.plus(made)
         self._measured_tokens += frame.output_tokens
-        self._measured_bytes += size
-        self._tokens_a_byte = self._measured_tokens / self._measured_bytes
-        if self._is_input_estimated and frame.input_tokens is not None:
-            tokens = frame.input_tokens - self._estimate(self._prefix_bytes)
-            self.input = self._spent_input + max(self.prompt_tokens, tokens)
         if not self._num_reported:
-            self._before = self._estimate(self._bytes_before)
+            self._before = self._estimate(self._size_before)
             self.output = self._spent_output + self._before + frame.output_tokens
+        if self._is_input_estimated and frame.input_tokens is not None:
+            continued = round(self._before * self._prefix_share)
+            self.input = self._spent_input + max(1, frame.input_tokens - continued)
+            self._is_input_estimated = False  # of later attempts, it knows the prompt less well
 
-    def _estimate(self, num_bytes: int) -> int:
-        return estimate_tokens(num_bytes, self._tokens_a_byte)
+    def _estimate(self, size: Size) -> int:
+        measured = self._measured
+        if not measured.num_pieces:
+            return size.num_tokens
+        return math.ceil(size.num_tokens * self._measured_tokens / measured.num_tokens)

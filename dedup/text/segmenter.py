@@ -9,7 +9,7 @@ sentence; its abbreviations are listed here, so that no data file is needed.
 """
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final, Literal, NamedTuple
 
 Kind = Literal["sentence", "line", "item", "heading", "quote", "table", "code", "piece"]
@@ -21,7 +21,7 @@ _ABBREVIATIONS: Final = frozenset(
     # dates, companies, references
     "jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun "
     "inc ltd co corp dept univ assn bros est fig figs eq no nos vol vols ed eds pp ch sec art app "
-    "al vs etc approx e.g i.e cf a.m p.m u.s u.k u.n ph.d b.a m.a d.c ca resp viz "
+    "al vs etc approx e.g i.e cf a.m p.m p.s p.p.s n.b u.s u.k u.n ph.d b.a m.a d.c ca resp viz "
     "z.b d.h usw bzw ca str nr bspw u.a "  # German
     "mme mlle av env p.ex "  # French
     "sra srta ud uds ee.uu p.ej".split()  # Spanish
@@ -412,6 +412,7 @@ def load_punkt() -> object:
     return PunktSentenceTokenizer(parameters)
 
 
+@lru_cache(maxsize=4096)  # "Mr." and a name come again and again
 def _punkt_breaks(word: str, following: str) -> bool:
     """Return whether a sentence ends between two words, as Punkt decides."""
     punkt = load_punkt()

@@ -135,13 +135,43 @@ def test_an_item_does_not_go_on_the_line_of_the_one_before() -> None:
     opening = Said(" a bow 4. A", "length")
     healed = Healed([Said(text), opening, Said("4. A silk scarf\n5. A pen\n")])
     assert healed.before is not None
-    assert healed.asked[1].prefix.endswith(" a bow")
+    assert healed.asked[1].prefix.endswith(" a bow\n")
     assert healed.text.endswith(" a bow\n4. A silk scarf\n5. A pen\n".rstrip())
     healed = Healed(
         [Said(text), Said(" a bow 4. A silk scarf.\n"), Said(" a hat.\n4. A pen.")], support=LOCAL
     )
     assert " a bow 4." not in healed.text
     assert healed.text.endswith(" a hat.\n4. A pen.")
+
+
+def test_an_item_begins_its_own_line_behind_a_loop() -> None:
+    """Where the line's end is left to the model, it goes on with the line before it instead."""
+    loops = Said("1. Marble\n2. Marble\n" + "".join(f"{one}. Marble\n" for one in range(3, 40)))
+    healed = Healed([loops, Said("3. Rose\n4. Lily\n")], support=LOCAL)
+    assert healed.before is not None
+    assert healed.asked[0].prefix == healed.before.rstrip(" ")
+    assert "\n" in healed.asked[0].prefix
+
+
+def test_behind_a_third_copy_an_answer_goes_on_where_the_reader_stands() -> None:
+    """What the filter passed and the gate held is not skipped: "5. RetreysGolden"."""
+    items = "1. Golden Retreys\n2. Labrador Retreys\n" + "".join(
+        f"{one}. Golden Retreys\n" for one in range(3, 30)
+    )
+    again = " Labrador Retreys\n" + "".join(f"{one}. Golden Retreys\n" for one in range(5, 30))
+    healed = Healed([Said(items), Said(again), Said("\n6. Pug\n7. Collie\n")], support=LOCAL)
+    assert "RetreysGolden" not in healed.text
+    assert healed.text.endswith("Retreys\n6. Pug\n7. Collie")
+    assert healed.asked[-1].insertion == ""
+
+
+def test_an_answer_that_is_cut_in_the_end_says_at_which_loop() -> None:
+    lost = Said("\n\n" + "".join(f"{one}. Kusi: {one + 30}\n" for one in range(1, 60)))
+    healed = Healed([LOOPS, *[lost] * 8], support=LOCAL)
+    assert healed.finish is not None
+    assert healed.finish.is_cut
+    assert healed.text != KEPT
+    assert healed.answer.summary()["loop"] is not None
 
 
 @BOTH
@@ -172,7 +202,9 @@ def test_code_is_closed(support: Support, text: str, reason: str | None, ending:
     healed = Healed([CODE, *calls], support=support)
     assert healed.before is not None
     assert healed.before.endswith("\ntea.")
-    assert healed.text == healed.before + ending
+    line = "stir(slowly)\n"  # half a line would be broken
+    assert healed.asked[0].insertion == line
+    assert healed.text == healed.before + line + ending
     assert is_whole(healed.text)
 
 

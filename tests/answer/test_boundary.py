@@ -121,6 +121,27 @@ def test_lines_of_code_may_be_alike() -> None:
     gate = SentenceGate("```c\n")
     gate.feed("while (true) {\n}\nreturn;\nreturn;\nreturn;\nreturn;\n```\nDone. And")
     assert not gate.is_lost
+    lines = "".join(f"    int value_{one} = read_value({one});\n" for one in range(9))
+    ends = "            </div>\n        </div>\n    </div>\n"
+    gate = SentenceGate("```c\n")
+    assert gate.feed(lines + ends + "x").count("\n") == 11
+    assert not gate.is_lost
+
+
+@pytest.mark.parametrize(
+    "lines", ["    image: my-image.heroku\n", "#  backup.sh --home=/home\n#\n"]
+)
+def test_a_fourth_copy_of_long_lines_of_code_does_not_pass(lines: str) -> None:
+    gate = SentenceGate("```yaml\nservices:\n")
+    given = gate.feed(lines * 5)
+    assert gate.is_lost
+    assert 3 <= given.count(lines.partition("\n")[0]) <= 4
+
+
+def test_a_fourth_row_of_a_table_does_not_pass() -> None:
+    gate = SentenceGate("| a | b |\n|---|---|\n")
+    assert gate.feed("| green tea | hot |\n" * 5).count("green") == 3
+    assert gate.is_lost
 
 
 def test_long_items_without_a_mark_at_their_end_pass_one_by_one() -> None:
@@ -148,6 +169,8 @@ def test_copies_that_passed_before_do_not_hold_what_comes() -> None:
         "wise old wise wise wise wise smart wise wise wise wise",
         "[Your Title Top Top Top Toptop Top Top Top Top Top Top]",
         "春天；；；，我们无法看春天。",
+        "帮劳我们福制；，帮劳我们福制。",
+        "如果有珍\ufffdaco，可以帮我们。",
         "药物药物＃＃＃！＃＃＋＃＃＆＆＆！＆＆＊＆＆",
         "眎眎；；；眎；！！！＃＃＃！＃！！",
         "好好好好好好好好好",

@@ -162,7 +162,7 @@ def test_thinking_that_loops_again_is_closed_so_that_the_model_answers() -> None
     rungs = ladder("<think>Is it nine? Wait", LOCAL)
     assert rungs[0].insertion == ""
     assert all(rung.insertion == "\n</think>\n\n" for rung in rungs[1:])
-    assert all(rung.prefix == "<think>Is it nine? Wait\n</think>" for rung in rungs[1:])
+    assert all(rung.prefix == "<think>Is it nine? Wait\n</think>\n\n" for rung in rungs[1:])
     rungs = ladder("<think>It is nine.</think>Nine and", LOCAL)
     assert {rung.insertion for rung in rungs} == {""}
 

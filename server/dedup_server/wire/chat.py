@@ -28,7 +28,6 @@ _HEAD: Final = ("id", "object", "created", "model", "system_fingerprint")  # of 
 _MAX_TEMPLATES: Final = 16  # where each chunk has another, learning them costs more than it saves
 _MAX_LEARNED: Final = 4  # chunks of a read that are read one by one until there is a template
 _DATA: Final = b"data: "
-_SEAM: Final = b"\n\ndata: "  # between two events without names
 _IS_DONE: Final = b"[DONE]"
 STOP_REASON: Final = "repetition_detected"
 
@@ -98,7 +97,11 @@ class ChatReader(Reader):
             if frames and frames[-1].error is not None:
                 return frames
         if self._template is not None and self._decoder.is_between:
-            received = _gathered(received, self._template)
+            received, num_pieces = _gathered(received, self._template)
+            read = super().feed(received)
+            if num_pieces > 1 and read[0].deltas:
+                read[0].deltas[0].num_pieces = num_pieces
+            return [*frames, *read] if frames else read
         return [*frames, *super().feed(received)] if frames else super().feed(received)
 
     def read(self, event: Event) -> Frame:
@@ -308,13 +311,14 @@ class ChatWriter:
             self._continue(chunk, frame)
             if not chunk["choices"] and not chunk.get("usage"):
                 return []
-        elif isinstance(chunk.get("usage"), dict):
-            self._has_usage = True
+        has_usage = isinstance(chunk.get("usage"), dict)
         if not chunk["choices"]:
+            self._has_usage = self._has_usage or has_usage
             return [chunk]
         self._edit(chunk, frame, decision)
         chunks = [self._made(delta) for delta in decision.before]
         if chunk["choices"]:
+            self._has_usage = self._has_usage or has_usage
             chunks.append(chunk)
         return chunks + [self._made(piece) for piece in decision.after]
 
@@ -354,11 +358,9 @@ class ChatWriter:
         head = self._learn_head()
         chunk.update({name: value for name, value in head.items() if name in chunk})
         chunk["choices"] = [choice for choice in chunk["choices"] if _continues(choice)]
-        if isinstance(chunk.get("usage"), dict):
-            self._has_usage = True
-            if frame.output_tokens is not None:
-                chunk["usage"].update(self._usage())
-                _bound_details(chunk["usage"])
+        if isinstance(chunk.get("usage"), dict) and frame.output_tokens is not None:
+            chunk["usage"].update(self._usage())
+            _bound_details(chunk["usage"])
 
     def _last_chunks(self) -> list[Json]:
         """Return what is left to write at the end: held text, cuts, and the usage."""
@@ -605,24 +607,27 @@ def _template_of(data: bytes, delta: Delta) -> Template | None:
     return Template(delta, before, after)
 
 
-def _gathered(received: bytes, template: Template) -> bytes:
-    """Make one event of those at the beginning, if all but the last few differ in their text only."""
-    before, after = _DATA + template.before + b'"', b'"' + template.after
-    parts = received.split(_SEAM)
-    num_alike = len(parts) - 1  # the last one ends with a line end
-    while num_alike > 1 and not parts[num_alike - 1].endswith(after):
-        num_alike -= 1
-    if num_alike < 2 or not received.startswith(before):
-        return received
-    start, end = len(before) - len(_DATA), len(after)
-    texts = [part[start : max(start, len(part) - end)] for part in parts[:num_alike]]
-    texts[0] = texts[0][len(_DATA) :]
-    alike = b"".join([before, b"".join([after, b"\n\n", before]).join(texts), after])
+def _gathered(received: bytes, template: Template) -> tuple[bytes, int]:
+    """Make one event of those at the beginning, if they differ in their text only.
+
+    Returns:
+        The bytes, and how many events the first one was.
+    """
+    before, after = _DATA + template.before + b'"', b'"' + template.after + b"\n\n"
+    if not received.startswith(before):
+        return received, 1
+    # No text holds what it is split at: JSON escapes line ends.
+    texts = received[len(before) :].split(after + before)
+    last, end, rest = texts.pop().partition(after)
+    if end and b"\n" not in last:
+        texts.append(last)
+    else:
+        rest = before + last + end + rest
     text = b"".join(texts)
-    # Compared as a whole, which is faster than part by part.
-    if not received.startswith(alike) or not _text_between(b'"%b"' % text, 0, len(text) + 2):
-        return received
-    return b"".join([before, text, after, received[len(alike) :]])
+    is_cut = b"\\" in text and any(one.endswith(b"\\") for one in texts)  # maybe in an escape
+    if len(texts) < 2 or is_cut or not _text_between(b'"%b"' % text, 0, len(text) + 2):
+        return received, 1
+    return b"".join([before, text, after, rest]), len(texts)
 
 
 def _text_between(data: bytes, start: int, end: int) -> str:
