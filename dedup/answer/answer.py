@@ -307,6 +307,7 @@ class Answer:
         heals: A choice that loops in its content waits to be continued, instead of being cut.
         keeps: `given` and `looped` will be asked for.
         prompt_tokens: An estimate, for engines that report none.
+        max_tokens: The request's limit.
         clock: Returns seconds, for the channels' times.
 
     Attributes:
@@ -324,13 +325,14 @@ class Answer:
         heals: bool = False,
         keeps: bool = False,
         prompt_tokens: int = 0,
+        max_tokens: int | None = None,
         clock: Clock = no_clock,
     ) -> None:
         self.editing = editing
         self.heals = heals and num_choices == 1
         self._keeps = keeps or self.heals
         self._clock = clock
-        self.tokens = TokenCounts(prompt_tokens)
+        self.tokens = TokenCounts(prompt_tokens, max_tokens)
         self.has_failed = False
         self.agent_loop: dict[str, Any] | None = None
         self.choices: dict[int, Choice] = {}

@@ -158,6 +158,12 @@ class Healing:
     _phrases: tuple[str, ...] = field(default=(), init=False)  # from the last loop on
     _only_warms: bool = field(default=False, init=False)  # nothing but the temperature changes
 
+    @property
+    def limit(self) -> int | None:
+        """Return the tokens that the request allows for the answer; None if it sets no limit."""
+        values = [self.parameters.get(name) for name in _LIMITS]
+        return min([value for value in values if isinstance(value, int)], default=None)
+
     def next(self, given: str, looped: str, tried: str, num_tokens: int) -> Continuation | None:
         """Return the next attempt; None if the answer has to end.
 

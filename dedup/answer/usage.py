@@ -61,6 +61,7 @@ class TokenCounts:
 
     Args:
         prompt_tokens: An estimate of the prompt's.
+        limit: The request's, of output: no estimate exceeds it.
 
     Attributes:
         prompt_tokens: That estimate.
@@ -68,7 +69,7 @@ class TokenCounts:
             that runs.
     """
 
-    def __init__(self, prompt_tokens: int = 0) -> None:
+    def __init__(self, prompt_tokens: int = 0, limit: int | None = None) -> None:
         self.input: int | None = None
         self.output: int | None = None
         self.prompt_tokens = prompt_tokens
@@ -80,6 +81,7 @@ class TokenCounts:
         self._is_input_estimated = False
         self._measured = Size()  # of attempts that reported their tokens
         self._measured_tokens = 0
+        self._limit = limit
         self._num_attempts = 1
         self._num_reported = 0  # attempts before this one whose output was reported
 
@@ -108,7 +110,8 @@ class TokenCounts:
         """Return the answer's tokens, of which text of this size was generated."""
         if self.output is not None:
             return self.output
-        return self._spent_output + self._before + self._estimate(size.less(self._size_before))
+        made = self._before + self._estimate(size.less(self._size_before))
+        return self._spent_output + self._within_limit(made)
 
     def spend(self, spent: Spent) -> None:
         """Count an attempt that the reader gets nothing of."""
@@ -148,15 +151,20 @@ class TokenCounts:
         self._measured = self._measured.plus(made)
         self._measured_tokens += frame.output_tokens
         if not self._num_reported:
-            self._before = self._estimate(self._size_before)
-            self.output = self._spent_output + self._before + frame.output_tokens
+            self._before = self._within_limit(self._estimate(self._size_before))
+            total = self._within_limit(self._before + frame.output_tokens)
+            self.output = self._spent_output + total
         if self._is_input_estimated and frame.input_tokens is not None:
             continued = round(self._before * self._prefix_share)
             self.input = self._spent_input + max(1, frame.input_tokens - continued)
             self._is_input_estimated = False  # of later attempts, it knows the prompt less well
 
+    def _within_limit(self, num_tokens: int) -> int:
+        return num_tokens if self._limit is None else min(num_tokens, self._limit)
+
     def _estimate(self, size: Size) -> int:
         measured = self._measured
         if not measured.num_pieces:
             return size.num_tokens
-        return math.ceil(size.num_tokens * self._measured_tokens / measured.num_tokens)
+        tokens = math.ceil(size.num_tokens * self._measured_tokens / measured.num_tokens)
+        return min(tokens, size.num_bytes)  # no token is less than a byte

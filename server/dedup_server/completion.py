@@ -110,6 +110,7 @@ class Completion:
             heals=self._healing is not None,
             keeps=incidents is not None,
             prompt_tokens=request.prompt_tokens,
+            max_tokens=self._healing.limit if self._healing is not None else None,
             clock=time.perf_counter,
         )
         self._turn = self._turn_of(agent_loop, rungs)

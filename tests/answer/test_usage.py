@@ -59,3 +59,12 @@ def test_of_later_attempts_each_piece_is_as_many_tokens_as_before() -> None:
     attempt(tokens, Size(1044, 116), input_tokens=116, output_tokens=32)
     tokens.begin_attempt(Size(1044, 116), prefix_bytes=348)
     assert tokens.known_output(Size(1944, 216)) == 200 + 32 + 200
+
+
+def test_no_estimate_exceeds_the_limit() -> None:
+    tokens = TokenCounts(prompt_tokens=16, limit=350)
+    tokens.begin_attempt(Size(900, 300), prefix_bytes=300)
+    attempt(tokens, Size(912, 304), input_tokens=144, output_tokens=16)  # four in a piece
+    assert tokens.known_output(Size(912, 304)) == 350
+    tokens.begin_attempt(Size(912, 304), prefix_bytes=312)
+    assert tokens.known_output(Size(1200, 400)) == 350

@@ -35,6 +35,10 @@ def segments(text: str, size: int | None = None) -> list[Segment]:
             "He lives in the U.S. and works there. Good.",
             ["He lives in the U.S. and works there.", "Good."],
         ),
+        (
+            "I miss you. P.S. Give my love to Ann. N.B. She moved.",
+            ["I miss you.", "P.S. Give my love to Ann.", "N.B. She moved."],
+        ),
         ('"Is it you?" she asked. "Yes."', ['"Is it you?"', "she asked.", '"Yes."']),
         (
             "J. R. Smith came at 10 a.m. on Monday. We left.",

@@ -88,15 +88,13 @@ class Response:
                 return inflated
         return self._inflate(inflater, inflater.unconsumed_tail)
 
-    async def pour(self, consumer: Consumer, *, rests: bool = False) -> None:
+    async def pour(self, consumer: Consumer) -> None:
         """Pass the body on to `consumer`, piece by piece, straight from the socket's callback.
 
         Goal: no task is woken for a piece, which would cost more than the piece itself.
 
         Args:
             consumer: returns what to await before more is read, or None.
-            rests: Read less often, for a consumer that is in no hurry: each read costs a system
-                call and a wake-up. The end may come a twentieth later, by 0.1 s at most.
 
         Raises:
             BrokenError, TimeoutError: the response is incomplete.
@@ -107,7 +105,7 @@ class Response:
                 if (pause := consumer(received)) is not None:
                     await pause
             elif self._inflater is None and self._connection is not None:
-                await self._connection.pour(consumer, rests=rests)
+                await self._connection.pour(consumer)
             else:
                 await self.more()
 

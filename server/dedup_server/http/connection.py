@@ -26,8 +26,6 @@ _NEXT_STAGES: Final = {
 
 _PAUSE_BYTES: Final = 64 * 1024  # that may wait for a slow consumer
 _SKIP_SECONDS: Final = 1.0
-_REST_SHARE: Final = 0.05
-_MAX_REST_SECONDS: Final = 0.1
 
 
 class Connection:
@@ -52,8 +50,6 @@ class Connection:
         self._received = b""  # and not yet taken
         self._consumer: Consumer | None = None
         self._consumer_pause: Awaitable[None] | None = None
-        self._rests = False
-        self._rest: asyncio.TimerHandle | None = None  # until then, nothing is read
 
     @property
     def is_usable(self) -> bool:
@@ -109,22 +105,15 @@ class Connection:
         self._waiter = self._loop.create_future()
         return self._waiter
 
-    async def pour(self, consumer: Consumer, *, rests: bool = False) -> None:
+    async def pour(self, consumer: Consumer) -> None:
         """Pass the body on to `consumer` as it arrives, until the consumer is slow, the response
         ends or something fails.
-
-        Args:
-            rests: Rest between two reads, for a twentieth of the time that the exchange has taken so
-                far. What comes meanwhile is one piece.
         """
         self._consumer = consumer
-        self._rests = rests
         try:
-            self._begin_rest()
             await self.more()
         finally:
             self._consumer = None
-            self._rests = False
         if self._consumer_pause is not None:
             pause, self._consumer_pause = self._consumer_pause, None
             await pause
@@ -146,7 +135,6 @@ class Connection:
             if self._transport is not None:
                 self._transport.abort()
                 self._transport = None
-            self._resume_reading()  # ends the rest
 
     # The methods of `asyncio.Protocol`.
 
@@ -173,7 +161,6 @@ class Connection:
             else:
                 self._hand_over(self._consumer, body)
                 if self._consumer is not None and parser.stage != END:
-                    self._begin_rest()
                     return
         self._wake()
 
@@ -229,20 +216,7 @@ class Connection:
             deadline.suspend()
             self._transport.pause_reading()
 
-    def _begin_rest(self) -> None:
-        deadline = self._deadline
-        if self._rests and not deadline.is_suspended and self._transport is not None:
-            seconds = _REST_SHARE * (self._loop.time() - deadline.began_at)
-            deadline.suspend()
-            self._transport.pause_reading()
-            self._rest = self._loop.call_later(
-                min(seconds, _MAX_REST_SECONDS), self._resume_reading
-            )
-
     def _resume_reading(self) -> None:
-        if self._rest is not None:
-            self._rest.cancel()
-            self._rest = None
         if self._deadline.is_suspended:
             self._deadline.resume()
             if self._transport is not None:

@@ -33,14 +33,14 @@ class Deadline:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, expire: Callable[[str], None]) -> None:
-        self.began_at = 0.0  # the loop's time
-        self.heard_at = 0.0  # the same, at the last read
+        self.heard_at = 0.0  # the loop's time at the last read
         self.is_suspended = False
         self._loop = loop
         self._expire = expire
         self._limit = 0.0
         self._idle_limit = 0.0
         self._total_limit: float | None = None
+        self._began_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, timeouts: Timeouts) -> None:
@@ -48,7 +48,7 @@ class Deadline:
         self._limit = timeouts.first
         self._idle_limit = timeouts.idle
         self._total_limit = timeouts.total
-        self.began_at = self.heard_at = self._loop.time()
+        self._began_at = self.heard_at = self._loop.time()
         self.is_suspended = False
         self._check()
 
@@ -89,12 +89,12 @@ class Deadline:
             self.heard_at = now
         due = self.heard_at + self._limit
         if self._total_limit is not None:
-            due = min(due, self.began_at + self._total_limit)
+            due = min(due, self._began_at + self._total_limit)
         if now < due:
             self._timer = self._loop.call_at(due, self._check)
             return
         self._timer = None
-        if self._total_limit is not None and now >= self.began_at + self._total_limit:
+        if self._total_limit is not None and now >= self._began_at + self._total_limit:
             self._expire(f"it took longer than {self._total_limit:g} s")
         else:
             self._expire(f"it sent nothing for {self._limit:g} s")

@@ -608,26 +608,32 @@ def _template_of(data: bytes, delta: Delta) -> Template | None:
 
 
 def _gathered(received: bytes, template: Template) -> tuple[bytes, int]:
-    """Make one event of those at the beginning, if they differ in their text only.
+    """Make one event of those at the beginning, if all but the last few differ in their text only.
 
     Returns:
         The bytes, and how many events the first one was.
     """
-    before, after = _DATA + template.before + b'"', b'"' + template.after + b"\n\n"
-    if not received.startswith(before):
+    before, after = _DATA + template.before + b'"', b'"' + template.after
+    lines = received.split(b"\n")  # of one byte: several times as fast as of two
+    num_alike = len(lines) // 2  # events, each with an empty line behind it
+    while num_alike > 1 and not lines[2 * num_alike - 2].endswith(after):
+        num_alike -= 1
+    if num_alike < 2 or not received.startswith(before):
         return received, 1
-    # No text holds what it is split at: JSON escapes line ends.
-    texts = received[len(before) :].split(after + before)
-    last, end, rest = texts.pop().partition(after)
-    if end and b"\n" not in last:
-        texts.append(last)
-    else:
-        rest = before + last + end + rest
+    start, end = len(before), len(after)
+    texts = [line[start : max(start, len(line) - end)] for line in lines[: 2 * num_alike : 2]]
+    after += b"\n\n"
+    alike = b"".join([before, (after + before).join(texts), after])
     text = b"".join(texts)
     is_cut = b"\\" in text and any(one.endswith(b"\\") for one in texts)  # maybe in an escape
-    if len(texts) < 2 or is_cut or not _text_between(b'"%b"' % text, 0, len(text) + 2):
+    # Compared as a whole, which is faster than part by part.
+    if (
+        is_cut
+        or not received.startswith(alike)
+        or not _text_between(b'"%b"' % text, 0, len(text) + 2)
+    ):
         return received, 1
-    return b"".join([before, text, after, rest]), len(texts)
+    return b"".join([before, text, after, received[len(alike) :]]), num_alike
 
 
 def _text_between(data: bytes, start: int, end: int) -> str:

@@ -199,7 +199,7 @@ async def _exchange(
                 call.reader.gathers = True
                 headers = request.exchange.engine_headers
                 request.exchange.engine_headers = less(headers, _OF_STREAMS)
-            await response.pour(read, rests=is_converted)
+            await response.pour(read)
             if pause := take(call.reader.flush()):
                 await pause
         elif is_streamed and not is_converted:
