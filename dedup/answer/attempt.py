@@ -10,6 +10,7 @@ from dedup.text.segmenter import is_terminated
 _TRIED_CHARS: Final = 40
 _MAX_IDLE: Final = 160  # pieces of which nothing passes
 _LAST_WORD: Final = re.compile(r"(?<=[\W_])[A-Za-z0-9]+\Z")
+_MARKER: Final = re.compile(r"\s*(?:[-*+•]|\(?\d{1,4}[.)、．])\s*")
 _NUMBERED: Final = re.compile(r"\s*(\d{1,3})([.)、])")
 
 
@@ -24,7 +25,7 @@ class Attempt:
     Attributes:
         gate: Lets whole sentences pass.
         is_broken: It does not fit behind what the reader has: a line's end came where a sentence
-            stands open, or no space where the reader has one, or the next item on the line of the
+            stands open or an item begins, or no space where the reader has one, or the next item on the line of the
             last. Or it leads nowhere: nothing passes, or the same a third time, or no language.
         tried: The beginning of what was generated.
     """
@@ -50,7 +51,9 @@ class Attempt:
         is_prose = before[-1:].isascii() and not self.gate.fence
         self._needs_space = is_prose and is_terminated(before)
         self._lead: str | None = ""  # space that the engine generated at the seam
-        self._next_item = _item_behind(before.rpartition("\n")[2])
+        line = before.rpartition("\n")[2]
+        self._next_item = _item_behind(line)
+        self._is_marker = _MARKER.fullmatch(line) is not None
 
     @property
     def has_passed(self) -> bool:
@@ -89,8 +92,12 @@ class Attempt:
     @property
     def _next_item_at(self) -> int:
         """Return where on the line of an item the next one begins; -1 if it does not."""
-        line = self.gate.held.partition("\n")[0]
-        return line.find(self._next_item) if self._next_item and not self.has_passed else -1
+        if not self._next_item or self.has_passed:
+            return -1
+        held = self.gate.held
+        begin = len(held) - len(held.lstrip("\n"))  # of the item's own line
+        end = held.find("\n", begin)
+        return held.find(self._next_item, begin, end if end >= 0 else len(held))
 
     def feed(self, text: str) -> str:
         """Feed a piece that was filtered; return what of the text passes."""
@@ -117,6 +124,8 @@ class Attempt:
         if self._opening is not None and self._opening.stands_open:
             has_mark = self._is_before_space and bool(self._space) and not space
             self.is_broken = "\n" in space or has_mark
+        elif self._is_marker:
+            self.is_broken = "\n" in space
         if not space and self._needs_space and rest[0].isascii() and rest[0].isalpha():
             space = " "
         elif self._space and "\n" not in self._space + space:

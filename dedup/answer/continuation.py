@@ -29,6 +29,7 @@ _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 _LEAD: Final = re.compile(
     r"\s*(?:[-*+•>#|]+\s+|\(?\d{1,4}[.):、．]\s*|\(?[A-Za-z][.)]\s+)*[\s*_\"'“‘「『《（(\[]*"
 )
+_ITEM: Final = re.compile(r"\s*(?:[-*+•]\s+|\(?\d{1,4}[.)、．]\s*)")
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+|\S")
 _FIRST_PIECE: Final = re.compile(r"\A\s*([^\w\s]*\w{0,16})")
 _SPACE: Final = " \t"  # a line's end is for the model to see: else it goes on with the line
@@ -186,6 +187,10 @@ class Healing:
         may_stop = can_stop(given + rest, following) and not circles(given + rest)
         if may_stop and self._num_futile == _MAX_FUTILE:
             return None
+        if not (self._num_futile or is_structured(given)):  # at first a list goes on as a list
+            marker = _marker_of(given + rest, following)
+            rest, following = rest + marker, following[len(marker) :]
+            may_stop = may_stop and not marker
         self._num_futile += 1
         if self.support.bans_phrases:
             self._phrases = () if self._only_warms else repeated_phrases(given + looped)
@@ -295,6 +300,14 @@ def _rest_of_line(given: str, looped: str) -> tuple[str, str]:
     if given.endswith("\n") or not end or len(rest) > _MAX_REST_OF_LINE:
         return _rest_of_word(given, looped)
     return rest + end, following
+
+
+def _marker_of(text: str, following: str) -> str:
+    """Return the marker of the item that a text is followed by; empty if none begins there."""
+    marker = _ITEM.match(following)
+    if marker is None or "\n" not in text[-1:] + marker.group():
+        return ""
+    return marker.group()
 
 
 def next_words(text: str) -> tuple[str, ...]:

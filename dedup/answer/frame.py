@@ -166,5 +166,10 @@ class Decision:
         self.dropped = dropped
         self.is_changed = is_changed
 
+    def ends(self, frame: Frame) -> list[Finish]:
+        """Return the ends of choices that the reader is told of, with the frame or behind it."""
+        told = [finish for finish in frame.finishes or () if finish.choice not in self.dropped]
+        return told + [piece for piece in self.after if isinstance(piece, Finish)]
+
 
 UNCHANGED: Final = Decision([], [], [], is_changed=False)

@@ -155,9 +155,10 @@ class TokenCounts:
             total = self._within_limit(self._before + frame.output_tokens)
             self.output = self._spent_output + total
         if self._is_input_estimated and frame.input_tokens is not None:
-            continued = round(self._before * self._prefix_share)
-            self.input = self._spent_input + max(1, frame.input_tokens - continued)
-            self._is_input_estimated = False  # of later attempts, it knows the prompt less well
+            prompt = frame.input_tokens - round(self._before * self._prefix_share)
+            if prompt > 0:
+                self.input = self._spent_input + prompt
+            self._is_input_estimated = False  # later attempts tell less of the prompt
 
     def _within_limit(self, num_tokens: int) -> int:
         return num_tokens if self._limit is None else min(num_tokens, self._limit)

@@ -9,7 +9,7 @@ sentence; its abbreviations are listed here, so that no data file is needed.
 """
 
 import re
-from functools import cache, lru_cache
+from functools import cache
 from typing import Final, Literal, NamedTuple
 
 Kind = Literal["sentence", "line", "item", "heading", "quote", "table", "code", "piece"]
@@ -412,7 +412,6 @@ def load_punkt() -> object:
     return PunktSentenceTokenizer(parameters)
 
 
-@lru_cache(maxsize=4096)  # "Mr." and a name come again and again
 def _punkt_breaks(word: str, following: str) -> bool:
     """Return whether a sentence ends between two words, as Punkt decides."""
     punkt = load_punkt()

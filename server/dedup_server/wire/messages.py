@@ -275,7 +275,7 @@ class MessagesWriter:
             self._message = self._started(frame.start)
             del self._message["usage"]  # it is known at the end
         for finish in frame.finishes or ():
-            if is_made:
+            if is_made and finish.choice not in decision.dropped:
                 self._reasons.append(_stop_reason(finish.reason))
 
     def whole(self) -> bytes:
@@ -377,10 +377,9 @@ class MessagesWriter:
             if (delta.given or delta.tool) and delta.choice not in decision.dropped:
                 written += self._piece(delta)
         written += self._held(decision.after)
-        for piece in [*(frame.finishes or ()), *decision.after]:
-            if isinstance(piece, Finish):
-                self._running.discard(piece.choice)
-                self._reasons.append(_stop_reason(piece.reason))
+        for finish in decision.ends(frame):
+            self._running.discard(finish.choice)
+            self._reasons.append(_stop_reason(finish.reason))
         # The usage of another server's stream comes behind the end of its text.
         if not self._running and not (self._is_continued and frame.output_tokens is None):
             written += self._close()
@@ -507,8 +506,7 @@ def error_body(error: ApiError) -> Json:
 
 def _is_cut(frame: Frame, decision: Decision) -> bool:
     """Return whether the message ends with the frame, at a loop."""
-    pieces = [*(frame.finishes or ()), *decision.after]
-    return any(isinstance(piece, Finish) and piece.is_cut for piece in pieces)
+    return any(finish.is_cut for finish in decision.ends(frame))
 
 
 def _has_given(frame: Frame) -> bool:

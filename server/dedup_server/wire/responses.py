@@ -452,11 +452,10 @@ class ResponsesWriter:
             if delta.choice not in decision.dropped:
                 written += self._piece(delta)
         written += self._held(decision.after)
-        for piece in [*(frame.finishes or ()), *decision.after]:
-            if isinstance(piece, Finish):
-                self._running.discard(piece.choice)
-                if piece.reason == "length" and not piece.is_cut:
-                    self._cut_off.add(piece.choice)
+        for finish in decision.ends(frame):
+            self._running.discard(finish.choice)
+            if finish.reason == "length" and not finish.is_cut:
+                self._cut_off.add(finish.choice)
         # The usage of another server's stream comes behind the end of its text.
         has_usage = frame.output_tokens is not None or not self._is_continued
         if not self._running and has_usage and not self._whole:
