@@ -71,6 +71,7 @@ SERVER = [
     "http/asgi",
     "http/client",
     "http/connection",
+    "http/cycle",
     "http/deadline",
     "http/event",
     "http/parser",

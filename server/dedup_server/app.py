@@ -23,7 +23,7 @@ from dedup_server.errors import ApiError, model_not_found, not_ready, shutting_d
 from dedup_server.exposition import CONTENT_TYPE
 from dedup_server.guardrail import PATH as GUARDRAIL_PATH
 from dedup_server.handlers import Check, Generation, GuardrailApi, PassThrough, Service
-from dedup_server.http.protocol import DIRECT
+from dedup_server.http.cycle import DIRECT
 from dedup_server.limits import StreamLimit
 from dedup_server.openapi import document
 from dedup_server.settings import Settings

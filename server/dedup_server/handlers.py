@@ -38,7 +38,7 @@ from dedup_server.http.asgi import (
     too_large,
 )
 from dedup_server.http.client import BrokenError
-from dedup_server.http.protocol import DIRECT
+from dedup_server.http.cycle import DIRECT
 from dedup_server.incidents import IncidentLog
 from dedup_server.limits import RateLimit, StreamLimit
 from dedup_server.logs import log_request

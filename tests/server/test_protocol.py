@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from dedup_server.http.protocol import DIRECT, Limits, protocol_with
+from dedup_server.http.cycle import DIRECT
+from dedup_server.http.protocol import Limits, protocol_with
 
 App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 

@@ -16,7 +16,7 @@ _LINGER_SECONDS = 2.0
 
 
 class Connection(Protocol):
-    """Way to answer a request: `dedup_server.http.protocol.Cycle`, or ASGI's messages."""
+    """Way to answer a request: `dedup_server.http.cycle.Cycle`, or ASGI's messages."""
 
     @property
     def is_lost(self) -> bool: ...
