@@ -21,6 +21,7 @@ from tests.server.traffic import (
 KEPT = f"{ENGLISH} {ROUND}".rstrip()
 LOOPS = f"{ENGLISH} {ROUND * 60}"
 THEN = "Then it rained. It rained all day."
+ITEMS = "\n\n" + "".join([f"{number}. Kusi: {number + 30}\n" for number in range(1, 60)])
 CALL = ("arguments", ARGUMENTS)
 REASONING: tuple[tuple[Literal["reasoning_content", "content"], str], ...] = (
     ("reasoning_content", LOOPS),
@@ -32,6 +33,7 @@ SCRIPTS = {
     "breaks": says(LOOPS, goes_on=(says(f"{THEN} Then the", ends="break"),)),
     "errs": says(LOOPS, goes_on=(says(f"{THEN} Then the", ends="error"),)),
     "refuses": says(LOOPS, goes_on=(Script(ends=503),)),
+    "circles": says(LOOPS, goes_on=(says(ITEMS),) * 4),
     "calls": says(LOOPS, goes_on=(Script(((CALL,),)),)),  # type: ignore[arg-type]
     "calls-later": says(LOOPS, goes_on=(Script(((("content", THEN + " "), CALL),)),)),  # type: ignore[arg-type]
     "thinks-in-circles": Script((REASONING,), goes_on=(says(THEN),)),
@@ -93,6 +95,25 @@ def test_a_continuation_that_fails_ends_the_answer_at_the_cut(
     assert finish["finish_reason"] == "stop"
     assert finish.get("stop_reason") == ("repetition_detected" if is_cut else None)
     assert finish["repetition"]["removed_chars"] > 0
+
+
+@streamed_or_not
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("model", ["heals", "refuses", "circles"])
+def test_an_answer_ends_with_its_usage_however_it_ends(
+    url: str,
+    engine: ScriptedUpstream,
+    endpoint: Literal["chat", "completions"],
+    stream: bool,
+    model: str,
+) -> None:
+    exchange = answered(url, engine, Ask(model, endpoint, stream=stream, usage=stream))
+    assert exchange.usage is not None
+    assert exchange.usage["total_tokens"] > exchange.usage["completion_tokens"] > 0
+    (repetition,) = [finish["repetition"] for finish in exchange.finishes.values()]
+    is_cut = "stop_reason" in exchange.finishes[0]
+    assert is_cut == (model != "heals")
+    assert (repetition["loop"] is not None) == is_cut
 
 
 @streamed_or_not
