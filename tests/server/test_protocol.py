@@ -119,6 +119,21 @@ async def test_requests_in_one_read_are_answered_in_order() -> None:
     assert client.transport.calls == ["pause_reading", "resume_reading"]
 
 
+async def test_the_body_of_a_refused_request_is_nobodys() -> None:
+    bodies = []
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await asyncio.sleep(0)
+        bodies.append(scope["extensions"][DIRECT].body())
+
+    twice = b"POST / HTTP/1.1\r\nHost: h\r\nHost: i\r\nContent-Length: 4\r\n\r\nevil"
+    client = Client(app)
+    client.protocol.data_received(POST + twice)
+    assert client.transport.is_closing()
+    await client.send()
+    assert bodies == [b"body"]
+
+
 @pytest.mark.parametrize("size", [1, 7, 1000])
 async def test_a_request_may_come_in_pieces(size: int) -> None:
     client = Client(whole)

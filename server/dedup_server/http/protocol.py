@@ -220,6 +220,7 @@ class ServerProtocol:
         size = len(self._url)
         for name, value in self._headers:
             size += len(name) + len(value) + 4
+        self._newest = None  # a refused request's body is nobody's
         if size > self._limits.max_header_bytes:
             self._refuse_head_size()
         elif (reason := _ambiguity(self._headers)) is not None:
