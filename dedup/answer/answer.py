@@ -186,6 +186,11 @@ class Choice:
         ending.append(Finish(self.index, "length" if is_opened else None, is_cut=not is_opened))
         return ending
 
+    def num_pieces_of(self, prefix: str) -> int:
+        """Return in how many pieces about as much of the text came as `prefix` is."""
+        contents = [channel for channel in self.channels if channel.name == CONTENT]
+        return sum([channel.num_pieces_of(len(prefix)) for channel in contents])
+
     def resume(self, continuation: Continuation) -> None:
         """Continue the text that was stopped."""
         for part, channel in self.parts.items():
@@ -513,10 +518,12 @@ class Answer:
 
     def resume(self, continuation: Continuation) -> None:
         """Continue the choices that were stopped: the frames that follow are another stream's."""
+        size, num_pieces = self._size, 0
         for choice in self.choices.values():
             if choice.stage in (Stage.WAITING, Stage.OPENED):
+                num_pieces += choice.num_pieces_of(continuation.prefix)
                 choice.resume(continuation)
-        self.tokens.begin_attempt(self._size, len(continuation.prefix.encode("utf-8", "replace")))
+        self.tokens.begin_attempt(size, min(1.0, num_pieces / max(1, size.num_pieces)))
         self._has_last_frame = False
         self._is_continued = True
 

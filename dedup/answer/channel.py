@@ -138,6 +138,7 @@ class Channel:
         self._num_released = 0  # characters fed that were given out or removed
         self._silent_since: float | None = None  # the reader gets nothing, though pieces come
         self._json: list[str] | None = [] if is_json else None
+        self._fed_pieces: list[int] = []  # in how many each of `fed` came
 
     def feed(self, text: str, num_pieces: int = 1) -> str:
         """Return what the reader gets now."""
@@ -175,6 +176,7 @@ class Channel:
         if self.given is not None:
             self.given.append(given)
             self.fed.append(text)
+            self._fed_pieces.append(num_pieces)
         if self._json is not None:
             self._keep_json(given)
         return given
@@ -232,6 +234,16 @@ class Channel:
         if attempt is not None and (cut or (attempt.is_broken and attempt.has_passed)):
             return attempt.gate.held + cut
         return cut
+
+    def num_pieces_of(self, num_chars: int) -> int:
+        """Return in how many pieces so many characters came, at the beginning of this attempt."""
+        total = 0.0
+        for text, num_pieces in zip(self.fed, self._fed_pieces, strict=True):
+            total += num_pieces * min(1.0, num_chars / max(1, len(text)))
+            num_chars -= len(text)
+            if num_chars <= 0:
+                break
+        return round(total)
 
     @property
     def has_removals(self) -> bool:
@@ -302,7 +314,9 @@ class Channel:
             self._withdraw(len(self.attempt.gate.held) - len(kept))
         self._past.append(self.filter)
         self.filter = self._make_filter(begun=passed)
-        self.fed = [passed, kept]
+        num_passed = self.num_pieces_of(len(passed))
+        num_kept = self.num_pieces_of(len(passed) + len(kept)) - num_passed
+        self.fed, self._fed_pieces = [passed, kept], [num_passed, num_kept]
         self.attempt = Attempt(continuation, passed, opened)
         self.attempt.gate.feed(self.filter.feed(kept))  # it did not pass, and does not now
         self.is_flushed = False

@@ -119,16 +119,16 @@ class TokenCounts:
         self._spent_output += spent.output_tokens
         self._is_spent_estimated = self._is_spent_estimated or spent.is_estimated
 
-    def begin_attempt(self, size: Size, prefix_bytes: int) -> None:
+    def begin_attempt(self, size: Size, prefix_share: float) -> None:
         """Begin another attempt.
 
         Args:
             size: Of the text that was generated so far.
-            prefix_bytes: Of the part of it that the attempt continues.
+            prefix_share: Of that text, the part that the attempt continues.
         """
         self._before = self.known_output(size) - self._spent_output
         self._size_before = size
-        self._prefix_share = min(1.0, prefix_bytes / max(1, size.num_bytes))
+        self._prefix_share = prefix_share
         self._num_reported += self.output is not None
         self._num_attempts += 1
         self._is_input_estimated = self._is_input_estimated or self.input is None

@@ -152,6 +152,22 @@ def test_little_words_that_stand_open_are_said(
     assert continuation.opening.banned == (banned,)
 
 
+@pytest.mark.parametrize(
+    ("given", "looped", "insertion"),
+    [
+        ("美国美风的美食美食美食美", "食美食美食美食", "食"),
+        ("美国美风的美食美食美食", "美食美食美食", ""),
+        ("他走进了门", "里，他走进了门里，", "里"),  # up to the clause's mark
+    ],
+)
+def test_where_words_have_no_spaces_a_copy_is_ended(
+    given: str, looped: str, insertion: str
+) -> None:
+    continuation = Healing({}, "Hello", LOCAL).next(given, looped, "", 0)
+    assert continuation is not None
+    assert continuation.insertion == insertion
+
+
 def test_in_scripts_without_spaces_nothing_but_the_temperature_changes() -> None:
     """A token may be a part of a character there: banned, it would become another one."""
     for rung in ladder("门开着，她走了进去，什么人也没有看见", LOCAL):
