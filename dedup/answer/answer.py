@@ -186,6 +186,12 @@ class Choice:
         ending.append(Finish(self.index, "length" if is_opened else None, is_cut=not is_opened))
         return ending
 
+    def end_with(self, text: str) -> None:
+        """End the content that was cut with the rest of its sentence or line."""
+        for part, channel in self.parts.items():
+            if channel.name == CONTENT and (channel.is_cut or part == self._continued):
+                channel.ending = text
+
     def num_pieces_of(self, prefix: str) -> int:
         """Return in how many pieces about as much of the text came as `prefix` is."""
         contents = [channel for channel in self.channels if channel.name == CONTENT]
@@ -505,6 +511,12 @@ class Answer:
                 ending += choice.cut()
         ending += self.release()
         return ending
+
+    def end_with(self, text: str) -> None:
+        """End what cannot be continued with the rest of its sentence or line."""
+        for choice in self.choices.values():
+            if choice.stage is Stage.WAITING:
+                choice.end_with(text)
 
     def give_up(self) -> None:
         """Stop where a continuation failed: the answer ends at the cut."""

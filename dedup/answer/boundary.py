@@ -82,6 +82,21 @@ def can_stop(text: str, following: str = "") -> bool:
     return bool(segments) and is_whole(segments[-1])
 
 
+def rest_of_segment(text: str, following: str) -> str:
+    """Return what of `following` ends the sentence or line that a text breaks off in.
+
+    Empty if that has no end there.
+    """
+    end = 0
+    segments = segments_of(text + following)
+    for segment in segments[:-1]:
+        end += len(segment.text)
+        if end > len(text):
+            return following[: end - len(text)]
+        end += len(segment.separator)
+    return ""
+
+
 def is_structured(text: str) -> bool:
     """Return whether a text ends in code or in a table."""
     segments = segments_of(text)

@@ -104,6 +104,8 @@ class Channel:
         healed: Loops behind which the text was continued.
         discarded_chars: Characters generated in those loops, or withdrawn.
         attempt: The attempt to continue the text; None before the first.
+        ending: What the text ends with if it cannot be continued: the rest of a sentence or line, in
+            the loop's own words.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Channel:
         self.healed: list[LoopEvent] = []
         self.discarded_chars = 0
         self.attempt: Attempt | None = None
+        self.ending = ""
         self._make_filter = make_filter
         self._past: list[RepetitionFilter] = []  # of earlier attempts
         self._unhealed: LoopEvent | None = None  # the loop at which the text ends after all
@@ -197,6 +200,8 @@ class Channel:
             given = self.filter.flush()
             if self.attempt is not None:
                 given = self._end_attempt(self.attempt, given, is_whole=is_whole)
+            else:
+                given += self._take_ending()
         except Exception:
             return self._give_up("")
         ended = self._clock()
@@ -312,6 +317,8 @@ class Channel:
             if continuation.opening is None:
                 opened, kept = self.attempt, self.attempt.kept
             self._withdraw(len(self.attempt.gate.held) - len(kept))
+        if continuation.ending is not None:
+            self.ending = continuation.ending
         self._past.append(self.filter)
         self.filter = self._make_filter(begun=passed)
         num_passed = self.num_pieces_of(len(passed))
@@ -348,9 +355,16 @@ class Channel:
             given += gate.finish_verse()
         self._withdraw(len(gate.held))
         gate.held = ""
+        if not (given or is_whole or attempt.has_passed):
+            given = self._take_ending()
         if gate.fence and (attempt.ends_well or not is_whole):
             given += f"\n{gate.fence}"
         return given
+
+    def _take_ending(self) -> str:
+        ending, self.ending = self.ending, ""
+        self._withdraw(-len(ending))  # it was counted with the loop
+        return ending
 
     def _withdraw(self, num_chars: int) -> None:
         self._withdrawn_chars += num_chars

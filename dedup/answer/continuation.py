@@ -18,7 +18,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dedup.answer.boundary import can_stop, circles, is_structured, stands_open
+from dedup.answer.boundary import (
+    can_stop,
+    circles,
+    is_structured,
+    rest_of_segment,
+    stands_open,
+)
 
 MAX_ATTEMPTS: Final = 4
 OPENING_TOKENS: Final = 16  # the loop's next word is banned for so long
@@ -36,6 +42,7 @@ _SPACE: Final = " \t"  # a line's end is for the model to see: else it goes on w
 _TOKEN_CHARS: Final = 4
 _MAX_REST: Final = 20  # characters; a longer word is the loop itself
 _MAX_REST_OF_LINE: Final = 160
+_MAX_ENDING: Final = 200
 _MAX_FUTILE: Final = 2  # attempts behind a text that could as well stop
 # The rest of a word that the loop was cut in.
 _REST_OF_WORD: Final = re.compile(r"(?:[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|['’](?=\w))+")
@@ -125,6 +132,8 @@ class Continuation:
         insertion: Text that goes before what the engine generates.
         reasoning: What the model reasoned before `prefix`, in a field of its own.
         phrases: What the text repeated, which may not come again; for engines without n-gram bans.
+        ending: How the sentence or line ends in which the reader's text breaks off, for the case that
+            nothing comes of it; None for the ending of the call before.
     """
 
     prefix: str
@@ -133,6 +142,7 @@ class Continuation:
     insertion: str = ""
     reasoning: str = ""
     phrases: tuple[str, ...] = ()
+    ending: str | None = None
 
 
 @dataclass(slots=True)
@@ -215,7 +225,28 @@ class Healing:
         # goes on with a mark again and again, it gets the space that the reader has.
         if not is_open or rung < 2:
             prefix = prefix.rstrip(_SPACE)
-        return Continuation(prefix, opening, parameters, insertion, phrases=self._phrases)
+        return Continuation(
+            prefix,
+            opening,
+            parameters,
+            insertion,
+            phrases=self._phrases,
+            ending=self.ending(given, looped),
+        )
+
+    def ending(self, given: str, looped: str) -> str:
+        """Return how the sentence or line ends in which the reader's text breaks off.
+
+        Nothing of it can be withdrawn, so it ends in the loop's own words. Empty if it does not break
+        off, or if the loop has no end nearby.
+
+        Args:
+            given: The text that the reader has.
+            looped: The loop that was cut behind it.
+        """
+        if given == self._given:
+            looped = "".join(self._cut)  # of the first attempt there
+        return rest_of_segment(given, looped[:_MAX_ENDING]) if stands_open(given, looped) else ""
 
     def freed(self, text: str, num_tokens: int) -> Continuation | None:
         """Return how the last attempt goes on behind its opening, which made it `text`."""

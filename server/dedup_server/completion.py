@@ -332,6 +332,8 @@ class Completion:
                 return
             coming = self._next(healing) if healing is not None else None
             if coming is None or chat is None:
+                if healing is not None:
+                    answer.end_with(healing.ending(answer.given, self._looped))
                 return
             endpoint = ENDPOINTS[chat.endpoint]
             call = Call(chat, endpoint.path, endpoint.reader(), coming)

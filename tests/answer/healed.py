@@ -53,6 +53,7 @@ class Healed:
         self._healing = Healing(parameters, "Hello", support)
         self._random = Random(seed)
         self._calls = iter(calls)
+        self._looped = ""
         self._play()
 
     def _play(self) -> None:
@@ -77,6 +78,7 @@ class Healed:
                 break
             coming = self._next()
             if coming is None:
+                answer.end_with(self._healing.ending(answer.given, self._looped))
                 break
         self._take(answer.flush())
 
@@ -97,7 +99,8 @@ class Healed:
             return None
         if self.before is None:
             self.before = answer.given
-        return healing.next(answer.given, answer.looped, answer.tried, answer.num_tokens)
+        self._looped = answer.looped or self._looped
+        return healing.next(answer.given, self._looped, answer.tried, answer.num_tokens)
 
     def _take(self, pieces: "Sequence[Delta | Finish]") -> None:
         for piece in pieces:

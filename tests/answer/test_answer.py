@@ -145,6 +145,29 @@ def test_an_item_does_not_go_on_the_line_of_the_one_before() -> None:
     assert healed.text.endswith(" and a hat.\n4. A pen.")
 
 
+COMMENT = "# This line will rename all photos in a folder by their date.\n\n"
+
+
+@BOTH
+def test_what_cannot_be_healed_ends_with_its_sentence_or_line(support: Support) -> None:
+    """A stump cannot be withdrawn: it is ended in the loop's own words."""
+    loops = Said("#!/bin/bash\n\n# This script will rename all photos.\n\n" + COMMENT * 40)
+    healed = Healed([loops, *[Said(COMMENT[2:] + COMMENT * 40)] * 12], support=support)
+    assert healed.text.endswith("\n\n" + COMMENT.rstrip())
+    assert healed.finish is not None
+    assert healed.finish.is_cut
+    (channel,) = healed.answer.channels
+    assert channel.chars_out == len(healed.text)
+    assert channel.removed_chars >= 0
+
+
+def test_a_loop_without_an_end_is_not_ended() -> None:
+    loops = Said("It was called \"Rock's " + "Lair's " * 90)
+    healed = Healed([loops], support=LOCAL)
+    assert healed.before is not None
+    assert healed.text == healed.before
+
+
 def test_an_item_begins_its_own_line_behind_a_loop() -> None:
     """Where the line's end is left to the model, it goes on with the line before it instead."""
     loops = Said("1. Marble\n2. Marble\n" + "".join(f"{one}. Marble\n" for one in range(3, 40)))
