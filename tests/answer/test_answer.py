@@ -169,7 +169,7 @@ def test_a_loop_without_an_end_is_not_ended() -> None:
 
 
 def test_an_item_begins_its_own_line_behind_a_loop() -> None:
-    """Where the line's end is left to the model, it goes on with the line before it instead."""
+    """A model that is to end the line itself goes on with the item before it instead."""
     loops = Said("1. Marble\n2. Marble\n" + "".join(f"{one}. Marble\n" for one in range(3, 40)))
     healed = Healed([loops, Said(" Rose\n4. Lily\n")], support=LOCAL)
     assert healed.text == "1. Marble\n2. Marble\n3. Rose\n4. Lily"
@@ -180,7 +180,7 @@ def test_an_item_begins_its_own_line_behind_a_loop() -> None:
 
 
 def test_behind_a_third_copy_an_answer_goes_on_where_the_reader_stands() -> None:
-    """What the filter passed and the gate held is not skipped: "5. RetreysGolden"."""
+    """Text that the filter passed and the gate held is not skipped: "5. RetreysGolden"."""
     items = "1. Golden Retreys\n2. Labrador Retreys\n" + "".join(
         f"{one}. Golden Retreys\n" for one in range(3, 30)
     )

@@ -49,7 +49,7 @@ def chunks(draw: st.DrawFn) -> bytes:
 
 @given(st.lists(chunks(), max_size=5).map(b"".join), st.integers(0, 3))
 def test_chunks_that_bypass_the_parser_are_read_as_it_would(data: bytes, missing: int) -> None:
-    """What the parser is not given, it would have read as the same body, and stood between two
+    """The parser would have read the same body from what it is not given, and stood between two
     chunks again.
     """
     data = data[: len(data) - missing]
