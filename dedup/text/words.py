@@ -11,7 +11,10 @@ from typing import Final
 
 UNSPACED: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _UNIT: Final = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
-_ASCII_UNIT: Final = re.compile(r"[a-z0-9]+")
+# Of ASCII: letters in lower case, digits, and a space for all else.
+_ASCII_UNITS: Final = bytes(
+    [code if chr(code).isalnum() and code < 0x80 else 0x20 for code in bytes(range(256)).lower()]
+)
 _FIRST_IDEOGRAPH: Final = "\u4e00"
 _CHINESE_RUN: Final = re.compile("[a-z0-9]+|[\u4e00-\u9fff]+")  # in text that `_ONLY_CASE` matches
 _UNSPACED_GAP: Final = re.compile(rf"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
@@ -37,7 +40,7 @@ def fold(text: str) -> str:
 def units(text: str) -> list[str]:
     """Return the words of `text`, folded."""
     if text.isascii():
-        return _ASCII_UNIT.findall(text.casefold())
+        return text.encode().translate(_ASCII_UNITS).decode().split()
     found: list[str] = []
     for line in text.split("\n"):
         if _ONLY_CASE.fullmatch(line):

@@ -35,6 +35,7 @@ class Healed:
         before: What the reader had when the first loop was cut.
         asked: The continuations.
         finish: The last finish.
+        ending: How the line or sentence ends in the loop's own words, if nothing comes of it.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Healed:
         self.before: str | None = None
         self.asked: list[Continuation] = []
         self.finish: Finish | None = None
+        self.ending = ""
         self._healing = Healing(parameters, "Hello", support)
         self._random = Random(seed)
         self._calls = iter(calls)
@@ -64,6 +66,7 @@ class Healed:
             if coming is not None:
                 self.asked.append(coming)
                 answer.resume(coming)
+                self.ending = self.ending if coming.ending is None else coming.ending
             for frame in self._frames(said):
                 decision = answer.feed(frame)
                 self._take(decision.before)
@@ -78,7 +81,8 @@ class Healed:
                 break
             coming = self._next()
             if coming is None:
-                answer.end_with(self._healing.ending(answer.given, self._looped))
+                self.ending = self._healing.ending(answer.given, self._looped)
+                answer.end_with(self.ending)
                 break
         self._take(answer.flush())
 
