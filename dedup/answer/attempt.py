@@ -11,6 +11,7 @@ _TRIED_CHARS: Final = 40
 _MAX_IDLE: Final = 160  # pieces of which nothing passes
 _LAST_WORD: Final = re.compile(r"(?<=[\W_])[A-Za-z0-9]+\Z")
 _MARKER: Final = re.compile(r"\s*(?:[-*+•]|\(?\d{1,4}[.)、．])\s*")
+_ROW: Final = re.compile(r"\s*\|")
 _NUMBERED: Final = re.compile(r"\s*(\d{1,3})([.)、])")
 
 
@@ -51,6 +52,8 @@ class Attempt:
         is_prose = before[-1:].isascii() and not self.gate.fence
         self._needs_space = is_prose and is_terminated(before)
         self._lead: str | None = ""  # space that the engine generated at the seam
+        row = before.rstrip().rpartition("\n")[2]
+        self._is_behind_row = not self.gate.fence and _ROW.match(row) is not None
         line = before.rpartition("\n")[2]
         self._next_item = _item_behind(line)
         self._is_marker = _MARKER.fullmatch(line) is not None
@@ -126,6 +129,8 @@ class Attempt:
             self.is_broken = "\n" in space or has_mark
         elif self._is_marker:
             self.is_broken = "\n" in space
+        if self._is_behind_row and "\n" in self._space + space and not _ROW.match(rest):
+            space = "\n\n"  # else it is taken for a row
         if not space and self._needs_space and rest[0].isascii() and rest[0].isalpha():
             space = " "
         elif self._space and "\n" not in self._space + space:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Final
 
 from dedup.text.segmenter import Segment, Segmenter, is_terminated, segments_of
-from dedup.text.words import units
+from dedup.text.words import sentence_key, units, utf8_size
 
 # A line that these end goes on, or says what comes next.
 _OPEN_ENDS: Final = (*",;:，；、：—–-", "(", "[", "{", "（", "【", "“", "‘", "《", "「")
@@ -23,6 +23,9 @@ _LEAST_CYCLE: Final = 3
 _COPIES: Final = 3
 _LEAST_CODE: Final = 15  # lines such as `</div>` and `},` come again
 _CODE_COPIES: Final = 4
+# Segments that stand in the text already, one behind another; a song has a chorus.
+_MOST_OLD: Final = 6
+_MOST_OLD_CODE: Final = 10
 _RULE: Final = re.compile(r"[|:\-\s=]+")
 # What `is_garbled` looks for. Made with heals of SmolLM2 in Chinese and English.
 _PLAIN_MARKS: Final = (
@@ -30,7 +33,7 @@ _PLAIN_MARKS: Final = (
 )
 _SAME_MARKS: Final = re.compile(r"([.…—–\-~!！?？])\1+")  # dots, dashes, shouts: one mark
 _IMPOSSIBLE: Final = re.compile(
-    r"([；，、;,])\1|[，；、][，；、。]|([!！?？])\2{7}|[^\W\d_]{3,}\d{5,}|\ufffd"
+    r"([；，、;,])\1|[，；、][，；、。]|([!！?？])\2{7}|[^\W\d_]{3,}\d{5,}|[a-zA-Z]{40,}|\ufffd"
 )
 _MARKS_WINDOW: Final = 20  # characters
 _MOST_MARKS: Final = 6  # of them that stand beside each other
@@ -69,6 +72,8 @@ def stands_open(text: str, following: str = "") -> bool:
     """
     if not text.strip() or text.endswith("\n"):
         return False
+    if _BARE_MARKER.fullmatch(text.rpartition("\n")[2].strip()):
+        return True
     if re.match(r"[^\S\n]*\n", following) or _IN_BRACKETS.match(text, text.rfind("\n") + 1):
         return False
     return not is_terminated(text.rstrip())
@@ -143,13 +148,20 @@ def _is_mark(char: str) -> bool:
 
 
 class _Copies:
-    """The last segments of a text, compared with those before them.
+    """The segments of a text, compared with those before them.
 
     Lines of code and tables count as written, and may come a few times more.
+
+    Attributes:
+        is_old: The last segment stands in the text already.
+        num_old: So many of the last segments do. Those that say too little to tell count for neither.
     """
 
     def __init__(self) -> None:
-        self._keys: list[str] = []
+        self.is_old = False
+        self.num_old = 0
+        self._keys: list[str] = []  # of the last segments, without their numbers
+        self._known: set[str] = set()
         self._is_code = False  # the last one is
 
     def add(self, segment: Segment, is_fenced: bool) -> bool:
@@ -159,12 +171,29 @@ class _Copies:
         self._is_code = is_code
         self._keys.append(segment.text if is_code else _NUMBER.sub("0", segment.text.lower()))
         del self._keys[: -_CODE_COPIES * _LONGEST_CYCLE]
+        self._look_up(segment, least)
         return any(self._repeats(one, copies, least) for one in range(1, _LONGEST_CYCLE + 1))
 
     @property
-    def is_second(self) -> bool:
-        """Return whether the last segment, if it is no code, is the one before it again."""
-        return not self._is_code and self._repeats(1, 2, _LEAST_CYCLE)
+    def lead_nowhere(self) -> bool:
+        """Return whether nothing new has come for long."""
+        return self.num_old > (_MOST_OLD_CODE if self._is_code else _MOST_OLD)
+
+    def begin(self) -> None:
+        """Count old segments from here on."""
+        self.num_old = 0
+
+    def _look_up(self, segment: Segment, least: int) -> None:
+        key = segment.text.strip()
+        if not self._is_code:
+            key = sentence_key(segment.text[segment.marker_chars :])
+        is_known = utf8_size(key) > least
+        self.is_old = is_known and key in self._known
+        if self.is_old:
+            self.num_old += 1
+        elif is_known:
+            self.num_old = 0
+            self._known.add(key)
 
     def _repeats(self, period: int, copies: int, least: int) -> bool:
         """Return whether the text ends in so many copies of its last `period` segments."""
@@ -185,8 +214,8 @@ class SentenceGate:
         held: The text that waits for the end of its sentence.
         num_passed: Characters that have passed, `passed` among them.
         fence: The mark of the code fence that is open in the text that has passed, if one is.
-        is_lost: The last segment was the third copy of some, but for their numbers, or it is
-            garbled. It does not pass.
+        is_lost: The last segment was the third copy of some, but for their numbers, or the last of
+            many that were said before, or it is garbled. It does not pass.
     """
 
     def __init__(self, passed: str) -> None:
@@ -201,6 +230,7 @@ class SentenceGate:
         self._tail = ""  # of the segments behind `passed`
         self._segmenter.feed(passed)
         self._take()
+        self._copies.begin()
 
     def feed(self, text: str) -> str:
         """Feed text; return what passes now, without the space behind it."""
@@ -228,9 +258,10 @@ class SentenceGate:
             self._num_taken = end + len(segment.separator)
             is_third = self._copies.add(segment, bool(self._segmenter.fence))
             if end > self._num_begun:
-                self.is_lost = self.is_lost or is_third or self._is_garbled(segment)
+                is_lost = is_third or self._copies.lead_nowhere or self._is_garbled(segment)
+                self.is_lost = self.is_lost or is_lost
             # A segment said again passes with what follows it: the text does not end with it.
-            if is_whole(segment) and not (self.is_lost or self._copies.is_second):
+            if is_whole(segment) and not (self.is_lost or self._copies.is_old):
                 until = end
                 if end > self.num_passed:
                     self.fence = self._segmenter.fence

@@ -36,6 +36,8 @@ _LEAD: Final = re.compile(
     r"\s*(?:[-*+•>#|]+\s+|\(?\d{1,4}[.):、．]\s*|\(?[A-Za-z][.)]\s+)*[\s*_\"'“‘「『《（(\[]*"
 )
 _ITEM: Final = re.compile(r"\s*(?:[-*+•]\s+|\(?\d{1,4}[.)、．]\s*)")
+_ITEM_NUMBERS: Final = re.compile(r"^\s*\(?(\d{1,4})[.)、．]", re.MULTILINE)
+_NUMBER: Final = re.compile(r"\d+")
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+|\S")
 _FIRST_PIECE: Final = re.compile(r"\A\s*([^\w\s]*\w{0,16})")
 _SPACE: Final = " \t"  # a line's end is for the model to see: else it goes on with the line
@@ -61,14 +63,20 @@ _MAX_PHRASES: Final = 128
 _SCRIPT_CHARS: Final = 100  # at the end of a text, which tell its script
 _UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
+
+def _dry(multiplier: float, allowed_length: int) -> dict[str, float]:
+    return {"dry_multiplier": multiplier, "dry_allowed_length": allowed_length}
+
+
 # What each rung adds; a request that asks for more keeps it. DRY and n-gram bans leave alone what
 # does not repeat. A frequency penalty, which drives a model away from its own words, is for servers
-# that have neither.
+# that have neither. DRY begins at repeats of some length: a name said again must not come out as
+# another one ("app. py", "Morrow").
 _LADDER: Final[tuple[dict[str, float], ...]] = (
-    {"temperature": 0.2, "dry_multiplier": 0.8},
-    {"temperature": 0.4, "dry_multiplier": 0.8, "no_repeat_ngram_size": 8},
-    {"temperature": 0.7, "dry_multiplier": 1.2, "no_repeat_ngram_size": 6},
-    {"temperature": 0.9, "dry_multiplier": 1.6, "no_repeat_ngram_size": 4},
+    {"temperature": 0.2, **_dry(0.8, 4)},
+    {"temperature": 0.4, **_dry(0.8, 4), "no_repeat_ngram_size": 8},
+    {"temperature": 0.7, **_dry(1.2, 3), "no_repeat_ngram_size": 6},
+    {"temperature": 0.9, **_dry(1.6, 2), "no_repeat_ngram_size": 4},
 )
 _LADDER_WITHOUT_DRY: Final[tuple[dict[str, float], ...]] = (
     {"temperature": 0.2, "frequency_penalty": 0.2},
@@ -84,6 +92,10 @@ _LADDER_OF_TEMPERATURE: Final[tuple[dict[str, float], ...]] = (
     {"temperature": 0.8},
     {"temperature": 1.0},
 )
+
+
+_METHOD_OF: Final = {"dry_allowed_length": "dry_multiplier"}
+_SHORTER: Final = ("no_repeat_ngram_size", "dry_allowed_length")  # is stronger
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +176,7 @@ class Healing:
     attempts: int = field(default=0, init=False)
     _given: str | None = field(default=None, init=False)  # where the last attempt began
     _cut: tuple[str, str] = field(default=("", ""), init=False)  # what the loop went on with there
+    _looped: str = field(default="", init=False)  # the last loop
     _num_futile: int = field(default=0, init=False)  # attempts that began there
     _banned: tuple[str, ...] = field(default=(), init=False)  # in all of those
     _phrases: tuple[str, ...] = field(default=(), init=False)  # from the last loop on
@@ -180,10 +193,11 @@ class Healing:
 
         Args:
             given: The text that the reader has.
-            looped: The loop that was cut behind it.
+            looped: The loop that was cut behind it; empty if it ends in none.
             tried: What the last attempt generated behind `given`, in vain.
             num_tokens: Tokens generated so far, the loop's among them.
         """
+        self._looped = looped or self._looped
         left = self._left(num_tokens)
         if self.attempts == MAX_ATTEMPTS or left is None:
             return None
@@ -198,12 +212,12 @@ class Healing:
         if may_stop and self._num_futile == _MAX_FUTILE:
             return None
         if not (self._num_futile or is_structured(given)):  # at first a list goes on as a list
-            marker = _marker_of(given + rest, following)
-            rest, following = rest + marker, following[len(marker) :]
+            marker, following = _next_marker(given + rest, following)
+            rest += marker
             may_stop = may_stop and not marker
         self._num_futile += 1
         if self.support.bans_phrases:
-            self._phrases = () if self._only_warms else repeated_phrases(given + looped)
+            self._phrases = () if self._only_warms else repeated_phrases(given + self._looped)
         words = (*self._banned, *next_words(following), *_FIRST_PIECE.findall(tried))
         self._banned = tuple(dict.fromkeys(filter(None, words)))
         rung = self.attempts
@@ -242,7 +256,7 @@ class Healing:
 
         Args:
             given: The text that the reader has.
-            looped: The loop that was cut behind it.
+            looped: The loop that was cut behind it; empty if it ends in none.
         """
         if given == self._given:
             looped = "".join(self._cut)  # of the first attempt there
@@ -285,7 +299,7 @@ class Healing:
         stronger = {
             name: self._stronger(name, value)
             for name, value in ladder[rung].items()
-            if name == "temperature" or name in methods
+            if _METHOD_OF.get(name, name) in methods or name == "temperature"
         }
         return {**left, "seed": self._seed(rung), **stronger}
 
@@ -293,7 +307,7 @@ class Healing:
         given = self.parameters.get(name)
         if not isinstance(given, int | float):
             return wanted
-        if name == "no_repeat_ngram_size":  # the shorter, the stronger
+        if name in _SHORTER:
             return min(given, wanted) if given else wanted
         return max(given, wanted)
 
@@ -352,12 +366,20 @@ def _rest_of_line(given: str, looped: str) -> tuple[str, str]:
     return rest + end, following
 
 
-def _marker_of(text: str, following: str) -> str:
-    """Return the marker of the item that a text is followed by; empty if none begins there."""
-    marker = _ITEM.match(following)
-    if marker is None or "\n" not in text[-1:] + marker.group():
-        return ""
-    return marker.group()
+def _next_marker(text: str, following: str) -> tuple[str, str]:
+    """Return the marker of the item that a text is followed by, and what follows that.
+
+    The marker is empty if no item begins there. Where the numbers of a text count up, it has the next
+    one: what came between may have been removed.
+    """
+    found = _ITEM.match(following)
+    if found is None or "\n" not in text[-1:] + found.group():
+        return "", following
+    marker = found.group()
+    numbers = [0, *map(int, _ITEM_NUMBERS.findall(text))]
+    if numbers[-1] == numbers[-2:][0] + 1:
+        marker = _NUMBER.sub(str(numbers[-1] + 1), marker)
+    return marker, following[found.end() :]
 
 
 def next_words(text: str) -> tuple[str, ...]:

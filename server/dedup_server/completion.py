@@ -115,7 +115,6 @@ class Completion:
         )
         self._turn = self._turn_of(agent_loop, rungs)
         self._writer = self._endpoint.writer(self.answer, request)
-        self._looped = ""  # the last loop
         self._first_loop: tuple[str, str] | None = None  # the text before it, and the loop
         self._looped_at: float | None = None  # when a loop was found, until there is new text
         self._heal_seconds = 0.0
@@ -333,7 +332,7 @@ class Completion:
             coming = self._next(healing) if healing is not None else None
             if coming is None or chat is None:
                 if healing is not None:
-                    answer.end_with(healing.ending(answer.given, self._looped))
+                    answer.end_with(healing.ending(answer.given, answer.looped))
                 return
             endpoint = ENDPOINTS[chat.endpoint]
             call = Call(chat, endpoint.path, endpoint.reader(), coming)
@@ -347,13 +346,13 @@ class Completion:
             return replace(freed, reasoning=answer.reasoning) if freed is not None else None
         if not answer.is_waiting:
             return None
-        self._looped = answer.looped or self._looped
+        looped = answer.looped
         if self._first_loop is None:
-            self._first_loop = (given, self._looped)
+            self._first_loop = (given, looped)
         self._looped_at = self._looped_at or time.perf_counter()
         if reasoning := answer.open_reasoning:
             return healing.answered(reasoning, answer.num_tokens)
-        continuation = healing.next(given, self._looped, answer.tried, answer.num_tokens)
+        continuation = healing.next(given, looped, answer.tried, answer.num_tokens)
         if continuation is not None and answer.reasoning:
             return replace(continuation, reasoning=answer.reasoning)
         return continuation

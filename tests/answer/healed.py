@@ -55,7 +55,6 @@ class Healed:
         self._healing = Healing(parameters, "Hello", support)
         self._random = Random(seed)
         self._calls = iter(calls)
-        self._looped = ""
         self._play()
 
     def _play(self) -> None:
@@ -81,8 +80,9 @@ class Healed:
                 break
             coming = self._next()
             if coming is None:
-                self.ending = self._healing.ending(answer.given, self._looped)
-                answer.end_with(self.ending)
+                ending = self._healing.ending(answer.given, answer.looped)
+                answer.end_with(ending)
+                self.ending = ending or self.ending
                 break
         self._take(answer.flush())
 
@@ -103,8 +103,7 @@ class Healed:
             return None
         if self.before is None:
             self.before = answer.given
-        self._looped = answer.looped or self._looped
-        return healing.next(answer.given, self._looped, answer.tried, answer.num_tokens)
+        return healing.next(answer.given, answer.looped, answer.tried, answer.num_tokens)
 
     def _take(self, pieces: "Sequence[Delta | Finish]") -> None:
         for piece in pieces:

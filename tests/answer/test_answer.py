@@ -191,10 +191,10 @@ def test_behind_a_third_copy_an_answer_goes_on_where_the_reader_stands() -> None
     items = "1. Golden Retreys\n2. Labrador Retreys\n" + "".join(
         f"{one}. Golden Retreys\n" for one in range(3, 30)
     )
-    again = " Labrador Retreys\n" + "".join(f"{one}. Golden Retreys\n" for one in range(5, 30))
+    again = " Black Labradors\n" + "".join(f"{one}. Golden Retreys\n" for one in range(5, 30))
     healed = Healed([Said(items), Said(again), Said(" Pug\n6. Collie\n")], support=LOCAL)
     assert "RetreysGolden" not in healed.text
-    assert healed.text.endswith("Retreys\n5. Pug\n6. Collie")
+    assert healed.text.endswith("Labradors\n5. Pug\n6. Collie")
     assert healed.asked[-1].insertion.strip() == "5."
 
 

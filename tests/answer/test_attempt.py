@@ -1,5 +1,7 @@
 """Attempts to continue a text."""
 
+import pytest
+
 from dedup.answer.attempt import Attempt
 from dedup.answer.continuation import OPENING_TOKENS, Continuation, Opening
 
@@ -13,3 +15,22 @@ def test_an_opening_waits_for_its_end() -> None:
     assert not attempt.has_opened
     attempt.feed(attempt.join(" then"))
     assert attempt.has_opened
+
+
+@pytest.mark.parametrize(
+    ("before", "generated", "joined"),
+    [
+        ("| tea | hot |\n", "The table", "\nThe table"),
+        ("| tea | hot |\n", "\nThe table", "\nThe table"),
+        ("| tea | hot |", "\nThe table", "\n\nThe table"),
+        ("| tea | hot |\n", "| milk | cold |", "| milk | cold |"),
+        ("| tea | hot |\n| ", "milk | cold |", "milk | cold |"),
+        ("Tea is hot.\n", "The table", "The table"),
+    ],
+)
+def test_text_behind_a_table_begins_a_block(before: str, generated: str, joined: str) -> None:
+    """On the next line, markdown takes it for a row."""
+    header = "| a | b |\n|---|---|\n"
+    opening = Opening((), stands_open=False, can_stop=False, is_own_call=True)
+    attempt = Attempt(Continuation(header + before, opening, {}), header + before)
+    assert "".join(map(attempt.join, generated)) == joined

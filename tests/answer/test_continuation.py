@@ -46,7 +46,7 @@ def test_only_what_the_engine_obeys_is_sent() -> None:
     assert names == {"temperature", "frequency_penalty", "seed", "max_tokens"}
     dry = Support(frozenset({"dry_multiplier"}))
     names = {name for rung in ladder("It is a", dry) for name in rung.parameters}
-    assert names == {"temperature", "dry_multiplier", "seed", "max_tokens"}
+    assert names == {"temperature", "dry_multiplier", "dry_allowed_length", "seed", "max_tokens"}
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,24 @@ def test_nothing_that_punishes_repeats_is_sent_within_code_and_tables(
         assert following is not None
         assert ("dry_multiplier" in following.parameters) is not is_structured
         assert bool(following.phrases) is not is_structured
+
+
+@pytest.mark.parametrize(
+    ("given", "looped", "prefix"),
+    [
+        ("1. Tea\n2. Milk", "\n9. Milk\n10. Milk\n", "1. Tea\n2. Milk\n3."),
+        ("1. Tea\n2. Milk\n", "9) Milk\n10) Milk\n", "1. Tea\n2. Milk\n3)"),
+        ("1、茶\n2、奶", "\n9、奶\n10、奶\n", "1、茶\n2、奶\n3、"),
+        ("10. Tea\n20. Milk", "\n30. Milk\n40. Milk\n", "10. Tea\n20. Milk\n30."),
+        ("- Tea\n- Milk", "\n- Milk\n- Milk\n", "- Tea\n- Milk\n-"),
+        ("We have tea. And milk.", " And milk. And milk.", "We have tea. And milk."),
+    ],
+)
+def test_a_list_goes_on_with_its_next_number(given: str, looped: str, prefix: str) -> None:
+    """The loop's own number may be further on: items before it were removed."""
+    first = Healing({}, "", LOCAL).next(given, looped, "", 0)
+    assert first is not None
+    assert first.prefix == prefix
 
 
 def test_an_opening_of_its_own_is_short_and_what_follows_has_the_rest() -> None:
