@@ -141,5 +141,7 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, int | float):
+        return str(value)
     text = value if isinstance(value, str) else str(value)
     return text if text.isprintable() and " " not in text and text else repr(text)

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import msgspec
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from dedup.answer.agent_loops.ladder import Rung, read_ladder
 from dedup.answer.channel import Editing
@@ -108,24 +108,21 @@ class GenerationRequest(BaseModel):
     history_field: ClassVar[str] = "messages"
     no_tools: ClassVar[Any] = "none"
 
-    _body: dict[str, Any] = PrivateAttr(default_factory=dict)
-    _exchange: Exchange = PrivateAttr(default_factory=Exchange)
-
     @property
     def endpoint(self) -> EndpointName:
         """Return the name of the endpoint; see `dedup_server.endpoints`."""
         raise NotImplementedError
 
-    # Cached: pydantic takes its time to find a private attribute.
+    # `parse` fills in both. Pydantic's own private attributes take their time.
 
     @cached_property
     def exchange(self) -> Exchange:
-        return self._exchange
+        return Exchange()
 
     @cached_property
     def json_body(self) -> dict[str, Any]:
         """Return the JSON body as it came."""
-        return self._body
+        return {}
 
     @property
     def body(self) -> dict[str, Any]:
@@ -289,8 +286,7 @@ def parse(kind: type[Request], body: object, exchange: Exchange | None = None) -
         request = kind.model_validate(body)
     except ValidationError as error:
         raise _one_line(error) from None
-    request._body = body
-    request._exchange = exchange or Exchange()
+    vars(request).update(json_body=body, exchange=exchange or Exchange())
     return request
 
 
