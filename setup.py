@@ -67,6 +67,7 @@ SERVER = [
     "completion",
     "handlers",
     "limits",
+    "log_line",
     "telemetry",
     "http/asgi",
     "http/client",

@@ -3,16 +3,15 @@
 import io
 import logging
 import sys
-import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, TextIO
 
 from dedup.lenient_json import write_json
+from dedup_server.log_line import REQUEST, json_line, stamped, text_line
 
 _log = logging.getLogger("dedup.requests")
 _server = logging.getLogger("dedup.server")
-
-_REQUEST = "request"  # the event of a request's line
 
 
 def configure(log_format: Literal["text", "json"]) -> None:
@@ -21,9 +20,9 @@ def configure(log_format: Literal["text", "json"]) -> None:
     In JSON, nothing but the log goes there: whatever else Python code prints becomes a line of it.
     """
     stderr: TextIO | None = sys.__stderr__ if isinstance(sys.stderr, _Lines) else sys.stderr
-    formatter = _JsonFormatter() if log_format == "json" else _TextFormatter()
-    handler = _Handler(stderr, formatter)
+    handler = _Handler(stderr, _TextFormatter(), text_line)
     if log_format == "json":
+        handler = _Handler(stderr, _JsonFormatter(), json_line)
         logging.captureWarnings(True)
         sys.stdout, sys.stderr = _Lines(), _Lines()
         sys.excepthook = _log_failure
@@ -50,13 +49,12 @@ def log_request(**fields: Any) -> None:
     """Log one request in one line. Fields that are None are omitted."""
     if not _log.isEnabledFor(logging.INFO):
         return
-    fields = {name: value for name, value in fields.items() if value is not None}
     root = logging.getLogger()
     only = root.handlers[0] if len(root.handlers) == 1 and not _log.handlers else None
     if isinstance(only, _Handler):
         only.write(fields)
     else:  # as arguments, and not as `extra`, which copies them one by one
-        _log.info(_REQUEST, fields)
+        _log.info(REQUEST, {name: value for name, value in fields.items() if value is not None})
 
 
 class _Handler(logging.StreamHandler[TextIO]):
@@ -65,16 +63,21 @@ class _Handler(logging.StreamHandler[TextIO]):
     Making a record takes longer than making the line.
     """
 
-    def __init__(self, stream: TextIO | None, formatter: "_TextFormatter | _JsonFormatter") -> None:
+    def __init__(
+        self,
+        stream: TextIO | None,
+        formatter: logging.Formatter,
+        line_of: Callable[[dict[str, Any]], str],
+    ) -> None:
         super().__init__(stream)
         self.setFormatter(formatter)
-        self._line_of = formatter.line_of
+        self._line_of = line_of
 
     def write(self, fields: dict[str, Any]) -> None:
         """Write the line of a request."""
         try:
             self.stream.write(self._line_of(fields) + self.terminator)
-            self.flush()
+            self.stream.flush()
         except Exception:  # noqa: S110 - as `emit` does: a full disk must not cost an answer
             pass
 
@@ -107,30 +110,16 @@ def _log_failure(
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = _fields_of(record)
-        return self.line_of(fields) if fields else super().format(record)
-
-    def line_of(self, fields: dict[str, Any]) -> str:
-        return " ".join([f"{name}={_shown(value)}" for name, value in fields.items()])
+        return text_line(fields) if fields else super().format(record)
 
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line = _stamped(record.created, record.levelname.lower(), record.getMessage())
+        line = stamped(record.created, record.levelname.lower(), record.getMessage())
         line.update(_fields_of(record))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return write_json(line).decode("utf-8", "replace")
-
-    def line_of(self, fields: dict[str, Any]) -> str:
-        line = _stamped(time.time(), "info", _REQUEST)
-        return write_json({**line, **fields}).decode("utf-8", "replace")
-
-
-def _stamped(seconds: float, level: str, event: str) -> dict[str, Any]:
-    """Return the first fields of a line in JSON. seconds: of its time, since the epoch."""
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    milliseconds = int(seconds % 1 * 1000)
-    return {"time": f"{stamp}.{milliseconds:03d}Z", "level": level, "event": event}
 
 
 def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
@@ -138,10 +127,3 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
     if record.name.startswith("dedup.") and isinstance(record.args, dict):
         return record.args
     return {}
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, int | float):
-        return str(value)
-    text = value if isinstance(value, str) else str(value)
-    return text if text.isprintable() and " " not in text and text else repr(text)

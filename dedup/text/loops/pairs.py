@@ -7,6 +7,7 @@ from dedup.text.loops.tokens import token_of
 ID_BITS: Final = 30  # a text has fewer tokens
 _FOLDED: Final = "\0"  # precedes a token whose numbers are folded
 _LEAST_SLOTS: Final = 16  # a power of 2
+_FEW_SLOTS: Final = 1024  # fewer become four times as many: each step reads all
 _SHIFT: Final = 12  # the lowest bits of the product are poor
 _HASH_BITS: Final = 30  # stored beside the number: nearly no other pair has the same
 _HASH: Final = (1 << _HASH_BITS) - 1
@@ -53,7 +54,8 @@ class PairTable:
         slots[slot] = (base + last + 1) << _HASH_BITS | hashed
         self._num_pairs += 1
         if 3 * self._num_pairs > 2 * mask:
-            self._fill(2 * len(slots), base)
+            growth = 4 if len(slots) < _FEW_SLOTS else 2
+            self._fill(growth * len(slots), base)
         return -1
 
     def forget(self, base: int) -> None:
