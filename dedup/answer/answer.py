@@ -231,6 +231,8 @@ class Choice:
             before += self.release(is_whole=reason != "length")
             if reason == "stop" and not attempt.ends_well:  # within a sentence: it is asked again
                 self.stage = Stage.WAITING
+                for channel in self.channels:
+                    channel.is_flushed = False  # if it was the last attempt, the end is to come
             elif self._ends_at_loop():
                 self.stage, finish.is_cut = Stage.CUT, True
             else:

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from dedup.answer.boundary import SentenceGate
+from dedup.answer.boundary import SentenceGate, closing_of
 from dedup.answer.continuation import OPENING_TOKENS, Continuation
 from dedup.text.segmenter import is_terminated
 
@@ -52,6 +52,7 @@ class Attempt:
         is_prose = before[-1:].isascii() and not self.gate.fence
         self._needs_space = is_prose and is_terminated(before)
         self._lead: str | None = ""  # space that the engine generated at the seam
+        self._before = before
         row = before.rstrip().rpartition("\n")[2]
         self._is_behind_row = not self.gate.fence and _ROW.match(row) is not None
         line = before.rpartition("\n")[2]
@@ -119,8 +120,8 @@ class Attempt:
         if self._lead is None:
             return text
         self._lead += text
-        rest = self._lead.lstrip()
-        if not rest:
+        rest, fence = self._lead.lstrip(), self.gate.fence
+        if not rest or (len(rest) < len(fence) and fence.startswith(rest)):
             return ""
         space = self._lead[: len(self._lead) - len(rest)]
         self._lead = None
@@ -129,7 +130,9 @@ class Attempt:
             self.is_broken = "\n" in space or has_mark
         elif self._is_marker:
             self.is_broken = "\n" in space
-        if self._is_behind_row and "\n" in self._space + space and not _ROW.match(rest):
+        if fence and rest.startswith(fence):
+            rest = closing_of(self._before.rstrip() + "\n", fence) + rest[len(fence) :]
+        elif self._is_behind_row and "\n" in self._space + space and not _ROW.match(rest):
             space = "\n\n"  # else it is taken for a row
         if not space and self._needs_space and rest[0].isascii() and rest[0].isalpha():
             space = " "

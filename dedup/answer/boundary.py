@@ -26,6 +26,9 @@ _CODE_COPIES: Final = 4
 # Segments that stand in the text already, one behind another; a song has a chorus.
 _MOST_OLD: Final = 6
 _MOST_OLD_CODE: Final = 10
+_BRACKETS: Final = {"(": ")", "[": "]", "{": "}"}
+_QUOTES: Final = "\"'`"
+_COMMENT: Final = re.compile(r"\s*#|(?<!:)//.*")
 _RULE: Final = re.compile(r"[|:\-\s=]+")
 # What `is_garbled` looks for. Made with heals of SmolLM2 in Chinese and English.
 _PLAIN_MARKS: Final = (
@@ -35,9 +38,15 @@ _SAME_MARKS: Final = re.compile(r"([.…—–\-~!！?？])\1+")  # dots, dashes
 _IMPOSSIBLE: Final = re.compile(
     r"([；，、;,])\1|[，；、][，；、。]|([!！?？])\2{7}|[^\W\d_]{3,}\d{5,}|[a-zA-Z]{40,}|\ufffd"
 )
+_EMPTY_EMPHASIS: Final = re.compile(r"\*\*|__")  # and nothing else on the line
+_CLAUSE_END: Final = re.compile(r"[,;，；]")
+# Categories. Beyond the first plane are pictures that are newer than Python's tables.
+_UNASSIGNED: Final = ("Cn", "Co")
 _MARKS_WINDOW: Final = 20  # characters
 _MOST_MARKS: Final = 6  # of them that stand beside each other
 _LEAST_MARKS_WINDOW: Final = 8  # characters of a shorter text
+_MARKS_RUN: Final = 4  # beside each other, of
+_LEAST_KINDS: Final = 3
 _WORDS_WINDOW: Final = 8
 _LEAST_WORDS: Final = 4  # different ones among them
 _TAIL_CHARS: Final = 80  # before a segment that are read with it
@@ -102,6 +111,47 @@ def rest_of_segment(text: str, following: str) -> str:
     return ""
 
 
+def closing_of(text: str, fence: str) -> str:
+    """Return what closes the code that a text ends in: its open brackets, and the fence.
+
+    Args:
+        text: The text.
+        fence: The mark of the fence that is open.
+    """
+    code = text[text.rfind(f"\n{fence}") + 1 :].partition("\n")[2]
+    lines = [*_closing_lines(code), fence]
+    return ("" if text.endswith("\n") else "\n") + "\n".join(lines)
+
+
+def _closing_lines(code: str) -> list[str]:
+    """Return the lines that close the brackets of code; none if it has no block open, or is odd.
+
+    Each line of the code that opens some has one, with its indentation.
+    """
+    still_open: list[tuple[int, str]] = []  # line, and what closes a bracket
+    lines = code.split("\n")
+    for number, line in enumerate(lines):
+        if _COMMENT.match(line):
+            continue
+        line, quote = _COMMENT.sub("", line), ""
+        for at, char in enumerate(line):
+            if quote:
+                quote = "" if char == quote else quote
+            elif char in _QUOTES:
+                quote = char if char in line[at + 1 :] else ""
+            elif char in _BRACKETS:
+                still_open.append((number, _BRACKETS[char]))
+            elif char in _BRACKETS.values() and (not still_open or still_open.pop()[1] != char):
+                return []
+    if not any(closing == "}" for _, closing in still_open):
+        return []
+    closing_lines: dict[int, str] = {}
+    for number, closing in reversed(still_open):
+        indent = lines[number][: len(lines[number]) - len(lines[number].lstrip())]
+        closing_lines[number] = closing_lines.get(number, indent) + closing
+    return list(closing_lines.values())
+
+
 def is_structured(text: str) -> bool:
     """Return whether a text ends in code or in a table."""
     segments = segments_of(text)
@@ -124,19 +174,28 @@ def is_garbled(text: str) -> bool:
 
     Such a part is mostly marks that stand beside each other, or says a few words over and over.
     """
-    if _IMPOSSIBLE.search(text):
+    if _IMPOSSIBLE.search(text) or any(map(_is_unassigned, text)):
         return True
     words = units(text)
     for start in range(len(words) - _WORDS_WINDOW + 1):
         if len(set(words[start : start + _WORDS_WINDOW])) < _LEAST_WORDS:
             return True
     chars = "".join(_SAME_MARKS.sub(r"\1", text).split())
+    marks = ""
+    for char in chars:
+        marks = (marks + char)[-_MARKS_RUN:] if _is_mark(char) else ""
+        if len(marks) == _MARKS_RUN and len(set(marks)) >= _LEAST_KINDS:
+            return True
     are_marks = [_is_mark(before) and _is_mark(char) for before, char in pairwise(" " + chars)]
     size = min(len(chars), _MARKS_WINDOW)
     if size < _LEAST_MARKS_WINDOW:
         return False
     most = size * _MOST_MARKS // _MARKS_WINDOW
     return any(sum(are_marks[at : at + size]) > most for at in range(len(chars) - size + 1))
+
+
+def _is_unassigned(char: str) -> bool:
+    return "\x7f" < char < "\U00010000" and unicodedata.category(char) in _UNASSIGNED
 
 
 def _is_mark(char: str) -> bool:
@@ -153,7 +212,7 @@ class _Copies:
     Lines of code and tables count as written, and may come a few times more.
 
     Attributes:
-        is_old: The last segment stands in the text already.
+        is_old: All clauses of the last segment stand in the text already.
         num_old: So many of the last segments do. Those that say too little to tell count for neither.
     """
 
@@ -184,16 +243,17 @@ class _Copies:
         self.num_old = 0
 
     def _look_up(self, segment: Segment, least: int) -> None:
-        key = segment.text.strip()
+        keys = [segment.text.strip()]
         if not self._is_code:
-            key = sentence_key(segment.text[segment.marker_chars :])
-        is_known = utf8_size(key) > least
-        self.is_old = is_known and key in self._known
+            clauses = _CLAUSE_END.split(segment.text[segment.marker_chars :])
+            keys = list(map(sentence_key, clauses))
+        keys = [key for key in keys if utf8_size(key) > least]
+        self.is_old = bool(keys) and self._known.issuperset(keys)
         if self.is_old:
             self.num_old += 1
-        elif is_known:
+        elif keys:
             self.num_old = 0
-            self._known.add(key)
+            self._known.update(keys)
 
     def _repeats(self, period: int, copies: int, least: int) -> bool:
         """Return whether the text ends in so many copies of its last `period` segments."""
@@ -272,6 +332,8 @@ class SentenceGate:
         if segment.kind in ("code", "table") or self._segmenter.fence:
             self._tail = ""
             return False
+        if _EMPTY_EMPHASIS.fullmatch(segment.text.strip()):
+            return True
         text = self._tail + segment.text
         self._tail = text[-_TAIL_CHARS:] + "\n"
         return is_garbled(text)

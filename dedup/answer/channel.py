@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 from typing import Final, Protocol
 
 from dedup.answer.attempt import Attempt
-from dedup.answer.boundary import stands_open
+from dedup.answer.boundary import closing_of, stands_open
 from dedup.answer.continuation import Continuation
 from dedup.answer.frame import ChannelName
 from dedup.config import FilterConfig, Policy
@@ -358,7 +358,7 @@ class Channel:
         if not (given or is_whole or attempt.has_passed):
             given = self._take_ending()
         if gate.fence and (attempt.ends_well or not is_whole):
-            given += f"\n{gate.fence}"
+            given += closing_of("".join(self.given or ()) + given, gate.fence)
         return given
 
     def _take_ending(self) -> str:

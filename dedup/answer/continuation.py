@@ -45,6 +45,8 @@ _TOKEN_CHARS: Final = 4
 _MAX_REST: Final = 20  # characters; a longer word is the loop itself
 _MAX_REST_OF_LINE: Final = 160
 _MAX_ENDING: Final = 200
+_COMMAS: Final = tuple(",;，；、")
+_REST_OF_ENUMERATED: Final = re.compile(r"[^,;，；、\n]{0,80}(?=[,;，；、])")
 _MAX_FUTILE: Final = 2  # attempts behind a text that could as well stop
 # The rest of a word that the loop was cut in.
 _REST_OF_WORD: Final = re.compile(r"(?:[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|['’](?=\w))+")
@@ -74,9 +76,9 @@ def _dry(multiplier: float, allowed_length: int) -> dict[str, float]:
 # another one ("app. py", "Morrow").
 _LADDER: Final[tuple[dict[str, float], ...]] = (
     {"temperature": 0.2, **_dry(0.8, 4)},
-    {"temperature": 0.4, **_dry(0.8, 4), "no_repeat_ngram_size": 8},
-    {"temperature": 0.7, **_dry(1.2, 3), "no_repeat_ngram_size": 6},
-    {"temperature": 0.9, **_dry(1.6, 2), "no_repeat_ngram_size": 4},
+    {"temperature": 0.4, **_dry(0.8, 3)},
+    {"temperature": 0.7, **_dry(1.2, 3)},
+    {"temperature": 0.9, **_dry(1.6, 2), "no_repeat_ngram_size": 8},
 )
 _LADDER_WITHOUT_DRY: Final[tuple[dict[str, float], ...]] = (
     {"temperature": 0.2, "frequency_penalty": 0.2},
@@ -251,8 +253,8 @@ class Healing:
     def ending(self, given: str, looped: str) -> str:
         """Return how the sentence or line ends in which the reader's text breaks off.
 
-        Nothing of it can be withdrawn, so it ends in the loop's own words. Empty if it does not break
-        off, or if the loop has no end nearby.
+        Nothing of it can be withdrawn, so it ends in the loop's own words; an enumeration without end
+        ends with an ellipsis. Empty if the text does not break off.
 
         Args:
             given: The text that the reader has.
@@ -260,7 +262,13 @@ class Healing:
         """
         if given == self._given:
             looped = "".join(self._cut)  # of the first attempt there
-        return rest_of_segment(given, looped[:_MAX_ENDING]) if stands_open(given, looped) else ""
+        if not stands_open(given, looped):
+            return ""
+        rest = rest_of_segment(given, looped[:_MAX_ENDING])
+        if is_structured(given) or (rest and not rest.endswith(_COMMAS)):
+            return rest
+        clause = _REST_OF_ENUMERATED.match(looped)
+        return (clause.group() if clause is not None else "") + "…"
 
     def freed(self, text: str, num_tokens: int) -> Continuation | None:
         """Return how the last attempt goes on behind its opening, which made it `text`."""

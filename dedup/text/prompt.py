@@ -21,7 +21,7 @@ from dedup.text.runs import form, root, runs
 __all__ = ["NOTHING_REQUESTED", "RequestedRepetition", "asks_again", "read_prompt"]
 
 Reason = Literal[
-    "none", "copies", "in_prompt", "lyrics", "drill", "test_data", "counting", "repetition"
+    "none", "copies", "in_prompt", "lyrics", "poem", "drill", "test_data", "counting", "repetition"
 ]
 
 _END_CHARS: Final = 10_000  # searched for a run
@@ -34,17 +34,27 @@ _MAX_SENTENCES: Final = 8  # at either end, of those that may hold a request
 _MAX_WORK_CHARS: Final = 220  # from a word like "translate" to its colon
 _MAX_UNIT_CHARS: Final = 2_000
 # Copies, and the longest period of which so many are allowed. A song repeats its chorus some ten
-# times, more often with an outro; a page has thirty lines; test data come in quantity; "say it
+# times, more often with an outro, a poem a line some times; a page has thirty lines; test data come in quantity; "say it
 # forever" means a screenful or two.
 _ALLOWANCES: Final[dict[str, tuple[int, int]]] = {
     "lyrics": (16, 32),
+    "poem": (6, 64),
     "drill": (30, 200),
     "test_data": (100, 200),
     "repetition": (100, 100),
 }
 _MIN_LONG_COPIES: Final = 3  # allowed of a period of any length
 _MIN_LABELLED_CHARS: Final = 8  # the least length of a unit with a label: "Copy 3: ..."
-_RANKS: Final = ("copies", "counting", "in_prompt", "lyrics", "drill", "test_data", "repetition")
+_RANKS: Final = (
+    "copies",
+    "counting",
+    "in_prompt",
+    "poem",
+    "lyrics",
+    "drill",
+    "test_data",
+    "repetition",
+)
 
 _NUMBERED: Final = frozenset(("times", "many", "numbers"))
 _SHORT_PARAGRAPH_CHARS: Final = 400
@@ -308,7 +318,7 @@ def _read_kinds(sentence: str) -> Iterator[RequestedRepetition]:
         for match in pattern.finditer(sentence):
             if _asks_for_kind(sentence, match.start(), match.end()):
                 copies, chars = _ALLOWANCES[kind]
-                if kind != "lyrics" and (rows := words.ROWS.search(sentence)):
+                if kind in ("drill", "test_data") and (rows := words.ROWS.search(sentence)):
                     copies = max(copies, _with_slack(min(words.number(rows["n"]), _MAX_COUNTED)))
                 yield RequestedRepetition(kind, copies, "", chars)
                 break

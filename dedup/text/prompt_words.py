@@ -7,7 +7,7 @@ each quote (`QUOTE`). No pattern nests quantifiers, so that time is linear in a 
 import re
 from typing import Final, Literal
 
-Kind = Literal["lyrics", "drill", "test_data"]
+Kind = Literal["lyrics", "poem", "drill", "test_data"]
 
 
 def _table(text: str) -> dict[str, int]:
@@ -245,12 +245,13 @@ ONCE: Final = re.compile(
     r"\bnach mir\b|\baprès moi\b|\bdespués de m[íi]\b|跟我|一遍|一次|復唱"
 )
 SONG: Final = (
-    r"songs?|lyrics|chorus|refrain|poems?|ballad|hymn|lullaby|nursery rhyme|jingle|rap|chant"
+    r"songs?|lyrics|chorus|refrain|ballad|hymn|lullaby|nursery rhyme|jingle|rap|chant"
     r"|mantra|"
-    r"litany|outro|lied(?:text)?|gedicht|refrain|strophe|chanson|paroles|poème|comptine|canción"
+    r"litany|outro|lied(?:text)?|chanson|paroles|comptine|canción"
     r"|letra|"
-    r"estribillo|poema|nana|lieder|villanelle|ghazal|pantoum"
+    r"estribillo|nana|lieder"
 )
+POEM: Final = r"poems?|gedicht|strophe|poème|poema|villanelle|ghazal|pantoum"
 DRILL: Final = (
     r"(?:practice|drill) (?:sentences|lines|text)|handwriting (?:practice|sheet)"
     r"|typing (?:practice|"
@@ -270,9 +271,10 @@ KINDS: Final[tuple[tuple[Kind, re.Pattern[str]], ...]] = (
     (
         "lyrics",
         re.compile(
-            rf"\b(?:{SONG})\b|歌词|副歌|歌曲|[首支]歌|首.{{0,8}}[诗歌词]|儿歌|童谣|咒语|歌詞|作詞|詩|の歌"
+            rf"\b(?:{SONG})\b|歌词|副歌|歌曲|[首支]歌|首.{{0,8}}[歌词]|儿歌|童谣|咒语|歌詞|作詞|の歌"
         ),
     ),
+    ("poem", re.compile(rf"\b(?:{POEM})\b|首.{{0,8}}诗|詩")),
     ("drill", re.compile(rf"\b(?:{DRILL})\b|抄写|罚[抄写]|练字|跟读练习|书写练习|書き取り|練習文")),
     (
         "test_data",

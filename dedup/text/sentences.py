@@ -21,6 +21,11 @@ from dedup.text.words import key_prefix, sentence_key, utf8_size
 RemovalKind = Literal["sentence", "line", "item", "quote", "loop"]
 
 _REMOVABLE: Final = ("sentence", "line", "item", "quote")
+_LINES: Final = ("code", "table")  # never removed
+# Lines that are remembered, and how long one must be: if a loop is found, its line that has begun
+# must not have been released.
+_MAX_LINES: Final = 64
+_LEAST_LINE: Final = 4
 # Characters of earlier turns that are remembered: more would delay the first token by seconds.
 _MAX_HISTORY_CHARS: Final = 1 << 18
 
@@ -144,6 +149,7 @@ class SentenceFilter:
         self._segmenter = Segmenter(config.max_segment_chars)
         similarity = config.similarity if config.policy == "strict" else 1.0
         self._judge = RepeatJudge(SeenSentences(config.max_sentences, similarity))
+        self._lines = SeenSentences(_MAX_LINES)
         self._pending = _Pending(0)
         self._head: _Head | None = None
         self._flushed = False
@@ -200,7 +206,7 @@ class SentenceFilter:
         if (
             not pending.text
             or pending.num_released
-            or not self._could_be_removed()
+            or not self._could_repeat()
             or not (in_copy or self._begins_again())
         ):
             yield from self.flush()
@@ -234,7 +240,7 @@ class SentenceFilter:
         """Yield what can be kept, from `segment` on."""
         yield from self._judge_all(segment)
         pending = self._pending
-        if pending.text and (pending.num_released or not self._could_be_removed()):
+        if pending.text and (pending.num_released or not self._could_repeat()):
             yield self._keep_head()
             yield pending.release(self._segmenter.certain_chars)
 
@@ -283,6 +289,8 @@ class SentenceFilter:
         seen = self._advance(segment, key, utf8_size(key) if earlier else 0)
         if key and not is_flagged:
             self._judge.seen.add(seen)
+        if segment.kind in _LINES and len(line := segment.text.strip()) >= _LEAST_LINE:
+            self._lines.add(Seen(line, seen.start))
 
     def _advance(self, segment: Segment, key: str, repeated: int) -> Seen:
         """Move the context past a segment that is kept; return what is to be remembered of it.
@@ -374,18 +382,26 @@ class SentenceFilter:
     def _begins_again(self) -> bool:
         """Return whether the pending text is the beginning of an earlier sentence."""
         text = self._pending.text
-        if "\n" in text or is_terminated(text.rstrip()):
+        if not text.strip():
+            return True
+        if "\n" in text:
+            return False
+        if self._segmenter.peek()[0] in _LINES:
+            return self._lines.could_match(text.strip())
+        if is_terminated(text.rstrip()):
             return False
         key = key_prefix(self._segmenter.peek()[1])
         return next(self._judge.seen.beginning_with(key), None) is not None
 
-    def _could_be_removed(self) -> bool:
+    def _could_repeat(self) -> bool:
         """Return whether the pending segment may turn out to be a repeat."""
         if not self._removes:
             return False
         kind, content = self._segmenter.peek()
         if kind is None:
             return True
+        if kind in _LINES:
+            return self._lines.could_match(self._pending.text.strip())
         return kind in _REMOVABLE and self._judge.seen.could_match(key_prefix(content))
 
     def _remember(self, history: Iterable[str]) -> None:

@@ -51,8 +51,13 @@ def is_whole(text: str) -> bool:
 
 
 def is_ended(healed: Healed, calls: list[Said]) -> bool:
-    """Return whether a text stops in the words of its loop, where a line of that ends."""
+    """Return whether a text stops in the words of its loop, where a line of that ends.
+
+    Where none ends nearby, there is an ellipsis.
+    """
     ending = healed.ending
+    if ending.endswith("…"):
+        return healed.text.endswith(ending)
     ends_there = any(f"{ending}\n" in f"{call.text}\n" for call in calls)
     return bool(ending) and healed.text.endswith(ending) and ends_there
 
@@ -168,11 +173,11 @@ def test_what_cannot_be_healed_ends_with_its_sentence_or_line(support: Support) 
     assert channel.removed_chars >= 0
 
 
-def test_a_loop_without_an_end_is_not_ended() -> None:
+def test_a_loop_without_an_end_ends_with_an_ellipsis() -> None:
     loops = Said("It was called \"Rock's " + "Lair's " * 90)
     healed = Healed([loops], support=LOCAL)
     assert healed.before is not None
-    assert healed.text == healed.before
+    assert healed.text == f"{healed.before}…"
 
 
 def test_an_item_begins_its_own_line_behind_a_loop() -> None:
@@ -234,11 +239,28 @@ def test_code_is_closed(support: Support, text: str, reason: str | None, ending:
         calls = [Said('pour("cup"', "length"), Said(text.removeprefix('pour("cup"'), reason)]
     healed = Healed([CODE, *calls], support=support)
     assert healed.before is not None
-    assert healed.before.endswith("\ntea.")
-    line = "stir(slowly)\n"  # half a line would be broken
-    assert healed.asked[0].insertion == line
-    assert healed.text == healed.before + line + ending
+    assert healed.before.endswith("\ntea.stir(slowly)")
+    assert healed.asked[0].insertion == "\n"
+    assert healed.text == f"{healed.before}\n{ending}"
     assert is_whole(healed.text)
+
+
+@BOTH
+def test_blocks_of_code_are_closed(support: Support) -> None:
+    code = "```js\napp.run(() => {\n    app.add({\n" + "        isFinishedAndDone: false,\n" * 60
+    closing = "        isFinishedAndDone: false,\n    })\n})\n```"
+    healed = Healed([Said(code)], support=support)
+    assert healed.text.endswith(closing)
+    healed = Healed([Said(code), Said("```\nThat is all.")], support=LOCAL)
+    assert healed.text.endswith(f"{closing}\nThat is all.")
+
+
+@BOTH
+def test_an_enumeration_that_cannot_be_healed_ends_with_an_ellipsis(support: Support) -> None:
+    healed = Healed([Said("They saw " + "Texas, Arizona, New Mexico, " * 60)], support=support)
+    assert healed.text.endswith((", Texas…", ", Arizona…", ", New Mexico…"))
+    healed = Healed([Said("我们看到" + "美丽的城市，古老的村庄，" * 60)], support=support)
+    assert healed.text.endswith(("美丽的城市…", "古老的村庄…"))
 
 
 @BOTH

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from dedup.answer.boundary import SentenceGate, can_stop, is_garbled, stands_open
+from dedup.answer.boundary import SentenceGate, can_stop, closing_of, is_garbled, stands_open
 
 TEXT = """The door was open. She went in, and saw nobody.
 
@@ -201,6 +201,8 @@ def test_copies_that_passed_before_do_not_hold_what_comes() -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "你可以看到你的独行，你可以看到你的独行＀＃．＃＃．！",
+        "你可以看到我；：，。你可以看到你。",
         "wise old wise wise wise wise smart wise wise wise wise",
         "[Your Title Top Top Top Toptop Top Top Top Top Top Top]",
         "春天；；；，我们无法看春天。",
@@ -256,3 +258,43 @@ def test_a_text_does_not_end_with_what_it_has_just_said() -> None:
     gate = SentenceGate("Pack:\n\n* A map: one\n")
     text = "* A camera: one\n* A camera: one\n* A pen: two\n"
     assert gate.feed(text) + gate.finish() == text.rstrip()
+
+
+JS = """Here:
+
+```js
+app.add(item, {id: 1}, () => {
+    app.run({
+        id: 1,  // it's (one
+        name: "a { b",
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "closing"),
+    [
+        (JS, "    })\n})\n```"),
+        (JS.rstrip(), "\n    })\n})\n```"),
+        ("```css\np {\n  color: #fff;\n  background: url(http://a.b/c);\n", "}\n```"),
+        ("```python\ndef f():\n    return {1: 2}\n", "```"),
+        ("```python\nx = f(1,\n", "```"),
+        ("```c\nint main() {\n    return 0;\n}\n}\nvoid f() {\n", "```"),  # odd
+    ],
+)
+def test_open_blocks_of_code_are_closed(text: str, closing: str) -> None:
+    assert closing_of(text, "```") == closing
+
+
+def test_an_empty_emphasis_does_not_pass() -> None:
+    gate = SentenceGate("Day 5:\n\n")
+    given = gate.feed("* 安鸟猪\n**\n\nDay 6:\n")
+    assert gate.is_lost
+    assert given == "* 安鸟猪"
+
+
+def test_clauses_that_were_said_before_say_nothing_new() -> None:
+    gate = SentenceGate("我不知道怎么办。你可以用我来办。")
+    assert gate.feed("你可以用我来办，我不知道怎么办。我") == ""
+    gate = SentenceGate("They saw Texas, Arizona, New Mexico.")
+    assert gate.feed(" They saw Texas, New Mexico, Arizona. So they ") == ""
+    assert gate.feed("saw Utah. And") == " They saw Texas, New Mexico, Arizona. So they saw Utah."

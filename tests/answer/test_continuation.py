@@ -71,6 +71,13 @@ def test_nothing_that_punishes_repeats_is_sent_within_code_and_tables(
         assert bool(following.phrases) is not is_structured
 
 
+def test_half_a_line_of_code_is_ended() -> None:
+    code = "```python\ntea = water()\ntea.stir(slowly)\ntea."
+    first = Healing({}, "", LOCAL).next(code, "stir(slowly)\n" + "tea.stir(slowly)\n" * 9, "", 0)
+    assert first is not None
+    assert first.insertion == "stir(slowly)\n"
+
+
 @pytest.mark.parametrize(
     ("given", "looped", "prefix"),
     [
