@@ -78,6 +78,14 @@ def test_llama_cpp_bans_words_and_line_ends_beside_the_client_s_biases() -> None
     assert asked("llamacpp", BEHIND)["logit_bias"] == [["He", False], [" He", False]]
 
 
+def test_llama_cpp_does_not_ban_what_follows_an_apostrophe() -> None:
+    """It bans each token of a text; without "'s" the model says "What'a it?"."""
+    words = ("What's", "What", "’s")
+    opening = Opening(words, stands_open=False, can_stop=True, is_own_call=True)
+    biases = asked("llamacpp", opening)["logit_bias"]
+    assert [text for text, _ in biases] == ["What", " What", "’s", " ’s"]
+
+
 def test_llama_cpp_may_not_end_only_where_the_text_cannot_stop() -> None:
     assert asked("llamacpp", WITHIN)["ignore_eos"] is True
     assert "ignore_eos" not in asked("llamacpp", BEHIND)

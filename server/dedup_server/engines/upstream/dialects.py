@@ -1,5 +1,6 @@
 """Table of servers that continue answers, and how each is asked to: one row a server."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from dedup_server.requests.chat import ChatRequest, CompletionRequest
 
 Json = dict[str, Any]
 DRY_TOKENS = 4096  # that llama.cpp's DRY looks back
+_APOSTROPHE = re.compile("['’]")
 GoesOn = Literal["vllm", "sglang", "llamacpp", "continue_final_message", "assistant_message", "no"]
 
 
@@ -26,7 +28,9 @@ def _bad_words(continuation: Continuation, sent: Json) -> Json:
 
 def _biases(opening: Opening, sent: Json) -> Json:
     """Ban words as llama.cpp does: it splits a text into tokens and bans each of them."""
-    banned = [text for word in opening.banned for text in (word, " " + word)]
+    # Without "What" there is no "What's"; with both, "'s" is banned as well: "What'a".
+    words = dict.fromkeys(_APOSTROPHE.split(word)[0] or word for word in opening.banned)
+    banned = [text for word in words for text in (word, " " + word)]
     if opening.stands_open:
         banned += ["\n", "\n\n"]
     given = [[int(token), bias] for token, bias in (sent.get("logit_bias") or {}).items()]
