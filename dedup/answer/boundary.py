@@ -47,6 +47,7 @@ _MOST_MARKS: Final = 6  # of them that stand beside each other
 _LEAST_MARKS_WINDOW: Final = 8  # characters of a shorter text
 _MARKS_RUN: Final = 4  # beside each other, of
 _LEAST_KINDS: Final = 3
+_PICTURES_RUN: Final = 12  # pictures and marks beside each other
 _WORDS_WINDOW: Final = 8
 _LEAST_WORDS: Final = 4  # different ones among them
 _TAIL_CHARS: Final = 80  # before a segment that are read with it
@@ -181,9 +182,12 @@ def is_garbled(text: str) -> bool:
         if len(set(words[start : start + _WORDS_WINDOW])) < _LEAST_WORDS:
             return True
     chars = "".join(_SAME_MARKS.sub(r"\1", text).split())
-    marks = ""
+    marks, num_pictures = "", 0
     for char in chars:
         marks = (marks + char)[-_MARKS_RUN:] if _is_mark(char) else ""
+        num_pictures = 0 if char.isalnum() or char in _PLAIN_MARKS else num_pictures + 1
+        if num_pictures == _PICTURES_RUN:
+            return True
         if len(marks) == _MARKS_RUN and len(set(marks)) >= _LEAST_KINDS:
             return True
     are_marks = [_is_mark(before) and _is_mark(char) for before, char in pairwise(" " + chars)]

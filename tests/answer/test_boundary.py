@@ -203,6 +203,7 @@ def test_copies_that_passed_before_do_not_hold_what_comes() -> None:
     [
         "你可以看到你的独行，你可以看到你的独行＀＃．＃＃．！",
         "你可以看到我；：，。你可以看到你。",
+        "👍？❌👍👍❌👍❌❌👍！👍👍👁👁👁👉👉👉👋👋👋👏👏",
         "wise old wise wise wise wise smart wise wise wise wise",
         "[Your Title Top Top Top Toptop Top Top Top Top Top Top]",
         "春天；；；，我们无法看春天。",
