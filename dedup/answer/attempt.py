@@ -61,8 +61,8 @@ class Attempt:
 
     @property
     def has_passed(self) -> bool:
-        """Return whether the reader got anything of it."""
-        return self.gate.num_passed > self._num_passed
+        """Return whether the reader got anything of it that says something."""
+        return self.gate.said_until > self._num_passed
 
     @property
     def is_opening(self) -> bool:

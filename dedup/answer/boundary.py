@@ -277,6 +277,7 @@ class SentenceGate:
     Attributes:
         held: The text that waits for the end of its sentence.
         num_passed: Characters that have passed, `passed` among them.
+        said_until: Those up to the last letter or digit that has passed; 0 if none has.
         fence: The mark of the code fence that is open in the text that has passed, if one is.
         is_lost: The last segment was the third copy of some, but for their numbers, or the last of
             many that were said before, or it is garbled. It does not pass.
@@ -285,6 +286,7 @@ class SentenceGate:
     def __init__(self, passed: str) -> None:
         self.held = ""
         self.num_passed = len(passed)
+        self.said_until = 0
         self.fence = _open_fence(passed)
         self.is_lost = False
         self._segmenter = Segmenter()
@@ -295,6 +297,10 @@ class SentenceGate:
         self._segmenter.feed(passed)
         self._take()
         self._copies.begin()
+        # What stands right before the seam, of prose; None behind the first segment.
+        self._last_begun: str | None = passed[-_TAIL_CHARS:].rpartition("\n")[2]
+        if self.fence or not is_terminated(passed.rstrip()):
+            self._last_begun = None
 
     def feed(self, text: str) -> str:
         """Feed text; return what passes now, without the space behind it."""
@@ -322,6 +328,7 @@ class SentenceGate:
             self._num_taken = end + len(segment.separator)
             is_third = self._copies.add(segment, bool(self._segmenter.fence))
             if end > self._num_begun:
+                is_third = is_third or self._repeats_at_seam(segment)
                 is_lost = is_third or self._copies.lead_nowhere or self._is_garbled(segment)
                 self.is_lost = self.is_lost or is_lost
             # A segment said again passes with what follows it: the text does not end with it.
@@ -330,6 +337,14 @@ class SentenceGate:
                 if end > self.num_passed:
                     self.fence = self._segmenter.fence
         return until
+
+    def _repeats_at_seam(self, segment: Segment) -> bool:
+        """Return whether the first segment behind the seam is the end of what stands before it."""
+        if self._last_begun is None:
+            return False
+        before, self._last_begun = self._last_begun, None
+        key = sentence_key(segment.text)
+        return utf8_size(key) > _LEAST_CYCLE and sentence_key(before).endswith(key)
 
     def _is_garbled(self, segment: Segment) -> bool:
         """Return whether a segment that was generated is garbled, read behind those before it."""
@@ -348,6 +363,10 @@ class SentenceGate:
             return ""
         passed, self.held = self.held[:size], self.held[size:]
         self.num_passed = until
+        for at in range(size - 1, -1, -1):
+            if passed[at].isalnum():
+                self.said_until = max(self.said_until, until - size + at + 1)
+                break
         return passed
 
 

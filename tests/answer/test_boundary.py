@@ -299,3 +299,21 @@ def test_clauses_that_were_said_before_say_nothing_new() -> None:
     gate = SentenceGate("They saw Texas, Arizona, New Mexico.")
     assert gate.feed(" They saw Texas, New Mexico, Arizona. So they ") == ""
     assert gate.feed("saw Utah. And") == " They saw Texas, New Mexico, Arizona. So they saw Utah."
+
+
+@pytest.mark.parametrize(
+    ("passed", "text", "is_lost"),
+    [
+        ("Guest: \"I'm not sure.", " I'm not sure. What is it? And", True),
+        ("他走了。我不知道。", "我不知道。她来了。她", True),
+        ("He left. She came.", " He left again. And", False),
+        ("- Milk\n", "- Milk tea\n- Rum\n-", False),
+    ],
+)
+def test_what_stands_before_the_seam_is_not_said_again(
+    passed: str, text: str, is_lost: bool
+) -> None:
+    gate = SentenceGate(passed)
+    given = gate.feed(text)
+    assert gate.is_lost is is_lost
+    assert bool(given) is not is_lost

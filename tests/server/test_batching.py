@@ -290,7 +290,9 @@ def test_in_bfloat16_scores_are_the_same_to_the_bit_alone_and_among_others() -> 
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("no bfloat16 in this CPU")
     if torch.cpu._is_amx_tile_supported():
-        pytest.skip("AMX sums a batch in another order than a single request (docs/guides/local.md)")
+        pytest.skip(
+            "AMX sums a batch in another order than a single request (docs/guides/local.md)"
+        )
     config = LlamaConfig(**{**SIZES, **GROUPED, "intermediate_size": 1152})
     batcher = Batcher(build(config).to(torch.bfloat16), max_concurrent=12, context=1024)
 
