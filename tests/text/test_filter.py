@@ -199,6 +199,39 @@ def test_a_cut_leaves_no_beginning_of_a_sentence_behind() -> None:
     assert out.rstrip() == f"It was early. {first} {second}"
 
 
+COMMENT = "# If the file already exists, it will delete the file and return its path.\n\n"
+ROW = "| Miscellaneous things | ten metres of rope | in the red bag |\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "line"),
+    [
+        ("```sh\nset -e\n" + COMMENT + "rm -f x\n\n", COMMENT),
+        ("| what | how | where |\n|---|---|---|\n| Tent | one | here |\n", ROW),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 7, 10_000])
+def test_a_cut_leaves_no_beginning_of_a_line_behind(before: str, line: str, size: int) -> None:
+    text = before + line * 60
+    filter = RepetitionFilter()
+    out = "".join(filter.feed(text[at : at + size]) for at in range(0, len(text), size))
+    out += filter.flush()
+    assert filter.loop is not None
+    assert out.rpartition("\n")[2] == line.rstrip()
+
+
+def test_lines_that_begin_alike_are_held_until_they_differ() -> None:
+    filter = RepetitionFilter()
+    begun = "```c\nint first = read(1);\nint second = read(2);\n"
+    out = filter.feed(begun) + filter.feed("int ")
+    assert out == begun.rstrip()
+    out += filter.feed("fourth = 4;\n") + filter.feed("return first;")
+    assert out == begun + "int fourth = 4;\nreturn first;"
+    out += filter.feed("\nint first = read(1);\n```\nDone.") + filter.flush()
+    assert out.endswith("return first;\nint first = read(1);\n```\nDone.")
+    assert filter.removed == []
+
+
 def test_drift_is_cut_while_it_runs() -> None:
     text = "".join(
         f"Step {i}: press the red button and wait for the light to turn on again. "
