@@ -29,6 +29,7 @@ _MOST_OLD_CODE: Final = 10
 _BRACKETS: Final = {"(": ")", "[": "]", "{": "}"}
 _QUOTES: Final = "\"'`"
 _COMMENT: Final = re.compile(r"\s*#|(?<!:)//.*")
+_BLOCK_COMMENT: Final = re.compile(r"(?<!\S)/\*(?:.*?\*/)?", re.DOTALL)
 _RULE: Final = re.compile(r"[|:\-\s=]+")
 # What `is_garbled` looks for. Made with heals of SmolLM2 in Chinese and English.
 _PLAIN_MARKS: Final = (
@@ -129,6 +130,10 @@ def _closing_lines(code: str) -> list[str]:
 
     Each line of the code that opens some has one, with its indentation.
     """
+    for comment in _BLOCK_COMMENT.finditer(code):
+        if not comment.group().endswith("*/"):
+            return []  # it ends within one
+    code = _BLOCK_COMMENT.sub(lambda comment: "\n" * comment.group().count("\n"), code)
     still_open: list[tuple[int, str]] = []  # line, and what closes a bracket
     lines = code.split("\n")
     for number, line in enumerate(lines):

@@ -279,6 +279,8 @@ app.add(item, {id: 1}, () => {
         ("```css\np {\n  color: #fff;\n  background: url(http://a.b/c);\n", "}\n```"),
         ("```python\ndef f():\n    return {1: 2}\n", "```"),
         ("```python\nx = f(1,\n", "```"),
+        ("```js\nf(() => { /* {\n{ */\n    g({\n", "    })\n})\n```"),
+        ("```js\nf(() => {\n    return /*\n", "```"),
         ("```c\nint main() {\n    return 0;\n}\n}\nvoid f() {\n", "```"),  # odd
     ],
 )
