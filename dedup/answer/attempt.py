@@ -38,6 +38,7 @@ class Attempt:
         self.gate = SentenceGate(passed)
         self.is_broken = False
         self.tried = ""
+        self._joined = self._filtered = ""  # what was generated, before the filter and behind it
         self._opening = continuation.opening
         self._insertion = continuation.insertion
         if opened is not None:
@@ -91,7 +92,10 @@ class Attempt:
         """
         if self._next_item_at >= 0:
             return self.gate.held[: self._next_item_at].rstrip() + "\n"
-        return _LAST_WORD.sub("", self.gate.held)
+        held = "" if self._joined else self._insertion  # by the filter
+        if self._joined and self._joined.startswith(self._filtered):
+            held = self._joined[len(self._filtered) :]
+        return _LAST_WORD.sub("", self.gate.held + held)
 
     @property
     def _next_item_at(self) -> int:
@@ -105,6 +109,7 @@ class Attempt:
 
     def feed(self, text: str) -> str:
         """Feed a piece that was filtered; return what of the text passes."""
+        self._filtered += text
         passed = self.gate.feed(text)
         self._num_idle = 0 if passed else self._num_idle + 1
         is_nowhere = self._num_idle > _MAX_IDLE or self.gate.is_lost
@@ -114,6 +119,11 @@ class Attempt:
 
     def join(self, text: str) -> str:
         """Return a piece of the text, with the space at the seam once."""
+        joined = self._join(text)
+        self._joined += joined
+        return joined
+
+    def _join(self, text: str) -> str:
         self._num_pieces += 1
         if len(self.tried) < _TRIED_CHARS:
             self.tried += text
@@ -132,6 +142,8 @@ class Attempt:
             self.is_broken = "\n" in space
         if fence and rest.startswith(fence):
             rest = closing_of(self._before.rstrip() + "\n", fence) + rest[len(fence) :]
+            if line := self._before.rpartition("\n")[2]:
+                rest = rest if line.strip() else f"\n{rest}"  # a fence is not indented
         elif self._is_behind_row and "\n" in self._space + space and not _ROW.match(rest):
             space = "\n\n"  # else it is taken for a row
         if not space and self._needs_space and rest[0].isascii() and rest[0].isalpha():

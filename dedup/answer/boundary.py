@@ -28,6 +28,7 @@ _MOST_OLD: Final = 6
 _MOST_OLD_CODE: Final = 10
 _BRACKETS: Final = {"(": ")", "[": "]", "{": "}"}
 _QUOTES: Final = "\"'`"
+_CLOSING: Final = "`~}"  # code
 _COMMENT: Final = re.compile(r"\s*#|(?<!:)//.*")
 _BLOCK_COMMENT: Final = re.compile(r"(?<!\S)/\*(?:.*?\*/)?", re.DOTALL)
 _RULE: Final = re.compile(r"[|:\-\s=]+")
@@ -282,7 +283,8 @@ class SentenceGate:
     Attributes:
         held: The text that waits for the end of its sentence.
         num_passed: Characters that have passed, `passed` among them.
-        said_until: Those up to the last letter or digit that has passed; 0 if none has.
+        said_until: Those up to the last letter or digit that has passed, or what closes code; 0 if
+            none has.
         fence: The mark of the code fence that is open in the text that has passed, if one is.
         is_lost: The last segment was the third copy of some, but for their numbers, or the last of
             many that were said before, or it is garbled. It does not pass.
@@ -369,7 +371,7 @@ class SentenceGate:
         passed, self.held = self.held[:size], self.held[size:]
         self.num_passed = until
         for at in range(size - 1, -1, -1):
-            if passed[at].isalnum():
+            if passed[at].isalnum() or passed[at] in _CLOSING:
                 self.said_until = max(self.said_until, until - size + at + 1)
                 break
         return passed

@@ -316,7 +316,9 @@ class Channel:
         if self.attempt is not None:
             if continuation.opening is None:
                 opened, kept = self.attempt, self.attempt.kept
-            self._withdraw(len(self.attempt.gate.held) - len(kept))
+            held = len(self.attempt.gate.held)
+            self._withdrawn_chars += held - len(kept)
+            self.discarded_chars += max(0, held + self.filter.held_chars - len(kept))
         if continuation.ending is not None:
             self.ending = continuation.ending
         self._past.append(self.filter)

@@ -255,6 +255,27 @@ def test_blocks_of_code_are_closed(support: Support) -> None:
     assert healed.text.endswith(f"{closing}\nThat is all.")
 
 
+def test_what_the_filter_holds_of_an_opening_is_kept() -> None:
+    calls = [Said("tea.st", "length"), Said("ir(fast)\nreturn tea\n```")]
+    healed = Healed([CODE, *calls])
+    assert healed.asked[1].prefix.endswith("\ntea.stir(slowly)\ntea.")
+    calls[0] = Said("", "length")
+    healed = Healed([CODE, *calls])
+    assert healed.asked[1].prefix.endswith("\ntea.stir(slowly)\n")
+
+
+@BOTH
+def test_a_line_of_code_is_ended_once(support: Support) -> None:
+    names = ["add" + "_with_list" * size for size in range(30)]
+    body = "def {}(n, m):\n    return n + n * m + {}(n, m)\n\n"
+    code = "```python\n" + "".join(map(body.format, names[1:], names))
+    for closing in ("```", "\n```", "\n```\n"):
+        healed = Healed([Said(code), Said(closing)], support=support)
+        assert healed.before is not None
+        assert healed.text.rstrip().endswith("\n```")
+        assert healed.text.count("```") == 2
+
+
 @BOTH
 def test_an_enumeration_that_cannot_be_healed_ends_with_an_ellipsis(support: Support) -> None:
     healed = Healed([Said("They saw " + "Texas, Arizona, New Mexico, " * 60)], support=support)
