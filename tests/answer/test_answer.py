@@ -50,12 +50,19 @@ def is_whole(text: str) -> bool:
     return can_stop(text, "\n")
 
 
+def line_of(text: str) -> str:
+    """Return the last sentence of a text's last line, or what stands in its place."""
+    return text.rpartition("\n")[2].rpartition(". ")[2]
+
+
 def is_ended(healed: Healed, calls: list[Said]) -> bool:
     """Return whether a text stops in the words of its loop, where a line of that ends.
 
-    Where none ends nearby, there is an ellipsis.
+    Where none ends nearby, there is an ellipsis. A line may also end where the engine ended it.
     """
     ending = healed.ending
+    if any(f"{line_of(healed.text)}\n" in call.text for call in calls):
+        return True
     if ending.endswith("…"):
         return healed.text.endswith(ending)
     ends_there = any(f"{ending}\n" in f"{call.text}\n" for call in calls)
