@@ -44,7 +44,7 @@ help:  ## show this list
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 		|| { echo "Python 3.11, 3.12 or 3.13 is needed; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@echo "==> building $(VENV) (torch and transformers are large: a few minutes, once)"
+	@echo "==> building $(VENV) (torch and transformers are large, and modules are compiled: a few minutes, once, some of them silent)"
 	@rm -rf *.egg-info  # of an older version: its commands would be taken for those of this one
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --upgrade pip

@@ -38,7 +38,7 @@ class Attempt:
         self.gate = SentenceGate(passed)
         self.is_broken = False
         self.tried = ""
-        self._joined = self._filtered = ""  # what was generated, before the filter and behind it
+        self._joined = self._filtered = ""  # an opening's text, before the filter and behind it
         self._opening = continuation.opening
         self._insertion = continuation.insertion
         if opened is not None:
@@ -109,7 +109,8 @@ class Attempt:
 
     def feed(self, text: str) -> str:
         """Feed a piece that was filtered; return what of the text passes."""
-        self._filtered += text
+        if self.is_opening:
+            self._filtered += text
         passed = self.gate.feed(text)
         self._num_idle = 0 if passed else self._num_idle + 1
         is_nowhere = self._num_idle > _MAX_IDLE or self.gate.is_lost
@@ -120,7 +121,8 @@ class Attempt:
     def join(self, text: str) -> str:
         """Return a piece of the text, with the space at the seam once."""
         joined = self._join(text)
-        self._joined += joined
+        if self.is_opening:  # it is short
+            self._joined += joined
         return joined
 
     def _join(self, text: str) -> str:

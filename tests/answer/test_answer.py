@@ -61,7 +61,8 @@ def is_ended(healed: Healed, calls: list[Said]) -> bool:
     Where none ends nearby, there is an ellipsis. A line may also end where the engine ended it.
     """
     ending = healed.ending
-    if any(f"{line_of(healed.text)}\n" in call.text for call in calls):
+    line = line_of(healed.text)
+    if line and any(f"{line}\n" in call.text for call in calls):
         return True
     if ending.endswith("…"):
         return healed.text.endswith(ending)
