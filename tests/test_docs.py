@@ -95,6 +95,7 @@ class Workshop:
         self.agents = agents
         self.printed: dict[str, str] = {}  # by command: pages share some
         self.namespaces: dict[str, dict[str, Any]] = {}
+        self.ran: set[str] = set()
 
     def addressed(self, text: str, page: str) -> str:
         """Put the addresses of the real servers in the place of those that a page names."""
@@ -128,7 +129,20 @@ class Workshop:
         return done.stdout
 
     def python(self, snippet: Snippet) -> str:
-        """Run a block in the names of the blocks before it on its page; return what it prints."""
+        """Run a block in the names of the blocks before it on its page; return what it prints.
+
+        Tests of one page may be distributed to several processes: those blocks are run here, too.
+        """
+        for one in SNIPPETS:
+            if str(one) == str(snippet):
+                break
+            is_run = one.language == "python" and not (one.reason or one.run_by)
+            if one.page == snippet.page and is_run and str(one) not in self.ran:
+                self._run(one)
+        return self._run(snippet)
+
+    def _run(self, snippet: Snippet) -> str:
+        self.ran.add(str(snippet))
         names = self.namespaces.setdefault(snippet.page, {"__name__": "__docs__"})
         code = compile(self.addressed(snippet.text, snippet.page), str(snippet), "exec")
         with (
