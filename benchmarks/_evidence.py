@@ -32,7 +32,15 @@ from dedup import LoopConfig, LoopDetector  # noqa: E402
 from dedup.text.form import Form, num_fences  # noqa: E402
 from dedup.text.loops import cycle, evidence, flood, measure, scanner, tokens  # noqa: E402
 
-FORMS: Final[tuple[Form, ...]] = ("prose", "labelled", "verse", "notation", "code", "data")
+FORMS: Final[tuple[Form, ...]] = (
+    "prose",
+    "labelled",
+    "series",
+    "verse",
+    "notation",
+    "code",
+    "data",
+)
 NEVER: Final = 1 << 40  # offset of a stop that does not come
 
 
@@ -120,6 +128,7 @@ def _bits(
 CONSTANTS: Final = [
     _limit("prose", 45, 60, 75, 90, 110, 130, 160, 200),
     _limit("labelled", 110, 200, 300, 400, 500, 700),
+    _limit("series", 200, 300, 400, 500, 700),
     _limit("verse", 80, 120, 160, 200, 250, 320),
     _limit("notation", 80, 120, 160, 200, 250, 320),
     _limit("code", 200, 300, 400, 520, 700, 900),

@@ -7,7 +7,7 @@ legitimately, and on what a wrong cut breaks.
 import re
 from typing import Final, Literal
 
-Form = Literal["prose", "labelled", "verse", "notation", "code", "data"]
+Form = Literal["prose", "labelled", "series", "verse", "notation", "code", "data"]
 
 # Symbols in places where prose has them.
 _IN_PLACE: Final = re.compile(
@@ -63,6 +63,13 @@ _LABELLED: Final = re.compile(
     r"\s*(?:[-*•]\s+|\d+[.)、]\s*)?[*_'\"“‘「《(（]*([^:：\n]{1,40}?)[*_'\"”’」》)）]*[:：][*_]*\s*\S"
 )
 _NUMBER: Final = re.compile(r"\d+")
+# Numbers between which there is no letter, and no end of a label, are one: a date, a span of time.
+_NUMBERS: Final = re.compile(r"\d+(?:(?:[^\w\n:：=.、]*|[:.])\d+)*")
+_ENDS_OF_ROWS: Final = tuple(
+    map(re.compile, (r"\n+", r"[.;!?](?:\s+|$)|[。；！？]\s*", r"[,，、](?:\s+|$|(?<=[，、]))"))
+)
+_MIN_ROWS: Final = 4
+_MAX_ROWS: Final = 60  # a series that was asked for is seldom longer; one that runs away is endless
 _FENCE: Final = "```"
 _COMMENT_MARK: Final = re.compile(r"^\s*/\*|\*/\s*$", re.MULTILINE)
 # Base64, hex.
@@ -135,6 +142,32 @@ def is_labelled(text: str) -> bool:
             own.add(label)
         last[frame] = label
     return 3 * len(own) >= 2 * len(labels)
+
+
+def is_series(text: str) -> bool:
+    """Return whether a text is a series of rows in which two numbers change: a plan, a conversion.
+
+    "Day 1: 5 push-ups", "Day 2: 10 push-ups". A label alone may count without end, and so may a
+    label that is said again in its row; `_MAX_ROWS` bounds the rest.
+    """
+    rows: list[str] = []
+    for end in _ENDS_OF_ROWS:
+        rows = end.split(text)
+        if len(rows) >= _MIN_ROWS:
+            break
+    rows = rows[1:-1]  # the first and the last one may be parts
+    if not _MIN_ROWS - 2 <= len(rows) < _MAX_ROWS:
+        return False
+    num_advanced = sum(map(_has_two_counters, rows, rows[1:]))
+    return num_advanced > 0 and 3 * num_advanced >= 2 * (len(rows) - 1)
+
+
+def _has_two_counters(last: str, row: str) -> bool:
+    """Return whether two rows differ in their numbers alone, and in two of them each its own way."""
+    if _NUMBERS.sub("0", last) != _NUMBERS.sub("0", row):
+        return False
+    pairs = zip(_NUMBERS.findall(last), _NUMBERS.findall(row), strict=True)
+    return len({pair for pair in pairs if pair[0] != pair[1]}) >= 2
 
 
 def _advances(last: str, label: str) -> bool:

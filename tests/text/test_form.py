@@ -9,6 +9,7 @@ from dedup.text.form import (
     is_enclosed,
     is_in_comment,
     is_labelled,
+    is_series,
     num_fences,
 )
 
@@ -269,3 +270,44 @@ def test_items_may_stand_under_labels_of_their_own(text: str) -> None:
 )
 def test_counters_speakers_and_clauses_are_no_labels_of_their_own(text: str) -> None:
     assert not is_labelled(text)
+
+
+SERIES = [
+    "Day {n}: {five} push-ups\n",
+    "{n}. {five} push-ups\n",
+    "- {n} °C = {tenth} °F\n",
+    "第{n}天：跑步{five}公里\n",
+    "In {year}, the town had {five} inhabitants. ",
+    "Step {n}: swim {five} meters, ",
+    "{n} x 7 = {seven}\n",
+    "第{n}个月存{five}元，",
+]
+COUNTERS = [
+    "Day {n}: press-ups\n",
+    "{n}. The {n}th step is to write it down.\n",
+    "- January {n}, {year}: born\n",
+    "{n}:00 - {next}:00: a meeting\n",
+    "Chapter {n}: it goes on\n",
+    "{n}. Apple - $1.99\n",
+]
+
+
+def rows(row: str, first: int, last: int) -> str:
+    return "".join(
+        row.format(n=n, five=5 * n, seven=7 * n, tenth=n * 1.8, year=1900 + n, next=n + 1)
+        for n in range(first, last + 1)
+    )
+
+
+@pytest.mark.parametrize("row", SERIES)
+@pytest.mark.parametrize("first", [1, 3])
+def test_rows_with_two_numbers_that_change_are_a_series(row: str, first: int) -> None:
+    assert is_series(rows(row, first, 6))
+    assert is_series(rows(row, first, 40))
+    assert not is_series(rows(row, first, 70))  # nobody asked for so many
+
+
+@pytest.mark.parametrize("row", COUNTERS)
+def test_a_counter_a_date_and_a_time_are_one_number(row: str) -> None:
+    assert not is_series(rows(row, 1, 12))
+    assert not is_series(rows(row, 1, 40))

@@ -364,6 +364,39 @@ def test_an_item_that_is_said_without_end_is_cut(item: str, most: int, before: s
     assert text_filter.chars_out < 120
 
 
+# Rows of plans and conversions, in which two numbers change.
+SERIES = [
+    "Step {n}: Swim {ten} meters\n",
+    "- {n} °C = {tenth} °F\n",
+    "In {year}, the population was {ten}.\n",
+    "第{n}天：跑步{ten}公里\n",
+    "Month {n}: save ${ten}, ",
+]
+
+
+@pytest.mark.parametrize("row", SERIES)
+def test_a_series_is_no_loop_unless_it_runs_away(row: str) -> None:
+    def text(num_rows: int) -> str:
+        numbers = range(1, num_rows + 1)
+        return "Here it is:\n\n" + "".join(
+            row.format(n=n, ten=10 * n, tenth=1.8 * n, year=1900 + n) for n in numbers
+        )
+
+    kept = RepetitionFilter()
+    assert kept.feed(text(30)) + kept.flush() == text(30)
+    assert kept.loop is None
+    cut = RepetitionFilter()
+    cut.feed(text(400))
+    assert cut.ended
+    assert cut.chars_out < len(text(200))
+
+
+def test_a_series_is_not_held_to_its_end() -> None:
+    text_filter = RepetitionFilter()
+    text_filter.feed("".join(f"Day {n}: {5 * n} push-ups\n" for n in range(1, 40)))
+    assert text_filter.held_chars < 40
+
+
 def test_a_short_table_of_random_numbers_is_no_loop() -> None:
     rng = random.Random(3)
     rows = [

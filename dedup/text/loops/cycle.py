@@ -34,6 +34,7 @@ _ROWS_OF_DIGITS: Final = 110.0  # a matrix of zeros
 _DIGITS_IN_STRUCTURE: Final = 250.0  # an array of equal numbers
 _EMPTY_STRINGS: Final = 150.0
 _SYMBOLS_IN_FENCE: Final = 75.0
+_LETTERS_IN_SERIES: Final = 1000.0  # rows in which two numbers advance: a plan, a conversion
 _NOTATION_FACTOR: Final = 2.0  # formulas repeat their terms
 _STATEMENT_COPIES: Final = 8  # copies from which a whole equation needs no more than prose
 _COUNTER_FACTOR: Final = 2.0  # a cycle in which numbers advance may be an enumeration
@@ -97,6 +98,8 @@ class Cycle(NamedTuple):
             return False
         if form in ("code", "data") and num_fences(self.unit) < 2:  # whole blocks are no code's own
             return copies >= 3 + begun and self.weight >= self._needed_in_structure()
+        if form == "series":
+            return self.weight >= _LETTERS_IN_SERIES
         if form == "prose":
             least_copies, needed = 2 + begun, needed_weight(copies)
         else:

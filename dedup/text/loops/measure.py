@@ -14,6 +14,7 @@ from dedup.text.form import (
     is_enclosed,
     is_in_comment,
     is_labelled,
+    is_series,
     num_fences,
 )
 from dedup.text.loops.cycle import LEAST_WEIGHT, Cycle, least_begun, period_of
@@ -31,6 +32,7 @@ _MATCHING_TOKENS: Final = 3  # that the copies of a passage begin with
 _LIMITS: Final[dict[Form, float]] = {
     "prose": LEAST_LIMIT,
     "labelled": 300.0,
+    "series": 500.0,
     "verse": 200.0,
     "notation": 250.0,
     "code": 900.0,
@@ -81,8 +83,8 @@ def ending_cycle(history: History, passage: Passage) -> Cycle | None:
     return Cycle(start, history.end, period, unit[:period], weight, is_exact)
 
 
-def deficit_limit(history: History, deficit: Deficit) -> float:
-    """Return the bits that the text since the deficit began may lack, by its form."""
+def deficit_limit(history: History, deficit: Deficit) -> tuple[Form, float]:
+    """Return the form of the text since the deficit began, and the bits that it may lack."""
     text = history.text_until(history.end, _FORM_TOKENS)
     lacking = text[-(history.end - deficit.since) :]
     form = form_of(lacking)
@@ -95,12 +97,14 @@ def deficit_limit(history: History, deficit: Deficit) -> float:
             form = "code"
     if form in ("prose", "verse", "notation") and is_labelled(lacking):
         form = "labelled"  # parts that are explained one by one may be of one kind
+    if form in ("prose", "labelled", "verse", "notation") and is_series(lacking):
+        form = "series"
     limit = _LIMITS[form]
     if history.in_fence(len(history.tokens) - 1) and not num_fences(lacking):
         if form == "code":
-            return _LIMIT_OF_FENCED_CODE
-        return max(limit, _LIMIT_IN_FENCE)
-    return limit
+            return form, _LIMIT_OF_FENCED_CODE
+        return form, max(limit, _LIMIT_IN_FENCE)
+    return form, limit
 
 
 def first_copy(history: History, deficit: Deficit) -> int:

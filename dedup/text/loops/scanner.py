@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 from dedup.config import LoopConfig
-from dedup.text.form import form_of_cycle, num_fences
+from dedup.text.form import Form, form_of_cycle, is_series, num_fences
 from dedup.text.loops.buffer import TokenBuffer
 from dedup.text.loops.cycle import Cycle
 from dedup.text.loops.events import LoopEnd, LoopEvent, LoopKind
@@ -367,7 +367,12 @@ class LoopScanner:
         if passage.num_same < _JUDGE_AGAIN * passage.judged_at and not self._buffer.is_at_end:
             return None
         cycle = ending_cycle(history, passage)
-        if cycle is None or not cycle.could_be_loop or not self._is_loop(cycle):
+        if cycle is None or not cycle.could_be_loop:
+            return None
+        form = self._form_of(cycle)
+        if form == "series":
+            self._hold.release()
+        if not cycle.is_loop(form, self._is_fenced(cycle)):
             return None
         if self._is_allowed(cycle.unit, cycle.copies):
             self._hold.release()
@@ -381,19 +386,29 @@ class LoopScanner:
             kind = "flood"
         return LoopEvent(kind, cycle.start, cycle.end, cycle.period, cycle.copies)
 
-    def _is_loop(self, cycle: Cycle) -> bool:
-        """Return whether a cycle is a loop in text of its form."""
+    def _form_of(self, cycle: Cycle) -> Form:
+        """Return the form of the text in which a cycle stands."""
+        if self._is_fenced(cycle):
+            return "code"
         history = self._history
-        is_fenced = history.in_fence(len(history.tokens) - 1) and not num_fences(cycle.unit)
-        if is_fenced:
-            return cycle.is_loop("code", True)
         before = history.text_until(cycle.start, _CONTEXT_TOKENS)
-        return cycle.is_loop(form_of_cycle(before, cycle.unit), False)
+        form = form_of_cycle(before, cycle.unit)
+        if form in ("code", "data") or cycle.is_exact:
+            return form
+        whole = history.text_until(cycle.end, 0, cycle.end - cycle.start)
+        return "series" if is_series(whole) else form
+
+    def _is_fenced(self, cycle: Cycle) -> bool:
+        history = self._history
+        return history.in_fence(len(history.tokens) - 1) and not num_fences(cycle.unit)
 
     def _judge_deficit(self) -> LoopEvent | None:
         """Return the loop that the text is, if it lacks more bits than text of its form may."""
         history, passage, deficit = self._history, self._passage, self._deficit
-        if not deficit.judge(deficit_limit(history, deficit)):
+        form, limit = deficit_limit(history, deficit)
+        if form == "series":
+            self._hold.release()
+        if not deficit.judge(limit):
             return None
         index = len(history.tokens) - 1
         end, distance = history.end, passage.distance
