@@ -42,6 +42,9 @@ _IMPOSSIBLE: Final = re.compile(
 )
 _EMPTY_EMPHASIS: Final = re.compile(r"\*\*|__")  # and nothing else on the line
 _CLAUSE_END: Final = re.compile(r"[,;，；]")
+_IDEOGRAPH: Final = re.compile("[\u3400-\u9fff\uf900-\ufaff]")
+_KANA: Final = re.compile("[\u3041-\u30ff]")
+_FEW_IDEOGRAPHS: Final = 16  # of which one may tell; of more, two
 # Categories. Beyond the first plane are pictures that are newer than Python's tables.
 _UNASSIGNED: Final = ("Cn", "Co")
 _MARKS_WINDOW: Final = 20  # characters
@@ -179,9 +182,10 @@ def circles(text: str) -> bool:
 def is_garbled(text: str) -> bool:
     """Return whether a model has lost its language in some part of a text.
 
-    Such a part is mostly marks that stand beside each other, or says a few words over and over.
+    Such a part is mostly marks that stand beside each other, says a few words over and over, or
+    writes Chinese in simplified characters and in those that no simplified text has.
     """
-    if _IMPOSSIBLE.search(text) or any(map(_is_unassigned, text)):
+    if _IMPOSSIBLE.search(text) or any(map(_is_unassigned, text)) or _mixes_scripts(text):
         return True
     words = units(text)
     for start in range(len(words) - _WORDS_WINDOW + 1):
@@ -202,6 +206,26 @@ def is_garbled(text: str) -> bool:
         return False
     most = size * _MOST_MARKS // _MARKS_WINDOW
     return any(sum(are_marks[at : at + size]) > most for at in range(len(chars) - size + 1))
+
+
+def _mixes_scripts(text: str) -> bool:
+    """Return whether simplified characters stand beside traditional or rare ones.
+
+    Of 6,600 sentences in modern Chinese none is so; classical verse is. Japanese has forms of its own.
+    """
+    ideographs = _IDEOGRAPH.findall(text)
+    if not ideographs or _KANA.search(text):
+        return False
+    num_foreign = sum(not _is_in(char, "gb2312") for char in ideographs)
+    if not num_foreign:
+        return False
+    num_simplified = sum(_is_in(char, "gb2312") and not _is_in(char, "big5") for char in ideographs)
+    least = 1 if len(ideographs) <= _FEW_IDEOGRAPHS else 2
+    return min(num_foreign, num_simplified) >= least
+
+
+def _is_in(char: str, encoding: str) -> bool:
+    return bool(char.encode(encoding, "ignore"))
 
 
 def _is_unassigned(char: str) -> bool:

@@ -45,6 +45,7 @@ _TOKEN_CHARS: Final = 4
 _MAX_REST: Final = 20  # characters; a longer word is the loop itself
 _MAX_REST_OF_LINE: Final = 160
 _MAX_ENDING: Final = 200
+_BLOCK_BEGINS: Final = (":", "{")
 _COMMAS: Final = tuple(",;，；、")
 _REST_OF_ENUMERATED: Final = re.compile(r"[^,;，；、\n]{0,80}(?=[,;，；、])")
 _MAX_FUTILE: Final = 2  # attempts behind a text that could as well stop
@@ -209,7 +210,7 @@ class Healing:
             self._cut = _rest_of_line(given, looped) if is_code else _rest_of_word(given, looped)
             self._only_warms = is_code or _is_unspaced(given)
         rest, following = self._cut  # a later loop does not begin where the reader stands
-        is_open = stands_open(given + rest, following)
+        is_open = stands_open(given + rest, following) and bool(_last_line(given + rest).strip())
         may_stop = can_stop(given + rest, following) and not circles(given + rest)
         if may_stop and self._num_futile == _MAX_FUTILE:
             return None
@@ -369,9 +370,15 @@ def _rest_of_line(given: str, looped: str) -> tuple[str, str]:
     Half a line is broken, whatever another attempt makes of it.
     """
     rest, end, following = looped.partition("\n")
+    if rest.endswith(_BLOCK_BEGINS) and not _last_line(given).strip():
+        return "", looped  # the reader has its indentation alone, and a block would have no body
     if given.endswith("\n") or not end or len(rest) > _MAX_REST_OF_LINE:
         return _rest_of_word(given, looped)
     return rest + end, following
+
+
+def _last_line(text: str) -> str:
+    return text.rpartition("\n")[2]
 
 
 def _next_marker(text: str, following: str) -> tuple[str, str]:

@@ -78,6 +78,17 @@ def test_half_a_line_of_code_is_ended() -> None:
     assert first.insertion == "stir(slowly)\n"
 
 
+def test_a_line_of_code_of_which_the_reader_has_the_indentation_is_not_said() -> None:
+    given = "Here:\n\n```python\nclass A:\n    x = 1\n    "
+    ladder = Healing({}, "", LOCAL)
+    looped = "def f(self):\n        pass\n\n    def f(self):\n        pass\n"
+    attempt = ladder.next(given, looped, "", 10)
+    assert attempt is not None
+    assert attempt.insertion == ""
+    assert attempt.opening is not None
+    assert "def" in attempt.opening.banned
+
+
 @pytest.mark.parametrize(
     ("given", "looped", "prefix"),
     [

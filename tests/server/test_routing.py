@@ -1,12 +1,14 @@
 """Several upstreams, other names for models, and everything that is passed through untouched."""
 
 import json
+import time
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
+from aiohttp import web
 
 from tests.server.mock_upstream import LOOP, NOVEL, Upstream, proxy, upstream
 
@@ -66,6 +68,30 @@ def test_the_log_names_at_start_who_continues_answers(
         with proxy(None, heal=False):
             pass
         assert "continue" not in caplog.text
+
+
+class LoadingUpstream(Upstream):
+    """Answers 503 when it is asked for its models first, as a server does while its model loads."""
+
+    num_asked = 0
+
+    async def models(self, request: web.Request) -> web.Response:
+        self.num_asked += 1
+        if self.num_asked == 1:
+            return web.json_response({"error": {"message": "Loading model"}}, status=503)
+        return await super().models(request)
+
+
+def test_an_upstream_that_starts_later_heals_too(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "dedup.server")
+    with upstream(LoadingUpstream(owned_by="llamacpp")) as mock, proxy(mock.url) as url:
+        assert "continues answers" not in caplog.text
+        deadline = time.monotonic() + 20
+        while "continues answers" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.1)
+        client_of(url).chat.completions.create(model="loop", messages=ASK)
+    assert "(llama.cpp) continues answers that loop" in caplog.text
+    assert len(mock.bodies) > 1  # it was asked to go on behind the loop
 
 
 def test_the_model_decides_which_upstream_is_asked(

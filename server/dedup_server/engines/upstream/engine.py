@@ -22,6 +22,7 @@ from dedup_server.settings import Settings
 from dedup_server.telemetry import Telemetry
 
 _log: Final = logging.getLogger("dedup.server")
+_ASK_AGAIN_SECONDS: Final = 5.0
 _OF_STREAMS: Final = frozenset({b"cache-control", b"x-accel-buffering"})  # headers
 
 
@@ -45,6 +46,7 @@ class UpstreamEngine:
         ]
         self._aliases: Mapping[str, str] = settings.aliases
         self._heals = settings.heal
+        self._waiting: asyncio.Task[None] | None = None  # for upstreams that start later
         telemetry.learn(self.models)
 
     @property
@@ -63,9 +65,22 @@ class UpstreamEngine:
 
     async def start(self) -> None:
         await self.ready()
-        for upstream in self._upstreams if self._heals else ():
-            if not upstream.is_up:
-                continue
+        late = [upstream for upstream in self._upstreams if not self._tell(upstream)]
+        if late:
+            self._waiting = asyncio.create_task(self._wait_for(late))
+
+    async def _wait_for(self, late: list[Upstream]) -> None:
+        """Ask the upstreams that did not answer at start for their models, until they do."""
+        while late:
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+            await asyncio.gather(*[upstream.ready() for upstream in late])
+            late = [upstream for upstream in late if not self._tell(upstream)]
+
+    def _tell(self, upstream: Upstream) -> bool:
+        """Log whether an upstream continues answers; return False if it has never answered."""
+        if not upstream.is_known:
+            return False
+        if self._heals:
             dialects = [upstream.dialect(model) for model in upstream.models or [""]]
             names = sorted({dialect.name for dialect in dialects if dialect is not None})
             if names:
@@ -76,11 +91,14 @@ class UpstreamEngine:
                     "%s is not known to continue answers: loops are cut and not healed (goes_on)",
                     upstream.name,
                 )
+        return True
 
     async def ready(self) -> bool:
         return any(await asyncio.gather(*[upstream.ready() for upstream in self._upstreams]))
 
     async def stop(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
         for upstream in self._upstreams:
             upstream.close()
 

@@ -69,6 +69,7 @@ class Upstream:
         models: The models that it lists.
         described: What it tells of them.
         is_up: It answered when last asked.
+        is_known: It has answered when it was asked for its models.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Upstream:
         self.name = settings.label
         self.models: list[str] = []
         self.described: dict[str, dict[str, Any]] = {}
-        self.is_up = False
+        self.is_up = self.is_known = False
         own = settings.stream_upstream
         self.streaming = Streaming(streams_whole if own is None else own)
         self._patterns = settings.models
@@ -246,6 +247,9 @@ class Upstream:
             body = await read_body(response)
         except (TimeoutError, ConnectError, BrokenError, ApiError):
             return False
+        if response.status >= 500:
+            return False
+        self.is_known = True
         if response.status == 200:
             try:
                 listed = read_json(body)["data"]
@@ -255,7 +259,7 @@ class Upstream:
                 return True
             self._telemetry.learn(self.known_models)
         # A server that lists no models, or not to us, may well answer requests.
-        return response.status < 500
+        return True
 
     def _set_up(self, is_up: bool) -> None:
         self.is_up = is_up
