@@ -7,6 +7,8 @@ legitimately, and on what a wrong cut breaks.
 import re
 from typing import Final, Literal
 
+from dedup.text.words import utf8_size
+
 Form = Literal["prose", "labelled", "series", "verse", "notation", "code", "data"]
 
 # Symbols in places where prose has them.
@@ -69,6 +71,7 @@ _ENDS_OF_ROWS: Final = tuple(
     map(re.compile, (r"\n+", r"[.;!?](?:\s+|$)|[。；！？]\s*", r"[,，、](?:\s+|$|(?<=[，、]))"))
 )
 _MIN_ROWS: Final = 4
+_LONGEST_ROW: Final = 80  # bytes of UTF-8, numbers aside; sentences in which two count are a loop
 _MAX_ROWS: Final = 60  # a series that was asked for is seldom longer; one that runs away is endless
 _FENCE: Final = "```"
 _COMMENT_MARK: Final = re.compile(r"^\s*/\*|\*/\s*$", re.MULTILINE)
@@ -145,7 +148,7 @@ def is_labelled(text: str) -> bool:
 
 
 def is_series(text: str) -> bool:
-    """Return whether a text is a series of rows in which two numbers change: a plan, a conversion.
+    """Return whether a text is a series of short rows in which two numbers change: a plan.
 
     "Day 1: 5 push-ups", "Day 2: 10 push-ups". A label alone may count without end, and so may a
     label that is said again in its row; `_MAX_ROWS` bounds the rest.
@@ -163,8 +166,9 @@ def is_series(text: str) -> bool:
 
 
 def _has_two_counters(last: str, row: str) -> bool:
-    """Return whether two rows differ in their numbers alone, and in two of them each its own way."""
-    if _NUMBERS.sub("0", last) != _NUMBERS.sub("0", row):
+    """Return whether two short rows differ in their numbers alone, and in two in ways of their own."""
+    frame = _NUMBERS.sub("0", row)
+    if _NUMBERS.sub("0", last) != frame or utf8_size(frame) > _LONGEST_ROW:
         return False
     pairs = zip(_NUMBERS.findall(last), _NUMBERS.findall(row), strict=True)
     return len({pair for pair in pairs if pair[0] != pair[1]}) >= 2

@@ -289,6 +289,7 @@ COUNTERS = [
     "{n}:00 - {next}:00: a meeting\n",
     "Chapter {n}: it goes on\n",
     "{n}. Apple - $1.99\n",
+    "{n}. {year}: the director of the comedy film, Brian White, played the part of the king in it, and was praised.\n",
 ]
 
 
