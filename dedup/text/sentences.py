@@ -22,6 +22,9 @@ RemovalKind = Literal["sentence", "line", "item", "quote", "loop"]
 
 _REMOVABLE: Final = ("sentence", "line", "item", "quote")
 _LINES: Final = ("code", "table")  # never removed
+# Marks of which a text has pairs, the second one another mark than the first or the same.
+_PAIRS: Final = ("()", "[]", "（）", "【】", "“”", "「」", "『』", "《》")
+_TWICE: Final = ('"', "**", "`")
 # Lines that are remembered, and how long one must be: if a loop is found, its line that has begun
 # must not have been released.
 _MAX_LINES: Final = 64
@@ -152,6 +155,7 @@ class SentenceFilter:
         self._lines = SeenSentences(_MAX_LINES)
         self._pending = _Pending(0)
         self._head: _Head | None = None
+        self._lacks_beginning = False  # that of a quotation was removed, and not its end so far
         self._flushed = False
         self._remember(history)
 
@@ -277,12 +281,22 @@ class SentenceFilter:
             in_item=self._head is None and judge.context.is_in_item(pending.separator),
             at_end=self._flushed and size == len(pending.text),
         )
-        if first_start is not None and self._allowed_copies and self._allowed_copies(segment.text):
+        if first_start is None or self._ends_quotation(segment):
+            return None
+        if self._allowed_copies and self._allowed_copies(segment.text):
             return None
         return first_start
 
+    def _ends_quotation(self, segment: Segment) -> bool:
+        """Return whether a sentence ends a quotation or bracket that began in text that is kept."""
+        if self._lacks_beginning or segment.kind != "sentence":
+            return False
+        return _half_of_pair(segment.text) < 0
+
     def _keep(self, segment: Segment, key: str, earlier: Seen | None, is_flagged: bool) -> None:
         """Count and remember a segment that is kept."""
+        if self._lacks_beginning and _half_of_pair(segment.text) < 0:
+            self._lacks_beginning = False
         self.num_flagged += is_flagged
         # What had begun in text that was released already has been counted there.
         self.num_kept += bool(key) and self._pending.start >= self._pending.begun
@@ -332,6 +346,8 @@ class SentenceFilter:
                 self._record(at, at + len(separator), segment.kind, first_start)
                 self._record(start, end, segment.kind, first_start)
         self.num_removed += 1
+        if half := _half_of_pair(segment.text):
+            self._lacks_beginning = half > 0
         self._judge.last_removed = key
         self._segmenter.rollback(pending.separator)
         if self._head and "\n" in segment.separator:
@@ -422,6 +438,17 @@ def _key_of(segment: Segment) -> str:
     if segment.kind not in _REMOVABLE:
         return ""
     return sentence_key(segment.text[segment.marker_chars :])
+
+
+def _half_of_pair(text: str) -> int:
+    """Return 1 if a text begins a quotation or bracket that it does not end, -1 if it ends one, or 0."""
+    for begin, end in _PAIRS:
+        if text.count(begin) != text.count(end):
+            return 1 if text.count(begin) > text.count(end) else -1
+    for mark in _TWICE:
+        if text.count(mark) % 2:
+            return -1 if text.endswith(mark) else 1
+    return 0
 
 
 def _is_stronger(separator: str, other: str) -> bool:

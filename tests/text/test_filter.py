@@ -569,3 +569,38 @@ def test_a_config_of_another_type_says_what_to_write(wrong):
         RepetitionFilter(wrong)
     with pytest.raises(TypeError, match="config must be a LoopConfig"):
         LoopDetector("strict")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'He said, "Nobody heard the bridge fall." I asked him: "You are sure? Nobody heard the bridge fall."\n',
+        'Nobody heard the bridge fall. She said, "Nobody heard the bridge fall. It was at night."\n',
+        "Nobody heard the bridge fall. They left (late, that is. Nobody heard the bridge fall.) in the rain.\n",
+        "没有人听见大桥在夜里倒下。他说：“我知道。没有人听见大桥在夜里倒下。”\n",
+        "**Nobody heard the bridge fall. It fell. Nobody heard the bridge fall.**\n",
+    ],
+)
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_no_half_of_a_quotation_or_bracket_is_removed(text: str, size: int) -> None:
+    text_filter = RepetitionFilter()
+    given = "".join(text_filter.feed(text[at : at + size]) for at in range(0, len(text), size))
+    assert given + text_filter.flush() == text
+
+
+def test_a_whole_quotation_is_removed() -> None:
+    text_filter = RepetitionFilter()
+    text = 'It rained. "Nobody heard the bridge fall." It rained on. "Nobody heard the bridge fall." She left.'
+    assert text_filter.feed(text) + text_filter.flush() == (
+        'It rained. "Nobody heard the bridge fall." It rained on. She left.'
+    )
+
+
+def test_the_sentences_of_a_quotation_are_removed_together() -> None:
+    text_filter = RepetitionFilter()
+    said = 'The old man said: "Nobody heard the bridge fall. It must have fallen late at night."\n\n'
+    text = f"{said}The rain went on for days.\n\n{said}They left.\n"
+    assert (
+        text_filter.feed(text) + text_filter.flush()
+        == f"{said}The rain went on for days.\n\nThey left.\n"
+    )

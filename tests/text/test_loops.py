@@ -55,6 +55,10 @@ def test_a_first_copy_whose_tokens_are_cut_elsewhere_counts() -> None:
         ("A line, a rule, a line:\n" + "```\nx = 1\n```\n" * 2, False),
         ("The number is 52" + "4452" * 24, True),
         ("The mask is " + "10" * 32, False),
+        ("* 1. " + "1.1.1.1: " * 45, True),
+        ("The share is " + "(1/2) × " * 34, True),
+        ("The matrix is\n" + "0 0 0 1\n" * 24, False),
+        ("The row is " + "0 " * 60, False),
         ("| name | price |\n|---|---|\n" + ("|" + " " * 60 + "|" + " " * 60 + "|\n") * 6, False),
     ],
 )

@@ -31,6 +31,7 @@ _BLANK: Final = "____"  # of a form to be filled in
 _COUNTERS_IN_STRUCTURE: Final = 2600.0
 _ONE_LETTER_IN_STRUCTURE: Final = 1000.0  # base64 of zeros
 _ROWS_OF_DIGITS: Final = 110.0  # a matrix of zeros
+_DIGITS_IN_A_LINE: Final = 45.0  # so often as words: "1.1.1.1: 1.1.1.1: ", "(1/2) × (1/2) × "
 _DIGITS_IN_STRUCTURE: Final = 250.0  # an array of equal numbers
 _EMPTY_STRINGS: Final = 150.0
 _SYMBOLS_IN_FENCE: Final = 75.0
@@ -91,11 +92,10 @@ class Cycle(NamedTuple):
             num_needed = _BANNER_COPIES if may_be_banner else _SYMBOL_COPIES
             return copies >= num_needed and self.weight >= self._needed_of_symbols(is_fenced)
         is_statement = "=" in self.unit and copies >= _STATEMENT_COPIES
-        if (
-            not (self.has_letters or self.unit.isdigit() or is_statement)
-            and self.weight < _ROWS_OF_DIGITS
-        ):
-            return False
+        if not (self.has_letters or self.unit.isdigit() or is_statement):
+            is_line = copies >= _WORD_COPIES and "\n" not in self.unit
+            if self.weight < (_DIGITS_IN_A_LINE if is_line else _ROWS_OF_DIGITS):
+                return False
         if form in ("code", "data") and num_fences(self.unit) < 2:  # whole blocks are no code's own
             return copies >= 3 + begun and self.weight >= self._needed_in_structure()
         if form == "series":
