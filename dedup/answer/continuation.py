@@ -45,6 +45,7 @@ _TOKEN_CHARS: Final = 4
 _MAX_REST: Final = 20  # characters; a longer word is the loop itself
 _MAX_REST_OF_LINE: Final = 160
 _MAX_ENDING: Final = 200
+_COMMENT: Final = re.compile(r"\s*(?:#|//)")
 _BLOCK_BEGINS: Final = (":", "{")
 _COMMAS: Final = tuple(",;，；、")
 _REST_OF_ENUMERATED: Final = re.compile(r"[^,;，；、\n]{0,80}(?=[,;，；、])")
@@ -263,10 +264,13 @@ class Healing:
         """
         if given == self._given:
             looped = "".join(self._cut)  # of the first attempt there
-        if not stands_open(given, looped):
+        is_open, is_code = stands_open(given, looped), is_structured(given)
+        if not (is_open or is_code):
             return ""
-        rest = rest_of_segment(given, looped[:_MAX_ENDING])
-        if is_structured(given) or (rest and not rest.endswith(_COMMAS)):
+        rest = rest_of_segment(given, looped[:_MAX_ENDING]) if is_open else ""
+        if is_code:
+            return _with_body(given, rest, looped[len(rest) :])[0]
+        if rest and not rest.endswith(_COMMAS):
             return rest
         clause = _REST_OF_ENUMERATED.match(looped)
         return (clause.group() if clause is not None else "") + "…"
@@ -370,11 +374,25 @@ def _rest_of_line(given: str, looped: str) -> tuple[str, str]:
     Half a line is broken, whatever another attempt makes of it.
     """
     rest, end, following = looped.partition("\n")
-    if rest.endswith(_BLOCK_BEGINS) and not _last_line(given).strip():
+    if rest.endswith(_BLOCK_BEGINS) and _last_line(given).isspace():
         return "", looped  # the reader has its indentation alone, and a block would have no body
     if given.endswith("\n") or not end or len(rest) > _MAX_REST_OF_LINE:
-        return _rest_of_word(given, looped)
-    return rest + end, following
+        return _with_body(given, *_rest_of_word(given, looped))
+    return _with_body(given, rest + end, following)
+
+
+def _with_body(given: str, rest: str, following: str) -> tuple[str, str]:
+    """Return `rest`, with the lines that follow up to the first one that begins no block.
+
+    Without them a function has no body.
+    """
+    whole, left = rest, following
+    while (line := _last_line((given + whole).rstrip())).endswith(":") and not _COMMENT.match(line):
+        body, end, left = left.partition("\n")
+        whole += body + end
+        if not end or len(whole) > _MAX_REST_OF_LINE:
+            return rest, following
+    return whole, left
 
 
 def _last_line(text: str) -> str:

@@ -78,6 +78,19 @@ def test_half_a_line_of_code_is_ended() -> None:
     assert first.insertion == "stir(slowly)\n"
 
 
+def test_a_function_that_the_loop_was_cut_in_has_a_body() -> None:
+    body = "    if not arr:\n        return\n"
+    given = "```python\ndef sort(arr):\n" + body + "\ndef sort_again(arr):\n"
+    looped = body + "\ndef sort_again(arr):\n" + body
+    healing = Healing({}, "", LOCAL)
+    attempt = healing.next(given, looped, "", 0)
+    assert attempt is not None
+    assert attempt.insertion == body
+    assert healing.ending(given, looped) == body
+    half = given.removesuffix("in(arr):\n")
+    assert Healing({}, "", LOCAL).ending(half, "in(arr):\n" + looped) == "in(arr):\n" + body
+
+
 def test_a_line_of_code_of_which_the_reader_has_the_indentation_is_not_said() -> None:
     given = "Here:\n\n```python\nclass A:\n    x = 1\n    "
     ladder = Healing({}, "", LOCAL)

@@ -598,7 +598,9 @@ def test_a_whole_quotation_is_removed() -> None:
 
 def test_the_sentences_of_a_quotation_are_removed_together() -> None:
     text_filter = RepetitionFilter()
-    said = 'The old man said: "Nobody heard the bridge fall. It must have fallen late at night."\n\n'
+    said = (
+        'The old man said: "Nobody heard the bridge fall. It must have fallen late at night."\n\n'
+    )
     text = f"{said}The rain went on for days.\n\n{said}They left.\n"
     assert (
         text_filter.feed(text) + text_filter.flush()

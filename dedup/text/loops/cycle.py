@@ -18,6 +18,9 @@ _LETTERS_IN_STRUCTURE: Final = 450.0
 # blocks are not.
 _LETTERS_IN_BLOCKS: Final = 200.0
 _BLOCK_LINES: Final = 3
+# For a snippet in a response, where a wrong cut breaks less than in a file.
+_LETTERS_IN_FENCE: Final = 150.0
+_FENCED_COPIES: Final = 12
 # For words without brackets or commas, so often in one line: arrays and rows have either.
 _LETTERS_OF_WORDS: Final = 200.0
 _WORD_COPIES: Final = 24
@@ -97,7 +100,7 @@ class Cycle(NamedTuple):
             if self.weight < (_DIGITS_IN_A_LINE if is_line else _ROWS_OF_DIGITS):
                 return False
         if form in ("code", "data") and num_fences(self.unit) < 2:  # whole blocks are no code's own
-            return copies >= 3 + begun and self.weight >= self._needed_in_structure()
+            return copies >= 3 + begun and self.weight >= self._needed_in_structure(is_fenced)
         if form == "series":
             return self.weight >= _LETTERS_IN_SERIES
         if form == "prose":
@@ -117,7 +120,7 @@ class Cycle(NamedTuple):
             return _EMPTY_STRINGS
         return _SYMBOLS_IN_FENCE if is_fenced else _NEEDED_OF_SYMBOLS
 
-    def _needed_in_structure(self) -> float:
+    def _needed_in_structure(self, is_fenced: bool) -> float:
         if not self.has_letters:
             if self.is_exact:
                 return _DIGITS_IN_STRUCTURE
@@ -128,6 +131,8 @@ class Cycle(NamedTuple):
             return _ONE_LETTER_IN_STRUCTURE
         if SEQUENCE.fullmatch(self.unit):
             return _LETTERS_OF_SEQUENCE
+        if is_fenced and self.copies >= _FENCED_COPIES:
+            return _LETTERS_IN_FENCE
         if self.copies >= _WORD_COPIES and WORDS.fullmatch(self.unit):
             return _LETTERS_OF_WORDS
         return _LETTERS_IN_BLOCKS if self.is_block else _LETTERS_IN_STRUCTURE
