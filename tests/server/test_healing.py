@@ -318,6 +318,9 @@ def test_an_upstream_is_asked_to_go_on_as_it_can(owned_by: str, stream: bool, mo
         assert phrases
     assert first["messages"] == asked["messages"]
     assert second["max_tokens"] == OPENING_TOKENS
+    assert second["stream_options"] == {"include_usage": True}  # its tokens count
+    if stream:
+        assert b'"usage"' not in body  # the client did not ask for it
     label = model if model == "stutter" else "other"
     assert (
         f'dedup_requests_total{{endpoint="chat",model="{label}",outcome="healed"}} 1.0' in metrics

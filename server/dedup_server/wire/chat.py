@@ -361,6 +361,8 @@ class ChatWriter:
         if isinstance(chunk.get("usage"), dict) and frame.output_tokens is not None:
             chunk["usage"].update(self._usage())
             _bound_details(chunk["usage"])
+        if not self._wants_usage:
+            chunk.pop("usage", None)  # this server asked for it
 
     def _last_chunks(self) -> list[Json]:
         """Return what is left to write at the end: held text, cuts, and the usage."""

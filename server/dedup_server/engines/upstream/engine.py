@@ -123,6 +123,8 @@ class UpstreamEngine:
             dialect = upstream.dialect(model)
             assert dialect is not None
             changes.update(dialect.continued(request, continuation))
+            if request.stream:  # its tokens count, whether the client asks for the usage or not
+                changes.update(request.streaming)
         streaming = upstream.streaming
         is_converted = not request.stream and (
             continuation is not None or streaming.suits(call.path, request)
