@@ -333,6 +333,11 @@ class SentenceGate:
         if self.fence or not is_terminated(passed.rstrip()):
             self._last_begun = None
 
+    @property
+    def has_passed(self) -> bool:
+        """Return whether anything has, behind the text that had passed already."""
+        return self.num_passed > self._num_begun
+
     def feed(self, text: str) -> str:
         """Feed text; return what passes now, without the space behind it."""
         self.held += text

@@ -357,7 +357,7 @@ class Channel:
             given += gate.finish_verse()
         self._withdraw(len(gate.held))
         gate.held = ""
-        if not (given or is_whole or attempt.has_passed):
+        if not (given or is_whole or gate.has_passed):
             given = self._take_ending()
         if gate.fence and (attempt.ends_well or not is_whole):
             given += closing_of("".join(self.given or ()) + given, gate.fence)

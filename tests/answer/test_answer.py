@@ -308,3 +308,16 @@ def test_an_attempt_that_ends_no_sentence_is_withdrawn() -> None:
     assert channel.discarded_chars == channel.removed_chars
     assert healed.finish is not None
     assert healed.finish.is_cut
+
+
+@BOTH
+@pytest.mark.parametrize("reason", ["stop", "length", None])
+def test_a_sentence_that_an_attempt_has_ended_is_not_ended_again(
+    support: Support, reason: str | None
+) -> None:
+    loop = "春天是一种美好的日花，是一" + "种美好的日花，是一" * 12
+    for max_tokens in range(8, 200, 3):
+        for rest in ("。", "。\n", "。你", "。你可以看到"):
+            said = Said(rest, reason)
+            healed = Healed([Said(loop), said, said], support=support, max_tokens=max_tokens)
+            assert not ("日花。" in healed.text and "…" in healed.text)

@@ -26,6 +26,8 @@ from tests.server.mock_upstream import LOOP, proxy, upstream
 from tests.server.test_completion import NOVEL, Played, chunk, count
 from tests.server.wired import forwarded
 
+# Of simplified Chinese.
+IDEOGRAPHS = [char for char in map(chr, range(0x4E00, 0x9FA6)) if char.encode("gb2312", "ignore")]
 SYLLABLES = "ba ke lo min ster ru tan vel gor shi ple dan wick ous ter mo fen ly cra bond".split()
 
 
@@ -35,10 +37,7 @@ def novel(random: Random) -> str:
     for _ in range(random.randrange(2, 6)):
         if random.random() < 0.4:
             sentences.append(
-                "".join(
-                    chr(random.randrange(0x4E00, 0x9FA5)) for _ in range(random.randrange(6, 25))
-                )
-                + "。"
+                "".join(random.choice(IDEOGRAPHS) for _ in range(random.randrange(6, 25))) + "。"
             )
         else:
             words = [
