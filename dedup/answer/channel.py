@@ -321,6 +321,8 @@ class Channel:
             self.discarded_chars += max(0, held + self.filter.held_chars - len(kept))
         if continuation.ending is not None:
             self.ending = continuation.ending
+        elif self.attempt is not None and self.attempt.gate.has_passed:
+            self.ending = ""  # the opening has ended the sentence
         self._past.append(self.filter)
         self.filter = self._make_filter(begun=passed)
         num_passed = self.num_pieces_of(len(passed))

@@ -319,5 +319,6 @@ def test_a_sentence_that_an_attempt_has_ended_is_not_ended_again(
     for max_tokens in range(8, 200, 3):
         for rest in ("。", "。\n", "。你", "。你可以看到"):
             said = Said(rest, reason)
-            healed = Healed([Said(loop), said, said], support=support, max_tokens=max_tokens)
-            assert not ("日花。" in healed.text and "…" in healed.text)
+            for last in (said, Said("", "stop"), Said("你", reason)):
+                healed = Healed([Said(loop), said, last], support=support, max_tokens=max_tokens)
+                assert not ("日花。" in healed.text and "…" in healed.text)
