@@ -34,8 +34,8 @@ _MAX_SENTENCES: Final = 8  # at either end, of those that may hold a request
 _MAX_WORK_CHARS: Final = 220  # from a word like "translate" to its colon
 _MAX_UNIT_CHARS: Final = 2_000
 # Copies, and the longest period of which so many are allowed. A song repeats its chorus some ten
-# times, more often with an outro, and a poem a line three times in a row; a page has thirty lines; test data
-# come in quantity; "say it forever" means a screenful or two.
+# times, more often with an outro, and a poem a line three times in a row; a page has thirty lines;
+# test data come in quantity; "say it forever" means a screenful or two.
 _ALLOWANCES: Final[dict[str, tuple[int, int]]] = {
     "lyrics": (16, 32),
     "poem": (3, 64),

@@ -369,10 +369,11 @@ class LoopScanner:
         cycle = ending_cycle(history, passage)
         if cycle is None or not cycle.could_be_loop:
             return None
-        form = self._form_of(cycle)
+        is_fenced = history.in_fence(len(history.tokens) - 1) and not num_fences(cycle.unit)
+        form = "code" if is_fenced else self._form_of(cycle)
         if form == "series":
             self._hold.release()
-        if not cycle.is_loop(form, self._is_fenced(cycle)):
+        if not cycle.is_loop(form, is_fenced):
             return None
         if self._is_allowed(cycle.unit, cycle.copies):
             self._hold.release()
@@ -387,9 +388,7 @@ class LoopScanner:
         return LoopEvent(kind, cycle.start, cycle.end, cycle.period, cycle.copies)
 
     def _form_of(self, cycle: Cycle) -> Form:
-        """Return the form of the text in which a cycle stands."""
-        if self._is_fenced(cycle):
-            return "code"
+        """Return the form of the text in which a cycle stands, outside fences."""
         history = self._history
         before = history.text_until(cycle.start, _CONTEXT_TOKENS)
         form = form_of_cycle(before, cycle.unit)
@@ -397,10 +396,6 @@ class LoopScanner:
             return form
         whole = history.text_until(cycle.end, 0, cycle.end - cycle.start)
         return "series" if is_series(whole) else form
-
-    def _is_fenced(self, cycle: Cycle) -> bool:
-        history = self._history
-        return history.in_fence(len(history.tokens) - 1) and not num_fences(cycle.unit)
 
     def _judge_deficit(self) -> LoopEvent | None:
         """Return the loop that the text is, if it lacks more bits than text of its form may."""
