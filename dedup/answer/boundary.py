@@ -13,7 +13,8 @@ _OPEN_ENDS: Final = (*",;:，；、：—–-", "(", "[", "{", "（", "【", "�
 _VERSE_ENDS: Final = (",", ";", "，", "；")  # of a line
 _MARKS: Final = "*_\"'”’」』）)】》] "
 _LABEL: Final = re.compile(r"\s*(?:[-*+•]\s+)?(?:\*\*[^*\n]+\*\*|__[^_\n]+__)[:：]?\s*")
-_BARE_MARKER: Final = re.compile(r"[-*+•‣·]|[(（]?(?:\d{1,4}|[A-Za-z])[.)、．）]")
+_MARKER: Final = r"(?:[-*+•‣·]|[(（]?(?:\d{1,4}|[A-Za-z])[.)、．）])"
+_BARE_MARKERS: Final = re.compile(rf"(?:{_MARKER}\s+)*{_MARKER}")
 _ENDS_IN_MARKER: Final = re.compile(r"[^\w\s,，]\s+\d{1,3}[.)、．]\Z")  # behind something finished
 _IN_BRACKETS: Final = re.compile(r"\s*(?:[-*+•]\s+)?(?:\[[^\[\]\n]*\]|【[^【】\n]*】)\s*\Z")
 _NUMBER: Final = re.compile(r"\d+")
@@ -71,7 +72,7 @@ def is_whole(segment: Segment) -> bool:
         return not text.startswith(("```", "~~~")) or not text.strip("`~")
     if segment.kind == "table":
         return _RULE.fullmatch(text) is None
-    if _BARE_MARKER.fullmatch(text) or _ENDS_IN_MARKER.search(text):
+    if _BARE_MARKERS.fullmatch(text) or _ENDS_IN_MARKER.search(text):
         return False
     # A marker begins a text of its own: an item does not go on the line before it.
     is_half = segment.goes_on if segment.kind == "item" else segment.wrapped
@@ -87,11 +88,16 @@ def stands_open(text: str, following: str = "") -> bool:
     """
     if not text.strip() or text.endswith("\n"):
         return False
-    if _BARE_MARKER.fullmatch(text.rpartition("\n")[2].strip()):
+    if is_bare_item(text):
         return True
     if re.match(r"[^\S\n]*\n", following) or _IN_BRACKETS.match(text, text.rfind("\n") + 1):
         return False
     return not is_terminated(text.rstrip())
+
+
+def is_bare_item(text: str) -> bool:
+    """Return whether a text ends in an item that has nothing but its markers."""
+    return _BARE_MARKERS.fullmatch(text.rpartition("\n")[2].strip()) is not None
 
 
 def can_stop(text: str, following: str = "") -> bool:
@@ -329,9 +335,9 @@ class SentenceGate:
         self._take()
         self._copies.begin()
         # What stands right before the seam, of prose; None behind the first segment.
-        self._last_begun: str | None = passed[-_TAIL_CHARS:].rpartition("\n")[2]
-        if self.fence or not is_terminated(passed.rstrip()):
-            self._last_begun = None
+        self._last_begun: str | None = None
+        if not self.fence:
+            self._last_begun = passed[-_TAIL_CHARS:].rpartition("\n")[2]
 
     @property
     def has_passed(self) -> bool:
@@ -364,7 +370,7 @@ class SentenceGate:
             self._num_taken = end + len(segment.separator)
             is_third = self._copies.add(segment, bool(self._segmenter.fence))
             if end > self._num_begun:
-                is_third = is_third or self._repeats_at_seam(segment)
+                is_third = is_third or self._repeats_at_seam(segment, end - self._num_begun)
                 is_lost = is_third or self._copies.lead_nowhere or self._is_garbled(segment)
                 self.is_lost = self.is_lost or is_lost
             # A segment said again passes with what follows it: the text does not end with it.
@@ -374,12 +380,12 @@ class SentenceGate:
                     self.fence = self._segmenter.fence
         return until
 
-    def _repeats_at_seam(self, segment: Segment) -> bool:
-        """Return whether the first segment behind the seam is the end of what stands before it."""
+    def _repeats_at_seam(self, segment: Segment, num_chars: int) -> bool:
+        """Return whether the first segment, behind the seam, is the end of what stands before it."""
         if self._last_begun is None:
             return False
         before, self._last_begun = self._last_begun, None
-        key = sentence_key(segment.text)
+        key = sentence_key(segment.text[-num_chars:])
         return utf8_size(key) > _LEAST_CYCLE and sentence_key(before).endswith(key)
 
     def _is_garbled(self, segment: Segment) -> bool:

@@ -21,6 +21,7 @@ from typing import Any, Final
 from dedup.answer.boundary import (
     can_stop,
     circles,
+    is_bare_item,
     is_structured,
     rest_of_segment,
     stands_open,
@@ -270,6 +271,8 @@ class Healing:
         rest = rest_of_segment(given, looped[:_MAX_ENDING]) if is_open else ""
         if is_code:
             return _with_body(given, rest, looped[len(rest) :])[0]
+        if is_bare_item(given + rest):
+            return "…" if given.endswith(" ") else " …"
         if rest and not rest.endswith(_COMMAS):
             return rest
         clause = _REST_OF_ENUMERATED.match(looped)

@@ -316,6 +316,10 @@ def test_clauses_that_were_said_before_say_nothing_new() -> None:
         ("他走了。我不知道。", "我不知道。她来了。她", True),
         ("He left. She came.", " He left again. And", False),
         ("- Milk\n", "- Milk tea\n- Rum\n-", False),
+        ("It is made from a type of meat", " of meat. It", True),
+        ("It is made from a type of meat", " of red meat. It", False),
+        ("1. 客户：1111111111", "1111111\n2. 说明：", True),
+        ("1. 客户：1111111111", "2222222\n2. 说明：", False),
     ],
 )
 def test_what_stands_before_the_seam_is_not_said_again(

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from dedup.answer.attempt import Attempt
+from dedup.answer.boundary import can_stop
 from dedup.answer.continuation import (
     ALL_METHODS,
     MAX_ATTEMPTS,
@@ -89,6 +90,21 @@ def test_a_function_that_the_loop_was_cut_in_has_a_body() -> None:
     assert healing.ending(given, looped) == body
     half = given.removesuffix("in(arr):\n")
     assert Healing({}, "", LOCAL).ending(half, "in(arr):\n" + looped) == "in(arr):\n" + body
+
+
+@pytest.mark.parametrize(
+    ("given", "looped", "ending"),
+    [
+        ("Here they are:\n\n* 1.", " 1. 1. 1. 1. 1. 1.", " …"),
+        ("Here they are:\n\n1. Tea\n2. ", "2. 2. 2. 2. 2. 2.", "…"),
+        ("Here they are:\n\n1. Tea\n2. ", "Tea\n3. Tea\n4. Tea\n", "Tea"),
+    ],
+)
+def test_an_item_that_has_its_markers_alone_ends_with_an_ellipsis(
+    given: str, looped: str, ending: str
+) -> None:
+    assert Healing({}, "", LOCAL).ending(given, looped) == ending
+    assert can_stop(given + ending, looped.removeprefix(ending))
 
 
 def test_a_line_of_code_of_which_the_reader_has_the_indentation_is_not_said() -> None:
