@@ -15,7 +15,8 @@ _MARKS: Final = "*_\"'”’」』）)】》] "
 _LABEL: Final = re.compile(r"\s*(?:[-*+•]\s+)?(?:\*\*[^*\n]+\*\*|__[^_\n]+__)[:：]?\s*")
 _MARKER: Final = r"(?:[-*+•‣·]|[(（]?(?:\d{1,4}|[A-Za-z])[.)、．）])"
 _BARE_MARKERS: Final = re.compile(rf"(?:{_MARKER}\s+)*{_MARKER}")
-_ENDS_IN_MARKER: Final = re.compile(r"[^\w\s,，]\s+\d{1,3}[.)、．]\Z")  # behind something finished
+# Behind something finished, or a colon of Chinese, whose sentences do not end so.
+_ENDS_IN_MARKER: Final = re.compile(r"(?:[^\w\s,，]\s+|：\s*)\d{1,3}[.)、．]\Z")
 _IN_BRACKETS: Final = re.compile(r"\s*(?:[-*+•]\s+)?(?:\[[^\[\]\n]*\]|【[^【】\n]*】)\s*\Z")
 _NUMBER: Final = re.compile(r"\d+")
 # The cycles that are looked for: segments and characters of one, and its copies.
@@ -40,6 +41,7 @@ _PLAIN_MARKS: Final = (
 _SAME_MARKS: Final = re.compile(r"([.…—–\-~!！?？])\1+")  # dots, dashes, shouts: one mark
 _IMPOSSIBLE: Final = re.compile(
     r"([；，、;,])\1|[，；、][，；、。]|([!！?？])\2{7}|[^\W\d_]{3,}\d{5,}|[a-zA-Z]{40,}|\ufffd"
+    r"|[a-z] ['’](?:s|t|re|ve|ll|m|d)(?=\s)"  # a word's end that a ban has parted from it
 )
 _EMPTY_EMPHASIS: Final = re.compile(r"\*\*|__")  # and nothing else on the line
 _CLAUSE_END: Final = re.compile(r"[,;，；]")
@@ -97,7 +99,8 @@ def stands_open(text: str, following: str = "") -> bool:
 
 def is_bare_item(text: str) -> bool:
     """Return whether a text ends in an item that has nothing but its markers."""
-    return _BARE_MARKERS.fullmatch(text.rpartition("\n")[2].strip()) is not None
+    line = text.rpartition("\n")[2].strip()
+    return _BARE_MARKERS.fullmatch(line) is not None or _ENDS_IN_MARKER.search(line) is not None
 
 
 def can_stop(text: str, following: str = "") -> bool:

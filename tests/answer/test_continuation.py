@@ -98,6 +98,7 @@ def test_a_function_that_the_loop_was_cut_in_has_a_body() -> None:
         ("Here they are:\n\n* 1.", " 1. 1. 1. 1. 1. 1.", " …"),
         ("Here they are:\n\n1. Tea\n2. ", "2. 2. 2. 2. 2. 2.", "…"),
         ("Here they are:\n\n1. Tea\n2. ", "Tea\n3. Tea\n4. Tea\n", "Tea"),
+        ("快递丢失的情况：1.", " 快递丢失的情况：1. 快递丢失的情况：1.", " …"),
     ],
 )
 def test_an_item_that_has_its_markers_alone_ends_with_an_ellipsis(
