@@ -41,7 +41,8 @@ _PLAIN_MARKS: Final = (
 _SAME_MARKS: Final = re.compile(r"([.…—–\-~!！?？])\1+")  # dots, dashes, shouts: one mark
 _IMPOSSIBLE: Final = re.compile(
     r"([；，、;,])\1|[，；、][，；、。]|([!！?？])\2{7}|[^\W\d_]{3,}\d{5,}|[a-zA-Z]{40,}|\ufffd"
-    r"|[a-z] ['’](?:s|t|re|ve|ll|m|d)(?=\s)"  # a word's end that a ban has parted from it
+    # A word's end that a ban has parted from it, or made another one ("What'a").
+    r"|[a-z] ['’](?:s|t|re|ve|ll|m|d)(?=\s)|[a-z]{3}['’][abce-lo-rw-z](?=\s)"
 )
 _EMPTY_EMPHASIS: Final = re.compile(r"\*\*|__")  # and nothing else on the line
 _CLAUSE_END: Final = re.compile(r"[,;，；]")

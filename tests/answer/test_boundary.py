@@ -217,6 +217,7 @@ def test_copies_that_passed_before_do_not_hold_what_comes() -> None:
         "我意外，意盗和犧bug！",
         "这个国家的經濟和她的历史，他们说這樣就会越来越好，我们都这么认为",
         "8. What 's the return policy?",
+        '3. FAQ: "What\'a a FAQ?"',
     ],
 )
 def test_text_of_a_model_that_has_lost_its_language_does_not_pass(text: str) -> None:
@@ -246,6 +247,7 @@ def test_text_of_a_model_that_has_lost_its_language_does_not_pass(text: str) -> 
         "张喆和李明是这个城市里最有名的两位医生，他们的故事大家都听说过。",
         "日本の歴史について、これから詳しく説明します。",
         "What's the letter 's' for? It's in the '70s, and we're rock 'n' roll.",
+        "He couldn't've said it: y'all, ma'am, o'clock; l'a dit, qu'a-t-il.",
     ],
 )
 def test_language_is_not_garbled(text: str) -> None:
