@@ -62,7 +62,10 @@ class StandIn:
         self.application.cleanup_ctx.append(self._connect)
 
     async def _connect(self, application: web.Application) -> Any:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(None)) as self._session:
+        # llama.cpp closes connections that are kept.
+        connector = aiohttp.TCPConnector(force_close=True)
+        timeout = aiohttp.ClientTimeout(None)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as self._session:
             yield
 
     async def _forward(self, request: web.Request) -> web.StreamResponse:
@@ -75,8 +78,9 @@ class StandIn:
             answer = web.StreamResponse(status=found.status)
             answer.content_type = found.content_type
             await answer.prepare(request)
-            async for block in found.content.iter_any():
-                await answer.write(block)
+            with suppress(ConnectionResetError):  # the client has gone
+                async for block in found.content.iter_any():
+                    await answer.write(block)
             return answer
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:

@@ -34,6 +34,7 @@ _CLOSING: Final = "`~}"  # code
 _COMMENT: Final = re.compile(r"\s*#|(?<!:)//.*")
 _BLOCK_COMMENT: Final = re.compile(r"(?<!\S)/\*(?:.*?\*/)?", re.DOTALL)
 _RULE: Final = re.compile(r"[|:\-\s=]+")
+_FENCE: Final = re.compile(r"\s*(?:```|~~~)")
 # What `is_garbled` looks for. Made with heals of SmolLM2 in Chinese and English.
 _PLAIN_MARKS: Final = (
     "*_#~`|\"'“”‘’「」『』()（）[]【】{}《》<>+-=/^%$"  # markdown, quotes, brackets, formulas
@@ -394,7 +395,7 @@ class SentenceGate:
 
     def _is_garbled(self, segment: Segment) -> bool:
         """Return whether a segment that was generated is garbled, read behind those before it."""
-        if segment.kind in ("code", "table") or self._segmenter.fence:
+        if segment.kind == "table" or self._segmenter.fence or _FENCE.match(segment.text):
             self._tail = ""
             return False
         if _EMPTY_EMPHASIS.fullmatch(segment.text.strip()):

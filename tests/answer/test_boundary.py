@@ -206,6 +206,7 @@ def test_copies_that_passed_before_do_not_hold_what_comes() -> None:
         "👍？❌👍👍❌👍❌❌👍！👍👍👁👁👁👉👉👉👋👋👋👏👏",
         "wise old wise wise wise wise smart wise wise wise wise",
         "[Your Title Top Top Top Toptop Top Top Top Top Top Top]",
+        "[Your Phone Number]\n[Your [Your [Your [Your [Your",
         "春天；；；，我们无法看春天。",
         "帮劳我们福制；，帮劳我们福制。",
         "如果有珍\ufffdaco，可以帮我们。",
