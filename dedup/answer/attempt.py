@@ -6,6 +6,7 @@ from typing import Final
 from dedup.answer.boundary import SentenceGate, closing_of
 from dedup.answer.continuation import OPENING_TOKENS, Continuation
 from dedup.text.segmenter import is_terminated
+from dedup.text.words import UNSPACED
 
 _TRIED_CHARS: Final = 40
 _MAX_IDLE: Final = 160  # pieces of which nothing passes
@@ -13,6 +14,13 @@ _LAST_WORD: Final = re.compile(r"(?<=[\W_])[A-Za-z0-9]+\Z")
 _MARKER: Final = re.compile(r"\s*(?:[-*+•]|\(?\d{1,4}[.)、．])\s*")
 _ROW: Final = re.compile(r"\s*\|")
 _NUMBERED: Final = re.compile(r"\s*(\d{1,3})([.)、])")
+# How a continuation must not begin: within a sentence behind one that has ended, or with the words
+# that stand before it.
+_LOWER_CASE: Final = re.compile(r"\s*[a-z]+,? [a-z]")
+_LAST_SPACED_WORD: Final = re.compile(r"[^\W\d_]+(?=[^\S\n]*\Z)")
+_FIRST_SPACED_WORD: Final = re.compile(r"([^\S\n]*)([^\W\d_]+)(?=[^\w'’-])")
+_FIRST_UNSPACED: Final = re.compile(rf"[{UNSPACED}]+")
+_LEAST_STUTTER: Final = 2  # characters of scripts without spaces; 好好 is a word
 
 
 class Attempt:
@@ -125,10 +133,20 @@ class Attempt:
             self._joined += joined
         return joined
 
+    def _begins_badly(self) -> bool:
+        """Return whether what was generated begins as nothing can begin behind what stands there."""
+        if self.gate.fence:
+            return False
+        before = self._before.rstrip()
+        if _LOWER_CASE.match(self.tried) and is_terminated(before) and not self._is_marker:
+            return before != before.lower() or not re.search("[a-z]", before)
+        return _stutters(self._before, self.tried)
+
     def _join(self, text: str) -> str:
         self._num_pieces += 1
         if len(self.tried) < _TRIED_CHARS:
             self.tried += text
+            self.is_broken = self.is_broken or self._begins_badly()
         if self._lead is None:
             return text
         self._lead += text
@@ -163,3 +181,15 @@ def _item_behind(line: str) -> str:
     """Return what begins the item behind that of a line; empty if that is no numbered item."""
     marker = _NUMBERED.match(line)
     return f" {int(marker[1]) + 1}{marker[2]}" if marker else ""
+
+
+def _stutters(before: str, text: str) -> bool:
+    """Return whether a text begins with the last word, or some characters, of what stands before it."""
+    run = _FIRST_UNSPACED.match(text)
+    if run is not None:
+        sizes = range(_LEAST_STUTTER, len(run.group()) + 1)
+        return any(before.endswith(text[:size]) for size in sizes)
+    last, first = _LAST_SPACED_WORD.search(before), _FIRST_SPACED_WORD.match(text)
+    if last is None or first is None or not (first[1] or last.end() < len(before)):
+        return False
+    return last.group().lower() == first[2].lower()

@@ -17,6 +17,7 @@ _MARKER: Final = r"(?:[-*+•‣·]|[(（]?(?:\d{1,4}|[A-Za-z])[.)、．）])"
 _BARE_MARKERS: Final = re.compile(rf"(?:{_MARKER}\s+)*{_MARKER}")
 # Behind something finished, or a colon of Chinese, whose sentences do not end so.
 _ENDS_IN_MARKER: Final = re.compile(r"(?:[^\w\s,，]\s+|：\s*)\d{1,3}[.)、．]\Z")
+_RUN_IN_MARKER: Final = re.compile(r"\s(\d{1,3})[.)、．]\Z")
 _IN_BRACKETS: Final = re.compile(r"\s*(?:[-*+•]\s+)?(?:\[[^\[\]\n]*\]|【[^【】\n]*】)\s*\Z")
 _NUMBER: Final = re.compile(r"\d+")
 # The cycles that are looked for: segments and characters of one, and its copies.
@@ -76,7 +77,7 @@ def is_whole(segment: Segment) -> bool:
         return not text.startswith(("```", "~~~")) or not text.strip("`~")
     if segment.kind == "table":
         return _RULE.fullmatch(text) is None
-    if _BARE_MARKERS.fullmatch(text) or _ENDS_IN_MARKER.search(text):
+    if is_bare_item(text):
         return False
     # A marker begins a text of its own: an item does not go on the line before it.
     is_half = segment.goes_on if segment.kind == "item" else segment.wrapped
@@ -102,7 +103,14 @@ def stands_open(text: str, following: str = "") -> bool:
 def is_bare_item(text: str) -> bool:
     """Return whether a text ends in an item that has nothing but its markers."""
     line = text.rpartition("\n")[2].strip()
-    return _BARE_MARKERS.fullmatch(line) is not None or _ENDS_IN_MARKER.search(line) is not None
+    if _BARE_MARKERS.fullmatch(line) or _ENDS_IN_MARKER.search(line):
+        return True
+    marker = _RUN_IN_MARKER.search(line)  # of a list on one line: 1. tea 2. rum 3.
+    if marker is None:
+        return False
+    number = int(marker[1])
+    earlier = rf"\A{number - 1}[.)、．]\s|(?:\A|\s){number - 2}[.)、．]\s.*\s{number - 1}[.)、．]\s"
+    return re.search(earlier, line) is not None
 
 
 def can_stop(text: str, following: str = "") -> bool:

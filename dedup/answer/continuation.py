@@ -50,6 +50,7 @@ _COMMENT: Final = re.compile(r"\s*(?:#|//)")
 _BLOCK_BEGINS: Final = (":", "{")
 _COMMAS: Final = tuple(",;，；、")
 _REST_OF_ENUMERATED: Final = re.compile(r"[^,;，；、\n]{0,80}(?=[,;，；、])")
+_REST_OF_ITEM: Final = re.compile(r"\s*[^\W\d][^\n]{0,78}?(?=[\s:：]*(?:\b\d{1,4}[.)、．]|\n|\Z))")
 _MAX_FUTILE: Final = 2  # attempts behind a text that could as well stop
 # The rest of a word that the loop was cut in.
 _REST_OF_WORD: Final = re.compile(r"(?:[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|['’](?=\w))+")
@@ -272,6 +273,9 @@ class Healing:
         if is_code:
             return _with_body(given, rest, looped[len(rest) :])[0]
         if is_bare_item(given + rest):
+            item = _REST_OF_ITEM.match(looped)
+            if item is not None:
+                return f"{item.group()}…"
             return "…" if given.endswith(" ") else " …"
         if rest and not rest.endswith(_COMMAS):
             return rest

@@ -70,6 +70,7 @@ def test_half_a_sentence_is_held_at_the_end() -> None:
         ("It is made of milk", " and milk"),
         ("他走进了", "门里"),
         ('She said: "I am', " here"),
+        ("15. Japan (West) 16. North Korea  17.", " Japan"),
     ],
 )
 def test_text_within_a_sentence_stands_open(text: str, following: str) -> None:
@@ -86,6 +87,7 @@ def test_text_within_a_sentence_stands_open(text: str, following: str) -> None:
         ("He left.\n\n", "He left."),
         ('"He left."', ""),
         ("[Your Name]", " [Your Name]"),
+        ("One plus two is 3. Two plus two is 4.", ""),
     ],
 )
 def test_text_behind_a_sentence_can_stop(text: str, following: str) -> None:

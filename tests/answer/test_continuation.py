@@ -98,7 +98,8 @@ def test_a_function_that_the_loop_was_cut_in_has_a_body() -> None:
         ("Here they are:\n\n* 1.", " 1. 1. 1. 1. 1. 1.", " …"),
         ("Here they are:\n\n1. Tea\n2. ", "2. 2. 2. 2. 2. 2.", "…"),
         ("Here they are:\n\n1. Tea\n2. ", "Tea\n3. Tea\n4. Tea\n", "Tea"),
-        ("快递丢失的情况：1.", " 快递丢失的情况：1. 快递丢失的情况：1.", " …"),
+        ("快递丢失的情况：1.", " 快递丢失的情况：1. 快递丢失的情况：1.", " 快递丢失的情况…"),
+        ("1. Japan 2. China 3.", " China 4. China 5. China", " China…"),
     ],
 )
 def test_an_item_that_has_its_markers_alone_ends_with_an_ellipsis(
@@ -268,6 +269,34 @@ def test_the_next_word_stands_behind_markers_and_marks(looped: str, words: tuple
 def attempt(passed: str, *, stands_open: bool = True, insertion: str = "") -> Attempt:
     opening = Opening((), stands_open, not stands_open, False)
     return Attempt(Continuation(passed.rstrip(), opening, {}, insertion), passed)
+
+
+@pytest.mark.parametrize(
+    ("passed", "insertion", "piece", "is_broken"),
+    [
+        ("这样就是你可", "能", "可能", True),
+        ("这样就是你可", "能", "够", False),
+        ("那真是好", "", "好的", False),
+        ("He told us that he had ", "", "had enough", True),
+        ("He told us that he had ", "", "haddock ", False),
+        ("It is a kind of", "", " of meat", True),
+        ("The cat is not the", " dog", "dog", False),
+        ("“长江！”", "", "\n\nthis is a story", True),
+        ("They left. ", "", "and then they came", True),
+        ("They left. ", "", "printf(", False),
+        ("they left. ", "", "and then they came", False),
+        ("他用的是电脑。", "", "python是", False),
+        ("Two drinks.\n\n1. ", "", "tea and rum", False),
+        ("```\nfrom a import b.\n", "", "a in b", False),
+    ],
+)
+def test_a_continuation_that_cannot_follow_what_stands_before_it_is_broken(
+    passed: str, insertion: str, piece: str, is_broken: bool
+) -> None:
+    opening = Opening((), stands_open=False, can_stop=False, is_own_call=False)
+    attempt = Attempt(Continuation(passed + insertion, opening, {}, insertion), passed)
+    attempt.join(piece)
+    assert attempt.is_broken is is_broken
 
 
 @pytest.mark.parametrize(
