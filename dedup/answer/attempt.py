@@ -14,8 +14,7 @@ _LAST_WORD: Final = re.compile(r"(?<=[\W_])[A-Za-z0-9]+\Z")
 _MARKER: Final = re.compile(r"\s*(?:[-*+•]|\(?\d{1,4}[.)、．])\s*")
 _ROW: Final = re.compile(r"\s*\|")
 _NUMBERED: Final = re.compile(r"\s*(\d{1,3})([.)、])")
-# How a continuation must not begin: within a sentence behind one that has ended, or with the words
-# that stand before it.
+# How a continuation must not begin: in lower case behind a sentence, or with the word before it.
 _LOWER_CASE: Final = re.compile(r"\s*[a-z]+,? [a-z]")
 _LAST_SPACED_WORD: Final = re.compile(r"[^\W\d_]+(?=[^\S\n]*\Z)")
 _FIRST_SPACED_WORD: Final = re.compile(r"([^\S\n]*)([^\W\d_]+)(?=[^\w'’-])")
@@ -35,7 +34,8 @@ class Attempt:
         gate: Lets whole sentences pass.
         is_broken: It does not fit behind what the reader has: a line's end came where a sentence
             stands open or an item begins, or no space where the reader has one, or the next item on the line of the
-            last. Or it leads nowhere: nothing passes, or the same a third time, or no language.
+            last, or the word that stands before it, or lower case behind a sentence. Or it leads nowhere: nothing
+            passes, or the same a third time, or no language.
         tried: The beginning of what was generated.
     """
 
@@ -134,7 +134,10 @@ class Attempt:
         return joined
 
     def _begins_badly(self) -> bool:
-        """Return whether what was generated begins as nothing can begin behind what stands there."""
+        """Return whether the attempt stutters, or begins in lower case behind a sentence's end.
+
+        A text that is all in lower case may.
+        """
         if self.gate.fence:
             return False
         before = self._before.rstrip()
