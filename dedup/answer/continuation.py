@@ -258,7 +258,7 @@ class Healing:
         """Return how the sentence or line ends in which the reader's text breaks off.
 
         Nothing of it can be withdrawn, so it ends in the loop's own words; an enumeration without end
-        ends with an ellipsis. Empty if the text does not break off.
+        ends with an ellipsis. Empty if the text does not break off, or in an item without a word.
 
         Args:
             given: The text that the reader has.
@@ -274,9 +274,7 @@ class Healing:
             return _with_body(given, rest, looped[len(rest) :])[0]
         if is_bare_item(given + rest):
             item = _REST_OF_ITEM.match(looped)
-            if item is not None:
-                return f"{item.group()}…"
-            return "…" if given.endswith(" ") else " …"
+            return "" if item is None else f"{item.group()}…"
         if rest and not rest.endswith(_COMMAS):
             return rest
         clause = _REST_OF_ENUMERATED.match(looped)
