@@ -14,11 +14,14 @@ _LAST_WORD: Final = re.compile(r"(?<=[\W_])[A-Za-z0-9]+\Z")
 _MARKER: Final = re.compile(r"\s*(?:[-*+•]|\(?\d{1,4}[.)、．])\s*")
 _ROW: Final = re.compile(r"\s*\|")
 _NUMBERED: Final = re.compile(r"\s*(\d{1,3})([.)、])")
+_HEADED: Final = re.compile(r"\s*([-*+•] \*\*)")
 # How a continuation must not begin: in lower case behind a sentence, or with the word before it.
 _LOWER_CASE: Final = re.compile(r"\s*[a-z]+,? [a-z]")
 _LAST_SPACED_WORD: Final = re.compile(r"[^\W\d_]+(?=[^\S\n]*\Z)")
 _FIRST_SPACED_WORD: Final = re.compile(r"([^\S\n]*)([^\W\d_]+)(?=[^\w'’-])")
 _FIRST_UNSPACED: Final = re.compile(rf"[{UNSPACED}]+")
+_UNSPACED_END: Final = re.compile(rf"[{UNSPACED}。！？；：，、”’）》」』]\Z")
+_UNSPACED_BEGIN: Final = re.compile(rf"[^\S\n]*[{UNSPACED}]")
 _LEAST_STUTTER: Final = 2  # characters of scripts without spaces; 好好 is a word
 
 
@@ -177,13 +180,17 @@ class Attempt:
             space = space[len(self._space) :]
         elif self._space:
             space = ""
+        if _UNSPACED_END.search(self._before) and _UNSPACED_BEGIN.match(space + rest):
+            space = ""
         return self._insertion + space + rest
 
 
 def _item_behind(line: str) -> str:
-    """Return what begins the item behind that of a line; empty if that is no numbered item."""
-    marker = _NUMBERED.match(line)
-    return f" {int(marker[1]) + 1}{marker[2]}" if marker else ""
+    """Return what begins the item behind that of a line; empty if it has no number and no heading."""
+    if marker := _NUMBERED.match(line):
+        return f" {int(marker[1]) + 1}{marker[2]}"
+    marker = _HEADED.match(line)
+    return f" {marker[1]}" if marker and line.count(marker[1]) == 1 else ""
 
 
 def _stutters(before: str, text: str) -> bool:

@@ -339,15 +339,12 @@ def _rest_of_word(given: str, looped: str) -> tuple[str, str]:
     """Return the rest of the word that a loop was cut in, with the little words behind it, and what
     followed.
 
-    Where words have no space between them, that is the rest of the clause, up to its mark; of a loop
-    without marks, the rest of its copy.
+    Where words have no space between them, that is the rest of the clause, up to its mark. A loop
+    without marks goes on with another character.
     """
     rest: re.Match[str] | None = None
     if _UNSPACED.match(given[-1:]) and _UNSPACED.match(looped):
         rest = _REST_OF_CLAUSE.match(looped)
-        if rest is None:
-            size = _rest_of_copy(given, looped)
-            return looped[:size], looped[size:]
     elif _REST_OF_WORD.match(given[-1:] + "x"):
         rest = _REST_OF_WORD.match(looped)
     end = rest.end() if rest is not None and rest.end() <= _MAX_REST else 0
@@ -356,21 +353,6 @@ def _rest_of_word(given: str, looped: str) -> tuple[str, str]:
     if is_between and (more := _REST_OF_PHRASE.match(looped, end)):
         end = more.end()
     return looped[:end], looped[end:]
-
-
-def _rest_of_copy(given: str, looped: str) -> int:
-    """Return how many characters of a loop complete the copy that it was cut in; 0 if it has none.
-
-    The first copy begins where the text begins to repeat itself.
-    """
-    for period in range(1, min(_MAX_REST, len(looped) // 2) + 1):
-        if looped[: len(looped) - period] == looped[period:]:
-            text = given + looped
-            first = len(given)
-            while first and text[first - 1] == text[first - 1 + period]:
-                first -= 1
-            return (first - len(given)) % period
-    return 0
 
 
 def _rest_of_line(given: str, looped: str) -> tuple[str, str]:

@@ -221,12 +221,11 @@ def test_little_words_that_stand_open_are_said(
 @pytest.mark.parametrize(
     ("given", "looped", "insertion"),
     [
-        ("美国美风的美食美食美食美", "食美食美食美食", "食"),
-        ("美国美风的美食美食美食", "美食美食美食", ""),
         ("他走进了门", "里，他走进了门里，", "里"),  # up to the clause's mark
+        ("美国美风的美食美食美食美", "食美食美食美食", ""),
     ],
 )
-def test_where_words_have_no_spaces_a_copy_is_ended(
+def test_where_words_have_no_spaces_a_clause_is_ended(
     given: str, looped: str, insertion: str
 ) -> None:
     continuation = Healing({}, "Hello", LOCAL).next(given, looped, "", 0)
@@ -271,6 +270,22 @@ def attempt(passed: str, *, stands_open: bool = True, insertion: str = "") -> At
 
 
 @pytest.mark.parametrize(
+    ("passed", "piece", "is_broken"),
+    [
+        ("1. Tea\n2. Ru", "m 3. Milk", True),
+        ("1. Tea\n2. Ru", "m, 3 cups", False),
+        ("- **Tea**\n- **Ru", "m** (old) - **Milk**", True),
+        ("- **Tea** - **cold**\n- **Rum** - **ol", "d** - **Milk**", False),
+    ],
+)
+def test_an_item_does_not_go_on_with_the_next_one(passed: str, piece: str, is_broken: bool) -> None:
+    opening = Opening((), stands_open=True, can_stop=False, is_own_call=False)
+    attempt = Attempt(Continuation(passed, opening, {}), passed)
+    attempt.feed(attempt.join(piece))
+    assert attempt.is_broken is is_broken
+
+
+@pytest.mark.parametrize(
     ("passed", "insertion", "piece", "is_broken"),
     [
         ("这样就是你可", "能", "可能", True),
@@ -308,6 +323,8 @@ def test_a_continuation_that_cannot_follow_what_stands_before_it_is_broken(
         ("Done.\n", ["\n\nNext"], "\nNext"),
         ("Done.\n\n", [" Next"], "Next"),
         ("他是", ["一", "个"], "一个"),
+        ("他走了。", [" ", "她来了"], "她来了"),
+        ("Done。", ["\n\n她来了"], "\n\n她来了"),
     ],
 )
 def test_the_space_at_a_seam_comes_once(passed: str, pieces: list[str], joined: str) -> None:
