@@ -23,6 +23,7 @@ _FIRST_UNSPACED: Final = re.compile(rf"[{UNSPACED}]+")
 _UNSPACED_END: Final = re.compile(rf"[{UNSPACED}。！？；：，、”’）》」』]\Z")
 _UNSPACED_BEGIN: Final = re.compile(rf"[^\S\n]*[{UNSPACED}]")
 _LEAST_STUTTER: Final = 2  # characters of scripts without spaces; 好好 is a word
+_MOST_STUTTER: Final = 8
 
 
 class Attempt:
@@ -194,11 +195,19 @@ def _item_behind(line: str) -> str:
 
 
 def _stutters(before: str, text: str) -> bool:
-    """Return whether a text begins with the last word, or some characters, of what stands before it."""
+    """Return whether a text begins by saying the last word, or some characters, a second time.
+
+    What it says again may have begun in `before`.
+    """
     run = _FIRST_UNSPACED.match(text)
     if run is not None:
-        sizes = range(_LEAST_STUTTER, len(run.group()) + 1)
-        return any(before.endswith(text[:size]) for size in sizes)
+        near = before[-_MOST_STUTTER:] + run.group()
+        seam = len(near) - len(run.group())
+        return any(
+            near[at - size : at] == near[at : at + size]
+            for size in range(_LEAST_STUTTER, _MOST_STUTTER + 1)
+            for at in range(max(seam, size), min(seam + size, len(near) - size + 1))
+        )
     last, first = _LAST_SPACED_WORD.search(before), _FIRST_SPACED_WORD.match(text)
     if last is None or first is None or not (first[1] or last.end() < len(before)):
         return False

@@ -290,6 +290,8 @@ def test_an_item_does_not_go_on_with_the_next_one(passed: str, piece: str, is_br
     [
         ("这样就是你可", "能", "可能", True),
         ("这样就是你可", "能", "够", False),
+        ("这样就是你可", "", "能可能", True),
+        ("这样就是你可", "", "能不可能", False),
         ("那真是好", "", "好的", False),
         ("He told us that he had ", "", "had enough", True),
         ("He told us that he had ", "", "haddock ", False),
