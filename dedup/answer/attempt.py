@@ -164,9 +164,9 @@ class Attempt:
         self._lead = None
         if self._opening is not None and self._opening.stands_open:
             has_mark = self._is_before_space and bool(self._space) and not space
-            self.is_broken = "\n" in space or has_mark
+            self.is_broken = self.is_broken or "\n" in space or has_mark
         elif self._is_marker:
-            self.is_broken = "\n" in space
+            self.is_broken = self.is_broken or "\n" in space
         if fence and rest.startswith(fence):
             rest = closing_of(self._before.rstrip() + "\n", fence) + rest[len(fence) :]
             if line := self._before.rpartition("\n")[2]:

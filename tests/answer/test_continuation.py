@@ -309,10 +309,11 @@ def test_an_item_does_not_go_on_with_the_next_one(passed: str, piece: str, is_br
 def test_a_continuation_that_cannot_follow_what_stands_before_it_is_broken(
     passed: str, insertion: str, piece: str, is_broken: bool
 ) -> None:
-    opening = Opening((), stands_open=False, can_stop=False, is_own_call=False)
-    attempt = Attempt(Continuation(passed + insertion, opening, {}, insertion), passed)
-    attempt.join(piece)
-    assert attempt.is_broken is is_broken
+    for is_open in (False, "\n" not in piece):
+        opening = Opening((), stands_open=is_open, can_stop=False, is_own_call=False)
+        attempt = Attempt(Continuation(passed + insertion, opening, {}, insertion), passed)
+        attempt.join(piece)
+        assert attempt.is_broken is is_broken
 
 
 @pytest.mark.parametrize(
