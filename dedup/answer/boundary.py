@@ -15,7 +15,7 @@ _MARKS: Final = "*_\"'”’」』）)】》] "
 _LABEL: Final = re.compile(r"\s*(?:[-*+•]\s+)?(?:\*\*[^*\n]+\*\*|__[^_\n]+__)[:：]?\s*")
 _MARKER: Final = r"(?:[-*+•‣·]|[(（]?(?:\d{1,4}|[A-Za-z])[.)、．）])"
 _BARE_MARKERS: Final = re.compile(rf"(?:{_MARKER}\s+)*{_MARKER}")
-# Behind something finished, or a colon of Chinese, whose sentences do not end so.
+# A number behind something finished, or behind a full-width colon: no Chinese sentence ends in it.
 _ENDS_IN_MARKER: Final = re.compile(r"(?:[^\w\s,，]\s+|：\s*)\d{1,3}[.)、．]\Z")
 _RUN_IN_MARKER: Final = re.compile(r"\s(\d{1,3})[.)、．]\Z")
 _IN_BRACKETS: Final = re.compile(r"\s*(?:[-*+•]\s+)?(?:\[[^\[\]\n]*\]|【[^【】\n]*】)\s*\Z")
@@ -394,7 +394,7 @@ class SentenceGate:
         return until
 
     def _repeats_at_seam(self, segment: Segment, num_chars: int) -> bool:
-        """Return whether the first segment, behind the seam, is the end of what stands before it."""
+        """Return whether the first segment says, behind the seam, only what ends the text before it."""
         if self._last_begun is None:
             return False
         before, self._last_begun = self._last_begun, None
