@@ -59,7 +59,7 @@ def end_faults(text: str) -> list[str]:
     if _in_code(text):
         return ["a code fence is left open"]
     *earlier, last = segments_of(text.rstrip() + "\n")
-    if not is_whole(last):
+    if not is_whole(last, *earlier[-1:]):
         return ["it ends within a sentence"]
     if is_terminated(last.text) or last.kind in ("code", "table", "quote"):
         return []

@@ -64,10 +64,14 @@ _LEAST_WORDS: Final = 4  # different ones among them
 _TAIL_CHARS: Final = 80  # before a segment that are read with it
 
 
-def is_whole(segment: Segment) -> bool:
+def is_whole(segment: Segment, before: Segment | None = None) -> bool:
     """Return whether a text can stop behind a segment.
 
     It cannot behind a heading, a label, a line that announces the next one, or half a sentence.
+
+    Args:
+        segment: The segment.
+        before: The one before it, if that is known: in a list of labels alone, none announces anything.
     """
     text = segment.text.rstrip()
     bare = text.rstrip(_MARKS)
@@ -79,9 +83,15 @@ def is_whole(segment: Segment) -> bool:
         return _RULE.fullmatch(text) is None
     if is_bare_item(text):
         return False
+    if before is not None and _is_bold_item(before) and _is_bold_item(segment):
+        return True
     # A marker begins a text of its own: an item does not go on the line before it.
     is_half = segment.goes_on if segment.kind == "item" else segment.wrapped
     return is_terminated(text) or not (is_half or _LABEL.fullmatch(text))
+
+
+def _is_bold_item(segment: Segment) -> bool:
+    return segment.kind == "item" and _LABEL.fullmatch(segment.text) is not None
 
 
 def stands_open(text: str, following: str = "") -> bool:
@@ -118,7 +128,7 @@ def can_stop(text: str, following: str = "") -> bool:
     if stands_open(text, following):
         return False
     segments = segments_of(text.rstrip() + "\n")
-    return bool(segments) and is_whole(segments[-1])
+    return bool(segments) and is_whole(segments[-1], *segments[-2:-1])
 
 
 def rest_of_segment(text: str, following: str) -> str:
@@ -344,6 +354,7 @@ class SentenceGate:
         self._num_begun = len(passed)
         self._copies = _Copies()
         self._tail = ""  # of the segments behind `passed`
+        self._last: Segment | None = None
         self._segmenter.feed(passed)
         self._take()
         self._copies.begin()
@@ -387,7 +398,8 @@ class SentenceGate:
                 is_lost = is_third or self._copies.lead_nowhere or self._is_garbled(segment)
                 self.is_lost = self.is_lost or is_lost
             # A segment said again passes with what follows it: the text does not end with it.
-            if is_whole(segment) and not (self.is_lost or self._copies.is_old):
+            last, self._last = self._last, segment
+            if is_whole(segment, last) and not (self.is_lost or self._copies.is_old):
                 until = end
                 if end > self.num_passed:
                     self.fence = self._segmenter.fence

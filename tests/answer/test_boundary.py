@@ -103,6 +103,13 @@ def test_what_announces_something_cannot_stop(text: str) -> None:
     assert not can_stop(text)
 
 
+def test_a_list_of_bold_names_can_stop() -> None:
+    assert can_stop("1. Japan:\n- **Sushi**\n- **Tofu**\n")
+    assert not can_stop("Two things matter.\n\n- **Cost**\n")
+    names = "- **Sushi**\n- **Tofu**\n- **Ramen**"
+    assert SentenceGate("1. Japan:\n").feed(f"{names}\n- **So") == names
+
+
 @pytest.mark.parametrize(
     ("passed", "text"),
     [
