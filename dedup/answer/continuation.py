@@ -277,6 +277,8 @@ class Healing:
             return "" if item is None else f"{item.group()}…"
         if rest and not rest.endswith(_COMMAS):
             return rest
+        if given.rstrip().endswith(_COMMAS):
+            return "…"
         clause = _REST_OF_ENUMERATED.match(looped)
         return (clause.group() if clause is not None else "") + "…"
 

@@ -287,7 +287,7 @@ def test_a_line_of_code_is_ended_once(support: Support) -> None:
 @BOTH
 def test_an_enumeration_that_cannot_be_healed_ends_with_an_ellipsis(support: Support) -> None:
     healed = Healed([Said("They saw " + "Texas, Arizona, New Mexico, " * 60)], support=support)
-    assert healed.text.endswith((", Texas…", ", Arizona…", ", New Mexico…"))
+    assert healed.text.endswith(", …")
     healed = Healed([Said("我们看到" + "美丽的城市，古老的村庄，" * 60)], support=support)
     assert healed.text.endswith(("美丽的城市…", "古老的村庄…"))
 

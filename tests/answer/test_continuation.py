@@ -108,6 +108,21 @@ def test_an_item_that_was_begun_ends_in_the_words_of_the_loop_if_it_has_any(
     assert Healing({}, "", LOCAL).ending(given, looped) == ending
 
 
+@pytest.mark.parametrize(
+    ("given", "looped", "ending"),
+    [
+        ("They saw Texas, Arizona, ", "Texas, Arizona, " * 40, "…"),
+        ("They saw Texas, Ari", "zona, Texas, Ari" * 40, "zona…"),
+        ("我们看到村庄，城市，", "村庄，城市，" * 60, "…"),
+        ("我们看到村庄，城", "市，村庄，城" * 60, "市…"),
+    ],
+)
+def test_an_enumeration_without_end_breaks_off_behind_its_comma_or_its_word(
+    given: str, looped: str, ending: str
+) -> None:
+    assert Healing({}, "", LOCAL).ending(given, looped) == ending
+
+
 def test_a_line_of_code_of_which_the_reader_has_the_indentation_is_not_said() -> None:
     given = "Here:\n\n```python\nclass A:\n    x = 1\n    "
     ladder = Healing({}, "", LOCAL)
