@@ -36,6 +36,8 @@ _COMMENT: Final = re.compile(r"\s*#|(?<!:)//.*")
 _BLOCK_COMMENT: Final = re.compile(r"(?<!\S)/\*(?:.*?\*/)?", re.DOTALL)
 _RULE: Final = re.compile(r"[|:\-\s=]+")
 _FENCE: Final = re.compile(r"\s*(?:```|~~~)")
+_JSON_FENCE: Final = re.compile(r"\s*(?:```|~~~)\s*json\s*\Z", re.IGNORECASE)
+_JSON_LINE: Final = re.compile(r"\s*(?:[\"{}\[\],]|-?\d|true|false|null|\Z)")
 # What `is_garbled` looks for. Made with heals of SmolLM2 in Chinese and English.
 _PLAIN_MARKS: Final = (
     "*_#~`|\"'“”‘’「」『』()（）[]【】{}《》<>+-=/^%$"  # markdown, quotes, brackets, formulas
@@ -355,6 +357,7 @@ class SentenceGate:
         self._copies = _Copies()
         self._tail = ""  # of the segments behind `passed`
         self._last: Segment | None = None
+        self._is_json = False  # nothing else has come in the fence that is open
         self._segmenter.feed(passed)
         self._take()
         self._copies.begin()
@@ -393,9 +396,10 @@ class SentenceGate:
             end = self._num_taken + len(segment.text)
             self._num_taken = end + len(segment.separator)
             is_third = self._copies.add(segment, bool(self._segmenter.fence))
+            is_lost = self._leaves_json(segment) or is_third
             if end > self._num_begun:
-                is_third = is_third or self._repeats_at_seam(segment, end - self._num_begun)
-                is_lost = is_third or self._copies.lead_nowhere or self._is_garbled(segment)
+                is_lost = is_lost or self._repeats_at_seam(segment, end - self._num_begun)
+                is_lost = is_lost or self._copies.lead_nowhere or self._is_garbled(segment)
                 self.is_lost = self.is_lost or is_lost
             # A segment said again passes with what follows it: the text does not end with it.
             last, self._last = self._last, segment
@@ -404,6 +408,15 @@ class SentenceGate:
                 if end > self.num_passed:
                     self.fence = self._segmenter.fence
         return until
+
+    def _leaves_json(self, segment: Segment) -> bool:
+        """Return whether a line of other text comes in a fence that had nothing but JSON."""
+        was_json = self._is_json
+        if _FENCE.match(segment.text):
+            self._is_json = _JSON_FENCE.match(segment.text) is not None
+            return False
+        self._is_json = was_json and _JSON_LINE.match(segment.text) is not None
+        return was_json and not self._is_json
 
     def _repeats_at_seam(self, segment: Segment, num_chars: int) -> bool:
         """Return whether the first segment says, behind the seam, only what ends the text before it."""

@@ -103,6 +103,24 @@ def test_what_announces_something_cannot_stop(text: str) -> None:
     assert not can_stop(text)
 
 
+@pytest.mark.parametrize(
+    ("passed", "text", "is_lost"),
+    [
+        ('```json\n{"rows": [\n  {', "\n# 记忆墙\n", True),
+        ('```json\n{"rows": [\n  {"a": 1},\n', "Here is the rest:\n", True),
+        ('```json\n{"rows": [\n  {"a": 1},\n', '  {"a": -2.5},\n  null\n]}\n', False),
+        ('```json\n{\n  // rows\n  "rows": [\n', "  # more\n", False),
+        ("```json\n[1]\n```\n", "It has one row.\n", False),
+        ("```python\nrows = [\n", "    # more\n", False),
+    ],
+)
+def test_json_is_not_continued_with_other_text(passed: str, text: str, is_lost: bool) -> None:
+    gate = SentenceGate(passed)
+    gate.feed(text)
+    gate.finish()
+    assert gate.is_lost is is_lost
+
+
 def test_a_list_of_bold_names_can_stop() -> None:
     assert can_stop("1. Japan:\n- **Sushi**\n- **Tofu**\n")
     assert not can_stop("Two things matter.\n\n- **Cost**\n")
