@@ -169,8 +169,9 @@ class Attempt:
             self.is_broken = self.is_broken or "\n" in space
         if fence and rest.startswith(fence):
             rest = closing_of(self._before.rstrip() + "\n", fence) + rest[len(fence) :]
+            space = space[: space.rfind("\n") + 1]  # a fence is not indented
             if line := self._before.rpartition("\n")[2]:
-                rest = rest if line.strip() else f"\n{rest}"  # a fence is not indented
+                rest = rest if line.strip() else f"\n{rest}"
         elif self._is_behind_row and "\n" in self._space + space and not _ROW.match(rest):
             space = "\n\n"  # else it is taken for a row
         if not space and self._needs_space and rest[0].isascii() and rest[0].isalpha():

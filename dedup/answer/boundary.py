@@ -35,6 +35,8 @@ _CLOSING: Final = "`~}"  # code
 _COMMENT: Final = re.compile(r"\s*#|(?<!:)//.*")
 _BLOCK_COMMENT: Final = re.compile(r"(?<!\S)/\*(?:.*?\*/)?", re.DOTALL)
 _RULE: Final = re.compile(r"[|:\-\s=]+")
+BLOCK_BEGINS: Final = (":", "{")
+_BARE_BULLET: Final = re.compile(r"\s*[-*+•]\s*")
 _FENCE: Final = re.compile(r"\s*(?:```|~~~)")
 _JSON_FENCE: Final = re.compile(r"\s*(?:```|~~~)\s*json\s*\Z", re.IGNORECASE)
 _JSON_LINE: Final = re.compile(r"\s*(?:[\"{}\[\],]|-?\d|true|false|null|\Z)")
@@ -356,7 +358,7 @@ class SentenceGate:
         self._num_begun = len(passed)
         self._copies = _Copies()
         self._tail = ""  # of the segments behind `passed`
-        self._last: Segment | None = None
+        self._before: Segment | None = None
         self._is_json = False  # nothing else has come in the fence that is open
         self._segmenter.feed(passed)
         self._take()
@@ -396,18 +398,27 @@ class SentenceGate:
             end = self._num_taken + len(segment.text)
             self._num_taken = end + len(segment.separator)
             is_third = self._copies.add(segment, bool(self._segmenter.fence))
-            is_lost = self._leaves_json(segment) or is_third
+            is_lost = self._leaves_json(segment) or is_third or self._lacks_body(segment)
             if end > self._num_begun:
                 is_lost = is_lost or self._repeats_at_seam(segment, end - self._num_begun)
                 is_lost = is_lost or self._copies.lead_nowhere or self._is_garbled(segment)
                 self.is_lost = self.is_lost or is_lost
             # A segment said again passes with what follows it: the text does not end with it.
-            last, self._last = self._last, segment
-            if is_whole(segment, last) and not (self.is_lost or self._copies.is_old):
+            before, self._before = self._before, segment
+            if is_whole(segment, before) and not (self.is_lost or self._copies.is_old):
                 until = end
                 if end > self.num_passed:
                     self.fence = self._segmenter.fence
         return until
+
+    def _lacks_body(self, segment: Segment) -> bool:
+        """Return whether an item has no word, or code is closed that has just begun a block."""
+        if _BARE_BULLET.fullmatch(segment.text):
+            return True
+        last, is_closed = self._before, _FENCE.match(segment.text) and not self._segmenter.fence
+        if last is None or not is_closed or last.kind != "code" or _FENCE.match(last.text):
+            return False
+        return last.text.endswith(BLOCK_BEGINS) and not _COMMENT.match(last.text)
 
     def _leaves_json(self, segment: Segment) -> bool:
         """Return whether a line of other text comes in a fence that had nothing but JSON."""

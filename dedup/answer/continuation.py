@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dedup.answer.boundary import (
+    BLOCK_BEGINS,
     can_stop,
     circles,
     is_bare_item,
@@ -47,7 +48,6 @@ _MAX_REST: Final = 20  # characters; a longer word is the loop itself
 _MAX_REST_OF_LINE: Final = 160
 _MAX_ENDING: Final = 200
 _COMMENT: Final = re.compile(r"\s*(?:#|//)")
-_BLOCK_BEGINS: Final = (":", "{")
 _COMMAS: Final = tuple(",;，；、")
 _REST_OF_ENUMERATED: Final = re.compile(r"[^,;，；、\n]{0,80}(?=[,;，；、])")
 _REST_OF_ITEM: Final = re.compile(r"\s*[^\W\d][^\n]{0,78}?(?=[\s:：]*(?:\b\d{1,4}[.)、．]|\n|\Z))")
@@ -363,7 +363,7 @@ def _rest_of_line(given: str, looped: str) -> tuple[str, str]:
     Half a line is broken, whatever another attempt makes of it.
     """
     rest, end, following = looped.partition("\n")
-    if rest.endswith(_BLOCK_BEGINS) and _last_line(given).isspace():
+    if rest.endswith(BLOCK_BEGINS) and _last_line(given).isspace():
         return "", looped  # the reader has its indentation alone, and a block would have no body
     if given.endswith("\n") or not end or len(rest) > _MAX_REST_OF_LINE:
         return _with_body(given, *_rest_of_word(given, looped))

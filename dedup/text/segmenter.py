@@ -37,6 +37,7 @@ _LONGEST_WORD: Final = 32  # characters of a word that are looked at
 _CLAUSE_ENDS: Final = ",;，；、—–-"
 _TERMINATORS: Final = frozenset(".!?。！？．…:：")
 _WIDE_STOP: Final = frozenset("。！？．")
+_GO_ON: Final = frozenset("，、；：,;:")
 _MARKER: Final = re.compile(
     r"(?:[-*+•‣·]|\d{1,4}[.)、．]|[(（]?(?:\d{1,4}|[A-Za-z])[)）]|[一二三四五六七八九十]{1,3}、)"
     r"(?=\s|(?<=[、．）]))\s*"
@@ -223,7 +224,8 @@ class Segmenter:
         """
         text = self._text
         if not _WIDE_STOP.isdisjoint(text[start:end]):
-            return True, True
+            goes_on = text[end : end + 1] in _GO_ON  # “去吗？”，他问
+            return not goes_on, not goes_on
         if end < len(text) and not text[end].isspace():
             return False, False  # 3.14, example.org, ?x=1
         if text[start] in "!?" or text[start : start + 2] == ".." or "…" in text[start:end]:

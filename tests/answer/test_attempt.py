@@ -34,3 +34,10 @@ def test_text_behind_a_table_begins_a_block(before: str, generated: str, joined:
     opening = Opening((), stands_open=False, can_stop=False, is_own_call=True)
     attempt = Attempt(Continuation(header + before, opening, {}), header + before)
     assert "".join(map(attempt.join, generated)) == joined
+
+
+def test_a_fence_that_closes_code_is_not_indented() -> None:
+    """Indented by four spaces, it closes nothing in markdown."""
+    before = "```python\ndef f(n):\n    return n\n"
+    attempt = Attempt(Continuation(before, None, {}), before)
+    assert "".join(map(attempt.join, ["    ", "```\n", "It returns n."])) == "```\nIt returns n."

@@ -121,6 +121,24 @@ def test_json_is_not_continued_with_other_text(passed: str, text: str, is_lost: 
     assert gate.is_lost is is_lost
 
 
+@pytest.mark.parametrize(
+    ("passed", "text", "is_lost"),
+    [
+        ("```python\ndef f(n):\n", "```\n\n这是一个函数。\n", True),
+        ("It is this:\n\n", "```js\nfunction f() {\n```\n", True),
+        ("```python\ndef f(n):\n", "    return n\n```\n", False),
+        ("```python\nx = 1\n# and then:\n", "```\n", False),
+        ("The plan:\n\n* 1:00: tea\n", "*\n* 2:00: rum\n", True),
+        ("The plan:\n\n* 1:00: tea\n", "* 2:00: rum\n", False),
+    ],
+)
+def test_an_item_and_a_block_have_a_body(passed: str, text: str, is_lost: bool) -> None:
+    gate = SentenceGate(passed)
+    gate.feed(text)
+    gate.finish()
+    assert gate.is_lost is is_lost
+
+
 def test_a_list_of_bold_names_can_stop() -> None:
     assert can_stop("1. Japan:\n- **Sushi**\n- **Tofu**\n")
     assert not can_stop("Two things matter.\n\n- **Cost**\n")

@@ -915,6 +915,7 @@ BOOKS = {
     "prompt_cache_key": "chapter-3",
     "safety_identifier": "a81",
     "service_tier": "auto",
+    "cache_prompt": False,
 }
 
 

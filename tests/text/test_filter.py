@@ -579,10 +579,12 @@ def test_a_config_of_another_type_says_what_to_write(wrong):
         "Nobody heard the bridge fall. They left (late, that is. Nobody heard the bridge fall.) in the rain.\n",
         "没有人听见大桥在夜里倒下。他说：“我知道。没有人听见大桥在夜里倒下。”\n",
         "**Nobody heard the bridge fall. It fell. Nobody heard the bridge fall.**\n",
+        "没有人听见大桥在夜里倒下？：\n\n有！没有人听见大桥在夜里倒下？：\n\n没有。\n",
+        "没有人听见大桥在夜里倒下吗？她问。他答：没有人听见大桥在夜里倒下吗？，是的。\n",
     ],
 )
 @pytest.mark.parametrize("size", [1, 5, 1000])
-def test_no_half_of_a_quotation_or_bracket_is_removed(text: str, size: int) -> None:
+def test_no_half_of_a_quotation_a_bracket_or_a_sentence_is_removed(text: str, size: int) -> None:
     text_filter = RepetitionFilter()
     given = "".join(text_filter.feed(text[at : at + size]) for at in range(0, len(text), size))
     assert given + text_filter.flush() == text

@@ -46,6 +46,7 @@ def segments(text: str, size: int | None = None) -> list[Segment]:
         ),
         ("Wait... what? Really?! Yes.", ["Wait...", "what?", "Really?!", "Yes."]),
         ("他来了。“你是谁？”她问。走吧！", ["他来了。", "“你是谁？”", "她问。", "走吧！"]),
+        ("他问：“去吗？”，然后走了。好！：", ["他问：“去吗？”，然后走了。", "好！："]),
         ("橋が流れた。誰も見ていない。", ["橋が流れた。", "誰も見ていない。"]),
         ("自云：因曾历过．但书中所记何事？", ["自云：因曾历过．", "但书中所记何事？"]),
         ("z.B. heute regnet es. Morgen nicht.", ["z.B. heute regnet es.", "Morgen nicht."]),

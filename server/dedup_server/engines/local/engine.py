@@ -87,6 +87,7 @@ _SUPPORTED |= {
     "prompt_cache_key",
     "safety_identifier",
     "service_tier",
+    "cache_prompt",  # llama.cpp's
 }  # for the provider's own books
 # What clients send as a matter of course, with the values that ask for nothing.
 _ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
