@@ -77,6 +77,7 @@ _FENCE: Final = "```"
 _COMMENT_MARK: Final = re.compile(r"^\s*/\*|\*/\s*$", re.MULTILINE)
 # Base64, hex.
 _ENCODED: Final = re.compile(r"(?=[A-Za-z+/=]*\d|[A-Z]*[a-z+/=]*[A-Z])[A-Za-z0-9+/=]{60,}")
+_NO_ASCII_WORD: Final = re.compile(r"[^!-~]")  # Chinese in front of a number is no part of it
 _LONG_WORD: Final = 60  # characters without a space: base64, a sequence, a path
 _LONG_LINE: Final = 16  # characters from which a line tells its form without the text before it
 _ROW: Final = re.compile(r"\s*\|.*\|\s*$")  # of a table; it tells its form however short it is
@@ -243,8 +244,7 @@ def _is_encoded(before: str, unit: str) -> bool:
     """Return whether a cycle is in a long word of capitals and digits: base64, hex, a sequence."""
     if any(map(str.isspace, unit)) or not unit.isascii() or not unit.isalnum():
         return False
-    word = before[-_NEAR:].split()[-1:] if before and not before[-1].isspace() else []
-    start = word[0].rstrip(unit) if word else ""
+    start = _NO_ASCII_WORD.split(before[-_NEAR:])[-1].rstrip(unit)
     if any(map(str.isupper, unit)) and any(map(str.isupper, start or unit)):
         return True
     return len(start) >= 8 and any(map(str.isdigit, start)) and any(map(str.isalpha, start))

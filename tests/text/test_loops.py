@@ -486,6 +486,17 @@ def test_three_copies_of_token_ids_must_be_long() -> None:
     assert LoopDetector().feed(ids * 3) is not None
 
 
+@pytest.mark.parametrize("words", ["The total is ", "答案为", "假设客户的销售额为1", "今年の売上高の合計は7"])
+def test_a_number_without_end_is_no_encoded_data(words: str) -> None:
+    """Words of a script without spaces are no part of it."""
+    text_filter = RepetitionFilter()
+    text_filter.feed(words + "0" * 250)
+    assert text_filter.ended
+    encoded = RepetitionFilter()
+    encoded.feed("图片：data:image/png;base64,R0lGODlhAQABAIAA" + "0" * 250)
+    assert not encoded.ended
+
+
 def test_a_text_that_goes_on_after_a_loop_has_left_it() -> None:
     scanner = LoopScanner(LoopConfig())
     scanner.feed("and the man of the house " * 20 + PROSE + CHINESE)
