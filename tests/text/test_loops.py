@@ -486,7 +486,9 @@ def test_three_copies_of_token_ids_must_be_long() -> None:
     assert LoopDetector().feed(ids * 3) is not None
 
 
-@pytest.mark.parametrize("words", ["The total is ", "答案为", "假设客户的销售额为1", "今年の売上高の合計は7"])
+@pytest.mark.parametrize(
+    "words", ["The total is ", "答案为", "假设客户的销售额为1", "今年の売上高の合計は7"]
+)
 def test_a_number_without_end_is_no_encoded_data(words: str) -> None:
     """Words of a script without spaces are no part of it."""
     text_filter = RepetitionFilter()
