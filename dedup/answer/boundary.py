@@ -75,7 +75,7 @@ def is_whole(segment: Segment, before: Segment | None = None) -> bool:
 
     Args:
         segment: The segment.
-        before: The one before it, if that is known: in a list of labels alone, none announces anything.
+        before: The one before it, if that is known: in a list of bold names, none announces anything.
     """
     text = segment.text.rstrip()
     bare = text.rstrip(_MARKS)
@@ -398,10 +398,11 @@ class SentenceGate:
             end = self._num_taken + len(segment.text)
             self._num_taken = end + len(segment.separator)
             is_third = self._copies.add(segment, bool(self._segmenter.fence))
-            is_lost = self._leaves_json(segment) or is_third or self._lacks_body(segment)
+            is_lost = self._leaves_json(segment) or is_third
             if end > self._num_begun:
                 is_lost = is_lost or self._repeats_at_seam(segment, end - self._num_begun)
                 is_lost = is_lost or self._copies.lead_nowhere or self._is_garbled(segment)
+                is_lost = is_lost or self._lacks_body(segment)
                 self.is_lost = self.is_lost or is_lost
             # A segment said again passes with what follows it: the text does not end with it.
             before, self._before = self._before, segment
@@ -413,8 +414,8 @@ class SentenceGate:
 
     def _lacks_body(self, segment: Segment) -> bool:
         """Return whether an item has no word, or code is closed that has just begun a block."""
-        if _BARE_BULLET.fullmatch(segment.text):
-            return True
+        if segment.kind != "code":  # a comment has such lines, and a diff
+            return _BARE_BULLET.fullmatch(segment.text) is not None
         last, is_closed = self._before, _FENCE.match(segment.text) and not self._segmenter.fence
         if last is None or not is_closed or last.kind != "code" or _FENCE.match(last.text):
             return False

@@ -130,6 +130,8 @@ def test_json_is_not_continued_with_other_text(passed: str, text: str, is_lost: 
         ("```python\nx = 1\n# and then:\n", "```\n", False),
         ("The plan:\n\n* 1:00: tea\n", "*\n* 2:00: rum\n", True),
         ("The plan:\n\n* 1:00: tea\n", "* 2:00: rum\n", False),
+        ("```java\n/**\n * Adds two.\n", " *\n * @return the sum\n", False),
+        ("```diff\n-a = 1\n", "+\n+b = 2\n", False),
     ],
 )
 def test_an_item_and_a_block_have_a_body(passed: str, text: str, is_lost: bool) -> None:

@@ -494,6 +494,9 @@ def test_a_number_without_end_is_no_encoded_data(words: str) -> None:
     text_filter = RepetitionFilter()
     text_filter.feed(words + "0" * 250)
     assert text_filter.ended
+
+
+def test_a_run_in_encoded_data_is_none_behind_chinese() -> None:
     encoded = RepetitionFilter()
     encoded.feed("图片：data:image/png;base64,R0lGODlhAQABAIAA" + "0" * 250)
     assert not encoded.ended
