@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+DEVELOPED := $(VENV)/.developed
 COMPILED := $(VENV)/.compiled
 PYTHONS ?= python3.11 python3.12 python3.13
 PARALLEL := -n logical --maxprocesses 4 --dist worksteal
@@ -41,6 +42,13 @@ MODEL_FILE := $(if $(filter smollm2,$(MODEL)),$(WEIGHTS)/$(MODEL).gguf)
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
+# Of what pip prints, the packages that it downloads and its long steps.
+define install
+{ $(BIN)/python -m pip install --progress-bar off -c constraints.txt $(1); echo $$? > $(VENV)/.status; } \
+	| sed -nE 's,^ *(Downloading|Using cached|Processing) ([^ ]*/)?([^ /-]+)-([^ -]+)-[^ ]*whl( .*|$$),  \3 \4,p; s,^ *(.*): started$$,  \1,p; s,^(Installing) .*,  \1 them,p'; \
+	exit $$(cat $(VENV)/.status)
+endef
+
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 		|| { echo "Python 3.11, 3.12 or 3.13 is needed; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -48,10 +56,13 @@ $(READY): pyproject.toml constraints.txt
 	@rm -rf *.egg-info  # of an older version: its commands would be taken for those of this one
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --upgrade pip
-	@{ $(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[local,dev]'; echo $$? > $(VENV)/.status; } \
-		| sed -nE 's,^ *(Downloading|Using cached|Processing) ([^ ]*/)?([^ /-]+)-([^ -]+)-[^ ]*whl( .*|$$),  \3 \4,p; s,^ *(.*): started$$,  \1,p; s,^(Installing) .*,  \1 them,p'; \
-		exit $$(cat $(VENV)/.status)
+	@$(call install,mypy setuptools -e '.[local]')  # the first two compile again what changes
 	@touch $@ && touch $(COMPILED)
+
+$(DEVELOPED): $(READY)
+	@echo "==> adding the tools of developers to $(VENV) (a minute, once)"
+	@$(call install,--group dev)
+	@touch $@
 
 $(COMPILED): $(READY) setup.py $(shell find dedup server -name "*.py")
 	@[ -f $@ ] && [ -z "$$(find setup.py dedup server -name '*.py' -newer $@)" ] || { \
@@ -67,11 +78,11 @@ smollm2: $(WEIGHTS)/smollm2.gguf  ## fetch SmolLM2-135M-Instruct (98 MB, once); 
 $(WEIGHTS)/%.gguf: | $(READY)
 	@$(BIN)/python benchmarks/weights.py $*
 
-test: $(COMPILED)  ## run the tests: all of them, then those of compiled modules once more, interpreted
+test: $(COMPILED) $(DEVELOPED)  ## run the tests: all of them, then those of compiled modules once more, interpreted
 	$(BIN)/python -m pytest $(PARALLEL)
 	TEST_FORM=interpreted $(BIN)/python -m pytest -q $(PARALLEL) $(IN_BOTH_FORMS)
 
-wheels: $(READY)  ## build the wheels and try each: compiled for the Pythons at hand (PYTHONS="python3.12 /path/to/python"), and a pure one
+wheels: $(DEVELOPED)  ## build the wheels and try each: compiled for the Pythons at hand (PYTHONS="python3.12 /path/to/python"), and a pure one
 	$(BIN)/python tests/external/wheels.py $(PYTHONS)
 
 $(RELEASE)/.installed: tests/external/release/requirements.txt
@@ -88,13 +99,13 @@ test-install: $(RELEASE)/.installed  ## a fresh machine without a compiler: inst
 	CC=false $(RELEASE)/bin/python -m pip wheel -q --no-deps -w build/pure .
 	$(RELEASE)/bin/python -m tests.external.release.fresh build/pure/*.whl
 
-fuzz: $(COMPILED)  ## the filter's promises, for ten minutes and more
+fuzz: $(COMPILED) $(DEVELOPED)  ## the filter's promises, for ten minutes and more
 	FUZZ_EXAMPLES=12000 $(BIN)/python -m pytest tests/text/test_promises.py
 
-soak: $(COMPILED)  ## the local engine at capacity, with faults and cancels, for ten minutes and more
+soak: $(COMPILED) $(DEVELOPED)  ## the local engine at capacity, with faults and cancels, for ten minutes and more
 	$(BIN)/python -m pytest -s tests/external/test_soak.py
 
-test-prometheus: $(COMPILED)  ## a real Prometheus scrapes a real server: metrics, rules, alerts, dashboard
+test-prometheus: $(COMPILED) $(DEVELOPED)  ## a real Prometheus scrapes a real server: metrics, rules, alerts, dashboard
 	@command -v prometheus promtool >/dev/null || { echo "prometheus and promtool are needed: apt-get install prometheus"; exit 1; }
 	$(BIN)/python -m pytest -s tests/external/test_prometheus.py
 
@@ -240,19 +251,19 @@ $(LIVE)/.installed:
 live: $(COMPILED) $(LIVE)/.installed $(VLLM)/.installed  ## real models behind the filter, hours, resumable: texts into live/, and a table; LIVE_ARGS="--help" for options
 	nice -n 15 $(BIN)/python benchmarks/live.py $(LIVE_ARGS)
 
-calibrate: $(READY)  ## judge the loop detector's constants on sources left out; CALIBRATE_ARGS="--help" for options
+calibrate: $(DEVELOPED)  ## judge the loop detector's constants on sources left out; CALIBRATE_ARGS="--help" for options
 	nice -n 15 $(BIN)/python benchmarks/calibrate.py $(CALIBRATE_ARGS)
 
-docs: $(READY)  ## build the documentation into build/docs; a warning is an error
+docs: $(DEVELOPED)  ## build the documentation into build/docs; a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 	@echo "build/docs/index.html"
 
-lint: $(READY)  ## ruff and the import floors
+lint: $(DEVELOPED)  ## ruff and the import floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-types: $(READY)  ## mypy, strict
+types: $(DEVELOPED)  ## mypy, strict
 	$(BIN)/mypy
 
 check: lint types test  ## all of it, as CI does
