@@ -341,6 +341,50 @@ def test_a_row_times_packed_weights_does_not_depend_on_other_rows(
         torch.testing.assert_close(together, layer(rows), rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize(
+    ("family", "num_products"),
+    [("llama", 4), ("qwen2", 4), ("gemma2", 4), ("gpt2", 0), ("glm4", 4)],
+)
+def test_layers_that_read_the_same_rows_are_multiplied_together(
+    family: str, num_products: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(FAMILIES[family])
+    tokens = torch.tensor([prompt(9)])
+    numbers: list[int] = []
+    multiply = packed.multiply
+
+    def counted(rows: torch.Tensor, *given: Any) -> torch.Tensor:
+        numbers.append(rows.shape[1])
+        return multiply(rows, *given)
+
+    monkeypatch.setattr(packed, "multiply", counted)
+    with torch.inference_mode():
+        wanted = model(tokens, use_cache=False).logits
+        undo = packed.pack_linears(model, 1 << 40)
+        for _ in range(2):
+            numbers.clear()
+            found = model(tokens, use_cache=False).logits
+            assert len(numbers) == 2 * num_products + 1  # and the scores
+            torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+        undo()
+        numbers.clear()
+        assert torch.equal(model(tokens, use_cache=False).logits, wanted)
+    assert not numbers
+
+
+def test_each_layer_of_a_product_gets_its_own_rows_multiplied() -> None:
+    module = torch.nn.Module()
+    module.gate_proj, module.up_proj = torch.nn.Linear(64, 32), torch.nn.Linear(64, 48)
+    first, second = torch.randn(1, 3, 64), torch.randn(1, 5, 64)
+    asked = [(module.gate_proj, first), (module.up_proj, second)]
+    asked += [(module.gate_proj, second), (module.gate_proj, second), (module.up_proj, first)]
+    with torch.inference_mode():
+        wanted = [layer(rows) for layer, rows in asked]
+        packed.pack_linears(module, 1 << 40)
+        for (layer, rows), each in zip(asked, wanted, strict=True):
+            torch.testing.assert_close(layer(rows), each)
+
+
 def test_a_sequence_that_raises_fails_alone(batcher: Batcher) -> None:
     alone = Answer(batcher, prompt(9)).wait()
     broken = [Answer(batcher, prompt(9), on_step=fail_at(number)) for number in (0, 1, 7)]
@@ -475,6 +519,26 @@ def test_a_long_prompt_is_read_in_pieces_while_others_continue(model: Any) -> No
     assert short.wait() == wanted[1]
     assert Answer(batcher, tokens, 20, ALL).wait() == wanted[0]
     batcher.stop()
+
+
+@pytest.mark.parametrize(("num_short", "most_read"), [(1, batch_attention.BLOCK), (8, 250)])
+def test_short_prompts_are_read_at_once_if_they_are_many(
+    model: Any, batcher: Batcher, monkeypatch: pytest.MonkeyPatch, num_short: int, most_read: int
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(batcher.engine, "_model", CountedModel(model, sizes))
+    monkeypatch.setattr(batch_engine._Pace, "room", lambda self, number: batch_attention.BLOCK)
+    asked: list[Answer] = []
+
+    def ask(at: int) -> None:
+        if at == 9 and not asked:
+            sizes.clear()
+            asked.extend(Answer(batcher, prompt(50, seed), 2) for seed in range(num_short))
+
+    others = [Answer(batcher, prompt(8), 300, on_step=ask) for _ in range(5)]
+    for answer in (*others, *asked):
+        answer.wait()
+    assert most_read <= max(sizes) - len(others) < most_read + batch_attention.BLOCK
 
 
 def test_what_prompts_have_in_common_is_read_once(

@@ -9,6 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import accumulate
 from queue import SimpleQueue
 from typing import Any
 
@@ -28,6 +29,7 @@ KEPT_SHARE = 0.25  # of that, for prompts of requests that have ended
 END = -1  # no token: the sequence ends
 
 _SLOWER = 0.6  # by how much of its time a step may take longer for reading prompts
+_NUM_PATIENT = 4  # sequences that may wait once, a long step, for each short prompt that it ends
 _PROBE_PROMPT_TOKENS = 24
 _PROBE_TOKENS = 3
 
@@ -46,14 +48,16 @@ class Request(Owner):
 
     Attributes:
         num_prompt: tokens that are read as a prompt: those that are known when it begins.
+        is_short: what is to be read when it begins fits into one step.
     """
 
-    __slots__ = ("id", "num_prompt")
+    __slots__ = ("id", "is_short", "num_prompt")
 
     def __init__(self, request_id: str, prompt: list[int]) -> None:
         super().__init__(list(prompt))
         self.id = request_id
         self.num_prompt = len(prompt)
+        self.is_short = False
 
     @property
     def num_unread(self) -> int:
@@ -146,7 +150,7 @@ class BatchEngine:
             return False
         generating = [request for request in self._running if not request.num_unread]
         generating.sort(key=lambda request: (request.pool.width, request.slot))  # type: ignore[union-attr]
-        shares = self._share(bool(generating))
+        shares = self._share(len(generating))
         scores = self._forward(generating, shares)
         ready = [request for request, _ in shares if not request.num_unread]
         for request, row in zip([*generating, *ready], scores, strict=True):
@@ -156,7 +160,7 @@ class BatchEngine:
             else:
                 request.tokens.append(token)
         num_read = sum(num_tokens for _, num_tokens in shares)
-        self._pace.note(time.perf_counter() - begun, bool(generating), num_read)
+        self._pace.note(time.perf_counter() - begun, len(generating), num_read)
         return True
 
     def restore(self) -> None:
@@ -191,6 +195,7 @@ class BatchEngine:
             if not self.key_values.place(request, len(request.tokens)):
                 return
             self._prompts.restore(request)
+            request.is_short = request.num_unread <= READ_TOKENS
             self._running.append(self._waiting.popleft())
 
     def _make_room(self) -> None:
@@ -205,23 +210,30 @@ class BatchEngine:
                 latest.num_read, latest.num_prompt = 0, len(latest.tokens)
                 self._waiting.appendleft(latest)
 
-    def _share(self, is_decoding: bool) -> list[tuple[Request, int]]:
+    def _share(self, num_generating: int) -> list[tuple[Request, int]]:
         """Return the requests whose prompts are read in this step, and how many tokens of each.
 
         The shortest come first, so that they do not wait for a long one. The oldest reads on in
         any case.
+
+        Beside decoding, a long prompt is read in small pieces. Short ones are read at once: a piece
+        costs more than its share, and those that begin together decode together.
         """
         reading = [request for request in self._running if request.num_unread]
         if not reading:
             return []
+        oldest = reading[0]
+        reading.sort(key=lambda request: request.num_unread)
         room = READ_TOKENS
-        if is_decoding:
+        short = accumulate(request.num_unread for request in reading if request.is_short)
+        num_ends = sum(num_tokens <= READ_TOKENS for num_tokens in short)
+        if num_generating > _NUM_PATIENT * num_ends:
             # Those that wait for their first token count as well as those that wait for their next.
-            room = min(room, self._pace.room() * len(reading))
+            room = min(room, self._pace.room(num_generating) * len(reading))
         shares: list[tuple[Request, int]] = []
-        for request in sorted(reading, key=lambda request: request.num_unread):
+        for request in reading:
             num_tokens = room
-            if request is reading[0]:
+            if request is oldest:
                 num_tokens = max(num_tokens, BLOCK)
             num_tokens = min(request.num_unread, num_tokens)
             if num_tokens < request.num_unread:
@@ -335,33 +347,48 @@ class _Pace:
     """Measured times of steps, which decide how much of prompts is read beside decoding."""
 
     def __init__(self) -> None:
-        self._decode_seconds = 0.0
+        # Of a step that only decodes, by the bits of the number of sequences.
+        self._decode_seconds: dict[int, float] = {}
         self._token_seconds = 0.0  # of a prompt
         self._num_read = 0  # in the step before
 
-    def room(self) -> int:
+    def room(self, num_generating: int) -> int:
         """Return how many tokens of prompts to read in a step that decodes.
 
         It begins with one block and at most doubles, so that a wrong estimate does little harm.
         """
-        if not self._token_seconds:
+        decode_seconds = self._decoding(num_generating)
+        if not (decode_seconds and self._token_seconds):
             return BLOCK
-        num_tokens = int(_SLOWER * self._decode_seconds / self._token_seconds)
+        num_tokens = int(_SLOWER * decode_seconds / self._token_seconds)
         num_tokens = min(READ_TOKENS, num_tokens, 2 * self._num_read)
         return max(1, num_tokens // BLOCK) * BLOCK
 
-    def note(self, seconds: float, is_decoding: bool, num_read: int) -> None:
+    def note(self, seconds: float, num_generating: int, num_read: int) -> None:
         """Note the time of a step."""
         if not num_read:
+            size = num_generating.bit_length()
+            before = self._decode_seconds.get(size, 0.0)
             # A slow step says more about the machine than about the model.
-            share = 0.3 if seconds < self._decode_seconds else 0.1
-            self._decode_seconds = _average(self._decode_seconds, seconds, share)
-        elif is_decoding and seconds > self._decode_seconds:
-            seconds -= self._decode_seconds
+            share = 0.3 if seconds < before else 0.1
+            self._decode_seconds[size] = _average(before, seconds, share)
+        elif num_generating:
+            decode_seconds = self._decoding(num_generating)
+            if decode_seconds and seconds > decode_seconds:
+                token_seconds = (seconds - decode_seconds) / num_read
+                self._token_seconds = _average(self._token_seconds, token_seconds, 0.2)
+        elif num_read >= BLOCK:
             self._token_seconds = _average(self._token_seconds, seconds / num_read, 0.2)
-        elif not is_decoding and num_read >= BLOCK:
-            self._token_seconds = _average(self._token_seconds, seconds / num_read, 0.2)
-        self._num_read = num_read if is_decoding else 0
+        self._num_read = num_read if num_generating else 0
+
+    def _decoding(self, num_generating: int) -> float:
+        """Return the time of a step that only decodes; 0 if there was none.
+
+        It is that of the nearest number of sequences.
+        """
+        size = num_generating.bit_length()
+        nearest = min(self._decode_seconds, key=lambda known: abs(known - size), default=0)
+        return self._decode_seconds.get(nearest, 0.0)
 
 
 def _average(before: float, new: float, share: float) -> float:
