@@ -42,17 +42,17 @@ MODEL_FILE := $(if $(filter smollm2,$(MODEL)),$(WEIGHTS)/$(MODEL).gguf)
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-# Of what pip prints, the packages that it downloads and its long steps.
+# Of what pip prints, the packages that it downloads and its long steps; not the warning that an editable package can be hidden by a folder.
 define install
-{ $(BIN)/python -m pip install --progress-bar off -c constraints.txt $(1); echo $$? > $(VENV)/.status; } \
-	| sed -nE 's,^ *(Downloading|Using cached|Processing) ([^ ]*/)?([^ /-]+)-([^ -]+)-[^ ]*whl( .*|$$),  \3 \4,p; s,^ *(.*): started$$,  \1,p; s,^(Installing) .*,  \1 them,p'; \
+{ PYTHONWARNINGS=ignore $(BIN)/python -m pip install --progress-bar off -c constraints.txt $(1); echo $$? > $(VENV)/.status; } \
+	| sed -nE 's,^ *(Downloading|Using cached|Processing) ([^ ]*/)?([^ /-]+)-([^ -]+)-[^ ]*whl( .*|$$),  \3 \4,p; s,^ *Building editable .*: started$$,  compiling what streams go through: some minutes,p; s,^ *(.*): started$$,  \1,p; s,^(Installing) .*,  \1 them,p'; \
 	exit $$(cat $(VENV)/.status)
 endef
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 		|| { echo "Python 3.11, 3.12 or 3.13 is needed; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@echo "==> building $(VENV) (torch and transformers are large, and modules are compiled: a few minutes, once, some of them silent)"
+	@echo "==> building $(VENV) (torch and transformers are large, and modules are compiled: a few minutes, once)"
 	@rm -rf *.egg-info  # of an older version: its commands would be taken for those of this one
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --upgrade pip

@@ -175,7 +175,9 @@ class CleanBuild(build):
 
 
 extensions = []
-if fault := compiler_fault():
+if {"egg_info", "dist_info"} & set(sys.argv):
+    pass  # pip asks what the package needs and is, twice, before it has it built
+elif fault := compiler_fault():
     print(
         f"NOT COMPILED: {fault}. What is built is plain Python, for any platform, and two to three times slower.",
         file=sys.stderr,
