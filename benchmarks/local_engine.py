@@ -9,7 +9,7 @@ throughput  1, 4 and 16 requests at once: `generate` (a padded batch) in float32
             DRY, LZ penalty, top_k, top_p, min_p), greedy in float32, greedy and sampled in the data type that it chooses. By HTTP,
             streamed: `dedup serve` (every processor, its filter too) and, with --serve and the like, `transformers serve`, vLLM and
             llama.cpp's server, which are greedy and have none. And the time to a first token, of one request.
-reading     the gaps between the tokens of 1, 4 and 15 requests, before and while a prompt of 2,000 tokens is read.
+reading     the gaps between the tokens of 1, 4 and 15 requests, once all have begun, before and while a prompt of 2,000 tokens is read.
 isolation   24 requests of 8 settings, one after the other and 16 at once: is each text the same?
 
 All sides have the same number of threads and take turns; tokens/s are medians of the rounds, ratios medians of each round's ratio.
@@ -49,6 +49,7 @@ from dedup_server.requests.base import parse
 LEVELS = (1, 4, 16)
 LEAST = 0.97  # of the best of `generate` and continuous batching, in float32
 LONG_PROMPT = 2000  # tokens
+NUM_BEFORE = 200  # tokens of each before it is read: about as many as while, since a 99th percentile of few is lower
 PROMPT_WORDS = 40
 START_SECONDS = 600  # vLLM compiles the model
 
@@ -336,7 +337,7 @@ async def reading(args: argparse.Namespace) -> None:
             asyncio.create_task(answer(engine, prompt, num_tokens, settings, times))
             for prompt, times in zip(make_prompts(15), all_times, strict=False)
         ]
-        while any(len(times) < args.tokens for times in all_times):  # noqa: ASYNC110
+        while any(len(times) < NUM_BEFORE for times in all_times):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         begun, first = time.perf_counter(), list[float]()
         await answer(engine, [*long[-number - 1 :], *long], 1, settings, first)
@@ -348,8 +349,9 @@ async def reading(args: argparse.Namespace) -> None:
             rows.append(["0", "", "", "", seconds])
             continue
         before, during = list[float](), list[float]()
-        for times in all_times:
-            for one, other in itertools.pairwise(times[2:]):
+        all_begun = max(times[2] for times in all_times)
+        for one, other in itertools.chain(*map(itertools.pairwise, all_times)):
+            if one >= all_begun:
                 (during if other > begun else before).append(1e3 * (other - one))
         least, most = np.percentile(before, [50, 99]), np.percentile(during, [50, 99])
         shown = [f"{each[0]:.0f} / {each[1]:.0f} ms" for each in (least, most)]
