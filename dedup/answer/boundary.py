@@ -40,6 +40,7 @@ _BARE_BULLET: Final = re.compile(r"\s*[-*+•]\s*")
 _FENCE: Final = re.compile(r"\s*(?:```|~~~)")
 _JSON_FENCE: Final = re.compile(r"\s*(?:```|~~~)\s*json\s*\Z", re.IGNORECASE)
 _JSON_LINE: Final = re.compile(r"\s*(?:[\"{}\[\],]|-?\d|true|false|null|\Z)")
+_CLOSED_STRINGS: Final = re.compile(r'(?:[^"\\]|"(?:[^"\\]|\\.)*+")*+')
 # What `is_garbled` looks for. Made with heals of SmolLM2 in Chinese and English.
 _PLAIN_MARKS: Final = (
     "*_#~`|\"'“”‘’「」『』()（）[]【】{}《》<>+-=/^%$"  # markdown, quotes, brackets, formulas
@@ -151,15 +152,18 @@ def rest_of_segment(text: str, following: str) -> str:
 
 
 def closing_of(text: str, fence: str) -> str:
-    """Return what closes the code that a text ends in: its open brackets, and the fence.
+    """Return what closes the code that a text ends in: a string of JSON, its open brackets, and the
+    fence.
 
     Args:
         text: The text.
         fence: The mark of the fence that is open.
     """
-    code = text[text.rfind(f"\n{fence}") + 1 :].partition("\n")[2]
-    lines = [*_closing_lines(code), fence]
-    return ("" if text.endswith("\n") else "\n") + "\n".join(lines)
+    begin, _, code = text[text.rfind(f"\n{fence}") + 1 :].partition("\n")
+    last = code.rpartition("\n")[2]
+    quote = '"' if _JSON_FENCE.match(begin) and not _CLOSED_STRINGS.fullmatch(last) else ""
+    lines = [*_closing_lines(code + quote), fence]
+    return quote + ("" if text.endswith("\n") else "\n") + "\n".join(lines)
 
 
 def _closing_lines(code: str) -> list[str]:
@@ -422,12 +426,15 @@ class SentenceGate:
         return last.text.endswith(BLOCK_BEGINS) and not _COMMENT.match(last.text)
 
     def _leaves_json(self, segment: Segment) -> bool:
-        """Return whether a line of other text comes in a fence that had nothing but JSON."""
+        """Return whether a line of other text, or one that ends within a string, comes in a fence that
+        had nothing but JSON.
+        """
         was_json = self._is_json
         if _FENCE.match(segment.text):
             self._is_json = _JSON_FENCE.match(segment.text) is not None
             return False
-        self._is_json = was_json and _JSON_LINE.match(segment.text) is not None
+        is_json = _JSON_LINE.match(segment.text) and _CLOSED_STRINGS.fullmatch(segment.text)
+        self._is_json = was_json and is_json is not None
         return was_json and not self._is_json
 
     def _repeats_at_seam(self, segment: Segment, num_chars: int) -> bool:

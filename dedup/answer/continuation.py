@@ -57,6 +57,8 @@ _REST_OF_WORD: Final = re.compile(r"(?:[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\uf
 _REST_OF_CLAUSE: Final = re.compile(
     r"[^\s，、；：,;:。！？!?…]{1,12}(?:[。！？!?…]+|(?=[\s，、；：,;:]))"
 )
+_MOST_REPEATED: Final = 3  # characters of a word that a loop says over and over
+_WORD_COPIES: Final = 3  # of it that follow
 # Words such as "to" and "of" that stand open: without them, what comes could not follow.
 _LITTLE: Final = r"(?:[a-z]{1,2}|the|and)"
 _REST_OF_PHRASE: Final = re.compile(rf" ?{_LITTLE}(?: {_LITTLE})*(?= [^\W\d_])")
@@ -257,8 +259,8 @@ class Healing:
     def ending(self, given: str, looped: str) -> str:
         """Return how the sentence or line ends in which the reader's text breaks off.
 
-        Nothing of it can be withdrawn, so it ends in the loop's own words; an enumeration without end
-        ends with an ellipsis. Empty if the text does not break off, or in an item without a word.
+        Nothing of it can be withdrawn, so it ends in the loop's own words; an enumeration without end,
+        or a poem behind a comma, ends with an ellipsis. Empty if the text does not break off, or in an item without a word.
 
         Args:
             given: The text that the reader has.
@@ -268,7 +270,9 @@ class Healing:
             looped = "".join(self._cut)  # of the first attempt there
         is_open, is_code = stands_open(given, looped), is_structured(given)
         if not (is_open or is_code):
-            return ""
+            # A line of verse may end in a comma, a poem does not.
+            space = " " if given.endswith((",", ";")) else ""
+            return f"{space}…" if given.rstrip(_SPACE).endswith(_COMMAS) else ""
         rest = rest_of_segment(given, looped[:_MAX_ENDING]) if is_open else ""
         if is_code:
             return _with_body(given, rest, looped[len(rest) :])[0]
@@ -342,11 +346,11 @@ def _rest_of_word(given: str, looped: str) -> tuple[str, str]:
     followed.
 
     Where words have no space between them, that is the rest of the clause, up to its mark. A loop
-    without marks goes on with another character.
+    without marks goes on with another character, behind its word if that is all it says.
     """
     rest: re.Match[str] | None = None
     if _UNSPACED.match(given[-1:]) and _UNSPACED.match(looped):
-        rest = _REST_OF_CLAUSE.match(looped)
+        rest = _REST_OF_CLAUSE.match(looped) or _rest_of_repeated_word(given, looped)
     elif _REST_OF_WORD.match(given[-1:] + "x"):
         rest = _REST_OF_WORD.match(looped)
     end = rest.end() if rest is not None and rest.end() <= _MAX_REST else 0
@@ -355,6 +359,23 @@ def _rest_of_word(given: str, looped: str) -> tuple[str, str]:
     if is_between and (more := _REST_OF_PHRASE.match(looped, end)):
         end = more.end()
     return looped[:end], looped[end:]
+
+
+def _rest_of_repeated_word(given: str, looped: str) -> re.Match[str] | None:
+    """Return the rest of a word that a loop says over and over, where it was cut within one (狐狸狐狸狐).
+
+    None if the loop is of longer copies. The first copy tells where a word begins.
+    """
+    text = given + looped
+    for size in range(2, _MOST_REPEATED + 1):
+        begin = len(given)
+        while begin and text[begin - 1 : begin] == text[begin - 1 + size : begin + size]:
+            begin -= 1
+        is_cycle = looped[size : _WORD_COPIES * size] == looped[: (_WORD_COPIES - 1) * size]
+        if is_cycle and len(given) - begin >= size:
+            left = (begin - len(given)) % size
+            return re.match(rf".{{{left}}}", looped)
+    return None
 
 
 def _rest_of_line(given: str, looped: str) -> tuple[str, str]:

@@ -110,6 +110,8 @@ def test_what_announces_something_cannot_stop(text: str) -> None:
         ('```json\n{"rows": [\n  {"a": 1},\n', "Here is the rest:\n", True),
         ('```json\n{"rows": [\n  {"a": 1},\n', '  {"a": -2.5},\n  null\n]}\n', False),
         ('```json\n{\n  // rows\n  "rows": [\n', "  # more\n", False),
+        ('```json\n{\n  "author": "A.A.S.', "A.\n}\n", True),
+        ('```json\n{\n  "author": "A.A.S.', 'A. \\"Mo\\"",\n  "year": 1\n}\n', False),
         ("```json\n[1]\n```\n", "It has one row.\n", False),
         ("```python\nrows = [\n", "    # more\n", False),
     ],
@@ -340,6 +342,9 @@ app.add(item, {id: 1}, () => {
         ("```js\nf(() => { /* {\n{ */\n    g({\n", "    })\n})\n```"),
         ("```js\nf(() => {\n    return /*\n", "```"),
         ("```c\nint main() {\n    return 0;\n}\n}\nvoid f() {\n", "```"),  # odd
+        ('Here:\n\n```json\n{\n  "author": "A.A.S.', '"\n}\n```'),
+        ('```json\n[{"author": "say \\"Mo', '"\n}]\n```'),
+        ('```json\n{\n  "author": "A.A.S."', "\n}\n```"),
     ],
 )
 def test_open_blocks_of_code_are_closed(text: str, closing: str) -> None:

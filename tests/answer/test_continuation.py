@@ -123,6 +123,33 @@ def test_an_enumeration_without_end_breaks_off_behind_its_comma_or_its_word(
     assert Healing({}, "", LOCAL).ending(given, looped) == ending
 
 
+@pytest.mark.parametrize(
+    ("given", "looped", "ending"),
+    [
+        ("The snow,\nA moment of bliss,", "\nA moment of bliss," * 9, " …"),
+        ("大雪，\n一片白，", "\n一片白，" * 9, "…"),
+        ("The snow.\nA moment of bliss.", "\nA moment of bliss." * 9, ""),
+    ],
+)
+def test_a_poem_does_not_end_in_a_comma(given: str, looped: str, ending: str) -> None:
+    assert Healing({}, "", LOCAL).ending(given, looped) == ending
+
+
+@pytest.mark.parametrize(
+    ("given", "looped", "insertion"),
+    [
+        ("小狗和狐狸狐狸狐", "狸" + "狐狸" * 20, "狸"),
+        ("小狗和狐狸狐狸", "狐狸" * 20, ""),
+        ("我爱小狐狸小狐狸小", "狐狸" + "小狐狸" * 20, "狐狸"),
+        ("好好好好", "好" * 40, ""),
+    ],
+)
+def test_a_word_that_comes_over_and_over_is_ended(given: str, looped: str, insertion: str) -> None:
+    continuation = Healing({}, "", LOCAL).next(given, looped, "", 0)
+    assert continuation is not None
+    assert continuation.insertion == insertion
+
+
 def test_a_line_of_code_of_which_the_reader_has_the_indentation_is_not_said() -> None:
     given = "Here:\n\n```python\nclass A:\n    x = 1\n    "
     ladder = Healing({}, "", LOCAL)
@@ -237,7 +264,8 @@ def test_little_words_that_stand_open_are_said(
     ("given", "looped", "insertion"),
     [
         ("他走进了门", "里，他走进了门里，", "里"),  # up to the clause's mark
-        ("美国美风的美食美食美食美", "食美食美食美食", ""),
+        ("美国美风的美食美食美食美", "食美食美食美食美食", "食"),
+        ("这是生命中的生命中的生", "命中的生命中的生命中的", ""),
     ],
 )
 def test_where_words_have_no_spaces_a_clause_is_ended(
