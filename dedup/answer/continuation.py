@@ -62,6 +62,9 @@ _WORD_COPIES: Final = 3  # of it that follow
 # Words such as "to" and "of" that stand open: without them, what comes could not follow.
 _LITTLE: Final = r"(?:[a-z]{1,2}|the|and)"
 _REST_OF_PHRASE: Final = re.compile(rf" ?{_LITTLE}(?: {_LITTLE})*(?= [^\W\d_])")
+# An item between commas that has begun, and the words that end it.
+_ENUMERATED: Final = re.compile(r"[,;]\s[^,;:.!?\n]{1,40}\Z")
+_REST_OF_ENUMERATED_WORDS: Final = re.compile(r"(?: ?[^\W\d_][\w'’-]*){1,3}(?=[,;])")
 # Phrases of words. Where words have no space between them, a token may be a part of a character,
 # and a model that may not end a character ends it as another one.
 _SPACED_WORD: Final = re.compile(r"\S+")
@@ -342,8 +345,8 @@ class Healing:
 
 
 def _rest_of_word(given: str, looped: str) -> tuple[str, str]:
-    """Return the rest of the word that a loop was cut in, with the little words behind it, and what
-    followed.
+    """Return the rest of the word that a loop was cut in, with the little words behind it, or the rest
+    of an item between commas, and what followed.
 
     Where words have no space between them, that is the rest of the clause, up to its mark. A loop
     without marks goes on with another character, behind its word if that is all it says.
@@ -355,6 +358,10 @@ def _rest_of_word(given: str, looped: str) -> tuple[str, str]:
         rest = _REST_OF_WORD.match(looped)
     end = rest.end() if rest is not None and rest.end() <= _MAX_REST else 0
     last, following = (given + looped[:end])[-1:], looped[end : end + 1]
+    if _ENUMERATED.search(given[-_SCRIPT_CHARS:] + looped[:end]):
+        item = _REST_OF_ENUMERATED_WORDS.match(looped, end)
+        if item is not None and item.end() <= _MAX_REST:
+            return looped[: item.end()], looped[item.end() :]
     is_between = (last.isalpha() and following == " ") or (last == " " and following.isalpha())
     if is_between and (more := _REST_OF_PHRASE.match(looped, end)):
         end = more.end()

@@ -138,6 +138,23 @@ def test_a_poem_does_not_end_in_a_comma(given: str, looped: str, ending: str) ->
 @pytest.mark.parametrize(
     ("given", "looped", "insertion"),
     [
+        ("We need mushrooms, bell ", "peppers, mushrooms, bell peppers, ", "peppers"),
+        ("They saw California, New", " York, California, New York, ", " York"),
+        ("They saw California, Ne", "w York, California, New York, ", "w York"),
+        ("They saw California, ", "Texas, California, Texas, ", ""),  # none has begun
+        ("The river, which rose ", "and rose and rose and rose, ", "and"),
+        ("Nobody slept. The river ", "rose, the river ", ""),
+    ],
+)
+def test_an_item_between_commas_is_ended(given: str, looped: str, insertion: str) -> None:
+    continuation = Healing({}, "", LOCAL).next(given, looped, "", 0)
+    assert continuation is not None
+    assert continuation.insertion == insertion
+
+
+@pytest.mark.parametrize(
+    ("given", "looped", "insertion"),
+    [
         ("小狗和狐狸狐狸狐", "狸" + "狐狸" * 20, "狸"),
         ("小狗和狐狸狐狸", "狐狸" * 20, ""),
         ("我爱小狐狸小狐狸小", "狐狸" + "小狐狸" * 20, "狐狸"),
