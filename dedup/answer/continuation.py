@@ -263,7 +263,8 @@ class Healing:
         """Return how the sentence or line ends in which the reader's text breaks off.
 
         Nothing of it can be withdrawn, so it ends in the loop's own words; an enumeration without end,
-        or a poem behind a comma, ends with an ellipsis. Empty if the text does not break off, or in an item without a word.
+        or a poem behind a comma, ends with an ellipsis. Empty if the text does not break off, or in an
+        item without a word.
 
         Args:
             given: The text that the reader has.
@@ -369,9 +370,10 @@ def _rest_of_word(given: str, looped: str) -> tuple[str, str]:
 
 
 def _rest_of_repeated_word(given: str, looped: str) -> re.Match[str] | None:
-    """Return the rest of a word that a loop says over and over, where it was cut within one (狐狸狐狸狐).
+    """Return the rest of the word that a loop says over and over (狐狸狐狸狐); None if its copies are
+    longer than a word.
 
-    None if the loop is of longer copies. The first copy tells where a word begins.
+    The word begins where the loop does.
     """
     text = given + looped
     for size in range(2, _MOST_REPEATED + 1):
